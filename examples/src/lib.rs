@@ -1,0 +1,1 @@
+//! Programs a user of `pipeline-cache` would start; each is an example of this package.

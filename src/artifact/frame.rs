@@ -1,0 +1,443 @@
+//! The frame: the one stored form of an artifact, on disk, over HTTP and in object stores.
+//!
+//! A header of 128 bytes, then the metadata, then the payload to the end. Integers are
+//! little-endian.
+//!
+//! | offset | bytes | what |
+//! |---:|---:|---|
+//! | 0 | 8 | magic `89 70 63 66 0d 0a 1a 0a` (`\x89pcf\r\n\x1a\n`) |
+//! | 8 | 2 | format version, 1 |
+//! | 10 | 2 | flags: bit 0, the tag is keyed; all others 0 |
+//! | 12 | 4 | length of the metadata, at most 65,536 |
+//! | 16 | 8 | length of the payload as stored |
+//! | 24 | 8 | length of the payload as served; the same unless a flag says otherwise |
+//! | 32 | 32 | the fingerprint this artifact answers |
+//! | 64 | 32 | BLAKE3 of the payload as served |
+//! | 96 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 95 and the metadata |
+//! | 128 | m | metadata, see [`ArtifactMetadata`] |
+//! | 128 + m | p | payload |
+//!
+//! The tag binds the payload through its digest, and the fingerprint with it: a frame that was
+//! renamed to another key, or whose metadata was edited, is refused as surely as one with a
+//! flipped bit. The first byte of the magic is no text, and the line ends in it break when a
+//! transfer "corrects" them.
+//!
+//! Decoding copies nothing: the payload is a slice of the buffer that was read.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use std::fmt;
+
+use super::{Artifact, ArtifactMetadata};
+use crate::{PipelineFingerprint, off_worker};
+
+const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
+const VERSION: u16 = 1;
+const FLAG_KEYED: u16 = 1;
+const TAG_OFFSET: usize = 96;
+const MAX_METADATA: usize = 64 * 1024;
+
+/// The length of the header.
+pub(crate) const HEADER_LEN: usize = 128;
+
+/// The most bytes a frame adds to a payload.
+pub(crate) const MAX_OVERHEAD: usize = HEADER_LEN + MAX_METADATA;
+
+/// A secret that readers and writers of a tier share, so that nobody else can add entries to it.
+///
+/// The frame's tag is keyed with it. The secret is never printed.
+///
+/// ```
+/// use pipeline_cache::SharedSecret;
+///
+/// let secret = SharedSecret::new("correct horse battery staple");
+/// assert_eq!(format!("{secret:?}"), "SharedSecret(..)");
+/// ```
+#[derive(Clone)]
+pub struct SharedSecret([u8; 32]);
+
+impl SharedSecret {
+    /// Derives the key from a secret of any length. Its strength is that of the secret: take at
+    /// least 16 random bytes.
+    #[must_use]
+    pub fn new(secret: impl AsRef<[u8]>) -> Self {
+        const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
+        Self(blake3::derive_key(CONTEXT, secret.as_ref()))
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
+
+/// Why bytes are not the frame of an artifact, or an artifact cannot be framed.
+///
+/// To the reader of a tier each of these is a miss, counted as corrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// There are fewer bytes than a header has, or none at all.
+    #[error("{0} bytes are too few for a frame")]
+    TooShort(u64),
+    /// The bytes do not begin as a frame does.
+    #[error("not a frame: the magic bytes differ")]
+    NotAFrame,
+    /// The frame is of a version, or uses a feature, that this release does not know.
+    #[error("the frame is of an unknown version or uses an unknown feature")]
+    UnknownFormat,
+    /// The frame answers another fingerprint.
+    #[error("the frame belongs to another fingerprint")]
+    OtherFingerprint,
+    /// The lengths in the header do not add up to the bytes there are.
+    #[error("the frame's lengths do not add up to the bytes there are")]
+    LengthMismatch,
+    /// The artifact is larger than the tier accepts.
+    #[error("the artifact is larger than the limit")]
+    TooLarge,
+    /// The metadata is larger than 64 KiB, or not metadata.
+    #[error("the metadata is too large or malformed")]
+    BadMetadata,
+    /// The header or the metadata were changed, or the tag was made with another secret.
+    #[error("the frame's tag does not match its header and metadata")]
+    BadTag,
+    /// The frame carries no keyed tag, and the tier demands one.
+    #[error("the frame is not authenticated")]
+    Unauthenticated,
+    /// The payload was changed.
+    #[error("the payload does not match its digest")]
+    BadPayload,
+}
+
+/// How a tier writes and what it accepts.
+#[derive(Debug, Clone)]
+pub(crate) struct FrameFormat {
+    pub(crate) secret: Option<SharedSecret>,
+    /// The largest payload, in bytes.
+    pub(crate) max_payload: u64,
+}
+
+impl FrameFormat {
+    /// The largest frame this format accepts, in bytes.
+    pub(crate) const fn max_frame(&self) -> u64 {
+        self.max_payload.saturating_add(MAX_OVERHEAD as u64)
+    }
+
+    /// The header and metadata of an artifact. The payload follows them on the medium.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLarge`] and [`FrameError::BadMetadata`] where a limit is passed.
+    pub(crate) fn encode_head(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<Bytes, FrameError> {
+        let payload_len = artifact.len() as u64;
+        if payload_len > self.max_payload {
+            return Err(FrameError::TooLarge);
+        }
+        if artifact.metadata().text_bytes() > MAX_METADATA {
+            return Err(FrameError::BadMetadata);
+        }
+        let metadata = artifact.metadata().encode();
+        if metadata.len() > MAX_METADATA {
+            return Err(FrameError::BadMetadata);
+        }
+        let flags = if self.secret.is_some() { FLAG_KEYED } else { 0 };
+
+        let mut head = BytesMut::with_capacity(HEADER_LEN + metadata.len());
+        head.put_slice(&MAGIC);
+        head.put_u16_le(VERSION);
+        head.put_u16_le(flags);
+        head.put_u32_le(metadata.len() as u32);
+        head.put_u64_le(payload_len);
+        head.put_u64_le(payload_len);
+        head.put_slice(key.as_bytes());
+        head.put_slice(artifact.digest());
+        let tag = tag(self.secret.as_ref(), &head, &metadata);
+        head.put_slice(tag.as_bytes());
+        head.put_slice(&metadata);
+        Ok(head.freeze())
+    }
+
+    /// Checks a whole frame and takes the artifact out of it, without a copy.
+    ///
+    /// Hashes the payload: call it where that much work may run.
+    pub(crate) fn decode(
+        &self,
+        key: &PipelineFingerprint,
+        frame: &Bytes,
+    ) -> Result<Artifact, FrameError> {
+        let head = Head::parse(frame)?;
+        if head.fingerprint != key.as_bytes() {
+            return Err(FrameError::OtherFingerprint);
+        }
+        let payload_start = HEADER_LEN + head.metadata_len;
+        let stored = (frame.len() as u64).checked_sub(payload_start as u64);
+        if stored != Some(head.payload_len) || head.served_len != head.payload_len {
+            return Err(FrameError::LengthMismatch);
+        }
+        if head.payload_len > self.max_payload {
+            return Err(FrameError::TooLarge);
+        }
+        let metadata = &frame[HEADER_LEN..payload_start];
+        self.check_tag(&head, &frame[..TAG_OFFSET], metadata)?;
+        let metadata = ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)?;
+
+        let payload = frame.slice(payload_start..);
+        // `blake3::Hash` compares in constant time.
+        if blake3::hash(&payload) != *head.digest {
+            return Err(FrameError::BadPayload);
+        }
+        Ok(Artifact::from_verified(payload, *head.digest, metadata))
+    }
+
+    /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
+    pub(crate) async fn decode_off_worker(
+        &self,
+        key: &PipelineFingerprint,
+        frame: Bytes,
+    ) -> Result<Artifact, FrameError> {
+        let (format, key) = (self.clone(), *key);
+        off_worker::run(frame.len(), move || format.decode(&key, &frame)).await
+    }
+
+    fn check_tag(
+        &self,
+        head: &Head<'_>,
+        covered: &[u8],
+        metadata: &[u8],
+    ) -> Result<(), FrameError> {
+        let secret = match (head.flags & FLAG_KEYED != 0, &self.secret) {
+            (true, Some(secret)) => Some(secret),
+            (false, None) => None,
+            // A reader without the secret cannot tell a keyed tag from a forged one.
+            (true, None) => return Err(FrameError::BadTag),
+            (false, Some(_)) => return Err(FrameError::Unauthenticated),
+        };
+        if tag(secret, covered, metadata) == *head.tag {
+            Ok(())
+        } else {
+            Err(FrameError::BadTag)
+        }
+    }
+}
+
+fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3::Hash {
+    let mut hasher = match secret {
+        Some(SharedSecret(key)) => blake3::Hasher::new_keyed(key),
+        None => blake3::Hasher::new(),
+    };
+    hasher.update(header).update(metadata).finalize()
+}
+
+/// A header whose fields are in range; nothing else is checked yet.
+struct Head<'a> {
+    flags: u16,
+    metadata_len: usize,
+    payload_len: u64,
+    served_len: u64,
+    fingerprint: &'a [u8; 32],
+    digest: &'a [u8; 32],
+    tag: &'a [u8; 32],
+}
+
+impl<'a> Head<'a> {
+    fn parse(frame: &'a [u8]) -> Result<Self, FrameError> {
+        let too_short = FrameError::TooShort(frame.len() as u64);
+        let (header, rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
+        let (magic, header) = take::<8>(header);
+        let (version, header) = take::<2>(header);
+        let (flags, header) = take::<2>(header);
+        let (metadata_len, header) = take::<4>(header);
+        let (payload_len, header) = take::<8>(header);
+        let (served_len, header) = take::<8>(header);
+        let (fingerprint, header) = take::<32>(header);
+        let (digest, header) = take::<32>(header);
+        let (tag, _) = take::<32>(header);
+
+        if *magic != MAGIC {
+            return Err(FrameError::NotAFrame);
+        }
+        let flags = u16::from_le_bytes(*flags);
+        if u16::from_le_bytes(*version) != VERSION || flags & !FLAG_KEYED != 0 {
+            return Err(FrameError::UnknownFormat);
+        }
+        let metadata_len = u32::from_le_bytes(*metadata_len) as usize;
+        if metadata_len > MAX_METADATA {
+            return Err(FrameError::BadMetadata);
+        }
+        if metadata_len > rest.len() {
+            return Err(FrameError::LengthMismatch);
+        }
+        Ok(Self {
+            flags,
+            metadata_len,
+            payload_len: u64::from_le_bytes(*payload_len),
+            served_len: u64::from_le_bytes(*served_len),
+            fingerprint,
+            digest,
+            tag,
+        })
+    }
+}
+
+/// The next `N` bytes of a header. The header is of fixed size and so are its fields.
+fn take<const N: usize>(bytes: &[u8]) -> (&[u8; N], &[u8]) {
+    bytes
+        .split_first_chunk()
+        .expect("the fields of a header add up to its length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
+
+    fn format(secret: Option<&str>) -> FrameFormat {
+        FrameFormat {
+            secret: secret.map(SharedSecret::new),
+            max_payload: 1024,
+        }
+    }
+
+    fn artifact() -> Artifact {
+        let metadata = ArtifactMetadata::new()
+            .with_provenance("ci")
+            .with_compile_time(Duration::from_micros(5));
+        Artifact::with_metadata("payload", metadata)
+    }
+
+    fn frame(format: &FrameFormat, artifact: &Artifact) -> Vec<u8> {
+        let mut bytes = format.encode_head(&KEY, artifact).unwrap().to_vec();
+        bytes.extend_from_slice(artifact.payload());
+        bytes
+    }
+
+    fn decode(format: &FrameFormat, bytes: Vec<u8>) -> Result<Artifact, FrameError> {
+        format.decode(&KEY, &bytes.into())
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded_without_a_copy() {
+        for secret in [None, Some("s")] {
+            let format = format(secret);
+            let bytes = Bytes::from(frame(&format, &artifact()));
+            let decoded = format.decode(&KEY, &bytes).unwrap();
+            assert_eq!(decoded, artifact());
+            assert_eq!(decoded.metadata(), artifact().metadata());
+            assert!(bytes.as_ptr_range().contains(&decoded.payload().as_ptr()));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        for secret in [None, Some("s")] {
+            let format = format(secret);
+            let good = frame(&format, &artifact());
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(decode(&format, bad).is_err(), "bit {bit} of the frame");
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_extension_is_refused() {
+        let format = format(None);
+        let good = frame(&format, &artifact());
+        for end in 0..good.len() {
+            assert!(
+                decode(&format, good[..end].to_vec()).is_err(),
+                "{end} bytes"
+            );
+        }
+        for extra in 1..200 {
+            let mut bad = good.clone();
+            bad.resize(good.len() + extra, 0);
+            assert_eq!(decode(&format, bad), Err(FrameError::LengthMismatch));
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_key_is_refused() {
+        let format = format(None);
+        let other = PipelineFingerprint::from_bytes([0x12; 32]);
+        let bytes = Bytes::from(frame(&format, &artifact()));
+        let error = format.decode(&other, &bytes).unwrap_err();
+        assert_eq!(error, FrameError::OtherFingerprint);
+    }
+
+    #[test]
+    fn a_secret_accepts_its_own_tags_and_no_others() {
+        let plain = frame(&format(None), &artifact());
+        let keyed = frame(&format(Some("a")), &artifact());
+        let with_secret = format(Some("a"));
+        assert!(decode(&with_secret, keyed.clone()).is_ok());
+        assert_eq!(
+            decode(&with_secret, plain),
+            Err(FrameError::Unauthenticated)
+        );
+        assert_eq!(
+            decode(&format(Some("b")), keyed.clone()),
+            Err(FrameError::BadTag)
+        );
+        assert_eq!(decode(&format(None), keyed), Err(FrameError::BadTag));
+    }
+
+    #[test]
+    fn lengths_that_lie_neither_panic_nor_allocate() {
+        let format = format(None);
+        let good = frame(&format, &artifact());
+        for field in [12..16, 16..24, 24..32] {
+            for byte in [0x00, 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[field.clone()].fill(byte);
+                assert!(decode(&format, bad).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn limits_hold_for_writers_and_readers() {
+        let small = FrameFormat {
+            secret: None,
+            max_payload: 6,
+        };
+        let error = small.encode_head(&KEY, &artifact()).unwrap_err();
+        assert_eq!(error, FrameError::TooLarge);
+        let bytes = frame(&format(None), &artifact());
+        assert_eq!(decode(&small, bytes), Err(FrameError::TooLarge));
+
+        let metadata = ArtifactMetadata::new().with_device("x".repeat(MAX_METADATA));
+        let artifact = Artifact::with_metadata("", metadata);
+        let error = format(None).encode_head(&KEY, &artifact).unwrap_err();
+        assert_eq!(error, FrameError::BadMetadata);
+    }
+
+    /// The stored form is a promise to every folder and server that holds it already.
+    #[test]
+    fn golden_bytes() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let plain = frame(&format(None), &artifact());
+        assert_eq!(
+            hex(&plain),
+            concat!(
+                "897063660d0a1a0a010000001400000007000000000000000700000000000000",
+                "1111111111111111111111111111111111111111111111111111111111111111",
+                "ec90915fa26ab012a89a88ecc8b47e4dd76c4adfd6abd1fc10e321b0fca18d1d",
+                "b1f5401ece855cc890fe7b14fca4126aa8c1f8d5c9dc6a61d1c13feb5ced3b50",
+                "01020000006369040800000088130000000000007061796c6f6164",
+            )
+        );
+        let keyed = frame(&format(Some("secret")), &artifact());
+        assert_eq!(
+            hex(&keyed[TAG_OFFSET..HEADER_LEN]),
+            "0f6a3d276a667c15db45b13427877064c3b8a9a7dab8e8f9d3b87d1fb705f99c"
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! Where heavy work runs: not on a runtime worker.
+//!
+//! Hashing 64 KiB takes about ten microseconds, a hop to the blocking pool twice that. Below the
+//! threshold the hop costs more than it saves.
+
+use tokio::task;
+
+/// The most bytes that are hashed, compared or copied on a runtime worker.
+pub(crate) const INLINE_BYTES: usize = 64 * 1024;
+
+/// Runs work in proportion to `bytes`, inline where it is little and on the blocking pool where
+/// it is much. A panic in `work` resumes in the caller.
+pub(crate) async fn run<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if bytes <= INLINE_BYTES {
+        work()
+    } else {
+        blocking(work).await
+    }
+}
+
+/// Runs work that waits, or takes long, on the blocking pool. A panic in `work` resumes in the
+/// caller.
+///
+/// The runtime only refuses blocking work while it shuts down. This future is then never
+/// finished and soon dropped, as every other on that runtime.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_shutdown) => std::future::pending().await,
+        },
+    }
+}

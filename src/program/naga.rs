@@ -1,0 +1,1 @@
+//! Shader modules: canonical form and key of `naga::Module`.

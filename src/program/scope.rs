@@ -1,0 +1,115 @@
+//! What is not the program but changes the artifact.
+
+use std::collections::BTreeMap;
+
+use super::WireWriter;
+
+/// Everything beside the program that shapes what a compiler makes of it.
+///
+/// An option that is left out here is an option whose change serves a stale artifact, so name all
+/// of them: the build of the compiler (not its version alone, if builds differ), the target, every
+/// option with its effective value, and each environment variable the compiler reads. There is no
+/// default scope.
+///
+/// Options and variables are told apart by name and compared by value; the order in which they
+/// are named does not matter. Where order matters, as on a command line, use
+/// [`arguments`](Self::arguments).
+///
+/// ```
+/// use pipeline_cache::CompileScope;
+///
+/// let scope = CompileScope::new("rustc 1.95.0 (59807616e)", "x86_64-unknown-linux-gnu")
+///     .option("opt-level", "3")
+///     .option("debuginfo", "0")
+///     .arguments(["-C", "link-arg=-s"])
+///     .environment("SOURCE_DATE_EPOCH", std::env::var("SOURCE_DATE_EPOCH").ok());
+/// assert_eq!(scope.target(), "x86_64-unknown-linux-gnu");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CompileScope {
+    compiler: String,
+    target: String,
+    options: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, Option<String>>,
+}
+
+impl CompileScope {
+    /// The scope of a compiler build and a target, with no options.
+    ///
+    /// `compiler` is whatever changes when the compiler's output may: a build id, a commit, the
+    /// hash of its executable. A version number is enough only for compilers that are released
+    /// and never patched in place.
+    #[must_use]
+    pub fn new(compiler: impl Into<String>, target: impl Into<String>) -> Self {
+        Self {
+            compiler: compiler.into(),
+            target: target.into(),
+            options: BTreeMap::new(),
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// Sets a named option. The last value set for a name is the one that counts.
+    #[must_use]
+    pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+
+    /// Adds arguments whose order matters, after those already there.
+    #[must_use]
+    pub fn arguments<I>(mut self, arguments: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets an environment variable that the compiler reads; `None` where it is not set, which
+    /// is another scope than an empty value.
+    #[must_use]
+    pub fn environment(mut self, name: impl Into<String>, value: Option<String>) -> Self {
+        self.environment.insert(name.into(), value);
+        self
+    }
+
+    /// The compiler's build.
+    #[must_use]
+    pub fn compiler(&self) -> &str {
+        &self.compiler
+    }
+
+    /// What is compiled for.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The scope on the wire. A new field is written always, never only when it is set.
+    pub(crate) fn write(&self, wire: &mut WireWriter) {
+        let Self {
+            compiler,
+            target,
+            options,
+            arguments,
+            environment,
+        } = self;
+        wire.str(compiler);
+        wire.str(target);
+        let options: Vec<_> = options.iter().collect();
+        wire.seq(&options, |wire, (name, value)| {
+            wire.str(name);
+            wire.str(value);
+        });
+        wire.seq(arguments, |wire, argument| wire.str(argument));
+        let environment: Vec<_> = environment.iter().collect();
+        wire.seq(&environment, |wire, (name, value)| {
+            wire.str(name);
+            wire.option(value.as_deref(), WireWriter::str);
+        });
+    }
+}
