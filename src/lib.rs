@@ -3,6 +3,7 @@
 
 mod artifact;
 mod fingerprint;
+mod memory;
 mod metrics;
 mod off_worker;
 pub mod program;
@@ -10,6 +11,7 @@ mod store;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
+pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
 pub use store::{

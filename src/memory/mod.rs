@@ -1,0 +1,326 @@
+//! The memory tier: what was used of late, a few dozen nanoseconds away.
+
+mod eviction;
+mod index;
+mod policy;
+
+pub use eviction::{InMemoryEvictionReason, InMemoryEvictionReport};
+
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::metrics::StoreCounters;
+use crate::{
+    Artifact, Fetched, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
+    StoreErrorKind, StoreOperation,
+};
+use eviction::Reports;
+use index::Index;
+use policy::Policy;
+
+/// Artifacts in memory, under a budget of entries and a budget of bytes.
+///
+/// Which artifacts stay is decided by moka's TinyLFU: what is asked for often stays, and a
+/// newcomer that nobody asked for before may not be let in when the cache is full. Both budgets
+/// hold at all times, without slack: room is made before an artifact becomes visible. Bytes are
+/// those of payloads and of texts in metadata; the cache itself takes about half a kilobyte more
+/// for each entry.
+///
+/// A clone is another handle to the same cache.
+///
+/// ```
+/// use pipeline_cache::{Artifact, InMemoryPipelineCache, PipelineCacheStore, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+/// let cache = InMemoryPipelineCache::with_limits(1_000, 64 << 20);
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// cache.put(&key, Artifact::new("code")).await?;
+///
+/// // A hit needs no await.
+/// assert_eq!(cache.peek(&key), Some(Artifact::new("code")));
+/// assert_eq!((cache.len(), cache.cached_bytes()), (1, 4));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct InMemoryPipelineCache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    index: Arc<Index>,
+    policy: Policy,
+    max_entries: u64,
+    max_bytes: u64,
+    /// Held by one put or remove at a time, for some microseconds: room is made and taken in one
+    /// step. Readers never wait for it.
+    reports: Mutex<Reports>,
+    closed: AtomicBool,
+    counters: StoreCounters,
+}
+
+const TIER: &str = "memory";
+
+impl InMemoryPipelineCache {
+    /// The budget of entries of [`new`](Self::new).
+    pub const DEFAULT_MAX_ENTRIES: u64 = 65_536;
+
+    /// The budget of bytes of [`new`](Self::new): 256 MiB.
+    pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
+
+    /// A cache of at most 65,536 entries and 256 MiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limits(Self::DEFAULT_MAX_ENTRIES, Self::DEFAULT_MAX_BYTES)
+    }
+
+    /// A cache of at most `max_entries` artifacts and `max_bytes` bytes.
+    ///
+    /// An artifact larger than `max_bytes`, or than 4 GiB, is rejected.
+    #[must_use]
+    pub fn with_limits(max_entries: u64, max_bytes: u64) -> Self {
+        let index = Arc::new(Index::new());
+        Self {
+            inner: Arc::new(Inner {
+                policy: Policy::new(max_entries, max_bytes, &index),
+                index,
+                max_entries,
+                max_bytes,
+                reports: Mutex::default(),
+                closed: AtomicBool::new(false),
+                counters: StoreCounters::default(),
+            }),
+        }
+    }
+
+    /// The number of artifacts held now.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.inner.index.entries()
+    }
+
+    /// Whether no artifact is held now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of all artifacts held now: payloads and texts of metadata.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.index.bytes()
+    }
+
+    /// The latest evictions, oldest first: one report for each put that drove others out. At most
+    /// 256 are kept; the counters in [`metrics`](PipelineCacheStore::metrics) hold them all.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), StoreError> {
+    /// let cache = InMemoryPipelineCache::with_limits(1, 1_000);
+    /// for byte in 0..2 {
+    ///     let key = PipelineFingerprint::from_bytes([byte; 32]);
+    ///     cache.put(&key, Artifact::new("code")).await?;
+    /// }
+    /// let reports = cache.eviction_reports();
+    /// assert_eq!(reports[0].entries, 1);
+    /// assert_eq!(reports[0].reason, InMemoryEvictionReason::EntryLimit);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn eviction_reports(&self) -> Vec<InMemoryEvictionReport> {
+        self.inner.lock().to_vec()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hit(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let hit = self.index.get(key)?;
+        if hit.tell_policy {
+            self.policy.touch(key);
+        }
+        Some(hit.artifact)
+    }
+
+    fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let hit = self.hit(key);
+        if hit.is_none() {
+            self.policy.touch(key);
+            self.counters.misses.increment();
+        }
+        hit
+    }
+
+    fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        let mut reports = self.lock();
+        if self.closed.load(Ordering::Acquire) {
+            self.counters.put_errors.increment();
+            return Err(error(StoreErrorKind::Closed));
+        }
+        let Some(cost) = self.admissible_cost(&artifact) else {
+            self.reject(key, &mut reports);
+            return Err(error(StoreErrorKind::TooLarge));
+        };
+        self.counters.puts.increment();
+        if self.index.holds(key, &artifact) {
+            self.policy.touch(key);
+            return Ok(());
+        }
+
+        // Whatever stood under the key goes first: it would be counted twice while both are there.
+        self.index.remove(key);
+        let (admitted, tally) = self.policy.admit(key, cost);
+        if admitted {
+            self.index.insert(key, artifact);
+            // A reader may run moka's maintenance at any time, between these lines too.
+            if !self.policy.keeps(key) {
+                self.index.remove(key);
+            }
+        }
+        if let Some(report) = tally.into_report() {
+            self.count_evicted(report, &mut reports);
+        }
+        Ok(())
+    }
+
+    /// What the artifact takes of the budget, if it fits an empty cache.
+    fn admissible_cost(&self, artifact: &Artifact) -> Option<u32> {
+        let cost = index::cost(artifact);
+        if cost > self.max_bytes || self.max_entries == 0 {
+            return None;
+        }
+        u32::try_from(cost).ok()
+    }
+
+    /// A put that is too large also ends what stood under its key: a caller who put a new
+    /// artifact must not be served an older one.
+    fn reject(&self, key: &PipelineFingerprint, reports: &mut Reports) {
+        self.counters.rejected_puts.increment();
+        self.policy.forget(key);
+        if let Some(old) = self.index.remove(key) {
+            let report = InMemoryEvictionReport {
+                entries: 1,
+                bytes: old.cost(),
+                max_age: old.age(),
+                reason: InMemoryEvictionReason::RejectedPut,
+            };
+            self.count_evicted(report, reports);
+        }
+    }
+
+    fn count_evicted(&self, report: InMemoryEvictionReport, reports: &mut Reports) {
+        self.counters.evictions.add(report.entries);
+        self.counters.evicted_bytes.add(report.bytes);
+        tracing::debug!(
+            tier = TIER,
+            entries = report.entries,
+            bytes = report.bytes,
+            reason = ?report.reason,
+            "evicted"
+        );
+        reports.push(report);
+    }
+
+    fn remove(&self, key: &PipelineFingerprint) -> bool {
+        let _one_at_a_time = self.lock();
+        self.policy.forget(key);
+        let removed = self.index.remove(key).is_some();
+        if removed {
+            self.counters.removes.increment();
+        }
+        removed
+    }
+}
+
+fn error(kind: StoreErrorKind) -> StoreError {
+    StoreError::new(kind, TIER, StoreOperation::Put)
+}
+
+#[async_trait]
+impl PipelineCacheStore for InMemoryPipelineCache {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        self.inner.hit(key)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        Ok(self.inner.get(key))
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        Ok(Fetched::from(self.inner.get(key)))
+    }
+
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::TooLarge`] when the artifact does not fit an empty cache: what stood
+    /// under the key is then removed. [`StoreErrorKind::Closed`] after a close.
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.inner.put(key, artifact)
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        Ok(self.inner.index.contains(key))
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        Ok(self.inner.remove(key))
+    }
+
+    /// Does nothing: memory is not durable, and nothing is pending.
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.inner.counters.flushes.increment();
+        Ok(())
+    }
+
+    async fn close(&self, _deadline: Duration) -> Result<(), StoreError> {
+        self.inner.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        let index = &self.inner.index;
+        let mut metrics = self.inner.counters.snapshot();
+        metrics.hits = index.hits();
+        metrics.lookups = metrics.hits.saturating_add(metrics.misses);
+        metrics.entries = index.entries();
+        metrics.cached_bytes = index.bytes();
+        metrics
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        self.inner.max_bytes.min(u64::from(u32::MAX))
+    }
+}
+
+impl Default for InMemoryPipelineCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for InMemoryPipelineCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TIER)
+    }
+}
+
+impl fmt::Debug for InMemoryPipelineCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemoryPipelineCache")
+            .field("entries", &self.len())
+            .field("max_entries", &self.inner.max_entries)
+            .field("bytes", &self.cached_bytes())
+            .field("max_bytes", &self.inner.max_bytes)
+            .finish()
+    }
+}
