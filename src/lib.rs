@@ -3,14 +3,22 @@
 
 mod artifact;
 mod fingerprint;
+mod layered;
 mod memory;
 mod metrics;
 mod off_worker;
 pub mod program;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
+pub use layered::{
+    CloseReport, CompileError, CompileInput, CompileSource, Compiled, LayeredBuilder,
+    LayeredPipelineCache, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
+    LookupSource, TierOutcome, TierReport, TierSelection, WritePolicy,
+};
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};

@@ -1,7 +1,7 @@
 //! Counters of a tier: a snapshot to read, and the cells it is taken from.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Declares the snapshot once, so that no field can be forgotten in a sum.
 macro_rules! metrics {
@@ -208,6 +208,38 @@ impl Counter {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A counter for what happens on every thread all the time: each thread raises a cell of its own
+/// cache line, and only a reader adds them up.
+#[derive(Debug, Default)]
+pub(crate) struct StripedCounter {
+    stripes: [Stripe; STRIPES],
+}
+
+/// A power of two.
+const STRIPES: usize = 16;
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe(Counter);
+
+impl StripedCounter {
+    pub(crate) fn increment(&self) {
+        thread_local! {
+            static STRIPE: usize = {
+                static NEXT: AtomicUsize = AtomicUsize::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES
+            };
+        }
+        // A thread that is being torn down has no stripe left; any will do.
+        let stripe = STRIPE.try_with(|stripe| *stripe).unwrap_or(0);
+        self.stripes[stripe].0.increment();
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.stripes.iter().map(|stripe| stripe.0.get()).sum()
     }
 }
 

@@ -1,0 +1,122 @@
+//! The settings of a layered store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LayeredPipelineCache;
+use super::lookup::LookupPolicy;
+use super::promotion::PromotionLimits;
+use crate::PipelineCacheStore;
+
+/// Where a put goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WritePolicy {
+    /// To the first tier that takes writes.
+    #[default]
+    First,
+    /// To every tier that takes writes, at once; a put returns when all have answered.
+    Through,
+}
+
+/// Builds a [`LayeredPipelineCache`].
+///
+/// ```
+/// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let cache = LayeredPipelineCache::builder()
+///     .tier(Arc::new(InMemoryPipelineCache::new()))
+///     .lookup_policy(LookupPolicy::Concurrent)
+///     .lookup_deadline(Duration::from_secs(2))
+///     .write_policy(WritePolicy::Through)
+///     .build();
+/// assert_eq!(cache.to_string(), "layered(memory)");
+/// ```
+#[derive(Debug, Clone)]
+pub struct LayeredBuilder {
+    pub(super) tiers: Vec<Arc<dyn PipelineCacheStore>>,
+    pub(super) lookup_policy: LookupPolicy,
+    pub(super) lookup_deadline: Duration,
+    pub(super) write_policy: WritePolicy,
+    pub(super) promotion: PromotionLimits,
+}
+
+impl Default for LayeredBuilder {
+    fn default() -> Self {
+        Self {
+            tiers: Vec::new(),
+            lookup_policy: LookupPolicy::default(),
+            lookup_deadline: Duration::from_secs(10),
+            write_policy: WritePolicy::default(),
+            promotion: PromotionLimits {
+                entries: 1024,
+                bytes: 256 << 20,
+                concurrency: 16,
+                write_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
+impl LayeredBuilder {
+    /// Adds a tier below those added before. The first is the fastest.
+    #[must_use]
+    pub fn tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
+        self.tiers.push(store);
+        self
+    }
+
+    /// Sets in which order the tiers are asked. Default: hedged by 2 ms.
+    #[must_use]
+    pub const fn lookup_policy(mut self, policy: LookupPolicy) -> Self {
+        self.lookup_policy = policy;
+        self
+    }
+
+    /// Sets how long a lookup waits for its tiers. Default: 10 s.
+    ///
+    /// A tier that has not answered by then is reported as timed out; what the others said counts.
+    #[must_use]
+    pub const fn lookup_deadline(mut self, deadline: Duration) -> Self {
+        self.lookup_deadline = deadline;
+        self
+    }
+
+    /// Sets where puts go. Default: to the first tier.
+    #[must_use]
+    pub const fn write_policy(mut self, policy: WritePolicy) -> Self {
+        self.write_policy = policy;
+        self
+    }
+
+    /// Sets how many promotions may wait or run at a time, and how many payload bytes they may
+    /// hold. Default: 1,024 and 256 MiB. What is beyond is not promoted, and counted.
+    #[must_use]
+    pub const fn promotion_limits(mut self, entries: usize, bytes: u64) -> Self {
+        self.promotion.entries = entries;
+        self.promotion.bytes = bytes;
+        self
+    }
+
+    /// Sets how many promotions run at a time; at least one does. Default: 16.
+    #[must_use]
+    pub const fn promotion_concurrency(mut self, promotions: usize) -> Self {
+        self.promotion.concurrency = promotions;
+        self
+    }
+
+    /// Sets how long a write to one tier may take, by a put or a promotion. Default: 30 s.
+    #[must_use]
+    pub const fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.promotion.write_timeout = timeout;
+        self
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn build(self) -> LayeredPipelineCache {
+        LayeredPipelineCache::from_builder(self)
+    }
+}

@@ -1,0 +1,366 @@
+//! Get or compile: the flight of a lookup, extended over the compile that a miss asks for.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::flight::{Landing, panic_message};
+use super::lookup::{LookupOptions, LookupSource};
+use super::{Inner, LayeredPipelineCache};
+use crate::program::ToWire as _;
+use crate::{Artifact, CompileScope, PipelineFingerprint, Program, StoreError, Unkeyable};
+
+/// What a compile function is given.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CompileInput<P: Program> {
+    /// The canonical form: what the key was made of, and nothing else. The artifact is stored.
+    Canonical(P::Canonical),
+    /// The program as it is, because it has no key. The artifact is not stored.
+    Unkeyable(P, Unkeyable),
+}
+
+impl<P: Program> CompileInput<P> {
+    /// The canonical form, for compilers that take nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Why the program has none.
+    pub fn into_canonical(self) -> Result<P::Canonical, Unkeyable> {
+        match self {
+            Self::Canonical(canonical) => Ok(canonical),
+            Self::Unkeyable(_, reason) => Err(reason),
+        }
+    }
+}
+
+/// An artifact, and how it was come by.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Compiled {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// Where it came from.
+    pub source: CompileSource,
+    /// The tiers that failed to store it, where it was compiled. It is served all the same.
+    pub store_errors: Arc<[StoreError]>,
+}
+
+/// Where the artifact of a [`get_or_compile`](LayeredPipelineCache::get_or_compile) came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompileSource {
+    /// The cache had it.
+    Cache(LookupSource),
+    /// This call compiled it.
+    Compiled,
+    /// Another call was compiling it already, and this one waited for that.
+    Joined,
+    /// This call compiled it past the cache, because the program has no key.
+    Bypassed(Unkeyable),
+}
+
+/// A compile that gave no artifact.
+///
+/// All who waited for it are told. Nothing is kept of it: the next call compiles again.
+pub enum CompileError<E> {
+    /// The compile function returned this error.
+    Failed(Arc<E>),
+    /// The compile function panicked, with this message.
+    Panicked(Arc<str>),
+    /// The runtime that the compile ran on was shut down.
+    Interrupted,
+}
+
+impl<E> CompileError<E> {
+    /// The compile function's own error.
+    #[must_use]
+    pub fn failed(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Panicked(_) | Self::Interrupted => None,
+        }
+    }
+}
+
+// Derived impls would ask `E: Clone` of an error that is shared.
+impl<E> Clone for CompileError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl<E: PartialEq> PartialEq for CompileError<E> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed(one), Self::Failed(two)) => one == two,
+            (Self::Panicked(one), Self::Panicked(two)) => one == two,
+            (Self::Interrupted, Self::Interrupted) => true,
+            (Self::Failed(_) | Self::Panicked(_) | Self::Interrupted, _) => false,
+        }
+    }
+}
+
+impl<E: Eq> Eq for CompileError<E> {}
+
+impl<E: fmt::Debug> fmt::Debug for CompileError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
+            Self::Interrupted => f.write_str("Interrupted"),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for CompileError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => write!(f, "the compile failed: {error}"),
+            Self::Panicked(message) => write!(f, "the compile panicked: {message}"),
+            Self::Interrupted => f.write_str("the compile was interrupted by a runtime shutdown"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CompileError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&**error),
+            Self::Panicked(_) | Self::Interrupted => None,
+        }
+    }
+}
+
+/// The result of a flight. The error is the leader's own type, known again by every waiter that
+/// compiles with the same type.
+pub(super) type Outcome = Result<Compiled, Arc<dyn Any + Send + Sync>>;
+
+impl LayeredPipelineCache {
+    /// The artifact of a program in a scope: from the cache, or compiled once however many ask.
+    ///
+    /// `compile` is given the canonical form and the scope, and is run as a task of its own, so
+    /// that it goes on when this caller is dropped and others wait. It is cancelled when the last
+    /// of them is dropped. Use `tokio::task::spawn_blocking` inside it for work that does not
+    /// await. The artifact is written as the [`WritePolicy`](crate::WritePolicy) says; a tier that
+    /// fails to store it is reported in [`Compiled::store_errors`].
+    ///
+    /// A program without a key is compiled past the cache, by each caller for itself.
+    ///
+    /// The program is canonicalized and hashed on the calling task. For programs of more than a
+    /// few hundred kilobytes do that on the blocking pool and use
+    /// [`get_or_insert_with`](Self::get_or_insert_with).
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`], the same for all who waited. A failing tier is no error: what it does
+    /// not have is compiled.
+    ///
+    /// # Panics
+    ///
+    /// When called outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up this caller's place. The others are not held up.
+    ///
+    /// ```
+    /// use pipeline_cache::{
+    ///     Artifact, CompileScope, CompileSource, InMemoryPipelineCache, LayeredPipelineCache,
+    ///     OpaqueProgram, Unkeyable,
+    /// };
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
+    /// let program = OpaqueProgram::new("text", "hello");
+    /// let scope = CompileScope::new("upper-caser 1.0", "ascii");
+    ///
+    /// for expected in ["compiled", "cached"] {
+    ///     let compiled = cache
+    ///         .get_or_compile(&program, &scope, |input, _scope| async move {
+    ///             let program = input.into_canonical()?;
+    ///             Ok::<_, Unkeyable>(Artifact::new(program.bytes().to_ascii_uppercase()))
+    ///         })
+    ///         .await?;
+    ///     assert_eq!(&compiled.artifact.payload()[..], b"HELLO");
+    ///     assert_eq!(compiled.source == CompileSource::Compiled, expected == "compiled");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_compile<P, F, C, E>(
+        &self,
+        program: &P,
+        scope: &CompileScope,
+        compile: F,
+    ) -> Result<Compiled, CompileError<E>>
+    where
+        P: Program + Clone + Send + Sync + 'static,
+        P::Canonical: Send + 'static,
+        F: FnOnce(CompileInput<P>, CompileScope) -> C + Send + 'static,
+        C: Future<Output = Result<Artifact, E>> + Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        let scope = scope.clone();
+        match program.canonicalize() {
+            Ok(canonical) => {
+                let key = canonical.fingerprint().scoped(&scope);
+                let compile = move || compile(CompileInput::Canonical(canonical), scope);
+                self.get_or_insert_with(key, compile).await
+            }
+            Err(reason) => {
+                tracing::debug!(%reason, "compiling past the cache");
+                let input = CompileInput::Unkeyable(program.clone(), reason.clone());
+                bypass(async move { compile(input, scope).await }, reason).await
+            }
+        }
+    }
+
+    /// Like [`get_or_compile`](Self::get_or_compile), for callers who made the key themselves.
+    ///
+    /// The key must stand for everything that can change the artifact: take
+    /// [`PipelineFingerprint::scoped`].
+    ///
+    /// # Errors
+    ///
+    /// [`CompileError`], the same for all who waited.
+    ///
+    /// # Panics
+    ///
+    /// When called outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up this caller's place. The others are not held up.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # use std::{convert::Infallible, sync::Arc};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
+    /// let key = PipelineFingerprint::from_bytes([1; 32]);
+    /// let compiled = cache
+    ///     .get_or_insert_with(key, || async { Ok::<_, Infallible>(Artifact::new("code")) })
+    ///     .await?;
+    /// assert_eq!(cache.get(&key).await, Some(compiled.artifact));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_insert_with<F, C, E>(
+        &self,
+        key: PipelineFingerprint,
+        compile: F,
+    ) -> Result<Compiled, CompileError<E>>
+    where
+        F: FnOnce() -> C + Send + 'static,
+        C: Future<Output = Result<Artifact, E>> + Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        if let Some((artifact, source)) = self.inner.at_hand(&key) {
+            self.inner.counters.hits.increment();
+            return Ok(Compiled::cached(artifact, source));
+        }
+        let mut compile = Some(compile);
+        loop {
+            let seat = self.inner.compiles.board(key, || {
+                let compile = compile.take().expect("a flight is started once at most");
+                ((), Arc::clone(&self.inner).find_or_compile(key, compile))
+            });
+            let leads = seat.leads;
+            match seat.await {
+                Landing::Landed(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
+                Landing::Landed(Err(error)) => match error.downcast() {
+                    Ok(error) => return Err(CompileError::Failed(error)),
+                    // The leader compiles with another type of error, which this caller cannot be
+                    // told. Failures are not kept anyway: it tries for itself.
+                    Err(_) if compile.is_some() => {}
+                    Err(_) => return Err(CompileError::Interrupted),
+                },
+                Landing::Crashed(message) => return Err(CompileError::Panicked(message)),
+                // The leader's runtime went away, and this caller's did not.
+                Landing::Lost if compile.is_some() => {}
+                Landing::Lost => return Err(CompileError::Interrupted),
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The work of a flight: look everywhere, else compile, and store.
+    async fn find_or_compile<F, C, E>(
+        self: Arc<Self>,
+        key: PipelineFingerprint,
+        compile: F,
+    ) -> Outcome
+    where
+        F: FnOnce() -> C,
+        C: Future<Output = Result<Artifact, E>>,
+        E: Send + Sync + 'static,
+    {
+        let lookup = self.search(&key, &LookupOptions::new()).await;
+        self.count(&lookup);
+        if let Some((artifact, source)) = lookup.found {
+            return Ok(Compiled::cached(artifact, source));
+        }
+        self.counters.compiles.increment();
+        let artifact = compile().await.map_err(|error| {
+            self.counters.compile_errors.increment();
+            Arc::new(error) as Arc<dyn Any + Send + Sync>
+        })?;
+        let store_errors = self.write(&key, &artifact).await;
+        for error in &store_errors {
+            tracing::warn!(%key, %error, "compiled and not stored");
+        }
+        Ok(Compiled {
+            artifact,
+            source: CompileSource::Compiled,
+            store_errors: store_errors.into(),
+        })
+    }
+}
+
+impl Compiled {
+    fn cached(artifact: Artifact, source: LookupSource) -> Self {
+        Self {
+            artifact,
+            source: CompileSource::Cache(source),
+            store_errors: Arc::default(),
+        }
+    }
+
+    /// The same, as the caller sees it who did or did not start the flight.
+    fn seen_by(mut self, leader: bool) -> Self {
+        if !leader && self.source == CompileSource::Compiled {
+            self.source = CompileSource::Joined;
+        }
+        self
+    }
+}
+
+/// Compiles for one caller alone, in a task of its own.
+async fn bypass<E: Send + Sync + 'static>(
+    compile: impl Future<Output = Result<Artifact, E>> + Send + 'static,
+    reason: Unkeyable,
+) -> Result<Compiled, CompileError<E>> {
+    match AbortOnDropHandle::new(tokio::spawn(compile)).await {
+        Ok(Ok(artifact)) => Ok(Compiled {
+            artifact,
+            source: CompileSource::Bypassed(reason),
+            store_errors: Arc::default(),
+        }),
+        Ok(Err(error)) => Err(CompileError::Failed(Arc::new(error))),
+        Err(error) => Err(match error.try_into_panic() {
+            Ok(panic) => CompileError::Panicked(panic_message(&*panic)),
+            Err(_shutdown) => CompileError::Interrupted,
+        }),
+    }
+}

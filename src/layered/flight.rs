@@ -1,0 +1,272 @@
+//! One flight per key: work that many wait for and nobody has to drive.
+//!
+//! A flight runs as a task of its own, so a waiter that is dropped, or is never polled, holds
+//! nobody up. It lives while anyone waits: when the last seat is given up the task is aborted.
+
+use futures::FutureExt as _;
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use tokio::task::AbortHandle;
+
+/// How a flight ended.
+pub(super) enum Landing<T> {
+    /// With a result, which every waiter is handed.
+    Landed(T),
+    /// With a panic, whose message every waiter is handed.
+    Crashed(Arc<str>),
+    /// Not at all: the runtime it ran on was shut down.
+    Lost,
+}
+
+impl<T: Clone> Clone for Landing<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Landed(value) => Self::Landed(value.clone()),
+            Self::Crashed(message) => Self::Crashed(Arc::clone(message)),
+            Self::Lost => Self::Lost,
+        }
+    }
+}
+
+/// The flights under way, by key. `P` is what a flight shows of itself before it lands.
+pub(super) struct Flights<K, P, T> {
+    table: Arc<Table<K, P, T>>,
+}
+
+type Table<K, P, T> = Mutex<HashMap<K, Arc<Flight<P, T>>>>;
+
+/// Who else is aboard, and what is known so far.
+struct Flight<P, T> {
+    progress: P,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    landing: Option<Landing<T>>,
+    /// Seats taken and not yet given up. At zero the flight is over, and nobody can join it.
+    seats: usize,
+    next_waiter: u64,
+    waiters: HashMap<u64, Waker>,
+    task: Option<AbortHandle>,
+}
+
+/// A caller's place on a flight: a future of its landing.
+pub(super) struct Seat<P, T> {
+    flight: Arc<Flight<P, T>>,
+    waiter: u64,
+    /// Whether this caller started the flight.
+    pub(super) leads: bool,
+}
+
+impl<K, P, T> Flights<K, P, T>
+where
+    K: Copy + Eq + Hash + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+    T: Clone + Send + 'static,
+{
+    pub(super) fn new() -> Self {
+        Self {
+            table: Arc::default(),
+        }
+    }
+
+    /// Joins the flight for this key, or starts it with the work that `start` makes.
+    ///
+    /// Must be called on a tokio runtime; the flight is a task of it.
+    pub(super) fn board<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (flight, work) = {
+            let mut table = lock(&self.table);
+            if let Some(seat) = table.get(&key).and_then(Flight::join) {
+                return seat;
+            }
+            let (progress, work) = start();
+            let flight = Arc::new(Flight::new(progress));
+            table.insert(key, Arc::clone(&flight));
+            (flight, work)
+        };
+        let seat = Seat {
+            flight: Arc::clone(&flight),
+            waiter: 0,
+            leads: true,
+        };
+        let runway = Runway {
+            table: Arc::clone(&self.table),
+            key,
+            flight: Arc::clone(&flight),
+        };
+        // Outside the lock: a runtime that is shutting down drops the task, and with it the
+        // runway, right here.
+        let task = tokio::spawn(async move {
+            let landing = match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(value) => Landing::Landed(value),
+                Err(panic) => Landing::Crashed(panic_message(&*panic)),
+            };
+            runway.land(landing);
+        });
+        flight.lock().task = Some(task.abort_handle());
+        seat
+    }
+
+    /// Takes the flight for this key off the table: those aboard stay, and whoever comes from now
+    /// on starts anew. Returns what the flight shows of itself.
+    pub(super) fn detach(&self, key: &K) -> Option<P> {
+        let flight = lock(&self.table).remove(key)?;
+        Some(flight.progress.clone())
+    }
+}
+
+impl<P, T> Flight<P, T> {
+    /// A flight with its leader aboard.
+    fn new(progress: P) -> Self {
+        Self {
+            progress,
+            state: Mutex::new(State {
+                landing: None,
+                seats: 1,
+                next_waiter: 1,
+                waiters: HashMap::new(),
+                task: None,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        lock(&self.state)
+    }
+
+    fn join(self: &Arc<Self>) -> Option<Seat<P, T>> {
+        let mut state = self.lock();
+        if state.seats == 0 || state.landing.is_some() {
+            return None;
+        }
+        state.seats += 1;
+        let waiter = state.next_waiter;
+        state.next_waiter += 1;
+        Some(Seat {
+            flight: Arc::clone(self),
+            waiter,
+            leads: false,
+        })
+    }
+
+    /// Ends the flight, unless it has ended.
+    fn end(&self, landing: Landing<T>) {
+        let waiters = {
+            let mut state = self.lock();
+            if state.landing.is_some() {
+                return;
+            }
+            state.landing = Some(landing);
+            std::mem::take(&mut state.waiters)
+        };
+        for waker in waiters.into_values() {
+            waker.wake();
+        }
+    }
+}
+
+impl<P, T> Seat<P, T> {
+    /// What the flight shows of itself.
+    pub(super) fn progress(&self) -> &P {
+        &self.flight.progress
+    }
+}
+
+impl<P, T: Clone> Future for Seat<P, T> {
+    type Output = Landing<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.flight.lock();
+        if let Some(landing) = &state.landing {
+            return Poll::Ready(landing.clone());
+        }
+        let waker = state
+            .waiters
+            .entry(self.waiter)
+            .or_insert_with(|| context.waker().clone());
+        waker.clone_from(context.waker());
+        Poll::Pending
+    }
+}
+
+impl<P, T> Drop for Seat<P, T> {
+    /// The last one to leave ends the flight.
+    fn drop(&mut self) {
+        let task = {
+            let mut state = self.flight.lock();
+            state.waiters.remove(&self.waiter);
+            state.seats -= 1;
+            if state.seats > 0 {
+                return;
+            }
+            state.task.take()
+        };
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+/// Owned by the task of a flight: whichever way the task ends, the flight leaves the table and
+/// its waiters are told.
+struct Runway<K: Copy + Eq + Hash, P, T> {
+    table: Arc<Table<K, P, T>>,
+    key: K,
+    flight: Arc<Flight<P, T>>,
+}
+
+impl<K: Copy + Eq + Hash, P, T> Runway<K, P, T> {
+    fn land(self, landing: Landing<T>) {
+        self.leave_table();
+        self.flight.end(landing);
+    }
+
+    /// Only if the table still holds this flight: it may have been detached, and replaced.
+    fn leave_table(&self) {
+        let mut table = lock(&self.table);
+        let same = |flight: &Arc<Flight<P, T>>| Arc::ptr_eq(flight, &self.flight);
+        if table.get(&self.key).is_some_and(same) {
+            table.remove(&self.key);
+        }
+    }
+}
+
+impl<K: Copy + Eq + Hash, P, T> Drop for Runway<K, P, T> {
+    fn drop(&mut self) {
+        self.leave_table();
+        self.flight.end(Landing::Lost);
+    }
+}
+
+impl<K, P, T> fmt::Debug for Flights<K, P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights")
+            .field("under_way", &lock(&self.table).len())
+            .finish()
+    }
+}
+
+/// No code panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a panic said, where it said it in text.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
+    if let Some(text) = panic.downcast_ref::<&'static str>() {
+        Arc::from(*text)
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        Arc::from(text.as_str())
+    } else {
+        Arc::from("a panic without a message")
+    }
+}

@@ -1,0 +1,319 @@
+//! What is asked of a layered lookup, and what it answers.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::{Artifact, FrameError, Locality, StoreError};
+
+/// How a single lookup is to be done. The default asks every tier and waits as long as the cache
+/// was built to.
+///
+/// ```
+/// use pipeline_cache::{LookupOptions, TierSelection};
+/// use std::time::Duration;
+///
+/// // A keystroke: whatever is on this machine, and quickly.
+/// let keystroke = LookupOptions::new()
+///     .tiers(TierSelection::Local)
+///     .deadline(Duration::from_millis(5));
+/// # let _ = keystroke;
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LookupOptions {
+    pub(super) tiers: TierSelection,
+    pub(super) deadline: Option<Duration>,
+}
+
+impl LookupOptions {
+    /// Every tier, and the deadline of the cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets which tiers may be asked.
+    #[must_use]
+    pub const fn tiers(mut self, tiers: TierSelection) -> Self {
+        self.tiers = tiers;
+        self
+    }
+
+    /// Sets how long this caller waits. Those who wait for the same key longer go on waiting.
+    ///
+    /// The deadline of the cache holds too: the shorter one counts.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+/// Which tiers may be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TierSelection {
+    /// All of them.
+    #[default]
+    All,
+    /// Those on this machine.
+    Local,
+}
+
+impl TierSelection {
+    pub(super) fn allows(self, locality: Locality) -> bool {
+        match self {
+            Self::All => true,
+            Self::Local => locality == Locality::Local,
+        }
+    }
+}
+
+/// In which order the tiers below the first answer are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LookupPolicy {
+    /// All at once.
+    Concurrent,
+    /// The local tiers at once, the network tiers after `delay`, or as soon as no local tier has
+    /// the artifact. A disk hit then never reaches the network.
+    Hedged {
+        /// The head start of the local tiers. Zero asks all tiers at once.
+        delay: Duration,
+    },
+    /// One after the other, from the first to the last.
+    Sequential,
+}
+
+impl Default for LookupPolicy {
+    /// Hedged by two milliseconds.
+    fn default() -> Self {
+        Self::Hedged {
+            delay: Duration::from_millis(2),
+        }
+    }
+}
+
+/// What one tier did in a lookup.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum TierOutcome {
+    /// It had the artifact.
+    Hit,
+    /// It did not have it.
+    Miss,
+    /// It had something that is not the artifact.
+    Corrupt(FrameError),
+    /// It failed.
+    Failed(StoreError),
+    /// It gave no answer before a deadline.
+    TimedOut,
+    /// It was asked, and another tier was first.
+    Cancelled,
+    /// It was not asked: a faster tier had the artifact, or the options left it out.
+    Skipped,
+}
+
+impl TierOutcome {
+    /// Whether the tier could not say if it has the artifact, or had it in a bad state.
+    #[must_use]
+    pub const fn is_failure(&self) -> bool {
+        match self {
+            Self::Corrupt(_) | Self::Failed(_) | Self::TimedOut => true,
+            Self::Hit | Self::Miss | Self::Cancelled | Self::Skipped => false,
+        }
+    }
+}
+
+impl fmt::Display for TierOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit => f.write_str("hit"),
+            Self::Miss => f.write_str("miss"),
+            Self::Corrupt(reason) => write!(f, "corrupt: {reason}"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Skipped => f.write_str("skipped"),
+        }
+    }
+}
+
+/// What one tier did in a lookup, and how long it took.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TierReport {
+    /// What it did.
+    pub outcome: TierOutcome,
+    /// The time from asking it to its answer, or to the end of the lookup; zero for a tier that
+    /// was skipped or answered at once.
+    pub elapsed: Duration,
+}
+
+impl TierReport {
+    pub(super) const SKIPPED: Self = Self {
+        outcome: TierOutcome::Skipped,
+        elapsed: Duration::ZERO,
+    };
+}
+
+/// Where an artifact came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LookupSource {
+    /// The tier of this index, in the order they were given to the cache.
+    Tier(usize),
+    /// A promotion on its way up from this tier.
+    Promotion(usize),
+}
+
+/// The answer to a lookup: the artifact, if there is one, and what every tier did.
+///
+/// ```
+/// use pipeline_cache::{
+///     Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupSource,
+///     PipelineFingerprint,
+/// };
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+/// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// cache.put(&key, Artifact::new("code")).await?;
+///
+/// let lookup = cache.lookup(&key, &LookupOptions::new()).await;
+/// assert_eq!(lookup.source(), Some(LookupSource::Tier(0)));
+/// assert!(!lookup.is_degraded());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub(super) found: Option<(Artifact, LookupSource)>,
+    /// `None` where the answer was at hand and no tier had to be asked.
+    pub(super) asked: Option<Arc<[TierReport]>>,
+    pub(super) tiers: usize,
+}
+
+impl Lookup {
+    /// The artifact.
+    #[must_use]
+    pub fn artifact(&self) -> Option<&Artifact> {
+        self.found.as_ref().map(|(artifact, _)| artifact)
+    }
+
+    /// The artifact, by value.
+    #[must_use]
+    pub fn into_artifact(self) -> Option<Artifact> {
+        self.found.map(|(artifact, _)| artifact)
+    }
+
+    /// Where the artifact came from.
+    #[must_use]
+    pub fn source(&self) -> Option<LookupSource> {
+        self.found.as_ref().map(|(_, source)| *source)
+    }
+
+    /// What each tier did, in the order of the tiers.
+    pub fn tiers(&self) -> impl ExactSizeIterator<Item = TierReport> + '_ {
+        (0..self.tiers).map(|tier| self.tier(tier))
+    }
+
+    fn tier(&self, tier: usize) -> TierReport {
+        if let Some(asked) = &self.asked {
+            return asked[tier].clone();
+        }
+        if self.source() == Some(LookupSource::Tier(tier)) {
+            TierReport {
+                outcome: TierOutcome::Hit,
+                elapsed: Duration::ZERO,
+            }
+        } else {
+            TierReport::SKIPPED
+        }
+    }
+
+    /// Whether this is a miss that might have been a hit: some tier failed, timed out or held a
+    /// corrupt entry. [`tiers`](Self::tiers) says which, and why.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.found.is_none() && self.tiers().any(|tier| tier.outcome.is_failure())
+    }
+
+    /// The first tier's failure, if one failed.
+    pub(super) fn first_error(&self) -> Option<StoreError> {
+        self.asked
+            .iter()
+            .flat_map(|asked| asked.iter())
+            .find_map(|report| match &report.outcome {
+                TierOutcome::Failed(error) => Some(error.clone()),
+                _ => None,
+            })
+    }
+}
+
+/// What is known of a lookup while it is under way.
+#[derive(Debug)]
+pub(super) struct Progress {
+    tiers: Mutex<Vec<Asked>>,
+}
+
+#[derive(Debug, Clone)]
+enum Asked {
+    No,
+    Since(tokio::time::Instant),
+    Answered(TierReport),
+}
+
+impl Progress {
+    pub(super) fn new(tiers: usize) -> Self {
+        Self {
+            tiers: Mutex::new(vec![Asked::No; tiers]),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Asked>> {
+        self.tiers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn asked(&self, tier: usize) {
+        self.lock()[tier] = Asked::Since(tokio::time::Instant::now());
+    }
+
+    pub(super) fn answered(&self, tier: usize, outcome: TierOutcome) {
+        let mut tiers = self.lock();
+        let elapsed = match tiers[tier] {
+            Asked::Since(start) => start.elapsed(),
+            Asked::No | Asked::Answered(_) => Duration::ZERO,
+        };
+        tiers[tier] = Asked::Answered(TierReport { outcome, elapsed });
+    }
+
+    /// Whether the tier is known not to have the artifact.
+    pub(super) fn lacks(&self, tier: usize) -> bool {
+        matches!(
+            &self.lock()[tier],
+            Asked::Answered(TierReport {
+                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_),
+                ..
+            })
+        )
+    }
+
+    /// The reports as they stand; `unanswered` is said of the tiers that still think.
+    pub(super) fn reports(&self, unanswered: &TierOutcome) -> Arc<[TierReport]> {
+        let tiers = self.lock();
+        tiers
+            .iter()
+            .map(|asked| match asked {
+                Asked::No => TierReport::SKIPPED,
+                Asked::Since(start) => TierReport {
+                    outcome: unanswered.clone(),
+                    elapsed: start.elapsed(),
+                },
+                Asked::Answered(report) => report.clone(),
+            })
+            .collect()
+    }
+}

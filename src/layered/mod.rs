@@ -1,0 +1,633 @@
+//! The layered store: several tiers that look like one cache.
+//!
+//! A lookup peeks at the tiers that answer at once, then at promotions on their way up, and only
+//! then boards the flight for its key, which searches all remaining tiers.
+
+mod builder;
+mod compile;
+mod flight;
+mod lookup;
+mod promotion;
+mod search;
+mod tier;
+
+pub use builder::{LayeredBuilder, WritePolicy};
+pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
+pub use lookup::{
+    Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
+};
+pub use promotion::LayeredPromotionReport;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+
+use crate::metrics::{Counter, StripedCounter};
+use crate::{
+    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
+    StoreError, StoreErrorKind, StoreOperation,
+};
+use flight::{Flights, Landing};
+use promotion::Promotions;
+use search::{Search, SearchState, peek_all};
+use tier::Tier;
+
+/// Several tiers, the fastest first, as one cache.
+///
+/// A lookup asks the tiers concurrently and takes the first verified hit. What was found in a
+/// slow tier is promoted to the faster ones in the background. Whoever asks for a key that is
+/// being looked up or compiled already joins that flight. A tier that fails, hangs or panics
+/// costs its own answer and nothing more.
+///
+/// Methods that look up or compile must be called on a tokio runtime.
+///
+/// A clone is another handle to the same cache.
+///
+/// ```
+/// use pipeline_cache::{Artifact, InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint};
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+/// let small = InMemoryPipelineCache::with_limits(100, 1 << 20);
+/// let large = InMemoryPipelineCache::with_limits(10_000, 1 << 30);
+/// let cache = LayeredPipelineCache::new([Arc::new(small) as _, Arc::new(large) as _]);
+///
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// assert_eq!(cache.get(&key).await, None);
+/// cache.put(&key, Artifact::new("code")).await?;
+/// assert_eq!(cache.get(&key).await, Some(Artifact::new("code")));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct LayeredPipelineCache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tiers: Arc<[Tier]>,
+    lookup_policy: LookupPolicy,
+    lookup_deadline: Duration,
+    write_policy: WritePolicy,
+    write_timeout: Duration,
+    promotions: Arc<Promotions>,
+    searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
+    compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: StripedCounter,
+    misses: Counter,
+    degraded_misses: Counter,
+    corrupt: Counter,
+    compiles: Counter,
+    compile_errors: Counter,
+    puts: Counter,
+    put_errors: Counter,
+    removes: Counter,
+    flushes: Counter,
+    flush_errors: Counter,
+}
+
+/// What a [`close`](LayeredPipelineCache::close) could not finish.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Promotions that were given up.
+    pub unfinished_promotions: u64,
+    /// Tiers that failed to close, or not in time.
+    pub errors: Vec<StoreError>,
+}
+
+impl CloseReport {
+    /// Whether nothing was left undone.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.unfinished_promotions == 0 && self.errors.is_empty()
+    }
+}
+
+impl LayeredPipelineCache {
+    /// A cache over these tiers, the fastest first. Puts go to the first; for other settings see
+    /// [`builder`](Self::builder).
+    #[must_use]
+    pub fn new(layers: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>) -> Self {
+        layers
+            .into_iter()
+            .fold(Self::builder(), LayeredBuilder::tier)
+            .build()
+    }
+
+    /// A builder without tiers.
+    #[must_use]
+    pub fn builder() -> LayeredBuilder {
+        LayeredBuilder::default()
+    }
+
+    fn from_builder(builder: LayeredBuilder) -> Self {
+        let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
+        Self {
+            inner: Arc::new(Inner {
+                promotions: Arc::new(Promotions::new(Arc::clone(&tiers), builder.promotion)),
+                tiers,
+                lookup_policy: builder.lookup_policy,
+                lookup_deadline: builder.lookup_deadline,
+                write_policy: builder.write_policy,
+                write_timeout: builder.promotion.write_timeout,
+                searches: Flights::new(),
+                compiles: Flights::new(),
+                counters: Counters::default(),
+            }),
+        }
+    }
+
+    /// The artifact under this key, from whichever tier has it first.
+    ///
+    /// The short form of [`lookup`](Self::lookup): a tier's failure is not told apart from a miss
+    /// here. It is counted and traced.
+    ///
+    /// # Panics
+    ///
+    /// When called outside of a tokio runtime, unless the artifact is at hand.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up this caller's place; others who wait for the key go on.
+    pub async fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        self.lookup(key, &LookupOptions::new())
+            .await
+            .into_artifact()
+    }
+
+    /// The artifact under this key, if any, and what each tier did.
+    ///
+    /// Never fails: what went wrong is in the answer. Takes no longer than the shorter of the
+    /// deadlines of the options and of the cache. A hit in a tier that answers at once allocates
+    /// nothing and starts no task.
+    ///
+    /// # Panics
+    ///
+    /// When called outside of a tokio runtime, unless the artifact is at hand.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up this caller's place; others who wait for the key go on.
+    pub async fn lookup(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
+        let inner = &self.inner;
+        let lookup = match inner.at_hand(key) {
+            Some(found) => Lookup {
+                found: Some(found),
+                asked: None,
+                tiers: inner.tiers.len(),
+            },
+            None => inner.search(key, options).await,
+        };
+        inner.count(&lookup);
+        lookup
+    }
+
+    /// Stores an artifact, where the [`WritePolicy`] says.
+    ///
+    /// # Errors
+    ///
+    /// The first tier's error that failed to store it, in the order of the tiers; the others have
+    /// stored it. [`StoreErrorKind::ReadOnly`] where no tier takes writes.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped put has stored the whole artifact in a tier, or nothing, for each tier.
+    pub async fn put(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: Artifact,
+    ) -> Result<(), StoreError> {
+        let errors = self.inner.write(key, &artifact).await;
+        errors.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
+    ///
+    /// ```
+    /// use pipeline_cache::*;
+    /// use std::sync::Arc;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), StoreError> {
+    /// let (fast, slow) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+    /// let key = PipelineFingerprint::from_bytes([1; 32]);
+    /// slow.put(&key, Artifact::new("code")).await?;
+    ///
+    /// let tiers: [Arc<dyn PipelineCacheStore>; 2] = [
+    ///     Arc::new(fast.clone()),
+    ///     Arc::new(Slow(slow)),
+    /// ];
+    /// let cache = LayeredPipelineCache::new(tiers);
+    /// cache.get(&key).await;
+    /// cache.flush().await?;
+    ///
+    /// assert_eq!(fast.peek(&key), Some(Artifact::new("code")));
+    /// let report = cache.promotion_report();
+    /// assert_eq!((report.promoted_layers, report.promoted_bytes), (1, 4));
+    /// assert_eq!(report.last_source_layer, Some(1));
+    /// # Ok(())
+    /// # }
+    /// #
+    /// # use std::fmt;
+    /// # /// A tier that does not answer at once.
+    /// # #[derive(Debug)]
+    /// # struct Slow(InMemoryPipelineCache);
+    /// # impl fmt::Display for Slow {
+    /// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("slow") }
+    /// # }
+    /// # #[async_trait::async_trait]
+    /// # impl PipelineCacheStore for Slow {
+    /// #     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+    /// #         self.0.get(key).await
+    /// #     }
+    /// #     async fn put(&self, key: &PipelineFingerprint, a: Artifact) -> Result<(), StoreError> {
+    /// #         self.0.put(key, a).await
+    /// #     }
+    /// #     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+    /// #         self.0.contains(key).await
+    /// #     }
+    /// #     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+    /// #         self.0.remove(key).await
+    /// #     }
+    /// #     fn metrics(&self) -> PipelineCacheMetrics { self.0.metrics() }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn promotion_report(&self) -> LayeredPromotionReport {
+        self.inner.promotions.report()
+    }
+
+    /// The metrics of each tier, by the tier's name, in the order of the tiers.
+    pub fn tier_metrics(&self) -> impl Iterator<Item = (&str, PipelineCacheMetrics)> {
+        let tiers = self.inner.tiers.iter();
+        tiers.map(|tier| (tier.name(), tier.store.metrics()))
+    }
+
+    /// Waits until the promotions started before the call have ended, then flushes every tier.
+    ///
+    /// # Errors
+    ///
+    /// The first tier's error, in the order of the tiers; the others have been flushed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped flush may be called again; nothing is lost.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush().await
+    }
+
+    /// Takes no more promotions, waits for those under way, and closes every tier. At the deadline
+    /// whatever is left is given up, and reported.
+    ///
+    /// Lookups go on working; puts fail as the tiers say.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped close may be called again.
+    ///
+    /// ```
+    /// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+    /// # use std::{sync::Arc, time::Duration};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
+    /// let report = cache.close(Duration::from_secs(5)).await;
+    /// assert!(report.is_clean(), "{report:?}");
+    /// # }
+    /// ```
+    pub async fn close(&self, deadline: Duration) -> CloseReport {
+        self.inner.close(deadline).await
+    }
+}
+
+impl Inner {
+    /// What needs no waiting: the tiers that answer at once, and promotions on their way.
+    fn at_hand(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
+        if let Some(found) = peek_all(&self.tiers, key) {
+            return Some(found);
+        }
+        let (artifact, source) = self.promotions.peek(key)?;
+        Some((artifact, LookupSource::Promotion(source)))
+    }
+
+    /// Joins the search for this key or starts it, and waits as long as the options allow.
+    async fn search(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
+        let start = Instant::now();
+        let patience = options
+            .deadline
+            .unwrap_or(Duration::MAX)
+            .min(self.lookup_deadline);
+        loop {
+            let seat = self.searches.board((*key, options.tiers), || {
+                self.new_search(key, options.tiers)
+            });
+            let state = Arc::clone(seat.progress());
+            match timeout(patience.saturating_sub(start.elapsed()), seat).await {
+                Ok(Landing::Landed(lookup)) => return lookup,
+                // The runtime it ran on was shut down, and this caller's was not.
+                Ok(Landing::Lost) => {}
+                Ok(Landing::Crashed(message)) => {
+                    tracing::error!(%key, %message, "a lookup panicked");
+                    return self.unfinished(&state);
+                }
+                Err(_) => return self.unfinished(&state),
+            }
+        }
+    }
+
+    fn new_search(
+        &self,
+        key: &PipelineFingerprint,
+        selection: TierSelection,
+    ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
+        let state = Arc::new(SearchState::new(self.tiers.len()));
+        let search = Search {
+            key: *key,
+            selection,
+            policy: self.lookup_policy,
+            deadline: self.lookup_deadline,
+            tiers: Arc::clone(&self.tiers),
+            promotions: Arc::clone(&self.promotions),
+            state: Arc::clone(&state),
+        };
+        let span = tracing::debug_span!("lookup", %key, tiers = ?selection);
+        (state, search.run().instrument(span))
+    }
+
+    /// The answer to a caller who waited for a search in vain.
+    fn unfinished(&self, state: &SearchState) -> Lookup {
+        Lookup {
+            found: None,
+            asked: Some(state.progress.reports(&TierOutcome::TimedOut)),
+            tiers: self.tiers.len(),
+        }
+    }
+
+    fn count(&self, lookup: &Lookup) {
+        if lookup.found.is_some() {
+            self.counters.hits.increment();
+        } else if lookup.is_degraded() {
+            self.counters.degraded_misses.increment();
+        } else {
+            self.counters.misses.increment();
+        }
+        let asked = lookup.asked.iter().flat_map(|asked| asked.iter());
+        let corrupt = asked.filter(|tier| matches!(tier.outcome, TierOutcome::Corrupt(_)));
+        self.counters.corrupt.add(corrupt.count() as u64);
+    }
+
+    /// Writes to the tiers that the policy names; what failed, in the order of the tiers.
+    async fn write(&self, key: &PipelineFingerprint, artifact: &Artifact) -> Vec<StoreError> {
+        let mut writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
+        let targets: Vec<_> = match self.write_policy {
+            WritePolicy::First => writable.next().into_iter().collect(),
+            WritePolicy::Through => writable.collect(),
+        };
+        let errors = if targets.is_empty() {
+            vec![StoreError::new(
+                StoreErrorKind::ReadOnly,
+                self.to_string(),
+                StoreOperation::Put,
+            )]
+        } else {
+            let writes = targets
+                .into_iter()
+                .map(|tier| self.write_to(tier, key, artifact));
+            join_all(writes)
+                .await
+                .into_iter()
+                .filter_map(Result::err)
+                .collect()
+        };
+        // A search that began before this put may miss it: who asks from now on must not join it.
+        self.detach_searches(key);
+        if errors.is_empty() {
+            self.counters.puts.increment();
+        } else {
+            self.counters.put_errors.increment();
+        }
+        errors
+    }
+
+    async fn write_to(
+        &self,
+        tier: &Tier,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(), StoreError> {
+        timeout(self.write_timeout, tier.put(key, artifact.clone()))
+            .await
+            .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)))
+    }
+
+    fn detach_searches(&self, key: &PipelineFingerprint) -> Vec<Arc<SearchState>> {
+        [TierSelection::All, TierSelection::Local]
+            .into_iter()
+            .filter_map(|selection| self.searches.detach(&(*key, selection)))
+            .collect()
+    }
+
+    /// Removes from every tier. Nothing that was found before brings the artifact back.
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        let _block = self.promotions.block(key).await;
+        let writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
+        let results = join_all(writable.map(|tier| tier.remove(key))).await;
+        // Those that began while the artifact was still there, in the lower tiers, may have it.
+        for search in self.detach_searches(key) {
+            search.revoke();
+        }
+        let mut removed = false;
+        for result in results {
+            removed |= result?;
+        }
+        if removed {
+            self.counters.removes.increment();
+        }
+        Ok(removed)
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        if self.at_hand(key).is_some() {
+            return Ok(true);
+        }
+        let mut first_error = None;
+        for tier in self.tiers.iter() {
+            match timeout(self.lookup_deadline, tier.contains(key)).await {
+                Ok(Ok(true)) => return Ok(true),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => {
+                    first_error.get_or_insert(error);
+                }
+                Err(_) => {
+                    first_error.get_or_insert(tier.timed_out(StoreOperation::Contains));
+                }
+            }
+        }
+        first_error.map_or(Ok(false), Err)
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.promotions.drain().await;
+        let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
+        let flushed = flushed.into_iter().collect::<Result<Vec<()>, _>>();
+        match &flushed {
+            Ok(_) => self.counters.flushes.increment(),
+            Err(error) => {
+                self.counters.flush_errors.increment();
+                tracing::warn!(%error, "flush failed");
+            }
+        }
+        flushed.map(|_| ())
+    }
+
+    async fn close(&self, deadline: Duration) -> CloseReport {
+        let start = Instant::now();
+        self.promotions.close();
+        let unfinished_promotions = match timeout(deadline, self.promotions.drain()).await {
+            Ok(()) => 0,
+            Err(_) => self.promotions.abort(),
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
+        CloseReport {
+            unfinished_promotions,
+            errors: closed.into_iter().filter_map(Result::err).collect(),
+        }
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        let counters = &self.counters;
+        let hits = counters.hits.get();
+        let errors = counters.degraded_misses.get();
+        let misses = counters.misses.get();
+        let mut metrics = PipelineCacheMetrics::default();
+        metrics.lookups = hits.saturating_add(misses).saturating_add(errors);
+        metrics.hits = hits;
+        metrics.misses = misses;
+        metrics.corrupt = counters.corrupt.get();
+        metrics.errors = errors;
+        metrics.puts = counters.puts.get();
+        metrics.put_errors = counters.put_errors.get();
+        metrics.removes = counters.removes.get();
+        metrics.flushes = counters.flushes.get();
+        metrics.flush_errors = counters.flush_errors.get();
+        metrics
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("layered(")?;
+        for (index, tier) in self.tiers.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", tier.name())?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl fmt::Display for LayeredPipelineCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
+/// failing tier for a miss, these methods return its error, as the contract of a tier asks.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl PipelineCacheStore for LayeredPipelineCache {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let (artifact, _) = self.inner.at_hand(key)?;
+        self.inner.counters.hits.increment();
+        Some(artifact)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let lookup = self.lookup(key, &LookupOptions::new()).await;
+        if lookup.found.is_none() {
+            if let Some(error) = lookup.first_error() {
+                return Err(error);
+            }
+        }
+        Ok(Fetched::from(lookup.into_artifact()))
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        Self::put(self, key, artifact).await
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.contains(key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(key).await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Self::flush(self).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        let report = Self::close(self, deadline).await;
+        let timed_out = || {
+            StoreError::new(
+                StoreErrorKind::TimedOut,
+                self.to_string(),
+                StoreOperation::Close,
+            )
+        };
+        match report.errors.into_iter().next() {
+            Some(error) => Err(error),
+            None if report.unfinished_promotions > 0 => Err(timed_out()),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
+
+    /// Network where every tier is: asking it then surely crosses one.
+    fn locality(&self) -> Locality {
+        let mut tiers = self.inner.tiers.iter();
+        if tiers.all(|tier| tier.locality == Locality::Network) {
+            Locality::Network
+        } else {
+            Locality::Local
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        self.inner.tiers.iter().any(|tier| tier.store.is_writable())
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        let writable = self
+            .inner
+            .tiers
+            .iter()
+            .filter(|tier| tier.store.is_writable());
+        writable
+            .map(|tier| tier.store.max_artifact_bytes())
+            .max()
+            .unwrap_or(0)
+    }
+}

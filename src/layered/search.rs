@@ -1,0 +1,175 @@
+//! The search of the tiers: all that may answer are asked at once, and the first hit wins.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
+use super::promotion::{Promotions, Route};
+use super::tier::Tier;
+use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
+
+/// The search for one key, as those see it who wait for it.
+#[derive(Debug)]
+pub(super) struct SearchState {
+    pub(super) progress: Progress,
+    /// Set when the key was removed while the search was on: what it finds is not promoted.
+    revoked: AtomicBool,
+}
+
+impl SearchState {
+    pub(super) fn new(tiers: usize) -> Self {
+        Self {
+            progress: Progress::new(tiers),
+            revoked: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+    }
+}
+
+/// What some tier can tell at once.
+pub(super) fn peek_all(
+    tiers: &[Tier],
+    key: &PipelineFingerprint,
+) -> Option<(Artifact, LookupSource)> {
+    tiers.iter().enumerate().find_map(|(index, tier)| {
+        let artifact = tier.peek(key)?;
+        Some((artifact, LookupSource::Tier(index)))
+    })
+}
+
+/// One search, as the task of a flight runs it.
+pub(super) struct Search {
+    pub(super) key: PipelineFingerprint,
+    pub(super) selection: TierSelection,
+    pub(super) policy: LookupPolicy,
+    /// For all tiers together.
+    pub(super) deadline: Duration,
+    pub(super) tiers: Arc<[Tier]>,
+    pub(super) promotions: Arc<Promotions>,
+    pub(super) state: Arc<SearchState>,
+}
+
+impl Search {
+    pub(super) async fn run(self) -> Lookup {
+        if let Some(found) = self.found_meanwhile() {
+            return Lookup {
+                found: Some(found),
+                asked: None,
+                tiers: self.tiers.len(),
+            };
+        }
+        let hit = timeout(self.deadline, self.ask_all()).await;
+        let unanswered = match hit {
+            Ok(_) => TierOutcome::Cancelled,
+            Err(_) => TierOutcome::TimedOut,
+        };
+        let found = hit.ok().flatten().map(|(tier, artifact)| {
+            self.promote(tier, &artifact);
+            (artifact, LookupSource::Tier(tier))
+        });
+        Lookup {
+            found,
+            asked: Some(self.state.progress.reports(&unanswered)),
+            tiers: self.tiers.len(),
+        }
+    }
+
+    /// What an earlier search found after this caller looked and before it came aboard.
+    ///
+    /// That search started its promotion before it left the table. So the promotion is looked for
+    /// first: if it is no longer under way, the tiers have what it brought.
+    fn found_meanwhile(&self) -> Option<(Artifact, LookupSource)> {
+        if let Some((artifact, source)) = self.promotions.peek(&self.key) {
+            return Some((artifact, LookupSource::Promotion(source)));
+        }
+        peek_all(&self.tiers, &self.key)
+    }
+
+    async fn ask_all(&self) -> Option<(usize, Artifact)> {
+        let mut waves = self.waves().into_iter();
+        let mut asked = FuturesUnordered::new();
+        while let Some(wave) = waves.next() {
+            asked.extend(wave.into_iter().map(|tier| self.ask(tier)));
+            let head_start = self.head_start();
+            tokio::pin!(head_start);
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = asked.next() => match answer {
+                        Some((tier, Some(artifact))) => return Some((tier, artifact)),
+                        Some((_, None)) => {}
+                        // No tier of the wave has it: the next need not wait.
+                        None => break,
+                    },
+                    () = &mut head_start, if waves.len() > 0 => break,
+                }
+            }
+        }
+        None
+    }
+
+    /// The tiers that may be asked, in the waves in which they are.
+    fn waves(&self) -> Vec<Vec<usize>> {
+        let allowed =
+            (0..self.tiers.len()).filter(|&tier| self.selection.allows(self.tiers[tier].locality));
+        match self.policy {
+            LookupPolicy::Concurrent => vec![allowed.collect()],
+            LookupPolicy::Sequential => allowed.map(|tier| vec![tier]).collect(),
+            LookupPolicy::Hedged { .. } => {
+                let (local, network): (Vec<_>, Vec<_>) =
+                    allowed.partition(|&tier| self.tiers[tier].locality == Locality::Local);
+                vec![local, network]
+            }
+        }
+    }
+
+    /// How long a wave has for itself.
+    async fn head_start(&self) {
+        match self.policy {
+            LookupPolicy::Hedged { delay } => sleep(delay).await,
+            LookupPolicy::Concurrent | LookupPolicy::Sequential => std::future::pending().await,
+        }
+    }
+
+    async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
+        let tier = &self.tiers[index];
+        self.state.progress.asked(index);
+        let (outcome, artifact) = match tier.fetch(&self.key).await {
+            Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
+            Ok(Fetched::Miss) => (TierOutcome::Miss, None),
+            Ok(Fetched::Corrupt(reason)) => {
+                tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
+                (TierOutcome::Corrupt(reason), None)
+            }
+            Err(error) => {
+                tracing::warn!(key = %self.key, %error, "tier failed");
+                (TierOutcome::Failed(error), None)
+            }
+        };
+        self.state.progress.answered(index, outcome);
+        (index, artifact)
+    }
+
+    /// Sends a hit to the faster tiers that take it. Before the flight lands, so that a lookup
+    /// which comes right after finds the promotion.
+    fn promote(&self, source: usize, artifact: &Artifact) {
+        if self.state.revoked.load(Ordering::Acquire) {
+            return;
+        }
+        let targets: Vec<_> = (0..source)
+            .filter(|&tier| self.tiers[tier].takes(artifact))
+            .map(|tier| (tier, self.state.progress.lacks(tier)))
+            .collect();
+        if !targets.is_empty() {
+            let route = Route { source, targets };
+            self.promotions.start(&self.key, artifact, route);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A tier that fails on command.
+
+use async_trait::async_trait;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    Artifact, Fetched, FrameError, InMemoryPipelineCache, Locality, PipelineCacheMetrics,
+    PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
+};
+
+/// What happens to the calls of one operation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Nothing: the call goes through.
+    #[default]
+    None,
+    /// The call goes through after this time.
+    Latency(Duration),
+    /// The call fails.
+    Error(StoreErrorKind),
+    /// The call never answers.
+    Hang,
+    /// The call panics.
+    Panic,
+    /// A get finds a corrupt entry. Other calls go through.
+    Corrupt,
+    /// The call waits for [`FaultyStore::open`], then goes through.
+    Gate,
+}
+
+/// A tier around another, whose calls are counted and can be made to fail, hang, wait or panic.
+///
+/// It never answers a [`peek`](PipelineCacheStore::peek), so that every lookup is a call.
+///
+/// ```
+/// use pipeline_cache::testing::{Fault, FaultyStore};
+/// use pipeline_cache::{
+///     LayeredPipelineCache, LookupOptions, PipelineFingerprint, StoreErrorKind, StoreOperation,
+/// };
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let broken = Arc::new(FaultyStore::new("broken"));
+/// broken.set(StoreOperation::Get, Fault::Error(StoreErrorKind::Io));
+///
+/// let cache = LayeredPipelineCache::new([broken.clone() as _]);
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let lookup = cache.lookup(&key, &LookupOptions::new()).await;
+/// assert!(lookup.is_degraded());
+/// assert_eq!(broken.calls(StoreOperation::Get), 1);
+/// # }
+/// ```
+pub struct FaultyStore {
+    name: String,
+    inner: Arc<dyn PipelineCacheStore>,
+    locality: Locality,
+    writable: bool,
+    faults: Mutex<HashMap<StoreOperation, Fault>>,
+    gates: Mutex<HashMap<StoreOperation, Arc<Semaphore>>>,
+    calls: watch::Sender<HashMap<StoreOperation, u64>>,
+}
+
+impl FaultyStore {
+    /// A faultless local tier over memory.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::over(name, Arc::new(InMemoryPipelineCache::new()))
+    }
+
+    /// A faultless local tier over another.
+    #[must_use]
+    pub fn over(name: impl Into<String>, inner: Arc<dyn PipelineCacheStore>) -> Self {
+        Self {
+            name: name.into(),
+            inner,
+            locality: Locality::Local,
+            writable: true,
+            faults: Mutex::default(),
+            gates: Mutex::default(),
+            calls: watch::Sender::default(),
+        }
+    }
+
+    /// Makes it a network tier.
+    #[must_use]
+    pub const fn network(mut self) -> Self {
+        self.locality = Locality::Network;
+        self
+    }
+
+    /// Makes it say that it takes no writes. Writes that come all the same go through.
+    #[must_use]
+    pub const fn read_only(mut self) -> Self {
+        self.writable = false;
+        self
+    }
+
+    /// Sets what happens to the calls of an operation from now on.
+    pub fn set(&self, operation: StoreOperation, fault: Fault) {
+        lock(&self.faults).insert(operation, fault);
+    }
+
+    /// Sets what happens to every call from now on.
+    pub fn set_all(&self, fault: Fault) {
+        use StoreOperation::{Close, Contains, Flush, Get, Put, Remove};
+        for operation in [Get, Put, Contains, Remove, Flush, Close] {
+            self.set(operation, fault);
+        }
+    }
+
+    /// Lets this many calls through the gate of an operation, now or when they come.
+    pub fn open(&self, operation: StoreOperation, calls: usize) {
+        self.gate(operation).add_permits(calls);
+    }
+
+    /// How many calls of an operation have come.
+    #[must_use]
+    pub fn calls(&self, operation: StoreOperation) -> u64 {
+        self.calls.borrow().get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Waits until this many calls of an operation have come.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn called(&self, operation: StoreOperation, calls: u64) {
+        let mut watch = self.calls.subscribe();
+        let reached = watch
+            .wait_for(|counts| counts.get(&operation).copied().unwrap_or(0) >= calls)
+            .await;
+        debug_assert!(reached.is_ok(), "the sender is this store's own");
+    }
+
+    fn gate(&self, operation: StoreOperation) -> Arc<Semaphore> {
+        let mut gates = lock(&self.gates);
+        let gate = gates
+            .entry(operation)
+            .or_insert_with(|| Arc::new(Semaphore::new(0)));
+        Arc::clone(gate)
+    }
+
+    /// Counts the call and does to it what is set; `true` if it is to find a corrupt entry.
+    async fn suffer(&self, operation: StoreOperation) -> Result<bool, StoreError> {
+        self.calls
+            .send_modify(|counts| *counts.entry(operation).or_default() += 1);
+        let fault = lock(&self.faults).get(&operation).copied();
+        match fault.unwrap_or_default() {
+            Fault::None => {}
+            Fault::Corrupt => return Ok(true),
+            Fault::Latency(latency) => tokio::time::sleep(latency).await,
+            Fault::Error(kind) => return Err(StoreError::new(kind, self.name.clone(), operation)),
+            Fault::Hang => std::future::pending().await,
+            Fault::Panic => panic!("{} was told to panic", self.name),
+            Fault::Gate => {
+                let passed = self.gate(operation).acquire_owned().await;
+                // Used up: each permit lets one call through.
+                passed
+                    .into_iter()
+                    .for_each(tokio::sync::OwnedSemaphorePermit::forget);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore")
+            .field("name", &self.name)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl PipelineCacheStore for FaultyStore {
+    fn peek(&self, _: &PipelineFingerprint) -> Option<Artifact> {
+        None
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        if self.suffer(StoreOperation::Get).await? {
+            return Ok(Fetched::Corrupt(FrameError::BadPayload));
+        }
+        self.inner.fetch(key).await
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.suffer(StoreOperation::Put).await?;
+        self.inner.put(key, artifact).await
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.suffer(StoreOperation::Contains).await?;
+        self.inner.contains(key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.suffer(StoreOperation::Remove).await?;
+        self.inner.remove(key).await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.suffer(StoreOperation::Flush).await?;
+        self.inner.flush().await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        self.suffer(StoreOperation::Close).await?;
+        self.inner.close(deadline).await
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
+
+    fn locality(&self) -> Locality {
+        self.locality
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        self.inner.max_artifact_bytes()
+    }
+}
