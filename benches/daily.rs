@@ -170,7 +170,9 @@ mod disk {
         bencher.counter(BytesCount::new(size)).bench_local(|| {
             n += 1;
             let (key, artifact) = (key(n), artifact.clone());
-            folder.runtime.block_on(async { folder.cache.put(&key, artifact).await })
+            folder
+                .runtime
+                .block_on(async { folder.cache.put(&key, artifact).await })
         });
     }
 

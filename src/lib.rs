@@ -17,7 +17,7 @@ pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompileSource, Compiled, LayeredBuilder,
     LayeredPipelineCache, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
-    LookupSource, TierOutcome, TierReport, TierSelection, WritePolicy,
+    LookupSource, TierOutcome, TierReport, TierSelection, WriteBehindReport, WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LayeredPipelineCache;
+use super::background::BackgroundLimits;
 use super::lookup::LookupPolicy;
-use super::promotion::PromotionLimits;
 use crate::PipelineCacheStore;
 
 /// Where a put goes.
@@ -17,6 +17,10 @@ pub enum WritePolicy {
     First,
     /// To every tier that takes writes, at once; a put returns when all have answered.
     Through,
+    /// To the first tier that takes writes, and from there to the others in the background. A put
+    /// returns when the first has answered; a flush waits for the others. Where the background is
+    /// full, the put waits for the others too, so that none is left out.
+    Behind,
 }
 
 /// Builds a [`LayeredPipelineCache`].
@@ -40,7 +44,7 @@ pub struct LayeredBuilder {
     pub(super) lookup_policy: LookupPolicy,
     pub(super) lookup_deadline: Duration,
     pub(super) write_policy: WritePolicy,
-    pub(super) promotion: PromotionLimits,
+    pub(super) background: BackgroundLimits,
 }
 
 impl Default for LayeredBuilder {
@@ -50,7 +54,7 @@ impl Default for LayeredBuilder {
             lookup_policy: LookupPolicy::default(),
             lookup_deadline: Duration::from_secs(10),
             write_policy: WritePolicy::default(),
-            promotion: PromotionLimits {
+            background: BackgroundLimits {
                 entries: 1024,
                 bytes: 256 << 20,
                 concurrency: 16,
@@ -91,26 +95,28 @@ impl LayeredBuilder {
         self
     }
 
-    /// Sets how many promotions may wait or run at a time, and how many payload bytes they may
-    /// hold. Default: 1,024 and 256 MiB. What is beyond is not promoted, and counted.
+    /// Sets how many writes may wait or run in the background at a time, and how many payload
+    /// bytes they may hold: promotions, and puts written behind. Default: 1,024 and 256 MiB.
+    ///
+    /// A promotion beyond these bounds is dropped, and counted; a put beyond them waits.
     #[must_use]
-    pub const fn promotion_limits(mut self, entries: usize, bytes: u64) -> Self {
-        self.promotion.entries = entries;
-        self.promotion.bytes = bytes;
+    pub const fn background_limits(mut self, entries: usize, bytes: u64) -> Self {
+        self.background.entries = entries;
+        self.background.bytes = bytes;
         self
     }
 
-    /// Sets how many promotions run at a time; at least one does. Default: 16.
+    /// Sets how many writes run in the background at a time; at least one does. Default: 16.
     #[must_use]
-    pub const fn promotion_concurrency(mut self, promotions: usize) -> Self {
-        self.promotion.concurrency = promotions;
+    pub const fn background_concurrency(mut self, writes: usize) -> Self {
+        self.background.concurrency = writes;
         self
     }
 
-    /// Sets how long a write to one tier may take, by a put or a promotion. Default: 30 s.
+    /// Sets how long a write to one tier may take, by a put or in the background. Default: 30 s.
     #[must_use]
     pub const fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.promotion.write_timeout = timeout;
+        self.background.write_timeout = timeout;
         self
     }
 

@@ -165,6 +165,8 @@ pub enum LookupSource {
     Tier(usize),
     /// A promotion on its way up from this tier.
     Promotion(usize),
+    /// A put on its way to the lower tiers.
+    WriteBehind,
 }
 
 /// The answer to a lookup: the artifact, if there is one, and what every tier did.

@@ -3,20 +3,24 @@
 //! A lookup peeks at the tiers that answer at once, then at promotions on their way up, and only
 //! then boards the flight for its key, which searches all remaining tiers.
 
+mod background;
 mod builder;
 mod compile;
 mod flight;
 mod lookup;
-mod promotion;
+mod report;
 mod search;
+mod shim;
+mod store;
 mod tier;
+mod write;
 
 pub use builder::{LayeredBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };
-pub use promotion::LayeredPromotionReport;
+pub use report::{LayeredPromotionReport, WriteBehindReport};
 
 use async_trait::async_trait;
 use futures::future::join_all;
@@ -31,8 +35,8 @@ use crate::{
     Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
     StoreError, StoreErrorKind, StoreOperation,
 };
+use background::{Background, Cause, Route};
 use flight::{Flights, Landing};
-use promotion::Promotions;
 use search::{Search, SearchState, peek_all};
 use tier::Tier;
 
@@ -76,7 +80,7 @@ struct Inner {
     lookup_deadline: Duration,
     write_policy: WritePolicy,
     write_timeout: Duration,
-    promotions: Arc<Promotions>,
+    background: Arc<Background>,
     searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
     counters: Counters,
@@ -101,8 +105,8 @@ struct Counters {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Promotions that were given up.
-    pub unfinished_promotions: u64,
+    /// Writes in the background that were given up.
+    pub unfinished_writes: u64,
     /// Tiers that failed to close, or not in time.
     pub errors: Vec<StoreError>,
 }
@@ -111,7 +115,7 @@ impl CloseReport {
     /// Whether nothing was left undone.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.unfinished_promotions == 0 && self.errors.is_empty()
+        self.unfinished_writes == 0 && self.errors.is_empty()
     }
 }
 
@@ -136,12 +140,12 @@ impl LayeredPipelineCache {
         let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
         Self {
             inner: Arc::new(Inner {
-                promotions: Arc::new(Promotions::new(Arc::clone(&tiers), builder.promotion)),
+                background: Arc::new(Background::new(Arc::clone(&tiers), builder.background)),
                 tiers,
                 lookup_policy: builder.lookup_policy,
                 lookup_deadline: builder.lookup_deadline,
                 write_policy: builder.write_policy,
-                write_timeout: builder.promotion.write_timeout,
+                write_timeout: builder.background.write_timeout,
                 searches: Flights::new(),
                 compiles: Flights::new(),
                 counters: Counters::default(),
@@ -266,7 +270,14 @@ impl LayeredPipelineCache {
     /// ```
     #[must_use]
     pub fn promotion_report(&self) -> LayeredPromotionReport {
-        self.inner.promotions.report()
+        self.inner.background.promotion_report()
+    }
+
+    /// What became of the puts so far that were written behind. Exact once [`flush`](Self::flush)
+    /// has returned.
+    #[must_use]
+    pub fn write_behind_report(&self) -> WriteBehindReport {
+        self.inner.background.behind_report()
     }
 
     /// The metrics of each tier, by the tier's name, in the order of the tiers.
@@ -275,7 +286,7 @@ impl LayeredPipelineCache {
         tiers.map(|tier| (tier.name(), tier.store.metrics()))
     }
 
-    /// Waits until the promotions started before the call have ended, then flushes every tier.
+    /// Waits until the background writes started before the call have ended, then flushes every tier.
     ///
     /// # Errors
     ///
@@ -288,7 +299,7 @@ impl LayeredPipelineCache {
         self.inner.flush().await
     }
 
-    /// Takes no more promotions, waits for those under way, and closes every tier. At the deadline
+    /// Takes no more writes in the background, waits for those under way, and closes every tier. At the deadline
     /// whatever is left is given up, and reported.
     ///
     /// Lookups go on working; puts fail as the tiers say.
@@ -315,11 +326,7 @@ impl LayeredPipelineCache {
 impl Inner {
     /// What needs no waiting: the tiers that answer at once, and promotions on their way.
     fn at_hand(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
-        if let Some(found) = peek_all(&self.tiers, key) {
-            return Some(found);
-        }
-        let (artifact, source) = self.promotions.peek(key)?;
-        Some((artifact, LookupSource::Promotion(source)))
+        peek_all(&self.tiers, key).or_else(|| self.background.peek(key))
     }
 
     /// Joins the search for this key or starts it, and waits as long as the options allow.
@@ -359,7 +366,7 @@ impl Inner {
             policy: self.lookup_policy,
             deadline: self.lookup_deadline,
             tiers: Arc::clone(&self.tiers),
-            promotions: Arc::clone(&self.promotions),
+            background: Arc::clone(&self.background),
             state: Arc::clone(&state),
         };
         let span = tracing::debug_span!("lookup", %key, tiers = ?selection);
@@ -388,76 +395,6 @@ impl Inner {
         self.counters.corrupt.add(corrupt.count() as u64);
     }
 
-    /// Writes to the tiers that the policy names; what failed, in the order of the tiers.
-    async fn write(&self, key: &PipelineFingerprint, artifact: &Artifact) -> Vec<StoreError> {
-        let mut writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
-        let targets: Vec<_> = match self.write_policy {
-            WritePolicy::First => writable.next().into_iter().collect(),
-            WritePolicy::Through => writable.collect(),
-        };
-        let errors = if targets.is_empty() {
-            vec![StoreError::new(
-                StoreErrorKind::ReadOnly,
-                self.to_string(),
-                StoreOperation::Put,
-            )]
-        } else {
-            let writes = targets
-                .into_iter()
-                .map(|tier| self.write_to(tier, key, artifact));
-            join_all(writes)
-                .await
-                .into_iter()
-                .filter_map(Result::err)
-                .collect()
-        };
-        // A search that began before this put may miss it: who asks from now on must not join it.
-        self.detach_searches(key);
-        if errors.is_empty() {
-            self.counters.puts.increment();
-        } else {
-            self.counters.put_errors.increment();
-        }
-        errors
-    }
-
-    async fn write_to(
-        &self,
-        tier: &Tier,
-        key: &PipelineFingerprint,
-        artifact: &Artifact,
-    ) -> Result<(), StoreError> {
-        timeout(self.write_timeout, tier.put(key, artifact.clone()))
-            .await
-            .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)))
-    }
-
-    fn detach_searches(&self, key: &PipelineFingerprint) -> Vec<Arc<SearchState>> {
-        [TierSelection::All, TierSelection::Local]
-            .into_iter()
-            .filter_map(|selection| self.searches.detach(&(*key, selection)))
-            .collect()
-    }
-
-    /// Removes from every tier. Nothing that was found before brings the artifact back.
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        let _block = self.promotions.block(key).await;
-        let writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
-        let results = join_all(writable.map(|tier| tier.remove(key))).await;
-        // Those that began while the artifact was still there, in the lower tiers, may have it.
-        for search in self.detach_searches(key) {
-            search.revoke();
-        }
-        let mut removed = false;
-        for result in results {
-            removed |= result?;
-        }
-        if removed {
-            self.counters.removes.increment();
-        }
-        Ok(removed)
-    }
-
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
         if self.at_hand(key).is_some() {
             return Ok(true);
@@ -479,7 +416,7 @@ impl Inner {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.promotions.drain().await;
+        self.background.drain().await;
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
         let flushed = flushed.into_iter().collect::<Result<Vec<()>, _>>();
         match &flushed {
@@ -494,15 +431,15 @@ impl Inner {
 
     async fn close(&self, deadline: Duration) -> CloseReport {
         let start = Instant::now();
-        self.promotions.close();
-        let unfinished_promotions = match timeout(deadline, self.promotions.drain()).await {
+        self.background.close();
+        let unfinished_writes = match timeout(deadline, self.background.drain()).await {
             Ok(()) => 0,
-            Err(_) => self.promotions.abort(),
+            Err(_) => self.background.abort(),
         };
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
         CloseReport {
-            unfinished_promotions,
+            unfinished_writes,
             errors: closed.into_iter().filter_map(Result::err).collect(),
         }
     }
@@ -541,93 +478,5 @@ impl fmt::Display for Inner {
 impl fmt::Display for LayeredPipelineCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
-    }
-}
-
-/// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
-/// failing tier for a miss, these methods return its error, as the contract of a tier asks.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl PipelineCacheStore for LayeredPipelineCache {
-    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let (artifact, _) = self.inner.at_hand(key)?;
-        self.inner.counters.hits.increment();
-        Some(artifact)
-    }
-
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let lookup = self.lookup(key, &LookupOptions::new()).await;
-        if lookup.found.is_none() {
-            if let Some(error) = lookup.first_error() {
-                return Err(error);
-            }
-        }
-        Ok(Fetched::from(lookup.into_artifact()))
-    }
-
-    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        Self::put(self, key, artifact).await
-    }
-
-    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.contains(key).await
-    }
-
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.remove(key).await
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Self::flush(self).await
-    }
-
-    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        let report = Self::close(self, deadline).await;
-        let timed_out = || {
-            StoreError::new(
-                StoreErrorKind::TimedOut,
-                self.to_string(),
-                StoreOperation::Close,
-            )
-        };
-        match report.errors.into_iter().next() {
-            Some(error) => Err(error),
-            None if report.unfinished_promotions > 0 => Err(timed_out()),
-            None => Ok(()),
-        }
-    }
-
-    fn metrics(&self) -> PipelineCacheMetrics {
-        self.inner.metrics()
-    }
-
-    /// Network where every tier is: asking it then surely crosses one.
-    fn locality(&self) -> Locality {
-        let mut tiers = self.inner.tiers.iter();
-        if tiers.all(|tier| tier.locality == Locality::Network) {
-            Locality::Network
-        } else {
-            Locality::Local
-        }
-    }
-
-    fn is_writable(&self) -> bool {
-        self.inner.tiers.iter().any(|tier| tier.store.is_writable())
-    }
-
-    fn max_artifact_bytes(&self) -> u64 {
-        let writable = self
-            .inner
-            .tiers
-            .iter()
-            .filter(|tier| tier.store.is_writable());
-        writable
-            .map(|tier| tier.store.max_artifact_bytes())
-            .max()
-            .unwrap_or(0)
     }
 }

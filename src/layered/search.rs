@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
+use super::background::{Background, Cause, Route};
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
-use super::promotion::{Promotions, Route};
 use super::tier::Tier;
 use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
 
@@ -52,7 +52,7 @@ pub(super) struct Search {
     /// For all tiers together.
     pub(super) deadline: Duration,
     pub(super) tiers: Arc<[Tier]>,
-    pub(super) promotions: Arc<Promotions>,
+    pub(super) background: Arc<Background>,
     pub(super) state: Arc<SearchState>,
 }
 
@@ -86,10 +86,8 @@ impl Search {
     /// That search started its promotion before it left the table. So the promotion is looked for
     /// first: if it is no longer under way, the tiers have what it brought.
     fn found_meanwhile(&self) -> Option<(Artifact, LookupSource)> {
-        if let Some((artifact, source)) = self.promotions.peek(&self.key) {
-            return Some((artifact, LookupSource::Promotion(source)));
-        }
-        peek_all(&self.tiers, &self.key)
+        let on_its_way = self.background.peek(&self.key);
+        on_its_way.or_else(|| peek_all(&self.tiers, &self.key))
     }
 
     async fn ask_all(&self) -> Option<(usize, Artifact)> {
@@ -168,8 +166,9 @@ impl Search {
             .map(|tier| (tier, self.state.progress.lacks(tier)))
             .collect();
         if !targets.is_empty() {
-            let route = Route { source, targets };
-            self.promotions.start(&self.key, artifact, route);
+            let cause = Cause::Promotion(source);
+            let route = Route { cause, targets };
+            self.background.start(&self.key, artifact, route);
         }
     }
 }
