@@ -15,9 +15,10 @@ pub mod testing;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
-    CloseReport, CompileError, CompileInput, CompileSource, Compiled, LayeredBuilder,
-    LayeredPipelineCache, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
-    LookupSource, TierOutcome, TierReport, TierSelection, WriteBehindReport, WritePolicy,
+    CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
+    LatencySummary, LayeredBuilder, LayeredMetrics, LayeredPipelineCache, LayeredPromotionReport,
+    Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource, TierMetrics, TierOutcome,
+    TierReport, TierSelection, VerifyMismatch, WriteBehindReport, WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};

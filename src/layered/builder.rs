@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::LayeredPipelineCache;
 use super::background::BackgroundLimits;
 use super::lookup::LookupPolicy;
+use super::verify::{VerifyMismatch, VerifySettings};
 use crate::PipelineCacheStore;
 
 /// Where a put goes.
@@ -21,6 +22,21 @@ pub enum WritePolicy {
     /// returns when the first has answered; a flush waits for the others. Where the background is
     /// full, the put waits for the others too, so that none is left out.
     Behind,
+}
+
+/// When a compile starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompilePolicy {
+    /// When every tier has missed.
+    #[default]
+    AfterMiss,
+    /// When every tier has missed, or `after` has passed without an answer: whichever of the
+    /// search and the compile is ready first wins, and the other is dropped.
+    Race {
+        /// The head start of the search.
+        after: Duration,
+    },
 }
 
 /// Builds a [`LayeredPipelineCache`].
@@ -44,7 +60,10 @@ pub struct LayeredBuilder {
     pub(super) lookup_policy: LookupPolicy,
     pub(super) lookup_deadline: Duration,
     pub(super) write_policy: WritePolicy,
+    pub(super) compile_policy: CompilePolicy,
+    pub(super) searches: usize,
     pub(super) background: BackgroundLimits,
+    pub(super) verify: Option<VerifySettings>,
 }
 
 impl Default for LayeredBuilder {
@@ -54,6 +73,9 @@ impl Default for LayeredBuilder {
             lookup_policy: LookupPolicy::default(),
             lookup_deadline: Duration::from_secs(10),
             write_policy: WritePolicy::default(),
+            compile_policy: CompilePolicy::default(),
+            searches: 1024,
+            verify: None,
             background: BackgroundLimits {
                 entries: 1024,
                 bytes: 256 << 20,
@@ -92,6 +114,51 @@ impl LayeredBuilder {
     #[must_use]
     pub const fn write_policy(mut self, policy: WritePolicy) -> Self {
         self.write_policy = policy;
+        self
+    }
+
+    /// Sets when [`get_or_compile`](LayeredPipelineCache::get_or_compile) starts to compile.
+    /// Default: after a miss.
+    #[must_use]
+    pub const fn compile_policy(mut self, policy: CompilePolicy) -> Self {
+        self.compile_policy = policy;
+        self
+    }
+
+    /// Sets how many searches of the tiers may be under way at a time, at least two; others wait.
+    /// Those of background priority may be half of them. Default: 1,024.
+    ///
+    /// Lookups that find the artifact at hand, or join a search, are not counted.
+    #[must_use]
+    pub const fn max_searches(mut self, searches: usize) -> Self {
+        self.searches = searches;
+        self
+    }
+
+    /// Compiles a share of the hits of [`get_or_compile`](LayeredPipelineCache::get_or_compile)
+    /// again, in the background, and compares. Default: none.
+    ///
+    /// `rate` is the share, from 0 to 1, to a millionth. At most one compile runs at a time for
+    /// this; hits whose turn comes meanwhile are passed over. `on_mismatch` is called, on a runtime
+    /// worker, for each artifact that differs; it should return soon.
+    ///
+    /// ```
+    /// use pipeline_cache::LayeredPipelineCache;
+    ///
+    /// let builder = LayeredPipelineCache::builder()
+    ///     .verify_sample(0.001, |mismatch| eprintln!("{} is not reproducible", mismatch.key));
+    /// ```
+    #[must_use]
+    pub fn verify_sample(
+        mut self,
+        rate: f64,
+        on_mismatch: impl Fn(&VerifyMismatch) + Send + Sync + 'static,
+    ) -> Self {
+        self.verify = Some(VerifySettings {
+            // Of a number that is none, the cast makes 0.
+            ppm: (rate.clamp(0.0, 1.0) * 1e6).round() as u64,
+            on_mismatch: Arc::new(on_mismatch),
+        });
         self
     }
 

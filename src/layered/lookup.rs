@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::lanes::LookupPriority;
 use crate::{Artifact, FrameError, Locality, StoreError};
 
 /// How a single lookup is to be done. The default asks every tier and waits as long as the cache
@@ -23,6 +24,7 @@ use crate::{Artifact, FrameError, Locality, StoreError};
 pub struct LookupOptions {
     pub(super) tiers: TierSelection,
     pub(super) deadline: Option<Duration>,
+    pub(super) priority: LookupPriority,
 }
 
 impl LookupOptions {
@@ -45,6 +47,14 @@ impl LookupOptions {
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets whether someone waits for the answer. Where the bound on searches is reached,
+    /// interactive lookups go before those in the background.
+    #[must_use]
+    pub const fn priority(mut self, priority: LookupPriority) -> Self {
+        self.priority = priority;
         self
     }
 }
@@ -153,6 +163,11 @@ pub struct TierReport {
 impl TierReport {
     pub(super) const SKIPPED: Self = Self {
         outcome: TierOutcome::Skipped,
+        elapsed: Duration::ZERO,
+    };
+
+    pub(super) const TIMED_OUT: Self = Self {
+        outcome: TierOutcome::TimedOut,
         elapsed: Duration::ZERO,
     };
 }

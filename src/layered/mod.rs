@@ -4,25 +4,33 @@
 //! then boards the flight for its key, which searches all remaining tiers.
 
 mod background;
+mod batch;
 mod builder;
 mod compile;
 mod flight;
+mod lanes;
+mod latency;
 mod lookup;
+mod metrics;
 mod report;
 mod search;
 mod shim;
 mod store;
 mod tier;
+mod verify;
 mod write;
 
-pub use builder::{LayeredBuilder, WritePolicy};
+pub use builder::{CompilePolicy, LayeredBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
+pub use lanes::LookupPriority;
+pub use latency::LatencySummary;
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };
+pub use metrics::{LayeredMetrics, TierMetrics};
 pub use report::{LayeredPromotionReport, WriteBehindReport};
+pub use verify::VerifyMismatch;
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use std::fmt;
 use std::sync::Arc;
@@ -30,15 +38,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
-use crate::metrics::{Counter, StripedCounter};
 use crate::{
-    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
-    StoreError, StoreErrorKind, StoreOperation,
+    Artifact, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
+    StoreOperation,
 };
-use background::{Background, Cause, Route};
+use background::Background;
 use flight::{Flights, Landing};
+use lanes::{Lanes, Pass};
+use metrics::Counters;
 use search::{Search, SearchState, peek_all};
 use tier::Tier;
+use verify::Verifier;
 
 /// Several tiers, the fastest first, as one cache.
 ///
@@ -83,22 +93,10 @@ struct Inner {
     background: Arc<Background>,
     searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
-    counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    hits: StripedCounter,
-    misses: Counter,
-    degraded_misses: Counter,
-    corrupt: Counter,
-    compiles: Counter,
-    compile_errors: Counter,
-    puts: Counter,
-    put_errors: Counter,
-    removes: Counter,
-    flushes: Counter,
-    flush_errors: Counter,
+    lanes: Lanes,
+    compile_policy: CompilePolicy,
+    verifier: Arc<Verifier>,
+    counters: Arc<Counters>,
 }
 
 /// What a [`close`](LayeredPipelineCache::close) could not finish.
@@ -148,7 +146,10 @@ impl LayeredPipelineCache {
                 write_timeout: builder.background.write_timeout,
                 searches: Flights::new(),
                 compiles: Flights::new(),
-                counters: Counters::default(),
+                lanes: Lanes::new(builder.searches),
+                compile_policy: builder.compile_policy,
+                verifier: Arc::new(Verifier::new(builder.verify)),
+                counters: Arc::new(Counters::new()),
             }),
         }
     }
@@ -220,52 +221,28 @@ impl LayeredPipelineCache {
     /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
     ///
     /// ```
-    /// use pipeline_cache::*;
+    /// use pipeline_cache::{
+    ///     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+    ///     PipelineFingerprint,
+    /// };
     /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), StoreError> {
-    /// let (fast, slow) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let folder = tempfile::tempdir()?;
+    /// let (memory, disk) = (InMemoryPipelineCache::new(), DiskCache::new(folder.path()).await?);
     /// let key = PipelineFingerprint::from_bytes([1; 32]);
-    /// slow.put(&key, Artifact::new("code")).await?;
+    /// disk.put(&key, Artifact::new("code")).await?;
     ///
-    /// let tiers: [Arc<dyn PipelineCacheStore>; 2] = [
-    ///     Arc::new(fast.clone()),
-    ///     Arc::new(Slow(slow)),
-    /// ];
-    /// let cache = LayeredPipelineCache::new(tiers);
+    /// let cache = LayeredPipelineCache::new([Arc::new(memory.clone()) as _, Arc::new(disk) as _]);
     /// cache.get(&key).await;
     /// cache.flush().await?;
     ///
-    /// assert_eq!(fast.peek(&key), Some(Artifact::new("code")));
+    /// assert_eq!(memory.peek(&key), Some(Artifact::new("code")));
     /// let report = cache.promotion_report();
     /// assert_eq!((report.promoted_layers, report.promoted_bytes), (1, 4));
     /// assert_eq!(report.last_source_layer, Some(1));
     /// # Ok(())
-    /// # }
-    /// #
-    /// # use std::fmt;
-    /// # /// A tier that does not answer at once.
-    /// # #[derive(Debug)]
-    /// # struct Slow(InMemoryPipelineCache);
-    /// # impl fmt::Display for Slow {
-    /// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("slow") }
-    /// # }
-    /// # #[async_trait::async_trait]
-    /// # impl PipelineCacheStore for Slow {
-    /// #     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-    /// #         self.0.get(key).await
-    /// #     }
-    /// #     async fn put(&self, key: &PipelineFingerprint, a: Artifact) -> Result<(), StoreError> {
-    /// #         self.0.put(key, a).await
-    /// #     }
-    /// #     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-    /// #         self.0.contains(key).await
-    /// #     }
-    /// #     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-    /// #         self.0.remove(key).await
-    /// #     }
-    /// #     fn metrics(&self) -> PipelineCacheMetrics { self.0.metrics() }
     /// # }
     /// ```
     #[must_use]
@@ -280,10 +257,10 @@ impl LayeredPipelineCache {
         self.inner.background.behind_report()
     }
 
-    /// The metrics of each tier, by the tier's name, in the order of the tiers.
-    pub fn tier_metrics(&self) -> impl Iterator<Item = (&str, PipelineCacheMetrics)> {
-        let tiers = self.inner.tiers.iter();
-        tiers.map(|tier| (tier.name(), tier.store.metrics()))
+    /// What the cache and each of its tiers have done so far.
+    #[must_use]
+    pub fn layered_metrics(&self) -> LayeredMetrics {
+        self.inner.layered_metrics()
     }
 
     /// Waits until the background writes started before the call have ended, then flushes every tier.
@@ -299,8 +276,8 @@ impl LayeredPipelineCache {
         self.inner.flush().await
     }
 
-    /// Takes no more writes in the background, waits for those under way, and closes every tier. At the deadline
-    /// whatever is left is given up, and reported.
+    /// Takes no more writes in the background, waits for those under way, and closes every tier.
+    /// At the deadline whatever is left is given up, and reported.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///
@@ -331,55 +308,92 @@ impl Inner {
 
     /// Joins the search for this key or starts it, and waits as long as the options allow.
     async fn search(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
-        let start = Instant::now();
-        let patience = options
-            .deadline
-            .unwrap_or(Duration::MAX)
-            .min(self.lookup_deadline);
+        let patience = options.deadline.unwrap_or(Duration::MAX);
+        let mut state = None;
+        let answered = {
+            let search = self.search_patiently(key, options, &mut state);
+            timeout(patience.min(self.lookup_deadline), search).await
+        };
+        if let Ok(Some(lookup)) = answered {
+            return lookup;
+        }
+        Lookup {
+            found: None,
+            asked: Some(match state {
+                Some(state) => state.progress.reports(&TierOutcome::TimedOut),
+                None => self.never_asked(options.tiers),
+            }),
+            tiers: self.tiers.len(),
+        }
+    }
+
+    /// The search's answer, or `None` if it came to no end. `state` is set as soon as there is
+    /// something to be said of it.
+    async fn search_patiently(
+        &self,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+        state: &mut Option<Arc<SearchState>>,
+    ) -> Option<Lookup> {
+        let flight = (*key, options.tiers);
         loop {
-            let seat = self.searches.board((*key, options.tiers), || {
-                self.new_search(key, options.tiers)
-            });
-            let state = Arc::clone(seat.progress());
-            match timeout(patience.saturating_sub(start.elapsed()), seat).await {
-                Ok(Landing::Landed(lookup)) => return lookup,
-                // The runtime it ran on was shut down, and this caller's was not.
-                Ok(Landing::Lost) => {}
-                Ok(Landing::Crashed(message)) => {
-                    tracing::error!(%key, %message, "a lookup panicked");
-                    return self.unfinished(&state);
+            let seat = match self.searches.join(&flight) {
+                Some(seat) => seat,
+                None => {
+                    // Held for as long as the search is under way, whoever still waits for it.
+                    let pass = self.lanes.enter(options.priority).await;
+                    self.searches
+                        .board(flight, || self.new_search(flight, pass))
                 }
-                Err(_) => return self.unfinished(&state),
+            };
+            *state = Some(Arc::clone(seat.progress()));
+            let leads = seat.leads;
+            if !leads {
+                self.counters.joins.increment();
+            }
+            match seat.await {
+                Landing::Landed(lookup) => return Some(lookup),
+                // The runtime of another caller was shut down, and this caller's was not.
+                Landing::Lost if !leads => {}
+                Landing::Lost => return None,
+                Landing::Crashed(message) => {
+                    tracing::error!(%key, %message, "a lookup panicked");
+                    return None;
+                }
             }
         }
     }
 
+    /// The reports of a lookup whose time was up before a search could begin.
+    fn never_asked(&self, selection: TierSelection) -> Arc<[TierReport]> {
+        let tiers = self.tiers.iter();
+        tiers
+            .map(|tier| match selection.allows(tier.locality) {
+                true => TierReport::TIMED_OUT,
+                false => TierReport::SKIPPED,
+            })
+            .collect()
+    }
+
     fn new_search(
         &self,
-        key: &PipelineFingerprint,
-        selection: TierSelection,
+        (key, selection): (PipelineFingerprint, TierSelection),
+        pass: Pass,
     ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
         let state = Arc::new(SearchState::new(self.tiers.len()));
         let search = Search {
-            key: *key,
+            key,
             selection,
             policy: self.lookup_policy,
             deadline: self.lookup_deadline,
             tiers: Arc::clone(&self.tiers),
             background: Arc::clone(&self.background),
+            counters: Arc::clone(&self.counters),
             state: Arc::clone(&state),
+            _pass: pass,
         };
         let span = tracing::debug_span!("lookup", %key, tiers = ?selection);
         (state, search.run().instrument(span))
-    }
-
-    /// The answer to a caller who waited for a search in vain.
-    fn unfinished(&self, state: &SearchState) -> Lookup {
-        Lookup {
-            found: None,
-            asked: Some(state.progress.reports(&TierOutcome::TimedOut)),
-            tiers: self.tiers.len(),
-        }
     }
 
     fn count(&self, lookup: &Lookup) {
@@ -446,21 +460,44 @@ impl Inner {
 
     fn metrics(&self) -> PipelineCacheMetrics {
         let counters = &self.counters;
+        let whole = self.layered_metrics();
+        PipelineCacheMetrics {
+            lookups: whole.lookups,
+            hits: whole.hits,
+            misses: whole.misses,
+            corrupt: counters.corrupt.get(),
+            errors: whole.degraded_misses,
+            puts: whole.puts,
+            put_errors: whole.put_errors,
+            removes: counters.removes.get(),
+            flushes: counters.flushes.get(),
+            flush_errors: counters.flush_errors.get(),
+            ..Default::default()
+        }
+    }
+
+    fn layered_metrics(&self) -> LayeredMetrics {
+        let counters = &self.counters;
         let hits = counters.hits.get();
-        let errors = counters.degraded_misses.get();
         let misses = counters.misses.get();
-        let mut metrics = PipelineCacheMetrics::default();
-        metrics.lookups = hits.saturating_add(misses).saturating_add(errors);
-        metrics.hits = hits;
-        metrics.misses = misses;
-        metrics.corrupt = counters.corrupt.get();
-        metrics.errors = errors;
-        metrics.puts = counters.puts.get();
-        metrics.put_errors = counters.put_errors.get();
-        metrics.removes = counters.removes.get();
-        metrics.flushes = counters.flushes.get();
-        metrics.flush_errors = counters.flush_errors.get();
-        metrics
+        let degraded_misses = counters.degraded_misses.get();
+        LayeredMetrics {
+            lookups: hits.saturating_add(misses).saturating_add(degraded_misses),
+            hits,
+            misses,
+            degraded_misses,
+            joins: counters.joins.get(),
+            compiles: counters.compiles.get(),
+            compile_errors: counters.compile_errors.get(),
+            verified: self.verifier.verified.get(),
+            verify_mismatches: self.verifier.mismatches.get(),
+            puts: counters.puts.get(),
+            put_errors: counters.put_errors.get(),
+            latency: counters.latency.summary(),
+            promotions: self.background.promotion_report(),
+            write_behind: self.background.behind_report(),
+            tiers: self.tiers.iter().map(Tier::metrics).collect(),
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::background::{Background, Cause, Route};
+use super::lanes::Pass;
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
+use super::metrics::Counters;
 use super::tier::Tier;
 use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
 
@@ -53,7 +55,10 @@ pub(super) struct Search {
     pub(super) deadline: Duration,
     pub(super) tiers: Arc<[Tier]>,
     pub(super) background: Arc<Background>,
+    pub(super) counters: Arc<Counters>,
     pub(super) state: Arc<SearchState>,
+    /// Given back when the search ends, however it does.
+    pub(super) _pass: Pass,
 }
 
 impl Search {
@@ -65,7 +70,9 @@ impl Search {
                 tiers: self.tiers.len(),
             };
         }
+        let start = Instant::now();
         let hit = timeout(self.deadline, self.ask_all()).await;
+        self.counters.latency.record(start.elapsed());
         let unanswered = match hit {
             Ok(_) => TierOutcome::Cancelled,
             Err(_) => TierOutcome::TimedOut,
@@ -74,9 +81,13 @@ impl Search {
             self.promote(tier, &artifact);
             (artifact, LookupSource::Tier(tier))
         });
+        let reports = self.state.progress.reports(&unanswered);
+        for (tier, report) in self.tiers.iter().zip(reports.iter()) {
+            tier.counters.count(report);
+        }
         Lookup {
             found,
-            asked: Some(self.state.progress.reports(&unanswered)),
+            asked: Some(reports),
             tiers: self.tiers.len(),
         }
     }
