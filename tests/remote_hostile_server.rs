@@ -382,12 +382,15 @@ async fn what_follows_an_announced_body_is_never_taken_for_another_keys_artifact
 #[tokio::test]
 async fn an_endless_body_is_given_up_at_the_limit() {
     let endless = vec![chunked_head(), Step::Endless(chunk(&[0; 16 * 1024]))];
-    let drip = vec![chunked_head(), Step::Endless(chunk(b"x").repeat(512))];
+    let crumbs = vec![
+        chunked_head(),
+        Step::Endless(chunk(&[b'x'; 16]).repeat(512)),
+    ];
     let unframed = vec![
         Step::Send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec()),
         Step::Endless(vec![0; 16 * 1024]),
     ];
-    for steps in [endless, drip, unframed] {
+    for steps in [endless, crumbs, unframed] {
         let server = ScriptedServer::always(steps);
         let remote = builder()
             .max_artifact_bytes(128 * 1024)
@@ -535,6 +538,7 @@ async fn a_dropped_lookup_gives_its_slot_back_and_counts_nothing() {
 
 #[tokio::test]
 async fn an_upload_that_moves_is_not_taken_for_one_that_hangs() {
+    const INACTIVITY: Duration = Duration::from_secs(1);
     let payload = vec![7; 16 << 20];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     // A small window, so that the pace of this side is the pace of the other.
@@ -551,7 +555,7 @@ async fn an_upload_that_moves_is_not_taken_for_one_that_hangs() {
             // The second half may lie in the sockets' buffers already, where nothing moves for
             // the client to see.
             if received < length / 2 {
-                thread::sleep(Duration::from_millis(8));
+                thread::sleep(Duration::from_millis(14));
             }
         }
         // The heads were read as well, so a last bit of the body is still to come.
@@ -563,15 +567,12 @@ async fn an_upload_that_moves_is_not_taken_for_one_that_hangs() {
     let remote = builder()
         .writes(true)
         .max_artifact_bytes(32 << 20)
-        .inactivity_timeout(Duration::from_millis(500))
+        .inactivity_timeout(INACTIVITY)
         .build(url)
         .unwrap();
     let started = Instant::now();
     remote.put(&KEY, Artifact::new(payload)).await.unwrap();
-    assert!(
-        started.elapsed() > Duration::from_millis(500),
-        "too fast to show anything"
-    );
+    assert!(started.elapsed() > INACTIVITY, "too fast to show anything");
 }
 
 #[tokio::test]
