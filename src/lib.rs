@@ -2,6 +2,7 @@
 //! servers and fleets that share artifacts over a network.
 
 mod artifact;
+mod disk;
 mod fingerprint;
 mod metrics;
 mod off_worker;
@@ -9,6 +10,10 @@ pub mod program;
 mod store;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
+pub use disk::{
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
+    PersistentPipelineCacheStore,
+};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
