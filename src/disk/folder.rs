@@ -252,3 +252,40 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
 fn same_file(a: &Metadata, b: &Metadata) -> bool {
     a.len() == b.len() && a.modified().ok() == b.modified().ok()
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    #[test]
+    fn a_good_entry_that_came_after_a_corrupt_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder {
+            root: root.path().to_owned(),
+            format: FrameFormat {
+                secret: None,
+                max_payload: 100,
+            },
+            private: true,
+        };
+        let entry = folder.entry(&KEY);
+        fs::write(&entry, "torn").unwrap();
+        let Ok(Found::Corrupt(corrupt, _)) = folder.read(&KEY) else {
+            panic!("it is corrupt");
+        };
+        // Here another process puts the artifact.
+        let temporary = root.path().join("temporary");
+        fs::write(&temporary, "good").unwrap();
+        fs::rename(&temporary, &entry).unwrap();
+
+        folder.set_aside(&KEY, &corrupt).unwrap();
+        assert_eq!(fs::read(&entry).unwrap(), b"good");
+        folder
+            .set_aside(&KEY, &File::open(&entry).unwrap())
+            .unwrap();
+        assert!(!entry.exists());
+        folder.set_aside(&KEY, &corrupt).unwrap();
+    }
+}
