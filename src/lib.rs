@@ -11,7 +11,7 @@ mod store;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
 pub use disk::{
-    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
     PersistentPipelineCacheStore,
 };
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};

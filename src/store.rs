@@ -335,6 +335,8 @@ pub enum StoreOperation {
     Flush,
     /// [`PipelineCacheStore::close`].
     Close,
+    /// [`DiskCache::trim`](crate::DiskCache::trim).
+    Trim,
 }
 
 impl fmt::Display for StoreOperation {
@@ -346,6 +348,7 @@ impl fmt::Display for StoreOperation {
             Self::Remove => "remove",
             Self::Flush => "flush",
             Self::Close => "close",
+            Self::Trim => "trim",
         })
     }
 }

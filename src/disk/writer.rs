@@ -36,7 +36,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
+    pub(super) async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
         let [first, ..] = *key.as_bytes();
         Arc::clone(&self.0[usize::from(first)]).lock_owned().await
     }
