@@ -23,6 +23,10 @@ use crate::off_worker;
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
 
+/// How often an opener makes a new lock file where another's sweep took its last one for dead,
+/// which takes a sweep between two neighbouring system calls.
+const LOCK_ATTEMPTS: usize = 8;
+
 /// The right of one opener to its temporary files. Made by the first put, so that a folder that
 /// cannot be written can still be read.
 #[derive(Debug, Default)]
@@ -79,12 +83,11 @@ impl Owner {
         let prefix = format!(".{}-", std::process::id());
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
-        loop {
+        for _ in 0..LOCK_ATTEMPTS {
             let lock = builder
                 .make_in(&folder.root, |path| create_lock(folder, path))
                 .map_err(at("create a lock file in", &folder.root))?;
-            if take(lock.as_file(), lock.path()) == Taken::Elsewhere {
-                // A sweep came between creating and locking, and is about to remove the lock.
+            if !take(lock.as_file(), lock.path()) {
                 continue;
             }
             let name = lock.path().file_name().and_then(OsStr::to_str);
@@ -96,6 +99,9 @@ impl Owner {
                 staged: AtomicU64::new(0),
             });
         }
+        Err(at("lock a file in", &folder.root)(
+            io::ErrorKind::WouldBlock.into(),
+        ))
     }
 
     /// Whether others can still see that this owner lives.
@@ -218,12 +224,6 @@ fn is_owner(name: &str) -> bool {
     })
 }
 
-#[derive(PartialEq)]
-enum Taken {
-    Here,
-    Elsewhere,
-}
-
 /// The lock of a dead owner, or nothing where it had none any more. An error where it lives, or
 /// where that cannot be told.
 #[cfg(unix)]
@@ -250,15 +250,16 @@ fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
     folder.create_new().open(path)
 }
 
+/// Takes a lock file that was just created; whether no sweep was quicker.
 #[cfg(unix)]
-fn take(lock: &File, path: &Path) -> Taken {
+fn take(lock: &File, path: &Path) -> bool {
     use rustix::fs::{FlockOperation, flock};
     match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Taken::Elsewhere,
-        Ok(()) if !linked(lock, path) => Taken::Elsewhere,
+        Ok(()) => linked(lock, path),
+        Err(rustix::io::Errno::WOULDBLOCK) => false,
         // Where the file system has no locks, no sweep can take one either: what is left there by
         // a crash stays, and nothing of the living is lost.
-        Ok(()) | Err(_) => Taken::Here,
+        Err(_) => true,
     }
 }
 
@@ -287,8 +288,8 @@ fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
 }
 
 #[cfg(not(unix))]
-fn take(_lock: &File, _path: &Path) -> Taken {
-    Taken::Here
+fn take(_lock: &File, _path: &Path) -> bool {
+    true
 }
 
 #[cfg(not(unix))]

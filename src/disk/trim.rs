@@ -219,3 +219,26 @@ pub(super) fn renew_use(file: &File, used: Option<SystemTime>) {
         let _ = file.set_modified(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Artifact, PipelineCacheStore as _};
+
+    #[tokio::test]
+    async fn what_was_used_since_the_scan_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        let key = PipelineFingerprint::from_bytes([1; 32]);
+        cache.put(&key, Artifact::new("code")).await.unwrap();
+        let seen = scan(&cache.inner.folder).unwrap()[0];
+        let before = Scanned {
+            used: seen.used - USE_GRANULARITY,
+            ..seen
+        };
+        assert!(!cache.inner.evict(&before).unwrap());
+        assert!(cache.inner.evict(&seen).unwrap());
+        assert!(!cache.inner.evict(&seen).unwrap());
+        assert_eq!(cache.metrics().evictions, 1);
+    }
+}

@@ -26,7 +26,9 @@ const CONCURRENT_SYNCS: usize = 16;
 type Frame = Chain<Bytes, Bytes>;
 
 /// One lock per first byte of a key: the writers of one key take turns, so that the second finds
-/// the first's entry instead of replacing one that a flush has just made durable.
+/// the first's entry instead of replacing one that a flush has just made durable. Only another
+/// process that writes the same key in the same instant can still do that: a power loss then may
+/// cost the entry, until either has flushed.
 pub(super) struct Turns([Arc<Mutex<()>>; 256]);
 
 impl Default for Turns {
