@@ -2,6 +2,7 @@
 //! servers and fleets that share artifacts over a network.
 
 mod artifact;
+mod disk;
 mod fingerprint;
 mod layered;
 mod memory;
@@ -15,12 +16,17 @@ mod store;
 pub mod testing;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
+pub use disk::{
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
+    PersistentPipelineCacheStore,
+};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
-    LatencySummary, LayeredBuilder, LayeredMetrics, LayeredPipelineCache, LayeredPromotionReport,
-    Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource, TierMetrics, TierOutcome,
-    TierReport, TierSelection, VerifyMismatch, WriteBehindReport, WritePolicy,
+    LatencySummary, LayeredMetrics, LayeredPipelineCache, LayeredPipelineCacheBuilder,
+    LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource,
+    TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
+    WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};

@@ -55,7 +55,7 @@ pub enum CompilePolicy {
 /// assert_eq!(cache.to_string(), "layered(memory)");
 /// ```
 #[derive(Debug, Clone)]
-pub struct LayeredBuilder {
+pub struct LayeredPipelineCacheBuilder {
     pub(super) tiers: Vec<Arc<dyn PipelineCacheStore>>,
     pub(super) lookup_policy: LookupPolicy,
     pub(super) lookup_deadline: Duration,
@@ -66,7 +66,7 @@ pub struct LayeredBuilder {
     pub(super) verify: Option<VerifySettings>,
 }
 
-impl Default for LayeredBuilder {
+impl Default for LayeredPipelineCacheBuilder {
     fn default() -> Self {
         Self {
             tiers: Vec::new(),
@@ -86,7 +86,7 @@ impl Default for LayeredBuilder {
     }
 }
 
-impl LayeredBuilder {
+impl LayeredPipelineCacheBuilder {
     /// Adds a tier below those added before. The first is the fastest.
     #[must_use]
     pub fn tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {

@@ -114,6 +114,8 @@ pub enum TierOutcome {
     Miss,
     /// It had something that is not the artifact.
     Corrupt(FrameError),
+    /// It had the artifact, and refused it for its metadata.
+    Refused,
     /// It failed.
     Failed(StoreError),
     /// It gave no answer before a deadline.
@@ -130,7 +132,7 @@ impl TierOutcome {
     pub const fn is_failure(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Failed(_) | Self::TimedOut => true,
-            Self::Hit | Self::Miss | Self::Cancelled | Self::Skipped => false,
+            Self::Hit | Self::Miss | Self::Refused | Self::Cancelled | Self::Skipped => false,
         }
     }
 }
@@ -141,6 +143,7 @@ impl fmt::Display for TierOutcome {
             Self::Hit => f.write_str("hit"),
             Self::Miss => f.write_str("miss"),
             Self::Corrupt(reason) => write!(f, "corrupt: {reason}"),
+            Self::Refused => f.write_str("refused"),
             Self::Failed(error) => write!(f, "failed: {error}"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Cancelled => f.write_str("cancelled"),
@@ -312,7 +315,7 @@ impl Progress {
         matches!(
             &self.lock()[tier],
             Asked::Answered(TierReport {
-                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_),
+                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_) | TierOutcome::Refused,
                 ..
             })
         )

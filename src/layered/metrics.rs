@@ -71,7 +71,7 @@ pub struct TierMetrics {
     pub tier: String,
     /// Times it was asked and had the artifact. Hits at hand are counted in `store`.
     pub hits: u64,
-    /// Times it was asked and did not have it.
+    /// Times it was asked and did not have it, or refused it.
     pub misses: u64,
     /// Times it had something that is not the artifact.
     pub corrupt: u64,
@@ -153,7 +153,8 @@ impl TierCounters {
     pub(super) fn count(&self, report: &TierReport) {
         let counter = match report.outcome {
             TierOutcome::Hit => &self.hits,
-            TierOutcome::Miss => &self.misses,
+            // To the caller an artifact that is refused is not there.
+            TierOutcome::Miss | TierOutcome::Refused => &self.misses,
             TierOutcome::Corrupt(_) => &self.corrupt,
             TierOutcome::Failed(_) => &self.failed,
             TierOutcome::TimedOut => &self.timed_out,

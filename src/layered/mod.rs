@@ -20,7 +20,7 @@ mod tier;
 mod verify;
 mod write;
 
-pub use builder::{CompilePolicy, LayeredBuilder, WritePolicy};
+pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
 pub use lanes::LookupPriority;
 pub use latency::LatencySummary;
@@ -124,17 +124,17 @@ impl LayeredPipelineCache {
     pub fn new(layers: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>) -> Self {
         layers
             .into_iter()
-            .fold(Self::builder(), LayeredBuilder::tier)
+            .fold(Self::builder(), LayeredPipelineCacheBuilder::tier)
             .build()
     }
 
     /// A builder without tiers.
     #[must_use]
-    pub fn builder() -> LayeredBuilder {
-        LayeredBuilder::default()
+    pub fn builder() -> LayeredPipelineCacheBuilder {
+        LayeredPipelineCacheBuilder::default()
     }
 
-    fn from_builder(builder: LayeredBuilder) -> Self {
+    fn from_builder(builder: LayeredPipelineCacheBuilder) -> Self {
         let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
         Self {
             inner: Arc::new(Inner {

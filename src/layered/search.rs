@@ -153,6 +153,7 @@ impl Search {
         let (outcome, artifact) = match tier.fetch(&self.key).await {
             Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
             Ok(Fetched::Miss) => (TierOutcome::Miss, None),
+            Ok(Fetched::Refused) => (TierOutcome::Refused, None),
             Ok(Fetched::Corrupt(reason)) => {
                 tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
                 (TierOutcome::Corrupt(reason), None)

@@ -373,7 +373,7 @@ impl<'a> Check<'a> {
             let (put, longest_put) = timed(self.store.put(&key, artifact.clone())).await;
             let (got, longest_get) = timed(self.store.get(&key)).await;
             let (flushed, longest_flush) = timed(self.store.flush()).await;
-            for error in [put.err(), got.err(), flushed.err()].into_iter().flatten() {
+            if let Some(error) = put.err().or(got.err()).or(flushed.err()) {
                 return Err(self.broken("calls on a sound tier succeed", error));
             }
             self.call("a remove", self.store.remove(&key)).await?;
