@@ -53,6 +53,18 @@ impl Staging {
         }
     }
 
+    /// Gives the lock up, so that a closed cache has no file open and leaves none but its entries.
+    pub(super) fn release(&self) {
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut owner) = owner.and_then(Arc::into_inner) {
+            drop(owner.lock.take());
+        }
+    }
+
     fn try_stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(folder)?;
         let path = owner.next_path(&folder.root);
