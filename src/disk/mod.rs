@@ -341,7 +341,9 @@ impl PipelineCacheStore for DiskCache {
         inner.tasks.close();
         let closing = async {
             inner.tasks.wait().await;
-            inner.flush(StoreOperation::Close).await
+            let flushed = inner.flush(StoreOperation::Close).await;
+            inner.run(|inner| inner.staging.release()).await;
+            flushed
         };
         match tokio::time::timeout(deadline, closing).await {
             Ok(flushed) => flushed,

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::at;
 use super::folder::Folder;
@@ -22,6 +24,10 @@ use crate::off_worker;
 
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
+
+/// How much is handed to the blocking pool at once. It is copied on the worker first, in about the
+/// time of the hop to the pool; with less, the hops are most of what a large put costs.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// How often an opener makes a new lock file where another's sweep took its last one for dead,
 /// which takes a sweep between two neighbouring system calls.
@@ -36,18 +42,30 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Creates a temporary file. Recreates the folder where it was removed.
-    pub(super) fn stage(&self, folder: &Folder) -> io::Result<Staged> {
-        let staged = self.try_stage(folder);
+    pub(super) fn stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
+        let staged = self.try_stage(folder, tasks);
         match staged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 folder.create().map_err(at("create", &folder.root))?;
-                self.try_stage(folder)
+                self.try_stage(folder, tasks)
             }
             staged => staged,
         }
     }
 
-    fn try_stage(&self, folder: &Folder) -> io::Result<Staged> {
+    /// Gives the lock up, so that a closed cache has no file open and leaves none but its entries.
+    pub(super) fn release(&self) {
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut owner) = owner.and_then(Arc::into_inner) {
+            drop(owner.lock.take());
+        }
+    }
+
+    fn try_stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(folder)?;
         let path = owner.next_path(&folder.root);
         let file = folder.create_new().open(&path);
@@ -56,6 +74,7 @@ impl Staging {
             file,
             path: TempPath::try_from_path(path)?,
             _owner: owner,
+            _token: tasks.token(),
         })
     }
 
@@ -129,6 +148,8 @@ pub(super) struct Staged {
     path: TempPath,
     /// Lives as long as its files do.
     _owner: Arc<Owner>,
+    /// A close of the cache waits until the file is closed.
+    _token: TaskTrackerToken,
 }
 
 impl Staged {
@@ -138,9 +159,10 @@ impl Staged {
             file,
             mut path,
             _owner: owner,
+            _token: token,
         } = self;
         let mut file = tokio::fs::File::from_std(file);
-        file.set_max_buf_size(off_worker::INLINE_BYTES);
+        file.set_max_buf_size(WRITE_BYTES);
         let published = async {
             file.write_all_buf(&mut frame)
                 .await
@@ -154,10 +176,10 @@ impl Staged {
         match published {
             Ok(()) => {
                 path.disable_cleanup(true);
-                off_worker::discard((file, path, owner));
+                off_worker::discard((file, path, owner, token));
             }
             // Awaited: where the disk is full, the next put needs the space.
-            Err(_) => off_worker::blocking(move || drop((file, path, owner))).await,
+            Err(_) => off_worker::blocking(move || drop((file, path, owner, token))).await,
         }
         published
     }

@@ -126,7 +126,8 @@ impl Inner {
             if let Ok(Found::Whole(_)) = inner.folder.read(&key) {
                 return Ok(None);
             }
-            inner.staging.stage(&inner.folder).map(Some)
+            let staged = inner.staging.stage(&inner.folder, &inner.tasks);
+            staged.map(Some)
         });
         let Some(staged) = staged.await? else {
             return Ok(false);
@@ -246,7 +247,7 @@ impl Inner {
         };
         let head = self.folder.format.encode_head(key, &artifact);
         let head = head.map_err(io::Error::other)?;
-        let staged = self.staging.stage(&self.folder)?;
+        let staged = self.staging.stage(&self.folder, &self.tasks)?;
         let entry = self.folder.entry(key);
         Ok(staged.publish_durably([&head, artifact.payload()], &entry)?)
     }
