@@ -1,5 +1,9 @@
 //! What was found in a slow tier reaches the faster ones, in the background, once, and is counted.
 #![cfg(feature = "testing")]
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a clone that is turned into `dyn` on the way"
+)]
 
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{

@@ -43,11 +43,10 @@ pub enum CompilePolicy {
 ///
 /// ```
 /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
-/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// let cache = LayeredPipelineCache::builder()
-///     .tier(Arc::new(InMemoryPipelineCache::new()))
+///     .tier(InMemoryPipelineCache::new())
 ///     .lookup_policy(LookupPolicy::Concurrent)
 ///     .lookup_deadline(Duration::from_secs(2))
 ///     .write_policy(WritePolicy::Through)
@@ -89,7 +88,13 @@ impl Default for LayeredPipelineCacheBuilder {
 impl LayeredPipelineCacheBuilder {
     /// Adds a tier below those added before. The first is the fastest.
     #[must_use]
-    pub fn tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
+    pub fn tier(self, store: impl PipelineCacheStore + 'static) -> Self {
+        self.shared_tier(Arc::new(store))
+    }
+
+    /// Adds a tier that is a trait object already.
+    #[must_use]
+    pub fn shared_tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
         self.tiers.push(store);
         self
     }

@@ -124,7 +124,7 @@ impl LayeredPipelineCache {
     pub fn new(layers: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>) -> Self {
         layers
             .into_iter()
-            .fold(Self::builder(), LayeredPipelineCacheBuilder::tier)
+            .fold(Self::builder(), LayeredPipelineCacheBuilder::shared_tier)
             .build()
     }
 
