@@ -22,10 +22,7 @@ use super::values::{Context, Timing, Values, is_anchored, timing};
 use crate::program::Unkeyable;
 
 /// Builds the canonical form of a function.
-pub(super) fn function(
-    module: &mut ModuleBuilder<'_>,
-    context: Context<'_>,
-) -> Rebased<Function> {
+pub(super) fn function(module: &mut ModuleBuilder<'_>, context: Context<'_>) -> Rebased<Function> {
     let Function {
         name: _,
         arguments,

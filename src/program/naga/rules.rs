@@ -3,7 +3,9 @@
 //! What is not named here stays as it is written. Operands of floating-point arithmetic stay in
 //! order: `a + b` and `b + a` can differ in the payload of a NaN.
 
-use naga::{BinaryOperator, Expression, Handle, ScalarKind, SwizzleComponent, TypeInner, VectorSize};
+use naga::{
+    BinaryOperator, Expression, Handle, ScalarKind, SwizzleComponent, TypeInner, VectorSize,
+};
 
 use super::digest::Digest;
 

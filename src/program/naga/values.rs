@@ -260,7 +260,11 @@ impl<'f> Values<'f> {
         let Expression::Binary { op: _, left, right } = *expression else {
             return false;
         };
-        let inner = |handle: Handle<Expression>| self.context.info[handle].ty.inner_with(&self.context.module.types);
+        let inner = |handle: Handle<Expression>| {
+            self.context.info[handle]
+                .ty
+                .inner_with(&self.context.module.types)
+        };
         inner(left) == inner(right) && rules::is_exact(inner(left))
     }
 
