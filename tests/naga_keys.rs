@@ -3,7 +3,7 @@
 
 use naga::Module;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use pipeline_cache::program::naga::CanonicalModule;
+use pipeline_cache::program::naga::{CanonicalModule, MAX_NESTING};
 use pipeline_cache::{PipelineFingerprint, Program as _, ToWire as _};
 
 fn parse(source: &str) -> Module {
@@ -576,8 +576,148 @@ fn vello_shaders_have_one_key_however_often_they_are_canonicalized() {
     }
     keys.sort();
     keys.dedup();
-    // One shader is in the crate under two names.
-    println!("{} keys", keys.len());
+    assert_eq!(keys.len(), 23);
+}
+
+type Writer = fn(&Module, &ModuleInfo) -> Result<(), String>;
+
+/// naga's back ends, each as permissive as it can be.
+fn writers() -> [(&'static str, Writer); 5] {
+    fn text<E: ToString>(error: E) -> String {
+        error.to_string()
+    }
+    [
+        ("spirv", |module, info| {
+            let options = naga::back::spv::Options {
+                lang_version: (1, 5),
+                ..Default::default()
+            };
+            naga::back::spv::write_vec(module, info, &options, None)
+                .map(drop)
+                .map_err(text)
+        }),
+        ("wgsl", |module, info| {
+            let flags = naga::back::wgsl::WriterFlags::empty();
+            let source = naga::back::wgsl::write_string(module, info, flags).map_err(text)?;
+            let module = naga::front::wgsl::parse_str(&source).map_err(text)?;
+            validate(&module);
+            Ok(())
+        }),
+        ("msl", |module, info| {
+            let options = naga::back::msl::Options {
+                fake_missing_bindings: true,
+                lang_version: (3, 1),
+                ..Default::default()
+            };
+            naga::back::msl::write_string(module, info, &options, &Default::default())
+                .map(drop)
+                .map_err(text)
+        }),
+        ("hlsl", |module, info| {
+            let options = naga::back::hlsl::Options {
+                shader_model: naga::back::hlsl::ShaderModel::V6_6,
+                ..Default::default()
+            };
+            let pipeline = Default::default();
+            let mut out = String::new();
+            naga::back::hlsl::Writer::new(&mut out, &options, &pipeline)
+                .write(module, info, None)
+                .map(drop)
+                .map_err(text)
+        }),
+        ("glsl", |module, info| {
+            let options = naga::back::glsl::Options {
+                version: naga::back::glsl::Version::Desktop(450),
+                ..Default::default()
+            };
+            for entry in &module.entry_points {
+                let pipeline = naga::back::glsl::PipelineOptions {
+                    shader_stage: entry.stage,
+                    entry_point: entry.name.clone(),
+                    multiview: None,
+                };
+                let policies = naga::proc::BoundsCheckPolicies::default();
+                let mut out = String::new();
+                naga::back::glsl::Writer::new(
+                    &mut out, module, info, &options, &pipeline, policies,
+                )
+                .map_err(text)?
+                .write()
+                .map_err(text)?;
+            }
+            Ok(())
+        }),
+    ]
+}
+
+/// Shaders that use what back ends know by name.
+const SPECIAL: [&str; 5] = [
+    "@group(0) @binding(0) var<storage, read_write> f: array<f32>;
+     @compute @workgroup_size(1) fn main() {
+         let m = modf(f[0]); f[1] = m.fract + m.whole;
+         let e = frexp(vec2(f[2], f[3])); f[4] = e.fract.x + f32(e.exp.y);
+     }",
+    "@group(0) @binding(0) var<storage, read_write> a: atomic<i32>;
+     @group(0) @binding(1) var<storage, read_write> o: i32;
+     @compute @workgroup_size(1) fn main() {
+         let r = atomicCompareExchangeWeak(&a, 1, 2);
+         if r.exchanged { o = r.old_value; }
+     }",
+    "enable wgpu_ray_query;
+     @group(0) @binding(0) var scene: acceleration_structure;
+     @group(0) @binding(1) var<storage, read_write> o: f32;
+     @compute @workgroup_size(1) fn main() {
+         var query: ray_query;
+         rayQueryInitialize(&query, scene,
+             RayDesc(0u, 255u, 0.1, 100.0, vec3(0.0), vec3(0.0, 1.0, 0.0)));
+         while rayQueryProceed(&query) {}
+         let hit = rayQueryGetCommittedIntersection(&query);
+         o = hit.t;
+     }",
+    "@group(0) @binding(0) var image: texture_external;
+     @group(0) @binding(1) var image_sampler: sampler;
+     @fragment fn main() -> @location(0) vec4<f32> {
+         return textureSampleBaseClampToEdge(image, image_sampler, vec2(0.5));
+     }",
+    "const TABLE = array(1.0, 2.0, 3.0, 4.0);
+     var<workgroup> shared_value: u32;
+     struct Io { @location(0) a: f32, @location(1) @interpolate(flat) b: vec2<u32> }
+     @fragment fn main(in: Io, @builtin(sample_index) sample: u32) -> @location(0) vec4<f32> {
+         var sum = 0.0;
+         for (var n = in.b.x; n < in.b.y; n++) {
+             if n == 7u { continue; }
+             sum += TABLE[n & 3u] * in.a;
+         }
+         switch sample { case 0u, 1u: { sum += 1.0; } default: { discard; } }
+         return vec4(sum);
+     }",
+];
+
+#[test]
+fn canonical_modules_compile_wherever_their_sources_do() {
+    let special = SPECIAL.iter().map(|source| ("special", parse(source)));
+    let mut compiled = 0;
+    for (name, module) in vello().into_iter().chain(special) {
+        let info = validate(&module);
+        let canonical = canonical(&module);
+        for (target, write) in writers() {
+            // Writers panic on some of what they do not support, whatever module it stands in.
+            let write = |module, info| {
+                let write = std::panic::AssertUnwindSafe(|| write(module, info));
+                std::panic::catch_unwind(write).unwrap_or_else(|_| Err("panic".into()))
+            };
+            let before: Result<(), String> = write(&module, &info);
+            let after = write(canonical.module(), canonical.info());
+            assert_eq!(
+                before.is_ok(),
+                after.is_ok(),
+                "{name} {target} {before:?} {after:?}"
+            );
+            compiled += usize::from(after.is_ok());
+        }
+    }
+    // 23 shaders to five targets, and the special ones to what naga supports.
+    assert!(compiled >= 125, "{compiled}");
 }
 
 #[test]
@@ -589,4 +729,236 @@ fn respelled_vello_shaders_share_their_keys() {
         let shared = canonical(&module).to_wire() == respelled.to_wire();
         assert_eq!(shared, !folded.contains(&name), "{name}");
     }
+}
+
+/// What no source language can say is still told apart.
+mod by_hand {
+    use super::*;
+    use naga::{
+        Arena, Block, ConservativeDepth, EarlyDepthTest, Expression, Handle, Literal, Span,
+        Statement, SwitchCase, SwitchValue,
+    };
+
+    const STORE: &str = "@group(0) @binding(0) var<storage, read_write> f: f32;
+        @compute @workgroup_size(1) fn main() { f = 1.0; }";
+
+    fn with_literal(literal: Literal) -> Module {
+        let mut module = parse(STORE);
+        let expressions = &mut module.entry_points[0].function.expressions;
+        for (_, expression) in expressions.iter_mut() {
+            if matches!(expression, Expression::Literal(_)) {
+                *expression = Expression::Literal(literal);
+            }
+        }
+        module
+    }
+
+    #[test]
+    fn literals_differ_by_their_bits() {
+        let bits = [0, 1, 1 << 31, 0x3f80_0000, 0x3f80_0001];
+        let mut keys: Vec<_> = bits
+            .map(|bits| Literal::F32(f32::from_bits(bits)))
+            .map(|literal| canonical(&with_literal(literal)).fingerprint())
+            .into();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), bits.len());
+        // naga refuses a literal NaN or infinity, and with it the whole module.
+        for literal in [f32::NAN, f32::INFINITY] {
+            assert!(with_literal(Literal::F32(literal)).canonicalize().is_err());
+        }
+    }
+
+    #[test]
+    fn early_depth_tests_differ() {
+        let allow = |conservative| Some(EarlyDepthTest::Allow { conservative });
+        let tests = [
+            None,
+            Some(EarlyDepthTest::Force),
+            allow(ConservativeDepth::GreaterEqual),
+            allow(ConservativeDepth::LessEqual),
+            allow(ConservativeDepth::Unchanged),
+        ];
+        let mut keys: Vec<_> = tests
+            .map(|test| {
+                let mut module = parse("@fragment fn main() {}");
+                module.entry_points[0].early_depth_test = test;
+                canonical(&module).fingerprint()
+            })
+            .into();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), tests.len());
+    }
+
+    #[test]
+    fn falling_through_differs_from_breaking() {
+        let switch = |fall_through| {
+            let mut module = parse(STORE);
+            let main = &mut module.entry_points[0].function;
+            let selector = Expression::Literal(Literal::I32(1));
+            let selector = main.expressions.append(selector, Span::UNDEFINED);
+            let store = std::mem::take(&mut main.body);
+            let case = |value, body, fall_through| SwitchCase {
+                value,
+                body,
+                fall_through,
+            };
+            let cases = vec![
+                case(SwitchValue::I32(1), Block::new(), fall_through),
+                case(SwitchValue::Default, store, false),
+            ];
+            let switch = Statement::Switch { selector, cases };
+            main.body.push(switch, Span::UNDEFINED);
+            canonical(&module).fingerprint()
+        };
+        assert_ne!(switch(true), switch(false));
+    }
+
+    /// A block that nests blocks, to a depth.
+    fn nested(depth: usize, wrap: impl Fn(Block) -> Statement) -> Module {
+        let mut module = parse("@compute @workgroup_size(1) fn main() {}");
+        let mut block = Block::new();
+        for _ in 1..depth {
+            block = Block::from_vec(vec![wrap(block)]);
+        }
+        module.entry_points[0].function.body = block;
+        module
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_not_the_stack() {
+        let wraps: [fn(Block) -> Statement; 2] = [Statement::Block, |body| Statement::Loop {
+            body,
+            continuing: Block::new(),
+            break_if: None,
+        }];
+        for wrap in wraps {
+            assert!(nested(MAX_NESTING, wrap).canonicalize().is_ok());
+            let error = nested(MAX_NESTING + 1, wrap).canonicalize().unwrap_err();
+            assert_eq!(error.reason(), "blocks nest deeper than 48");
+        }
+    }
+
+    #[test]
+    fn a_long_expression_needs_no_stack() {
+        let mut module = parse(STORE);
+        let main = &mut module.entry_points[0].function;
+        let (sum, one) = chain(&mut main.expressions, 20_000);
+        let pointer = main
+            .expressions
+            .iter()
+            .find(|(_, expression)| matches!(expression, Expression::GlobalVariable(_)))
+            .unwrap()
+            .0;
+        let _ = one;
+        let emitted = naga::Range::new_from_bounds(one, sum);
+        main.body = Block::from_vec(vec![
+            Statement::Emit(emitted),
+            Statement::Store {
+                pointer,
+                value: sum,
+            },
+        ]);
+        canonical(&module);
+    }
+
+    /// A literal negated many times over: the last and the first of the negations.
+    fn chain(
+        expressions: &mut Arena<Expression>,
+        length: usize,
+    ) -> (Handle<Expression>, Handle<Expression>) {
+        let literal = Expression::Literal(Literal::F32(1.0));
+        let mut last = expressions.append(literal, Span::UNDEFINED);
+        let mut first = None;
+        for _ in 0..length {
+            let negation = Expression::Unary {
+                op: naga::UnaryOperator::Negate,
+                expr: last,
+            };
+            last = expressions.append(negation, Span::UNDEFINED);
+            first.get_or_insert(last);
+        }
+        (last, first.unwrap())
+    }
+
+    fn stored_value(body: &mut Block) -> &mut Handle<Expression> {
+        let store = body.iter_mut().find_map(|statement| match statement {
+            Statement::Store { value, .. } => Some(value),
+            _ => None,
+        });
+        store.unwrap()
+    }
+
+    #[test]
+    fn what_is_invalid_has_no_key() {
+        let mut unemitted = parse(STORE);
+        let main = &mut unemitted.entry_points[0].function;
+        let (sum, _) = chain(&mut main.expressions, 1);
+        *stored_value(&mut main.body) = sum;
+        // A handle of another module's arena, out of range in this one.
+        let mut stray = parse(STORE);
+        let far = chain(&mut Arena::new(), 100).0;
+        *stored_value(&mut stray.entry_points[0].function.body) = far;
+        let mut no_type = parse(STORE);
+        no_type.types.clear();
+        for module in [unemitted, stray, no_type] {
+            let error = module.canonicalize().unwrap_err();
+            assert!(
+                error
+                    .reason()
+                    .starts_with("naga finds the module invalid: "),
+                "{error}"
+            );
+        }
+    }
+
+    /// Two functions in the other order, with globals, constants and types in front of them.
+    #[test]
+    fn the_order_of_arenas_does_not_count() {
+        let source = |module: &mut Module| {
+            let mut globals: Vec<_> = module.global_variables.drain().map(|(_, g, _)| g).collect();
+            globals.reverse();
+            let last = globals.len() - 1;
+            let mut handles = Vec::new();
+            for global in globals {
+                handles.push(module.global_variables.append(global, Span::UNDEFINED));
+            }
+            let functions = module.functions.iter_mut().map(|(_, function)| function);
+            let mains = module
+                .entry_points
+                .iter_mut()
+                .map(|entry| &mut entry.function);
+            for function in functions.chain(mains) {
+                for (_, expression) in function.expressions.iter_mut() {
+                    if let Expression::GlobalVariable(global) = expression {
+                        *global = handles[last - global.index()];
+                    }
+                }
+            }
+            module.entry_points.reverse();
+        };
+        for (name, module) in vello() {
+            let mut shuffled = module.clone();
+            source(&mut shuffled);
+            assert!(
+                canonical(&module).to_wire() == canonical(&shuffled).to_wire(),
+                "{name}"
+            );
+        }
+    }
+}
+
+/// Every stored artifact of a shader hangs on this. If it fails, raise `SCHEMA`.
+#[test]
+fn golden_fingerprint() {
+    let source = "@group(0) @binding(0) var<storage, read_write> data: array<u32>;
+        @compute @workgroup_size(64)
+        fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+            data[id.x] = data[id.x] * 2u + 1u;
+        }";
+    assert_eq!(
+        key(source).to_hex(),
+        "3840b99b8927f1e3a58bc495586c3f7dd2c5587aadbd0be7150a17904448d0e4"
+    );
 }
