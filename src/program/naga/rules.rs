@@ -17,34 +17,37 @@ pub(super) fn normalize(
     sortable: bool,
     digest: impl Fn(Handle<Expression>) -> Digest,
 ) -> Expression {
-    match expression {
-        Expression::Binary { op, left, right } => {
-            let (op, left, right) = binary(op, left, right, sortable, digest);
-            Expression::Binary { op, left, right }
-        }
-        // Back ends read as many components as there are in the result, so what stands behind
-        // these cannot count.
-        Expression::Swizzle {
+    // An expression without a rule is its own one spelling, whatever it is.
+    if let Expression::Binary { op, left, right } = expression {
+        let (op, left, right) = binary(op, left, right, sortable, digest);
+        return Expression::Binary { op, left, right };
+    }
+    if let Expression::Swizzle {
+        size,
+        vector,
+        mut pattern,
+    } = expression
+    {
+        clear_unread(size, &mut pattern);
+        return Expression::Swizzle {
             size,
             vector,
-            mut pattern,
-        } => {
-            let length = match size {
-                VectorSize::Bi => 2,
-                VectorSize::Tri => 3,
-                VectorSize::Quad => 4,
-            };
-            for unused in pattern.iter_mut().skip(length) {
-                *unused = SwizzleComponent::X;
-            }
-            Expression::Swizzle {
-                size,
-                vector,
-                pattern,
-            }
-        }
-        // Not a match on meaning: an expression without a rule is its own one spelling.
-        other => other,
+            pattern,
+        };
+    }
+    expression
+}
+
+/// Back ends read as many components as there are in the result, so that what stands behind these
+/// cannot count.
+fn clear_unread(size: VectorSize, pattern: &mut [SwizzleComponent; 4]) {
+    let length = match size {
+        VectorSize::Bi => 2,
+        VectorSize::Tri => 3,
+        VectorSize::Quad => 4,
+    };
+    for unread in pattern.iter_mut().skip(length) {
+        *unread = SwizzleComponent::X;
     }
 }
 
