@@ -579,6 +579,34 @@ fn vello_shaders_have_one_key_however_often_they_are_canonicalized() {
     assert_eq!(keys.len(), 23);
 }
 
+/// Another front end, with another way to lay out expressions and control flow.
+#[test]
+fn shaders_read_from_spirv_have_one_key_too() {
+    let mut read_back = 0;
+    for (name, module) in vello() {
+        let source = canonical(&module);
+        let options = naga::back::spv::Options::default();
+        let words =
+            naga::back::spv::write_vec(source.module(), source.info(), &options, None).unwrap();
+        let options = naga::front::spv::Options::default();
+        let read = naga::front::spv::Frontend::new(words.into_iter(), &options)
+            .parse()
+            .unwrap();
+        // naga's reader gives some types a layout that its validator then refuses.
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+        if validator.validate(&read).is_err() {
+            assert!(read.canonicalize().is_err());
+            continue;
+        }
+        read_back += 1;
+        let once = canonical(&read);
+        let twice = canonical(once.module());
+        assert!(once.to_wire() == twice.to_wire(), "{name}");
+    }
+    println!("{read_back}");
+    assert!(read_back >= 10, "{read_back}");
+}
+
 type Writer = fn(&Module, &ModuleInfo) -> Result<(), String>;
 
 /// naga's back ends, each as permissive as it can be.
@@ -880,6 +908,21 @@ mod by_hand {
             first.get_or_insert(last);
         }
         (last, first.unwrap())
+    }
+
+    /// Two plain blocks, between them a store, and in each the same load.
+    #[test]
+    fn a_load_that_two_blocks_evaluate_is_not_shared() {
+        let mut module = parse(
+            "@group(0) @binding(0) var<storage, read_write> f: array<f32, 4>;
+             @compute @workgroup_size(1) fn main() { f[1] = f[0] * 2.0; }",
+        );
+        let body = &mut module.entry_points[0].function.body;
+        let once = Block::from_vec(body.iter().take(body.len() - 1).cloned().collect());
+        *body = Block::from_vec(vec![Statement::Block(once.clone()), Statement::Block(once)]);
+        validate(&module);
+        let error = module.canonicalize().unwrap_err();
+        assert_eq!(error.reason(), "two blocks evaluate one expression");
     }
 
     fn stored_value(body: &mut Block) -> &mut Handle<Expression> {

@@ -225,7 +225,13 @@ impl Placer<'_, '_> {
     }
 
     /// Evaluates an anchored value, here and now.
+    ///
+    /// One that is in scope already could be evaluated anew only in the next of two plain blocks,
+    /// which are one scope here. What was computed from it before would then be stale.
     pub(super) fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
+        if self.placed[value.index()].is_some() {
+            return Err(Unkeyable::new("two blocks evaluate one expression"));
+        }
         for operand in self.values.operands(value) {
             self.place(operand)?;
         }
