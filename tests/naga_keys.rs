@@ -607,6 +607,36 @@ fn shaders_read_from_spirv_have_one_key_too() {
     assert!(read_back >= 10, "{read_back}");
 }
 
+/// How often the canonical main function multiplies.
+fn products(body: &str) -> usize {
+    let canonical = canonical(&parse(&compute(body)));
+    let main = &canonical.module().entry_points[0].function;
+    let is_product = |expression: &naga::Expression| matches!(expression, naga::Expression::Binary { op, .. } if *op == naga::BinaryOperator::Multiply);
+    let expressions = main.expressions.iter();
+    expressions
+        .filter(|(_, expression)| is_product(expression))
+        .count()
+}
+
+/// A `continue` can skip what the body computes, so that `continuing` computes it anew.
+#[test]
+fn continuing_blocks_share_nothing_with_the_body() {
+    let body = "var n = 0u;
+        loop {
+            if n == 2u { continue; }
+            u[n] = id.x * id.y;
+            continuing { n += id.x * id.y; break if n > 3u; }
+        }";
+    assert_eq!(products(body), 2);
+    assert_eq!(products("u[0] = id.x * id.y; u[1] = id.y * id.x;"), 1);
+    assert_eq!(products("let unused = id.x * id.y;"), 0);
+    let outside = "let x = id.x * id.y; for (var n = 0u; n < 4u; n++) { u[n] = x; }";
+    let inside = "for (var n = 0u; n < 4u; n++) { u[n] = id.x * id.y; }";
+    assert_ne!(key(&compute(outside)), key(&compute(inside)));
+    let both = "let x = id.x * id.y; for (var n = 0u; n < 4u; n++) { u[n] = x + id.y * id.x; }";
+    assert_eq!(products(both), 1);
+}
+
 type Writer = fn(&Module, &ModuleInfo) -> Result<(), String>;
 
 /// naga's back ends, each as permissive as it can be.
