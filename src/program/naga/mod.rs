@@ -52,6 +52,7 @@
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
 //! | `a > b` and `b < a`, `a >= b` and `b <= a` | one comparison; on NaN all are false |
 //! | operands of `+ * & \| ^ == !=` on integers and booleans | exact and commutative; what operands read is read at its own place, before |
+//! | `16.0 - 1.0` and `15.0`: float sums and products of normal literals that are exact and normal | no rounding mode, contraction or flush to zero can change them |
 //! | components of a swizzle past its size | never read |
 //!
 //! # What is not
@@ -63,7 +64,7 @@
 //! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
 //! | literals by type and bits | -0.0 is not 0.0 |
-//! | arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
+//! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
 //! | names of `modf`'s results and their like | back ends look members up by name |

@@ -214,11 +214,16 @@ impl Placer<'_, '_> {
             let Some(value) = self.values.of(source) else {
                 continue;
             };
-            if is_anchored(&self.values.arena[value]) {
-                self.evaluate(value)?;
-            } else if !self.computed[value.index()] {
-                self.computed[value.index()] = true;
-                self.journal.push(Entry::Computed(value));
+            match timing(&self.values.arena[value]) {
+                Timing::Anchored | Timing::Defined => {
+                    self.evaluate(value)?;
+                }
+                Timing::Pure if !self.computed[value.index()] => {
+                    self.computed[value.index()] = true;
+                    self.journal.push(Entry::Computed(value));
+                }
+                // What was arithmetic in the source can be a literal here.
+                Timing::Pure | Timing::Static => {}
             }
         }
         Ok(())

@@ -121,7 +121,9 @@ impl<'f> Values<'f> {
         match timing(&copy) {
             Timing::Static | Timing::Pure => {
                 let sortable = self.is_sortable(expression);
-                let copy = rules::normalize(copy, sortable, |value| self.digests[value.index()]);
+                let copy = rules::normalize(copy, &self.arena, sortable, |value| {
+                    self.digests[value.index()]
+                });
                 self.intern(copy)
             }
             Timing::Anchored | Timing::Defined => {
