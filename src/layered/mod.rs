@@ -204,7 +204,7 @@ impl LayeredPipelineCache {
     /// # Errors
     ///
     /// The first tier's error that failed to store it, in the order of the tiers; the others have
-    /// stored it. [`StoreErrorKind::ReadOnly`] where no tier takes writes.
+    /// stored it. [`StoreErrorKind::ReadOnly`](crate::StoreErrorKind::ReadOnly) where no tier takes writes.
     ///
     /// # Cancel safety
     ///
