@@ -1,9 +1,5 @@
 //! A layered lookup takes the first hit, waits for nobody in vain, and says what each tier did.
 #![cfg(feature = "testing")]
-#![expect(
-    clippy::clone_on_ref_ptr,
-    reason = "a clone that is turned into `dyn` on the way"
-)]
 
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
