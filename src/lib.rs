@@ -2,6 +2,7 @@
 //! servers and fleets that share artifacts over a network.
 
 mod artifact;
+mod disk;
 mod fingerprint;
 mod layered;
 mod memory;
@@ -13,6 +14,10 @@ mod store;
 pub mod testing;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
+pub use disk::{
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
+    PersistentPipelineCacheStore,
+};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompileSource, Compiled, LayeredBuilder,

@@ -3,7 +3,8 @@
 //! Hashing 64 KiB takes about ten microseconds, a hop to the blocking pool twice that. Below the
 //! threshold the hop costs more than it saves.
 
-use tokio::task;
+use tokio::runtime::Handle;
+use tokio::task::{self, JoinHandle};
 
 /// The most bytes that are hashed, compared or copied on a runtime worker.
 pub(crate) const INLINE_BYTES: usize = 64 * 1024;
@@ -27,11 +28,25 @@ pub(crate) async fn run<T: Send + 'static>(
 /// The runtime only refuses blocking work while it shuts down. This future is then never
 /// finished and soon dropped, as every other on that runtime.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match task::spawn_blocking(work).await {
+    join(task::spawn_blocking(work)).await
+}
+
+/// What a task that nobody aborts returns. Its panic resumes in the caller; when the runtime shuts
+/// down under it, this future is never finished, as in [`blocking`].
+pub(crate) async fn join<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_shutdown) => std::future::pending().await,
         },
+    }
+}
+
+/// Drops a value whose drop waits, as that of a file may, on the blocking pool. Inline where there
+/// is no runtime any more.
+pub(crate) fn discard<T: Send + 'static>(value: T) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn_blocking(move || drop(value));
     }
 }

@@ -1,0 +1,161 @@
+//! The settings of a disk tier, and how it is opened.
+
+use std::path::PathBuf;
+
+use super::error::DiskCacheError;
+use super::folder::Folder;
+use super::user_dir::user_cache_dir;
+use super::{DiskCache, staging};
+use crate::artifact::frame::FrameFormat;
+use crate::{SharedSecret, off_worker};
+
+const DEFAULT_MAX_ARTIFACT_BYTES: u64 = 64 << 20;
+const DEFAULT_MAX_CONCURRENT_OPERATIONS: usize = 64;
+const DEFAULT_MAX_PENDING_FLUSHES: usize = 4096;
+
+/// Settings of a [`DiskCache`].
+///
+/// ```
+/// use pipeline_cache::{DiskCache, PipelineCacheStore, SharedSecret};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::builder()
+///     .root(folder.path().join("artifacts"))
+///     .max_artifact_bytes(8 << 20)
+///     .shared_secret(SharedSecret::new("at least 16 random bytes"))
+///     .open()
+///     .await?;
+/// assert_eq!(cache.max_artifact_bytes(), 8 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct DiskCacheBuilder {
+    root: Option<PathBuf>,
+    max_artifact_bytes: u64,
+    shared_secret: Option<SharedSecret>,
+    pub(super) max_concurrent_operations: usize,
+    pub(super) max_pending_flushes: usize,
+    private: bool,
+}
+
+impl Default for DiskCacheBuilder {
+    fn default() -> Self {
+        Self {
+            root: None,
+            max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
+            shared_secret: None,
+            max_concurrent_operations: DEFAULT_MAX_CONCURRENT_OPERATIONS,
+            max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
+            private: true,
+        }
+    }
+}
+
+impl DiskCacheBuilder {
+    /// The folder. Created, with its parents, where it is missing. Default: as
+    /// [`DiskCache::in_user_cache`] has it.
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(root.into());
+        self
+    }
+
+    /// The largest payload that is stored or read, in bytes. Default: 64 MiB.
+    pub fn max_artifact_bytes(mut self, bytes: u64) -> Self {
+        self.max_artifact_bytes = bytes;
+        self
+    }
+
+    /// Only entries written with this secret are accepted. Default: none, every whole entry is.
+    ///
+    /// All who use the folder must have the same: an entry of another secret counts as corrupt.
+    pub fn shared_secret(mut self, secret: SharedSecret) -> Self {
+        self.shared_secret = Some(secret);
+        self
+    }
+
+    /// How many operations may be in flight, each with one thread of the runtime's blocking pool
+    /// and at most one artifact in memory; the rest wait their turn. At least 1. Default: 64.
+    pub fn max_concurrent_operations(mut self, operations: usize) -> Self {
+        self.max_concurrent_operations = operations.max(1);
+        self
+    }
+
+    /// How many entries may await a flush, at about 64 bytes of memory each. At half the number a
+    /// flush starts in the background, at the whole number a put waits for one. At least 1.
+    /// Default: 4096.
+    pub fn max_pending_flushes(mut self, entries: usize) -> Self {
+        self.max_pending_flushes = entries.max(1);
+        self
+    }
+
+    /// Whether other users of the machine are kept out of what the cache creates: on Unix, files
+    /// of mode 0600 and folders of mode 0700. Default: `true`.
+    ///
+    /// With `false` the modes are 0666 and 0777 less the process's umask, for a cache that users
+    /// share. Whoever can write the folder can then add entries: set a
+    /// [`shared_secret`](Self::shared_secret) that they do not know. A folder that is there
+    /// already keeps its mode.
+    pub fn private(mut self, private: bool) -> Self {
+        self.private = private;
+        self
+    }
+
+    /// Opens the cache. Removes temporary files that crashed processes have left in the folder,
+    /// for which it lists the folder once.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the user has no known cache
+    /// folder; else when the folder cannot be created or listed. A folder that cannot be written
+    /// opens: its entries are read, and puts fail.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped open may have created the folder.
+    pub async fn open(self) -> Result<DiskCache, DiskCacheError> {
+        off_worker::blocking(move || self.open_blocking()).await
+    }
+
+    fn open_blocking(self) -> Result<DiskCache, DiskCacheError> {
+        let root = match &self.root {
+            Some(root) => root.clone(),
+            None => user_cache_dir()?,
+        };
+        // A later change of the working directory must not move the cache.
+        let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
+        let folder = Folder {
+            root,
+            format: FrameFormat {
+                secret: self.shared_secret.clone(),
+                max_payload: self.max_artifact_bytes,
+            },
+            private: self.private,
+        };
+        let root = &folder.root;
+        match root.metadata() {
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(DiskCacheError::NotAFolder { path: root.clone() });
+            }
+            Ok(_) => {}
+            Err(_) => folder.create().map_err(failed("create", root))?,
+        }
+        staging::sweep(root).map_err(failed("list", root))?;
+        Ok(DiskCache::open_folder(folder, &self))
+    }
+}
+
+fn failed(
+    action: &'static str,
+    path: &std::path::Path,
+) -> impl FnOnce(std::io::Error) -> DiskCacheError {
+    let path = path.to_owned();
+    move |source| DiskCacheError::Io {
+        action,
+        path,
+        source,
+    }
+}

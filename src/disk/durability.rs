@@ -1,0 +1,180 @@
+//! What has been put and is not yet known to be durable.
+//!
+//! After a failed sync the kernel may drop the unwritten data and call the page clean: the next
+//! sync of that file succeeds and means nothing. So an entry whose sync failed is *doubted*, and
+//! the next flush writes it anew from what can still be read and verified.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::PipelineFingerprint;
+
+/// What a crash of the machine could still take back.
+///
+/// ```
+/// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::new(folder.path()).await?;
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// cache.put(&key, Artifact::new("code")).await?;
+/// assert_eq!(cache.durability_report().pending_flushes, 1);
+///
+/// cache.flush().await?;
+/// assert!(cache.durability_report().durable);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskCacheDurabilityReport {
+    /// Entries that a put of this cache has stored, and no flush has made durable since.
+    pub pending_flushes: u64,
+    /// Whether there are none.
+    pub durable: bool,
+}
+
+/// The entries that await a flush. Bounded by its users: see [`Ledger::len`].
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: HashMap<PipelineFingerprint, Pending>,
+    accepted: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    /// Which accepted put it was, so that a flush does not settle one that came after it.
+    stamp: u64,
+    doubted: bool,
+}
+
+/// An entry that a flush is to make durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) key: PipelineFingerprint,
+    pub(super) doubted: bool,
+    stamp: u64,
+}
+
+impl Ledger {
+    /// A put was accepted: with a file of its own, or because a whole entry was there already.
+    pub(super) fn accept(&self, key: PipelineFingerprint, new_file: bool) {
+        let mut state = self.lock();
+        let stamp = state.accepted;
+        state.accepted += 1;
+        let pending = state.pending.entry(key).or_insert(Pending {
+            stamp,
+            doubted: false,
+        });
+        pending.stamp = stamp;
+        pending.doubted &= !new_file;
+    }
+
+    /// The entry was removed.
+    pub(super) fn forget(&self, key: &PipelineFingerprint) {
+        self.lock().pending.remove(key);
+    }
+
+    /// All that was accepted so far and is not settled.
+    pub(super) fn due(&self) -> Vec<Due> {
+        let state = self.lock();
+        let due = state.pending.iter().map(|(key, pending)| Due {
+            key: *key,
+            doubted: pending.doubted,
+            stamp: pending.stamp,
+        });
+        due.collect()
+    }
+
+    /// These are durable, or gone.
+    pub(super) fn settle(&self, flushed: &[Due]) {
+        let mut state = self.lock();
+        for due in flushed {
+            if state
+                .pending
+                .get(&due.key)
+                .is_some_and(|p| p.stamp == due.stamp)
+            {
+                state.pending.remove(&due.key);
+            }
+        }
+    }
+
+    /// The medium refused to sync these. One that was put again meanwhile may be doubted without
+    /// need, which costs a write.
+    pub(super) fn doubt(&self, refused: &[Due]) {
+        let mut state = self.lock();
+        for due in refused {
+            if let Some(pending) = state.pending.get_mut(&due.key) {
+                pending.doubted = true;
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    pub(super) fn report(&self) -> DiskCacheDurabilityReport {
+        let pending = self.len();
+        DiskCacheDurabilityReport {
+            pending_flushes: pending as u64,
+            durable: pending == 0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No holder of the lock can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    #[test]
+    fn a_put_during_a_flush_waits_for_the_next() {
+        let ledger = Ledger::default();
+        ledger.accept(KEY, true);
+        let due = ledger.due();
+        ledger.accept(KEY, false);
+        ledger.settle(&due);
+        assert_eq!(ledger.len(), 1);
+        ledger.settle(&ledger.due());
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn doubt_lasts_until_the_entry_is_written_anew() {
+        let doubted = |ledger: &Ledger| ledger.due()[0].doubted;
+        let ledger = Ledger::default();
+        ledger.accept(KEY, true);
+        assert!(!doubted(&ledger));
+        ledger.doubt(&ledger.due());
+        assert!(doubted(&ledger));
+        ledger.accept(KEY, false);
+        assert!(doubted(&ledger), "the same file is there");
+        ledger.accept(KEY, true);
+        assert!(!doubted(&ledger));
+    }
+
+    #[test]
+    fn what_is_removed_is_neither_pending_nor_doubted() {
+        let ledger = Ledger::default();
+        ledger.accept(KEY, true);
+        let due = ledger.due();
+        ledger.forget(&KEY);
+        ledger.doubt(&due);
+        assert!(ledger.report().durable);
+    }
+}

@@ -1,0 +1,85 @@
+//! How the disk tier fails: in its constructors, and within.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{StoreError, StoreErrorKind, StoreOperation};
+
+/// Why a [`DiskCache`](crate::DiskCache) could not be opened.
+///
+/// ```
+/// use pipeline_cache::{DiskCache, DiskCacheError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let file = tempfile::NamedTempFile::new()?;
+/// let error = DiskCache::new(file.path()).await.unwrap_err();
+/// assert!(matches!(error, DiskCacheError::NotAFolder { .. }));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiskCacheError {
+    /// The environment does not say where the user's caches are.
+    #[error(
+        "the user's cache folder is unknown: {CACHE_DIR_VARIABLES} to an absolute path, or name a folder"
+    )]
+    CacheDirUnknown,
+    /// Something that is not a folder stands where the cache's folder should be.
+    #[error("{path} is not a folder")]
+    NotAFolder {
+        /// Where it stands.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// What the user can do about [`DiskCacheError::CacheDirUnknown`].
+const CACHE_DIR_VARIABLES: &str = if cfg!(windows) {
+    "set LOCALAPPDATA"
+} else if cfg!(target_vendor = "apple") {
+    "set HOME"
+} else {
+    "set XDG_CACHE_HOME or HOME"
+};
+
+/// Why an operation on the folder failed. Becomes a [`StoreError`] once the operation is known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0} is no regular file")]
+    NotAFile(PathBuf),
+}
+
+impl Fault {
+    pub(super) fn into_store_error(self, tier: String, operation: StoreOperation) -> StoreError {
+        match self {
+            Self::Io(error) => StoreError::io(tier, operation, error),
+            unsafe_entry @ Self::NotAFile(_) => {
+                StoreError::new(StoreErrorKind::UnsafeEntry, tier, operation)
+                    .with_source(unsafe_entry)
+            }
+        }
+    }
+}
+
+/// Says what was attempted, on what, in an error that only says why it failed.
+pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot {action} {}: {error}", path.display()),
+        )
+    }
+}

@@ -1,0 +1,291 @@
+//! The folder: one file per key, and the system calls that read, remove and sync it.
+//!
+//! Everything here waits: it is called on the blocking pool only. A folder may hold what no cache
+//! made, so an entry is opened without following a link and without waiting for a FIFO's other
+//! end, and looked at through the handle that is then read, never through its name.
+
+use bytes::Bytes;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::error::{Fault, at};
+use crate::artifact::frame::{FrameFormat, HEADER_LEN};
+use crate::{Artifact, FrameError, PipelineFingerprint};
+
+/// The folder of a disk tier.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) format: FrameFormat,
+    /// Whether other users are kept out of what is created.
+    pub(super) private: bool,
+}
+
+/// What stands under a key's name.
+pub(super) enum Found {
+    Whole(Artifact),
+    Missing,
+    /// A regular file that is not the frame of this key; the file, to tell it from its successor.
+    Corrupt(File, FrameError),
+}
+
+impl Folder {
+    /// Where the entry of a key is.
+    pub(super) fn entry(&self, key: &PipelineFingerprint) -> PathBuf {
+        self.root.join(format!("{key}.bin"))
+    }
+
+    /// Where a corrupt entry is set aside: one place per key, so that they cannot pile up.
+    fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
+        self.root.join(format!("{key}.corrupt"))
+    }
+
+    /// Creates the folder where it is missing.
+    pub(super) fn create(&self) -> io::Result<()> {
+        let missing: Vec<&Path> = self.root.ancestors().take_while(|a| !a.exists()).collect();
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(if self.private { 0o700 } else { 0o777 });
+        }
+        builder.create(&self.root)?;
+        // What a flush makes durable is found again only if the way to it is durable, too.
+        for parent in missing.iter().filter_map(|folder| folder.parent()) {
+            if let Err(error) = sync_folder(parent) {
+                tracing::warn!(folder = %parent.display(), %error, "a new cache folder may be lost on power loss");
+            }
+        }
+        Ok(())
+    }
+
+    /// Options that create a new file with this folder's mode.
+    pub(super) fn create_new(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(if self.private { 0o600 } else { 0o666 });
+        }
+        options
+    }
+
+    /// Reads and verifies an entry.
+    pub(super) fn read(&self, key: &PipelineFingerprint) -> Result<Found, Fault> {
+        let path = self.entry(key);
+        let Some((file, metadata)) = open(&path)? else {
+            return Ok(Found::Missing);
+        };
+        let len = metadata.len();
+        if len > self.format.max_frame() {
+            return Ok(Found::Corrupt(file, FrameError::TooLarge));
+        }
+        // A file that shrinks meanwhile is read short, one that grows is read to its old length;
+        // either way the frame holds or it does not.
+        let mut frame = Vec::new();
+        let reserved = usize::try_from(len).map(|len| frame.try_reserve_exact(len));
+        if !matches!(reserved, Ok(Ok(()))) {
+            return Err(at("read", &path)(io::ErrorKind::OutOfMemory.into()).into());
+        }
+        let read = (&file).take(len).read_to_end(&mut frame);
+        read.map_err(at("read", &path))?;
+        Ok(match self.format.decode(key, &Bytes::from(frame)) {
+            Ok(artifact) => Found::Whole(artifact),
+            Err(error) => Found::Corrupt(file, error),
+        })
+    }
+
+    /// Whether there is an entry that could be whole, by its kind and length alone.
+    pub(super) fn contains(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+        let range = HEADER_LEN as u64..=self.format.max_frame();
+        let found = look(&self.entry(key))?;
+        Ok(found.is_some_and(|metadata| range.contains(&metadata.len())))
+    }
+
+    /// Removes an entry, and what was set aside of it; whether there was an entry.
+    pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+        let aside = self.aside(key);
+        ignore_missing(fs::remove_file(&aside)).map_err(at("remove", &aside))?;
+        let path = self.entry(key);
+        if look(&path)?.is_none() {
+            return Ok(false);
+        }
+        let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        Ok(removed.is_some())
+    }
+
+    /// Renames a corrupt entry away from its key.
+    ///
+    /// Another process may have replaced it since it was read. Then the good one has been renamed,
+    /// and is put back: it is interchangeable with whatever came after it.
+    pub(super) fn set_aside(&self, key: &PipelineFingerprint, corrupt: &File) -> io::Result<()> {
+        let (entry, aside) = (self.entry(key), self.aside(key));
+        if ignore_missing(fs::rename(&entry, &aside))?.is_some()
+            && !same_file(&corrupt.metadata()?, &fs::symlink_metadata(&aside)?)
+        {
+            fs::rename(&aside, &entry)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the data of an entry durable; whether there still is an entry.
+    pub(super) fn sync_entry(&self, key: &PipelineFingerprint) -> Result<bool, SyncError> {
+        let path = self.entry(key);
+        let mut options = OpenOptions::new();
+        // Windows syncs only what is open for writing.
+        options.read(true).write(cfg!(windows));
+        match open_with(options, &path) {
+            Ok(Some((file, _))) => {
+                let synced = file.sync_data().map_err(at("sync", &path));
+                synced.map(|()| true).map_err(SyncError::Sync)
+            }
+            // What stands there now is not what was put.
+            Ok(None) | Err(Fault::NotAFile(_)) => Ok(false),
+            Err(Fault::Io(error)) => Err(SyncError::Open(error)),
+        }
+    }
+
+    /// Makes the names in the folder durable. No folder, no names.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        ignore_missing(sync_folder(&self.root)).map_err(at("sync", &self.root))?;
+        Ok(())
+    }
+}
+
+/// Why the data of an entry may not be durable.
+pub(super) enum SyncError {
+    /// Nothing was tried; a later try tells the truth.
+    Open(io::Error),
+    /// The medium refused. A later try may succeed falsely: see [`super::durability`].
+    Sync(io::Error),
+}
+
+/// Opens a regular file to read it; `None` where there is nothing.
+fn open(path: &Path) -> Result<Option<(File, Metadata)>, Fault> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    open_with(options, path)
+}
+
+fn open_with(
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has flags to add"))]
+    mut options: OpenOptions,
+    path: &Path,
+) -> Result<Option<(File, Metadata)>, Fault> {
+    #[cfg(not(unix))]
+    if look(path)?.is_none() {
+        return Ok(None);
+    }
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Close-on-exec is the standard library's own default.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        options.custom_flags(flags.bits() as i32);
+    }
+    match options.open(path) {
+        Ok(file) => {
+            let metadata = file.metadata().map_err(at("inspect", path))?;
+            if metadata.is_file() {
+                Ok(Some((file, metadata)))
+            } else {
+                Err(Fault::NotAFile(path.to_owned()))
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A link, a socket or a device without a driver does not open; which error that gives
+        // depends on the platform.
+        Err(error) => match look(path) {
+            Err(unsafe_entry @ Fault::NotAFile(_)) => Err(unsafe_entry),
+            _ => Err(at("open", path)(error).into()),
+        },
+    }
+}
+
+/// The metadata of a regular file; `None` where there is nothing.
+fn look(path: &Path) -> Result<Option<Metadata>, Fault> {
+    match ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))? {
+        Some(metadata) if !metadata.is_file() => Err(Fault::NotAFile(path.to_owned())),
+        found => Ok(found),
+    }
+}
+
+/// Makes the names in a folder durable, where the platform has such a call.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // Some network and user-space file systems cannot sync a folder; there is no more to do.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// `None` where the file was not there.
+fn ignore_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+#[cfg(unix)]
+fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// A guess: there is no stable identity of a file here.
+#[cfg(not(unix))]
+fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    a.len() == b.len() && a.modified().ok() == b.modified().ok()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    #[test]
+    fn a_good_entry_that_came_after_a_corrupt_one_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = Folder {
+            root: root.path().to_owned(),
+            format: FrameFormat {
+                secret: None,
+                max_payload: 100,
+            },
+            private: true,
+        };
+        let entry = folder.entry(&KEY);
+        fs::write(&entry, "torn").unwrap();
+        let Ok(Found::Corrupt(corrupt, _)) = folder.read(&KEY) else {
+            panic!("it is corrupt");
+        };
+        // Here another process puts the artifact.
+        let temporary = root.path().join("temporary");
+        fs::write(&temporary, "good").unwrap();
+        fs::rename(&temporary, &entry).unwrap();
+
+        folder.set_aside(&KEY, &corrupt).unwrap();
+        assert_eq!(fs::read(&entry).unwrap(), b"good");
+        folder
+            .set_aside(&KEY, &File::open(&entry).unwrap())
+            .unwrap();
+        assert!(!entry.exists());
+        folder.set_aside(&KEY, &corrupt).unwrap();
+    }
+}

@@ -1,0 +1,374 @@
+//! The disk tier: one file per key in one folder, `<root>/<hex>.bin`, each a frame.
+//!
+//! - [`builder`]: the settings, and opening
+//! - [`folder`]: the system calls that read, remove and sync entries
+//! - [`staging`]: temporary files on their way into the folder
+//! - [`writer`]: put, remove and flush, in tasks that outlive their callers
+//! - [`durability`]: what has been put and is not yet durable
+//! - [`user_dir`]: where the user's caches are
+//!
+//! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
+//! not in one process, nor between processes on one folder.
+
+mod builder;
+mod durability;
+mod error;
+mod folder;
+mod staging;
+mod user_dir;
+mod writer;
+
+pub use builder::DiskCacheBuilder;
+pub use durability::DiskCacheDurabilityReport;
+pub use error::DiskCacheError;
+
+use async_trait::async_trait;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use self::durability::Ledger;
+use self::error::Fault;
+use self::folder::{Folder, Found};
+use self::staging::Staging;
+use self::writer::Turns;
+use crate::metrics::StoreCounters;
+use crate::{
+    Artifact, Fetched, FrameError, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
+    StoreError, StoreErrorKind, StoreOperation, off_worker,
+};
+
+/// The name under which the cache's users have known [`DiskCache`].
+pub type PersistentPipelineCacheStore = DiskCache;
+
+/// A tier on disk: one file per key in one folder, which any number of caches and processes may
+/// share.
+///
+/// A clone is another handle of the same cache.
+///
+/// - **Whole or nothing.** An entry is written to a temporary file in the folder and renamed into
+///   place. Every read is verified in full. What does not verify is a miss, counted in
+///   [`corrupt`](PipelineCacheMetrics::corrupt) and renamed to `<hex>.corrupt`, of which there is
+///   at most one per key; the next put writes the entry anew.
+/// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
+///   survives a power loss once [`flush`](PipelineCacheStore::flush) has returned; see
+///   [`durability_report`](Self::durability_report). An entry that a power loss took or tore is a
+///   miss.
+/// - **Safe in a folder that others write.** Only regular files are read. A symbolic link, FIFO,
+///   device or folder under a key's name is never followed, waited for or removed: reads and
+///   removals fail with [`StoreErrorKind::UnsafeEntry`]. A put replaces it, except for a folder,
+///   where it fails likewise.
+/// - **No waiting on a worker.** All system calls run on the runtime's blocking pool.
+/// - **Gone is gone.** Where the folder is removed meanwhile, lookups miss and the next put
+///   creates it again.
+///
+/// A put of a key that the folder holds already verifies the entry and leaves it there: a key names
+/// one artifact. The folder is not bounded in size.
+///
+/// ```
+/// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::new(folder.path()).await?;
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let artifact = Artifact::new("code");
+///
+/// cache.put(&key, artifact.clone()).await?;
+/// assert_eq!(cache.get(&key).await?, Some(artifact));
+/// assert!(cache.root().join(format!("{key}.bin")).exists());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct DiskCache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folder: Folder,
+    staging: Staging,
+    ledger: Ledger,
+    max_pending: usize,
+    counters: StoreCounters,
+    permits: Arc<Semaphore>,
+    /// One writer per key at a time.
+    turns: Turns,
+    /// One flush at a time.
+    flushing: Arc<tokio::sync::Mutex<()>>,
+    /// The writes that are in progress, and the flushes in the background.
+    tasks: TaskTracker,
+    closed: AtomicBool,
+}
+
+impl DiskCache {
+    /// The cache in this folder, with the defaults of [`DiskCacheBuilder`]. Creates the folder,
+    /// and its parents, where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`DiskCacheBuilder::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`DiskCacheBuilder::open`].
+    ///
+    /// ```
+    /// use pipeline_cache::DiskCache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let cache = DiskCache::new(folder.path().join("artifacts")).await?;
+    /// assert!(cache.root().is_dir());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn new(root: impl Into<PathBuf>) -> Result<Self, DiskCacheError> {
+        Self::builder().root(root).open().await
+    }
+
+    /// The cache in the folder `pipeline-cache` of the user's cache folder:
+    ///
+    /// | platform | folder |
+    /// |---|---|
+    /// | macOS, iOS | `$HOME/Library/Caches` |
+    /// | Windows | `%LOCALAPPDATA%` |
+    /// | others | `$XDG_CACHE_HOME`, or else `$HOME/.cache` |
+    ///
+    /// A variable whose value is not an absolute path counts as not set.
+    ///
+    /// # Errors
+    ///
+    /// As [`DiskCacheBuilder::open`]; [`DiskCacheError::CacheDirUnknown`] where the variables are
+    /// not set.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`DiskCacheBuilder::open`].
+    ///
+    /// ```no_run
+    /// use pipeline_cache::DiskCache;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = DiskCache::in_user_cache().await?;
+    /// println!("{}", cache.root().display());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn in_user_cache() -> Result<Self, DiskCacheError> {
+        Self::builder().open().await
+    }
+
+    /// Settings other than the defaults.
+    pub fn builder() -> DiskCacheBuilder {
+        DiskCacheBuilder::default()
+    }
+
+    fn open_folder(folder: Folder, settings: &DiskCacheBuilder) -> Self {
+        let operations = settings
+            .max_concurrent_operations
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            inner: Arc::new(Inner {
+                folder,
+                staging: Staging::default(),
+                ledger: Ledger::default(),
+                max_pending: settings.max_pending_flushes,
+                counters: StoreCounters::default(),
+                permits: Arc::new(Semaphore::new(operations)),
+                turns: Turns::default(),
+                flushing: Arc::default(),
+                tasks: TaskTracker::new(),
+                closed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// The folder, as an absolute path.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.inner.folder.root
+    }
+
+    /// What a flush would make durable now. Counts the puts of this cache and its clones, not
+    /// those of others on the same folder.
+    #[must_use]
+    pub fn durability_report(&self) -> DiskCacheDurabilityReport {
+        self.inner.ledger.report()
+    }
+
+    async fn lookup(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let key = *key;
+        let found = self.inner.run(move |inner| inner.read(&key)).await;
+        found.map_err(|fault| self.inner.failed(StoreOperation::Get, Some(&key), fault))
+    }
+}
+
+impl Inner {
+    /// Runs work that waits, when it is its turn. The permit stays with the work: a caller that
+    /// leaves does not let one more in.
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
+    ) -> T {
+        let permit = self.permit().await;
+        let inner = Arc::clone(self);
+        off_worker::blocking(move || {
+            let _permit = permit;
+            work(&inner)
+        })
+        .await
+    }
+
+    /// `None` never comes, as the semaphore is never closed.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    /// Reads and counts. Counted where the work is done, so that a caller who leaves hides nothing.
+    fn read(&self, key: &PipelineFingerprint) -> Result<Fetched, Fault> {
+        let counters = &self.counters;
+        match self.folder.read(key) {
+            Ok(Found::Whole(artifact)) => {
+                counters.hits.increment();
+                Ok(Fetched::Hit(artifact))
+            }
+            Ok(Found::Missing) => {
+                counters.misses.increment();
+                Ok(Fetched::Miss)
+            }
+            Ok(Found::Corrupt(file, error)) => {
+                counters.corrupt.increment();
+                counters.misses.increment();
+                self.set_aside(key, &file, error);
+                Ok(Fetched::Corrupt(error))
+            }
+            Err(fault) => {
+                counters.errors.increment();
+                Err(fault)
+            }
+        }
+    }
+
+    fn set_aside(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
+        let aside = self.folder.set_aside(key, file);
+        tracing::warn!(tier = %self, %key, %why, aside = ?aside, "a corrupt entry is a miss");
+    }
+
+    /// The public form of a failure, which is traced here and nowhere else.
+    fn failed(
+        &self,
+        operation: StoreOperation,
+        key: Option<&PipelineFingerprint>,
+        fault: Fault,
+    ) -> StoreError {
+        let error = fault.into_store_error(self.to_string(), operation);
+        let key = key.map(tracing::field::display);
+        tracing::warn!(key, %error, "the disk tier failed");
+        error
+    }
+
+    fn refuse(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
+        StoreError::new(kind, self.to_string(), operation)
+    }
+
+    fn check_open(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(self.refuse(StoreErrorKind::Closed, operation));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl PipelineCacheStore for DiskCache {
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.lookup(key).await.map(Fetched::into_artifact)
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.lookup(key).await
+    }
+
+    /// As the trait has it. A put whose caller leaves while it is being written is finished all
+    /// the same.
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.inner.put(*key, artifact).await
+    }
+
+    /// Goes by the kind and the length of the file, as reading it is what would tell more.
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        let key = *key;
+        let found = self.inner.run(move |inner| inner.folder.contains(&key));
+        found.await.map_err(|fault| {
+            self.inner
+                .failed(StoreOperation::Contains, Some(&key), fault)
+        })
+    }
+
+    /// As the trait has it. Also removes what was set aside of the entry. A power loss may bring a
+    /// removed entry back.
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(*key).await
+    }
+
+    /// Makes durable what puts of this cache have stored, whether or not they returned to a caller:
+    /// first the data of each entry, then their names in the folder.
+    ///
+    /// The error is the first of what may be several; all are traced. What failed stays pending,
+    /// and the next flush writes it anew: after a failed sync, a second one proves nothing.
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush(StoreOperation::Flush).await
+    }
+
+    /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on.
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        inner.closed.store(true, Ordering::SeqCst);
+        inner.tasks.close();
+        let closing = async {
+            inner.tasks.wait().await;
+            inner.flush(StoreOperation::Close).await
+        };
+        match tokio::time::timeout(deadline, closing).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(inner.refuse(StoreErrorKind::TimedOut, StoreOperation::Close)),
+        }
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.counters.snapshot()
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        self.inner.folder.format.max_payload
+    }
+}
+
+impl fmt::Display for DiskCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk({})", self.folder.root.display())
+    }
+}
+
+impl fmt::Debug for DiskCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskCache")
+            .field("folder", &self.inner.folder)
+            .field("durability", &self.durability_report())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,297 @@
+//! Temporary files: entries on their way into the folder.
+//!
+//! Each opener of a folder that writes owns a lock file there, `.<pid>-<random>.lock`, and holds
+//! an advisory lock on it for as long as it lives. Its temporary files bear the lock's name. So a
+//! temporary file is a dead owner's exactly when its lock can be taken or is gone, whatever became
+//! of the process id and in whatever namespace it was; and no name is ever used twice.
+
+use bytes::Buf;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tempfile::TempPath;
+use tokio::io::AsyncWriteExt as _;
+
+use super::error::at;
+use super::folder::Folder;
+use crate::off_worker;
+
+const LOCK: &str = ".lock";
+const TEMPORARY: &str = ".tmp";
+
+/// The right of one opener to its temporary files. Made by the first put, so that a folder that
+/// cannot be written can still be read.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    owner: Mutex<Option<Arc<Owner>>>,
+}
+
+impl Staging {
+    /// Creates a temporary file. Recreates the folder where it was removed.
+    pub(super) fn stage(&self, folder: &Folder) -> io::Result<Staged> {
+        let staged = self.try_stage(folder);
+        match staged {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                folder.create().map_err(at("create", &folder.root))?;
+                self.try_stage(folder)
+            }
+            staged => staged,
+        }
+    }
+
+    fn try_stage(&self, folder: &Folder) -> io::Result<Staged> {
+        let owner = self.owner(folder)?;
+        let path = owner.next_path(&folder.root);
+        let file = folder.create_new().open(&path);
+        let file = file.map_err(at("create", &path))?;
+        Ok(Staged {
+            file,
+            path: TempPath::try_from_path(path)?,
+            _owner: owner,
+        })
+    }
+
+    fn owner(&self, folder: &Folder) -> io::Result<Arc<Owner>> {
+        let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*owner {
+            Some(owner) if owner.is_known() => Ok(Arc::clone(owner)),
+            // There is none yet, or somebody cleared the folder and the lock with it.
+            _ => Ok(Arc::clone(owner.insert(Arc::new(Owner::new(folder)?)))),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Owner {
+    /// Unlocked and removed when the owner is dropped.
+    lock: Option<(File, TempPath)>,
+    /// The lock's name without its ending.
+    name: String,
+    staged: AtomicU64,
+}
+
+impl Owner {
+    fn new(folder: &Folder) -> io::Result<Self> {
+        let prefix = format!(".{}-", std::process::id());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
+        loop {
+            let lock = builder
+                .make_in(&folder.root, |path| create_lock(folder, path))
+                .map_err(at("create a lock file in", &folder.root))?;
+            if take(lock.as_file(), lock.path()) == Taken::Elsewhere {
+                // A sweep came between creating and locking, and is about to remove the lock.
+                continue;
+            }
+            let name = lock.path().file_name().and_then(OsStr::to_str);
+            let name = name.and_then(|name| name.strip_suffix(LOCK));
+            let name = name.unwrap_or_default().to_owned();
+            return Ok(Self {
+                lock: Some(lock.into_parts()),
+                name,
+                staged: AtomicU64::new(0),
+            });
+        }
+    }
+
+    /// Whether others can still see that this owner lives.
+    fn is_known(&self) -> bool {
+        let lock = self.lock.as_ref();
+        lock.is_some_and(|(file, path)| linked(file, path))
+    }
+
+    fn next_path(&self, root: &Path) -> PathBuf {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        root.join(format!("{}.{number}{TEMPORARY}", self.name))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        off_worker::discard(self.lock.take());
+    }
+}
+
+/// A temporary file, removed when it is dropped before it was published. Dropping it may wait.
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    path: TempPath,
+    /// Lives as long as its files do.
+    _owner: Arc<Owner>,
+}
+
+impl Staged {
+    /// Writes the frame and renames it to its entry. On failure nothing is left of it.
+    pub(super) async fn publish(self, mut frame: impl Buf, entry: &Path) -> io::Result<()> {
+        let Self {
+            file,
+            mut path,
+            _owner: owner,
+        } = self;
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(off_worker::INLINE_BYTES);
+        let published = async {
+            file.write_all_buf(&mut frame)
+                .await
+                .map_err(at("write", &path))?;
+            // The file reports the failure of a write at the next call; without a flush, never.
+            file.flush().await.map_err(at("write", &path))?;
+            let renamed = tokio::fs::rename(&path, entry).await;
+            renamed.map_err(at("rename a temporary file to", entry))
+        };
+        let published = published.await;
+        match published {
+            Ok(()) => {
+                path.disable_cleanup(true);
+                off_worker::discard((file, path, owner));
+            }
+            // Awaited: where the disk is full, the next put needs the space.
+            Err(_) => off_worker::blocking(move || drop((file, path, owner))).await,
+        }
+        published
+    }
+
+    /// As [`publish`](Self::publish), in one go, and the data is durable before it is renamed.
+    pub(super) fn publish_durably(mut self, frame: [&[u8]; 2], entry: &Path) -> io::Result<()> {
+        for part in frame {
+            self.file.write_all(part).map_err(at("write", &self.path))?;
+        }
+        self.file.sync_data().map_err(at("sync", &self.path))?;
+        fs::rename(&self.path, entry).map_err(at("rename a temporary file to", entry))?;
+        self.path.disable_cleanup(true);
+        Ok(())
+    }
+}
+
+/// Removes what dead owners have left in a folder.
+pub(super) fn sweep(root: &Path) -> io::Result<()> {
+    let mut owners = BTreeSet::new();
+    let mut temporaries = Vec::new();
+    for file in fs::read_dir(root)? {
+        let file = file?.file_name();
+        let Some(name) = file.to_str() else { continue };
+        if let Some(owner) = name.strip_suffix(LOCK).filter(|owner| is_owner(owner)) {
+            owners.insert(owner.to_owned());
+        } else if let Some(owner) = owner_of(name) {
+            owners.insert(owner.to_owned());
+            temporaries.push(name.to_owned());
+        }
+    }
+    for owner in owners {
+        let lock = root.join(format!("{owner}{LOCK}"));
+        // Held until its last file is gone, so that two sweeps do not meet.
+        let Ok(_dead) = bury(&lock) else { continue };
+        let left = temporaries
+            .iter()
+            .filter(|name| owner_of(name) == Some(&owner));
+        for path in left.map(|name| root.join(name)).chain([lock]) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(file = %path.display(), %error, "a dead process's file stays");
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The owner in the name of a temporary file.
+fn owner_of(name: &str) -> Option<&str> {
+    let (owner, number) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    (is_number && is_owner(owner)).then_some(owner)
+}
+
+/// Whether a name is one that [`Owner::new`] gives.
+fn is_owner(name: &str) -> bool {
+    let parts = name.strip_prefix('.').and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(pid, random)| {
+        pid.bytes().all(|b| b.is_ascii_digit())
+            && random.len() == 16
+            && random.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+#[derive(PartialEq)]
+enum Taken {
+    Here,
+    Elsewhere,
+}
+
+/// The lock of a dead owner, or nothing where it had none any more. An error where it lives, or
+/// where that cannot be told.
+#[cfg(unix)]
+fn bury(lock: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::{FlockOperation, OFlags, flock};
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let opened = File::options()
+        .read(true)
+        .custom_flags(flags.bits() as i32)
+        .open(lock);
+    match opened {
+        Ok(file) => {
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(Some(file))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
+    folder.create_new().open(path)
+}
+
+#[cfg(unix)]
+fn take(lock: &File, path: &Path) -> Taken {
+    use rustix::fs::{FlockOperation, flock};
+    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Taken::Elsewhere,
+        Ok(()) if !linked(lock, path) => Taken::Elsewhere,
+        // Where the file system has no locks, no sweep can take one either: what is left there by
+        // a crash stays, and nothing of the living is lost.
+        Ok(()) | Err(_) => Taken::Here,
+    }
+}
+
+#[cfg(unix)]
+fn linked(file: &File, _path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+}
+
+// Elsewhere the lock is that a file which is open unshared cannot be removed.
+
+#[cfg(not(unix))]
+fn bury(lock: &Path) -> io::Result<Option<File>> {
+    match fs::remove_file(lock) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(not(unix))]
+fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
+    let mut options = folder.create_new();
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
+    options.open(path)
+}
+
+#[cfg(not(unix))]
+fn take(_lock: &File, _path: &Path) -> Taken {
+    Taken::Here
+}
+
+#[cfg(not(unix))]
+fn linked(_file: &File, path: &Path) -> bool {
+    path.exists()
+}

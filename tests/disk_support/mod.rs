@@ -1,0 +1,117 @@
+//! What the tests of the disk tier share. No promise is tested here.
+#![cfg(unix)]
+#![expect(
+    clippy::allow_attributes,
+    reason = "what is unused differs from test to test, so an expectation would fail"
+)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every test uses every helper"
+)]
+
+use pipeline_cache::{Artifact, ArtifactMetadata, DiskCache, PipelineFingerprint};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A key of its own for each number, spread as real keys are.
+pub fn key(number: u64) -> PipelineFingerprint {
+    PipelineFingerprint::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// An artifact of so many bytes, none of them like their neighbours.
+pub fn artifact(len: usize) -> Artifact {
+    let mut payload = vec![0; len];
+    blake3::Hasher::new().finalize_xof().fill(&mut payload);
+    Artifact::with_metadata(payload, ArtifactMetadata::new().with_provenance("test"))
+}
+
+pub fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+pub async fn open(root: impl Into<PathBuf>) -> DiskCache {
+    DiskCache::new(root).await.unwrap()
+}
+
+pub fn entry(root: impl AsRef<Path>, key: &PipelineFingerprint) -> PathBuf {
+    root.as_ref().join(format!("{key}.bin"))
+}
+
+/// The names in a folder, in order.
+pub fn names(root: impl AsRef<Path>) -> Vec<String> {
+    let files = fs::read_dir(root).unwrap();
+    let mut names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The temporary files in a folder.
+pub fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
+    let mut names = names(root);
+    names.retain(|name| name.ends_with(".tmp"));
+    names
+}
+
+/// Says that this machine cannot run a test; where that is not acceptable, fails it.
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+        "must not be skipped in CI: {why}"
+    );
+    println!("skipped: {why}");
+}
+
+/// Runs a command; whether it succeeded.
+pub fn run(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// A mounted file system, unmounted at the end.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// Mounts; `None` where that is not permitted.
+    pub fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+        let at_text = at.to_str().unwrap();
+        let arguments = [arguments, &[at_text]].concat();
+        run("mount", &arguments).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+/// In which of the processes of a test this is: the variable is set in the other one.
+pub const ROLE: &str = "PIPELINE_CACHE_TEST_ROLE";
+
+pub fn is_child() -> bool {
+    std::env::var_os(ROLE).is_some()
+}
+
+/// A command that runs one test of this binary in another process.
+pub fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ROLE, "child");
+    command
+}
+
+pub fn assert_success(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
