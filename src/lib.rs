@@ -9,6 +9,8 @@ mod memory;
 mod metrics;
 mod off_worker;
 pub mod program;
+#[cfg(feature = "remote-cache")]
+mod remote;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -27,6 +29,8 @@ pub use layered::{
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
+#[cfg(feature = "remote-cache")]
+pub use remote::{RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{
     Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };

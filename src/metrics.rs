@@ -75,10 +75,12 @@ metrics! {
     lookups,
     /// Lookups that found the artifact.
     hits,
-    /// Lookups that found nothing, or something corrupt.
+    /// Lookups that found nothing, or something corrupt or refused.
     misses,
     /// Lookups that found something that is not the artifact. Counted as misses too.
     corrupt,
+    /// Lookups that found an artifact which the tier was told not to serve. Counted as misses too.
+    refused,
     /// Lookups that failed.
     errors,
     /// Artifacts that were stored.
@@ -249,6 +251,7 @@ pub(crate) struct StoreCounters {
     pub(crate) hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) corrupt: Counter,
+    pub(crate) refused: Counter,
     pub(crate) errors: Counter,
     pub(crate) puts: Counter,
     pub(crate) rejected_puts: Counter,
@@ -272,6 +275,7 @@ impl StoreCounters {
             hits,
             misses,
             corrupt: self.corrupt.get(),
+            refused: self.refused.get(),
             errors,
             puts: self.puts.get(),
             rejected_puts: self.rejected_puts.get(),

@@ -223,6 +223,8 @@ pub enum Fetched {
     Miss,
     /// Something that is not the artifact. It has been set aside; the next put replaces it.
     Corrupt(FrameError),
+    /// A whole artifact that the tier was told not to serve, for what its metadata says.
+    Refused,
 }
 
 impl Fetched {
@@ -231,7 +233,7 @@ impl Fetched {
     pub fn into_artifact(self) -> Option<Artifact> {
         match self {
             Self::Hit(artifact) => Some(artifact),
-            Self::Miss | Self::Corrupt(_) => None,
+            Self::Miss | Self::Corrupt(_) | Self::Refused => None,
         }
     }
 }

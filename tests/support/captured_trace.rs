@@ -1,0 +1,69 @@
+//! All that a test's thread traces, as text, at every level.
+//!
+//! One subscriber serves the whole process and tells the threads apart: subscribers that come and
+//! go with their tests make events of other threads disappear now and then.
+
+use std::cell::RefCell;
+use std::fmt::{Debug, Write as _};
+use std::sync::Once;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+thread_local! {
+    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Starts to capture, on this thread, with nothing captured yet.
+pub(crate) fn capture() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        tracing::subscriber::set_global_default(PerThread).unwrap();
+        tracing::callsite::rebuild_interest_cache();
+    });
+    TEXT.take();
+}
+
+/// The text so far.
+pub(crate) fn captured() -> String {
+    TEXT.with_borrow(Clone::clone)
+}
+
+struct PerThread;
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _ = write!(self.0, " {field}={value:?}");
+    }
+}
+
+impl Subscriber for PerThread {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        TEXT.with_borrow_mut(|text| span.record(&mut Line(text)));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        TEXT.with_borrow_mut(|text| values.record(&mut Line(text)));
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        TEXT.with_borrow_mut(|text| {
+            let _ = write!(text, "{}", event.metadata().level());
+            event.record(&mut Line(text));
+            text.push('\n');
+        });
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
