@@ -143,7 +143,7 @@ impl Search {
         self.state.progress.asked(index);
         let (outcome, artifact) = match tier.fetch(&self.key).await {
             Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
-            Ok(Fetched::Miss) => (TierOutcome::Miss, None),
+            Ok(Fetched::Miss | Fetched::Refused) => (TierOutcome::Miss, None),
             Ok(Fetched::Corrupt(reason)) => {
                 tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
                 (TierOutcome::Corrupt(reason), None)

@@ -1,1 +1,0 @@
-//! Shader modules: canonical form and key of `naga::Module`.
