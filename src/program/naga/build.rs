@@ -175,9 +175,7 @@ impl Build<'_> {
         &mut self,
         source: Option<Handle<GlobalVariable>>,
     ) -> Rebased<Option<Handle<GlobalVariable>>> {
-        source
-            .map(|source| self.module.global(source))
-            .transpose()
+        source.map(|source| self.module.global(source)).transpose()
     }
 
     /// Has naga check the result, and puts back what the interface of an entry point lost with

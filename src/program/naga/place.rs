@@ -9,23 +9,21 @@
 //! - A `continuing` block: it can be reached by a `continue` that skipped part of the body, so
 //!   that it shares no pure value with the body.
 
-use std::collections::HashSet;
-
 use naga::{
-    Block, Constant, Expression, Function, FunctionArgument, FunctionResult, GlobalVariable,
-    Handle, LocalVariable, Override, Range, Span, Statement, SwitchCase, Type,
+    Block, Expression, Function, FunctionArgument, FunctionResult, Handle, LocalVariable, Range,
+    Span, Statement, SwitchCase,
 };
 
+use super::carried::Carried;
 use super::module::ModuleBuilder;
 use super::rebase::{self, Leaf, Rebase, Rebased, Shape, shape};
-use super::values::{Context, Timing, Values, is_anchored, timing};
+use super::references::FromValues;
+use super::timing::{Timing, is_anchored, timing};
+use super::values::{Context, Values};
 use crate::program::Unkeyable;
 
 /// Builds the canonical form of a function.
-pub(super) fn function(
-    module: &mut ModuleBuilder<'_>,
-    context: Context<'_>,
-) -> Rebased<Function> {
+pub(super) fn function(module: &mut ModuleBuilder<'_>, context: Context<'_>) -> Rebased<Function> {
     let Function {
         name: _,
         arguments,
@@ -74,8 +72,8 @@ pub(super) fn function(
     Ok(placer.out)
 }
 
-type Value = Handle<Expression>;
-type Placed = Handle<Expression>;
+pub(super) type Value = Handle<Expression>;
+pub(super) type Placed = Handle<Expression>;
 
 /// What ends with the scope it happened in.
 enum Entry {
@@ -83,18 +81,18 @@ enum Entry {
     Computed(Value),
 }
 
-struct Placer<'p, 'm> {
-    module: &'p mut ModuleBuilder<'m>,
+pub(super) struct Placer<'p, 'm> {
+    pub(super) module: &'p mut ModuleBuilder<'m>,
     context: Context<'p>,
-    values: &'p Values<'p>,
+    pub(super) values: &'p Values<'p>,
     out: Function,
     /// The canonical expression of each value that is in scope.
-    placed: Vec<Option<Placed>>,
+    pub(super) placed: Vec<Option<Placed>>,
     /// The canonical expression of each value that an initial value of a local needs. These are
     /// not evaluated by the body, so that it cannot share them.
-    constants: Vec<Option<Placed>>,
+    pub(super) constants: Vec<Option<Placed>>,
     /// Whether the source has computed the value in this scope.
-    computed: Vec<bool>,
+    pub(super) computed: Vec<bool>,
     locals: Vec<Option<Handle<LocalVariable>>>,
     /// The expressions that the next `Emit` names.
     open: Option<(Placed, Placed)>,
@@ -216,18 +214,29 @@ impl Placer<'_, '_> {
             let Some(value) = self.values.of(source) else {
                 continue;
             };
-            if is_anchored(&self.values.arena[value]) {
-                self.evaluate(value)?;
-            } else if !self.computed[value.index()] {
-                self.computed[value.index()] = true;
-                self.journal.push(Entry::Computed(value));
+            match timing(&self.values.arena[value]) {
+                Timing::Anchored | Timing::Defined => {
+                    self.evaluate(value)?;
+                }
+                Timing::Pure if !self.computed[value.index()] => {
+                    self.computed[value.index()] = true;
+                    self.journal.push(Entry::Computed(value));
+                }
+                // What was arithmetic in the source can be a literal here.
+                Timing::Pure | Timing::Static => {}
             }
         }
         Ok(())
     }
 
     /// Evaluates an anchored value, here and now.
-    fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
+    ///
+    /// One that is in scope already could be evaluated anew only in the next of two plain blocks,
+    /// which are one scope here. What was computed from it before would then be stale.
+    pub(super) fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
+        if self.placed[value.index()].is_some() {
+            return Err(Unkeyable::new("two blocks evaluate one expression"));
+        }
         for operand in self.values.operands(value) {
             self.place(operand)?;
         }
@@ -235,7 +244,7 @@ impl Placer<'_, '_> {
     }
 
     /// Makes a value available here, and all that it is computed from before it.
-    fn place(&mut self, value: Value) -> Rebased<Placed> {
+    pub(super) fn place(&mut self, value: Value) -> Rebased<Placed> {
         let mut pending = vec![value];
         while let Some(next) = pending.last().copied() {
             if self.placed[next.index()].is_none() {
@@ -285,7 +294,10 @@ impl Placer<'_, '_> {
         Ok(handle)
     }
 
-    fn local_variable(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
+    pub(super) fn local_variable(
+        &mut self,
+        source: Handle<LocalVariable>,
+    ) -> Rebased<Handle<LocalVariable>> {
         if let Some(local) = self.locals[source.index()] {
             return Ok(local);
         }
@@ -395,161 +407,6 @@ impl Placer<'_, '_> {
     }
 }
 
-/// What a loop needs that the source computed before it, in the order in which it needs it.
-#[derive(Default)]
-struct Carried {
-    seen: HashSet<Value>,
-    values: Vec<Value>,
-}
-
-impl Placer<'_, '_> {
-    fn carried_by_block(&self, block: &Block, carried: &mut Carried) -> Rebased<()> {
-        for statement in block {
-            match shape(statement) {
-                Shape::Emit(range) => {
-                    for source in range.clone() {
-                        let value = self.values.of(source);
-                        if value.is_some_and(|value| is_anchored(&self.values.arena[value])) {
-                            self.carry(source, carried)?;
-                        }
-                    }
-                }
-                Shape::Block(inner) => self.carried_by_block(inner, carried)?,
-                Shape::If {
-                    condition,
-                    accept,
-                    reject,
-                } => {
-                    self.carry(condition, carried)?;
-                    self.carried_by_block(accept, carried)?;
-                    self.carried_by_block(reject, carried)?;
-                }
-                Shape::Switch { selector, cases } => {
-                    self.carry(selector, carried)?;
-                    for case in cases {
-                        self.carried_by_block(&case.body, carried)?;
-                    }
-                }
-                Shape::Loop {
-                    body,
-                    continuing,
-                    break_if,
-                } => {
-                    self.carried_by_block(body, carried)?;
-                    self.carried_by_block(continuing, carried)?;
-                    if let Some(condition) = break_if {
-                        self.carry(condition, carried)?;
-                    }
-                }
-                Shape::Leaf(leaf) => {
-                    for source in leaf.uses_and_definitions()?.0 {
-                        self.carry(source, carried)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn carry(&self, source: Handle<Expression>, carried: &mut Carried) -> Rebased<()> {
-        let mut pending = vec![self.values.of(source).ok_or_else(unavailable)?];
-        while let Some(value) = pending.pop() {
-            if self.placed[value.index()].is_some() || !carried.seen.insert(value) {
-                continue;
-            }
-            if self.computed[value.index()] {
-                carried.values.push(value);
-            } else {
-                pending.extend(self.values.operands(value).into_iter().rev());
-            }
-        }
-        Ok(())
-    }
-}
-
-fn unavailable() -> Unkeyable {
+pub(super) fn unavailable() -> Unkeyable {
     Unkeyable::new("an expression is used where it is not in scope")
-}
-
-/// From the source's statements.
-impl Rebase for Placer<'_, '_> {
-    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
-        let value = self.values.of(source).ok_or_else(unavailable)?;
-        self.place(value)
-    }
-
-    fn definition(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
-        let value = self.values.of(source).ok_or_else(unavailable)?;
-        self.evaluate(value)
-    }
-
-    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        self.module.ty(source)
-    }
-
-    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        self.module.constant(source)
-    }
-
-    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        self.module.override_(source)
-    }
-
-    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
-        self.module.global(source)
-    }
-
-    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        self.local_variable(source)
-    }
-
-    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.module.function(source)
-    }
-}
-
-/// From values: operands are in place already.
-struct FromValues<'a, 'p, 'm> {
-    placer: &'a mut Placer<'p, 'm>,
-    /// Whether the expression is part of the initial value of a local.
-    constants: bool,
-}
-
-impl Rebase for FromValues<'_, '_, '_> {
-    fn operand(&mut self, value: Value) -> Rebased<Placed> {
-        let known = if self.constants {
-            &self.placer.constants
-        } else {
-            &self.placer.placed
-        };
-        known[value.index()].ok_or_else(unavailable)
-    }
-
-    fn definition(&mut self, _: Value) -> Rebased<Placed> {
-        Err(unavailable())
-    }
-
-    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        self.placer.ty(source)
-    }
-
-    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        self.placer.constant(source)
-    }
-
-    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        self.placer.override_(source)
-    }
-
-    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
-        self.placer.global(source)
-    }
-
-    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        self.placer.local(source)
-    }
-
-    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.placer.function(source)
-    }
 }

@@ -5,145 +5,23 @@
 //! wherever they are equal. Whatever reads memory, samples, or depends on its neighbours in
 //! control flow is *anchored*: each evaluation is a value of its own, at its own place.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use naga::proc::TypeResolution;
 use naga::valid::FunctionInfo;
 use naga::{
-    Arena, Block, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module,
-    Override, Span, Type, TypeInner,
+    Arena, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module, Override,
+    Span, Type, TypeInner,
 };
 
 use super::digest::{Digest, Digests, digest_of};
-use super::module::{ModuleBuilder, is_interface};
-use super::rebase::{self, Operands, Rebased, Shape, operands, shape};
+use super::live::{Walk, live};
+use super::module::ModuleBuilder;
+use super::rebase::{self, Operands, Rebased, operands};
 use super::rules;
+use super::timing::{Timing, is_anchored, timing};
 use super::wire::{self, References};
 use crate::program::{Unkeyable, WireWriter};
-
-/// When an expression is evaluated.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Timing {
-    /// Before the function starts; it needs no `Emit`.
-    Static,
-    /// Whenever its operands are there.
-    Pure,
-    /// Where its `Emit` stands.
-    Anchored,
-    /// By the statement that defines it.
-    Defined,
-}
-
-/// Tells when an expression is evaluated.
-pub(super) const fn timing(expression: &Expression) -> Timing {
-    match *expression {
-        Expression::Literal(_)
-        | Expression::Constant(_)
-        | Expression::Override(_)
-        | Expression::ZeroValue(_)
-        | Expression::FunctionArgument(_)
-        | Expression::GlobalVariable(_)
-        | Expression::LocalVariable(_) => Timing::Static,
-        // The size of an image and the length of an array do not change while a shader runs.
-        Expression::Compose {
-            ty: _,
-            components: _,
-        }
-        | Expression::Access { base: _, index: _ }
-        | Expression::AccessIndex { base: _, index: _ }
-        | Expression::Splat { size: _, value: _ }
-        | Expression::Swizzle {
-            size: _,
-            vector: _,
-            pattern: _,
-        }
-        | Expression::ImageQuery { image: _, query: _ }
-        | Expression::Unary { op: _, expr: _ }
-        | Expression::Binary {
-            op: _,
-            left: _,
-            right: _,
-        }
-        | Expression::Select {
-            condition: _,
-            accept: _,
-            reject: _,
-        }
-        | Expression::Relational {
-            fun: _,
-            argument: _,
-        }
-        | Expression::Math {
-            fun: _,
-            arg: _,
-            arg1: _,
-            arg2: _,
-            arg3: _,
-        }
-        | Expression::As {
-            expr: _,
-            kind: _,
-            convert: _,
-        }
-        | Expression::ArrayLength(_) => Timing::Pure,
-        Expression::Load { pointer: _ }
-        | Expression::ImageSample {
-            image: _,
-            sampler: _,
-            gather: _,
-            coordinate: _,
-            array_index: _,
-            offset: _,
-            level: _,
-            depth_ref: _,
-            clamp_to_edge: _,
-        }
-        | Expression::ImageLoad {
-            image: _,
-            coordinate: _,
-            array_index: _,
-            sample: _,
-            level: _,
-        }
-        | Expression::Derivative {
-            axis: _,
-            ctrl: _,
-            expr: _,
-        }
-        | Expression::RayQueryVertexPositions {
-            query: _,
-            committed: _,
-        }
-        | Expression::RayQueryGetIntersection {
-            query: _,
-            committed: _,
-        }
-        | Expression::CooperativeLoad {
-            columns: _,
-            rows: _,
-            role: _,
-            data: _,
-        }
-        | Expression::CooperativeMultiplyAdd { a: _, b: _, c: _ } => Timing::Anchored,
-        Expression::CallResult(_)
-        | Expression::AtomicResult {
-            ty: _,
-            comparison: _,
-        }
-        | Expression::WorkGroupUniformLoadResult { ty: _ }
-        | Expression::RayQueryProceedResult
-        | Expression::SubgroupBallotResult
-        | Expression::SubgroupOperationResult { ty: _ } => Timing::Defined,
-    }
-}
-
-/// Whether each evaluation is a value of its own.
-pub(super) fn is_anchored(expression: &Expression) -> bool {
-    match timing(expression) {
-        Timing::Static | Timing::Pure => false,
-        Timing::Anchored | Timing::Defined => true,
-    }
-}
 
 /// The values of a function.
 pub(super) struct Values<'f> {
@@ -173,7 +51,7 @@ impl<'f> Values<'f> {
     pub(super) fn new(context: Context<'f>) -> Rebased<Self> {
         let mut walk = Walk::default();
         walk.block(&context.function.body)?;
-        let live = live(&context, &walk)?;
+        let live = live(&context, &walk);
         let mut anchors = HashMap::new();
         for handle in walk.order {
             if live[handle.index()] && is_anchored(&context.function.expressions[handle]) {
@@ -243,13 +121,20 @@ impl<'f> Values<'f> {
         match timing(&copy) {
             Timing::Static | Timing::Pure => {
                 let sortable = self.is_sortable(expression);
-                let copy = rules::normalize(copy, sortable, |value| self.digests[value.index()]);
+                let copy = rules::normalize(copy, &self.arena, sortable, |value| {
+                    self.digests[value.index()]
+                });
                 self.intern(copy)
             }
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its turn among the anchors of the function.
-                let turn = anchors.get(&source).copied();
-                let digest = digest_of(|wire| wire.option(turn, WireWriter::u64));
+                let turn = *anchors
+                    .get(&source)
+                    .ok_or_else(|| Unkeyable::new("an expression is used and never evaluated"))?;
+                let digest = digest_of(|wire| {
+                    wire.str("anchor");
+                    wire.u64(turn);
+                });
                 Ok(self.append(copy, digest))
             }
         }
@@ -260,7 +145,11 @@ impl<'f> Values<'f> {
         let Expression::Binary { op: _, left, right } = *expression else {
             return false;
         };
-        let inner = |handle: Handle<Expression>| self.context.info[handle].ty.inner_with(&self.context.module.types);
+        let inner = |handle: Handle<Expression>| {
+            self.context.info[handle]
+                .ty
+                .inner_with(&self.context.module.types)
+        };
         inner(left) == inner(right) && rules::is_exact(inner(left))
     }
 
@@ -312,135 +201,6 @@ impl<'f> Values<'f> {
         self.digests.push(digest);
         self.arena.append(expression, Span::UNDEFINED)
     }
-}
-
-/// What the statements of a function ask for.
-#[derive(Default)]
-struct Walk {
-    /// Operands of statements.
-    roots: Vec<Handle<Expression>>,
-    /// Anchored and defined expressions in the order in which the body names them.
-    order: Vec<Handle<Expression>>,
-    /// All expressions that some `Emit` names.
-    emitted: HashSet<Handle<Expression>>,
-}
-
-impl Walk {
-    /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, block: &Block) -> Rebased<()> {
-        for statement in block {
-            match shape(statement) {
-                Shape::Emit(range) => {
-                    self.order.extend(range.clone());
-                    self.emitted.extend(range.clone());
-                }
-                Shape::Block(inner) => self.block(inner)?,
-                Shape::If {
-                    condition,
-                    accept,
-                    reject,
-                } => {
-                    self.roots.push(condition);
-                    self.block(accept)?;
-                    self.block(reject)?;
-                }
-                Shape::Switch { selector, cases } => {
-                    self.roots.push(selector);
-                    for case in cases {
-                        self.block(&case.body)?;
-                    }
-                }
-                Shape::Loop {
-                    body,
-                    continuing,
-                    break_if,
-                } => {
-                    self.block(body)?;
-                    self.block(continuing)?;
-                    self.roots.extend(break_if);
-                }
-                Shape::Leaf(leaf) => {
-                    let (uses, defines) = leaf.uses_and_definitions()?;
-                    self.roots.extend(uses);
-                    self.order.extend(defines);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Which expressions are needed: by a statement, or because they are evaluated where someone can
-/// tell.
-fn live(context: &Context<'_>, walk: &Walk) -> Rebased<Vec<bool>> {
-    let expressions = &context.function.expressions;
-    let mut live = vec![false; expressions.len()];
-    for root in &walk.roots {
-        live[root.index()] = true;
-    }
-    for handle in &walk.order {
-        live[handle.index()] |= match timing(&expressions[*handle]) {
-            Timing::Static | Timing::Pure => false,
-            Timing::Anchored => is_kept(context, *handle),
-            Timing::Defined => true,
-        };
-    }
-    let mut locals = Vec::new();
-    spread(expressions, &mut live, &mut locals);
-    // The initial values of locals are constant, so that they need no further locals.
-    for local in locals {
-        if let Some(init) = context.function.local_variables[local].init {
-            live[init.index()] = true;
-        }
-    }
-    spread(expressions, &mut live, &mut Vec::new());
-    let stray = |(handle, expression): (Handle<Expression>, &Expression)| {
-        live[handle.index()]
-            && timing(expression) == Timing::Anchored
-            && !walk.emitted.contains(&handle)
-    };
-    if expressions.iter().any(stray) {
-        return Err(Unkeyable::new("an expression is used and never evaluated"));
-    }
-    Ok(live)
-}
-
-/// Marks all that the marked expressions are computed from.
-fn spread(
-    expressions: &Arena<Expression>,
-    live: &mut [bool],
-    locals: &mut Vec<Handle<LocalVariable>>,
-) {
-    for (handle, expression) in expressions.iter().rev() {
-        if live[handle.index()] {
-            for operand in operands(expression) {
-                live[operand.index()] = true;
-            }
-            if let Expression::LocalVariable(local) = *expression {
-                locals.push(local);
-            }
-        }
-    }
-}
-
-/// Whether an evaluation that nobody uses is kept.
-///
-/// A load from memory that only the shader sees is not, nor is a derivative. All else either names
-/// a resource, which is part of the interface of the pipeline, or is not worth a rule.
-fn is_kept(context: &Context<'_>, handle: Handle<Expression>) -> bool {
-    let expression = &context.function.expressions[handle];
-    if let Expression::Load { pointer } = *expression {
-        let pointer = context.info[pointer].ty.inner_with(&context.module.types);
-        return pointer.pointer_space().is_none_or(is_interface);
-    }
-    !matches!(
-        expression,
-        Expression::Derivative {
-            axis: _,
-            ctrl: _,
-            expr: _,
-        }
-    )
 }
 
 impl References for Values<'_> {

@@ -116,12 +116,7 @@ pub(in super::super) fn type_inner(
     }
 }
 
-fn struct_member(
-    wire: &mut WireWriter,
-    to: &impl References,
-    member: &StructMember,
-    named: bool,
-) {
+fn struct_member(wire: &mut WireWriter, to: &impl References, member: &StructMember, named: bool) {
     let StructMember {
         name,
         ty,
