@@ -17,7 +17,7 @@ pub mod testing;
 
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
 pub use disk::{
-    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
     PersistentPipelineCacheStore,
 };
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};

@@ -337,6 +337,8 @@ pub enum StoreOperation {
     Flush,
     /// [`PipelineCacheStore::close`].
     Close,
+    /// [`DiskCache::trim`](crate::DiskCache::trim).
+    Trim,
 }
 
 impl fmt::Display for StoreOperation {
@@ -348,6 +350,7 @@ impl fmt::Display for StoreOperation {
             Self::Remove => "remove",
             Self::Flush => "flush",
             Self::Close => "close",
+            Self::Trim => "trim",
         })
     }
 }

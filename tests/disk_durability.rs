@@ -126,6 +126,7 @@ async fn a_closed_cache_is_durable_and_takes_no_more() {
     for _ in 0..2 {
         cache.close(Duration::from_secs(60)).await.unwrap();
         assert_eq!(pending(&cache), 0);
+        assert_eq!(names(folder.path()), [format!("{}.bin", key(1))]);
     }
     let error = cache.put(&key(2), artifact(10)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Closed);

@@ -147,6 +147,32 @@ async fn a_put_that_is_dropped_at_any_poll() {
     }
 }
 
+/// As above, and the put has got further before its caller leaves.
+#[tokio::test]
+async fn a_put_that_is_dropped_at_any_time() {
+    for turns in 0..400 {
+        let folder = folder();
+        let cache = open(folder.path()).await;
+        {
+            let key = key(1);
+            let mut put = pin!(cache.put(&key, artifact(100)));
+            assert!(futures::poll!(&mut put).is_pending());
+            for _ in 0..turns * 4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        cache.close(Duration::from_secs(60)).await.unwrap();
+        let stored = cache.get(&key(1)).await.unwrap();
+        assert_eq!(
+            cache.metrics().puts,
+            u64::from(stored.is_some()),
+            "{turns} turns"
+        );
+        assert!(cache.durability_report().durable);
+        assert_eq!(temporaries(folder.path()), [""; 0], "{turns} turns");
+    }
+}
+
 /// The one thing that can stop a put halfway, short of the process's end.
 #[test]
 fn a_put_that_the_runtimes_shutdown_cuts_short() {

@@ -113,7 +113,9 @@ fn too_many_open_files() {
         limited.env(disk_support::ROLE, "child");
         return assert_success(&limited.output().unwrap());
     }
+    // One thread does the work in order: what a put has yet to close is closed before the hoarding.
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
         .enable_all()
         .build()
         .unwrap();
@@ -122,6 +124,7 @@ fn too_many_open_files() {
         let cache = open(folder.path()).await;
         cache.put(&key(1), artifact(10)).await.unwrap();
 
+        assert!(cache.contains(&key(1)).await.unwrap());
         let mut hoard = Vec::new();
         while let Ok(file) = fs::File::open("/dev/null") {
             hoard.push(file);

@@ -10,7 +10,7 @@ use pipeline_cache::{DiskCache, DiskCacheError, PipelineCacheStore};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
@@ -179,30 +179,26 @@ fn the_users_cache_folder_follows_the_environment() {
     } else {
         ".cache"
     };
-    let expect = |set: &dyn Fn(&mut Command), expected: Option<PathBuf>| {
+    let expect = |set: &[(&str, PathBuf)], expected: Option<PathBuf>| {
         let mut command = child("the_users_cache_folder_follows_the_environment");
         command.env_remove("XDG_CACHE_HOME").env_remove("HOME");
-        set(&mut command);
+        command.envs(set.iter().cloned());
         if let Some(expected) = expected {
             command.env(EXPECTED, expected.join("pipeline-cache"));
         }
         assert_success(&command.output().unwrap());
     };
+    let relative = || PathBuf::from("relative");
+    expect(&[("HOME", at("a"))], Some(at("a").join(in_home)));
     expect(
-        &|c| drop(c.env("HOME", at("a"))),
-        Some(at("a").join(in_home)),
-    );
-    expect(
-        &|c| drop(c.env("HOME", at("b")).env("XDG_CACHE_HOME", "relative")),
+        &[("HOME", at("b")), ("XDG_CACHE_HOME", relative())],
         Some(at("b").join(in_home)),
     );
     if !cfg!(target_vendor = "apple") {
-        expect(
-            &|c| drop(c.env("HOME", at("c")).env("XDG_CACHE_HOME", at("x"))),
-            Some(at("x")),
-        );
-        expect(&|c| drop(c.env("XDG_CACHE_HOME", at("y"))), Some(at("y")));
+        let both = [("HOME", at("c")), ("XDG_CACHE_HOME", at("x"))];
+        expect(&both, Some(at("x")));
+        expect(&[("XDG_CACHE_HOME", at("y"))], Some(at("y")));
     }
-    expect(&|_| (), None);
-    expect(&|c| drop(c.env("HOME", "")), None);
+    expect(&[], None);
+    expect(&[("HOME", relative())], None);
 }

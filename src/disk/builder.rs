@@ -1,9 +1,11 @@
 //! The settings of a disk tier, and how it is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::DiskCacheError;
 use super::folder::Folder;
+use super::trim::Bounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, staging};
 use crate::artifact::frame::FrameFormat;
@@ -40,6 +42,7 @@ pub struct DiskCacheBuilder {
     pub(super) max_concurrent_operations: usize,
     pub(super) max_pending_flushes: usize,
     private: bool,
+    pub(super) bounds: Bounds,
 }
 
 impl Default for DiskCacheBuilder {
@@ -51,6 +54,7 @@ impl Default for DiskCacheBuilder {
             max_concurrent_operations: DEFAULT_MAX_CONCURRENT_OPERATIONS,
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
+            bounds: Bounds::default(),
         }
     }
 }
@@ -104,6 +108,25 @@ impl DiskCacheBuilder {
         self
     }
 
+    /// The bytes of files that a [`trim`](DiskCache::trim) leaves at most. Default: no bound.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.bounds.max_bytes = Some(bytes);
+        self
+    }
+
+    /// The entries that a [`trim`](DiskCache::trim) leaves at most. Default: no bound.
+    pub fn max_entries(mut self, entries: u64) -> Self {
+        self.bounds.max_entries = Some(entries);
+        self
+    }
+
+    /// A [`trim`](DiskCache::trim) removes entries that were not used for this long, to within an
+    /// hour. Default: no bound.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.bounds.max_age = Some(age);
+        self
+    }
+
     /// Opens the cache. Removes temporary files that crashed processes have left in the folder,
     /// for which it lists the folder once.
     ///
@@ -148,10 +171,7 @@ impl DiskCacheBuilder {
     }
 }
 
-fn failed(
-    action: &'static str,
-    path: &std::path::Path,
-) -> impl FnOnce(std::io::Error) -> DiskCacheError {
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DiskCacheError {
     let path = path.to_owned();
     move |source| DiskCacheError::Io {
         action,

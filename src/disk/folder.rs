@@ -10,6 +10,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
+use super::trim;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::{Artifact, FrameError, PipelineFingerprint};
 
@@ -93,7 +94,10 @@ impl Folder {
         let read = (&file).take(len).read_to_end(&mut frame);
         read.map_err(at("read", &path))?;
         Ok(match self.format.decode(key, &Bytes::from(frame)) {
-            Ok(artifact) => Found::Whole(artifact),
+            Ok(artifact) => {
+                trim::renew_use(&file, metadata.modified().ok());
+                Found::Whole(artifact)
+            }
             Err(error) => Found::Corrupt(file, error),
         })
     }
@@ -207,7 +211,7 @@ fn open_with(
 }
 
 /// The metadata of a regular file; `None` where there is nothing.
-fn look(path: &Path) -> Result<Option<Metadata>, Fault> {
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>, Fault> {
     match ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))? {
         Some(metadata) if !metadata.is_file() => Err(Fault::NotAFile(path.to_owned())),
         found => Ok(found),

@@ -5,6 +5,7 @@
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
 //! - [`durability`]: what has been put and is not yet durable
+//! - [`trim`]: the folder brought back within its bounds
 //! - [`user_dir`]: where the user's caches are
 //!
 //! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
@@ -15,12 +16,14 @@ mod durability;
 mod error;
 mod folder;
 mod staging;
+mod trim;
 mod user_dir;
 mod writer;
 
 pub use builder::DiskCacheBuilder;
 pub use durability::DiskCacheDurabilityReport;
 pub use error::DiskCacheError;
+pub use trim::DiskCacheTrimReport;
 
 use async_trait::async_trait;
 use std::fmt;
@@ -35,6 +38,7 @@ use self::durability::Ledger;
 use self::error::Fault;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
+use self::trim::Bounds;
 use self::writer::Turns;
 use crate::metrics::StoreCounters;
 use crate::{
@@ -67,7 +71,7 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   creates it again.
 ///
 /// A put of a key that the folder holds already verifies the entry and leaves it there: a key names
-/// one artifact. The folder is not bounded in size.
+/// one artifact. The folder grows until [`trim`](Self::trim) is called.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
@@ -94,6 +98,7 @@ struct Inner {
     folder: Folder,
     staging: Staging,
     ledger: Ledger,
+    bounds: Bounds,
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
@@ -180,6 +185,7 @@ impl DiskCache {
                 folder,
                 staging: Staging::default(),
                 ledger: Ledger::default(),
+                bounds: settings.bounds,
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
@@ -335,7 +341,9 @@ impl PipelineCacheStore for DiskCache {
         inner.tasks.close();
         let closing = async {
             inner.tasks.wait().await;
-            inner.flush(StoreOperation::Close).await
+            let flushed = inner.flush(StoreOperation::Close).await;
+            inner.run(|inner| inner.staging.release()).await;
+            flushed
         };
         match tokio::time::timeout(deadline, closing).await {
             Ok(flushed) => flushed,

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::at;
 use super::folder::Folder;
@@ -22,6 +24,14 @@ use crate::off_worker;
 
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
+
+/// How much is handed to the blocking pool at once. It is copied on the worker first, in about the
+/// time of the hop to the pool; with less, the hops are most of what a large put costs.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// How often an opener makes a new lock file where another's sweep took its last one for dead,
+/// which takes a sweep between two neighbouring system calls.
+const LOCK_ATTEMPTS: usize = 8;
 
 /// The right of one opener to its temporary files. Made by the first put, so that a folder that
 /// cannot be written can still be read.
@@ -32,18 +42,30 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Creates a temporary file. Recreates the folder where it was removed.
-    pub(super) fn stage(&self, folder: &Folder) -> io::Result<Staged> {
-        let staged = self.try_stage(folder);
+    pub(super) fn stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
+        let staged = self.try_stage(folder, tasks);
         match staged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 folder.create().map_err(at("create", &folder.root))?;
-                self.try_stage(folder)
+                self.try_stage(folder, tasks)
             }
             staged => staged,
         }
     }
 
-    fn try_stage(&self, folder: &Folder) -> io::Result<Staged> {
+    /// Gives the lock up, so that a closed cache has no file open and leaves none but its entries.
+    pub(super) fn release(&self) {
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(mut owner) = owner.and_then(Arc::into_inner) {
+            drop(owner.lock.take());
+        }
+    }
+
+    fn try_stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(folder)?;
         let path = owner.next_path(&folder.root);
         let file = folder.create_new().open(&path);
@@ -52,6 +74,7 @@ impl Staging {
             file,
             path: TempPath::try_from_path(path)?,
             _owner: owner,
+            _token: tasks.token(),
         })
     }
 
@@ -79,12 +102,11 @@ impl Owner {
         let prefix = format!(".{}-", std::process::id());
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
-        loop {
+        for _ in 0..LOCK_ATTEMPTS {
             let lock = builder
                 .make_in(&folder.root, |path| create_lock(folder, path))
                 .map_err(at("create a lock file in", &folder.root))?;
-            if take(lock.as_file(), lock.path()) == Taken::Elsewhere {
-                // A sweep came between creating and locking, and is about to remove the lock.
+            if !take(lock.as_file(), lock.path()) {
                 continue;
             }
             let name = lock.path().file_name().and_then(OsStr::to_str);
@@ -96,6 +118,9 @@ impl Owner {
                 staged: AtomicU64::new(0),
             });
         }
+        Err(at("lock a file in", &folder.root)(
+            io::ErrorKind::WouldBlock.into(),
+        ))
     }
 
     /// Whether others can still see that this owner lives.
@@ -123,6 +148,8 @@ pub(super) struct Staged {
     path: TempPath,
     /// Lives as long as its files do.
     _owner: Arc<Owner>,
+    /// A close of the cache waits until the file is closed.
+    _token: TaskTrackerToken,
 }
 
 impl Staged {
@@ -132,9 +159,10 @@ impl Staged {
             file,
             mut path,
             _owner: owner,
+            _token: token,
         } = self;
         let mut file = tokio::fs::File::from_std(file);
-        file.set_max_buf_size(off_worker::INLINE_BYTES);
+        file.set_max_buf_size(WRITE_BYTES);
         let published = async {
             file.write_all_buf(&mut frame)
                 .await
@@ -148,10 +176,10 @@ impl Staged {
         match published {
             Ok(()) => {
                 path.disable_cleanup(true);
-                off_worker::discard((file, path, owner));
+                off_worker::discard((file, path, owner, token));
             }
             // Awaited: where the disk is full, the next put needs the space.
-            Err(_) => off_worker::blocking(move || drop((file, path, owner))).await,
+            Err(_) => off_worker::blocking(move || drop((file, path, owner, token))).await,
         }
         published
     }
@@ -218,12 +246,6 @@ fn is_owner(name: &str) -> bool {
     })
 }
 
-#[derive(PartialEq)]
-enum Taken {
-    Here,
-    Elsewhere,
-}
-
 /// The lock of a dead owner, or nothing where it had none any more. An error where it lives, or
 /// where that cannot be told.
 #[cfg(unix)]
@@ -250,15 +272,16 @@ fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
     folder.create_new().open(path)
 }
 
+/// Takes a lock file that was just created; whether no sweep was quicker.
 #[cfg(unix)]
-fn take(lock: &File, path: &Path) -> Taken {
+fn take(lock: &File, path: &Path) -> bool {
     use rustix::fs::{FlockOperation, flock};
     match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::WOULDBLOCK) => Taken::Elsewhere,
-        Ok(()) if !linked(lock, path) => Taken::Elsewhere,
+        Ok(()) => linked(lock, path),
+        Err(rustix::io::Errno::WOULDBLOCK) => false,
         // Where the file system has no locks, no sweep can take one either: what is left there by
         // a crash stays, and nothing of the living is lost.
-        Ok(()) | Err(_) => Taken::Here,
+        Err(_) => true,
     }
 }
 
@@ -287,8 +310,8 @@ fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
 }
 
 #[cfg(not(unix))]
-fn take(_lock: &File, _path: &Path) -> Taken {
-    Taken::Here
+fn take(_lock: &File, _path: &Path) -> bool {
+    true
 }
 
 #[cfg(not(unix))]

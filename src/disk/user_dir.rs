@@ -47,6 +47,7 @@ fn absolute(path: Option<OsString>) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    type Environment = &'static [(&'static str, &'static str)];
     type Rule = fn(&dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf>;
 
     fn folder(rule: Rule, environment: &[(&str, &str)]) -> Option<String> {
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn xdg_names_an_absolute_folder_or_is_ignored() {
         let xdg: Rule = |variable| xdg(variable);
-        let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+        let cases: [(Environment, Option<&str>); 7] = [
             (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x")),
             (&[("XDG_CACHE_HOME", "/x")], Some("/x")),
             (

@@ -26,7 +26,9 @@ const CONCURRENT_SYNCS: usize = 16;
 type Frame = Chain<Bytes, Bytes>;
 
 /// One lock per first byte of a key: the writers of one key take turns, so that the second finds
-/// the first's entry instead of replacing one that a flush has just made durable.
+/// the first's entry instead of replacing one that a flush has just made durable. Only another
+/// process that writes the same key in the same instant can still do that: a power loss then may
+/// cost the entry, until either has flushed.
 pub(super) struct Turns([Arc<Mutex<()>>; 256]);
 
 impl Default for Turns {
@@ -36,7 +38,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
+    pub(super) async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
         let [first, ..] = *key.as_bytes();
         Arc::clone(&self.0[usize::from(first)]).lock_owned().await
     }
@@ -124,7 +126,8 @@ impl Inner {
             if let Ok(Found::Whole(_)) = inner.folder.read(&key) {
                 return Ok(None);
             }
-            inner.staging.stage(&inner.folder).map(Some)
+            let staged = inner.staging.stage(&inner.folder, &inner.tasks);
+            staged.map(Some)
         });
         let Some(staged) = staged.await? else {
             return Ok(false);
@@ -244,7 +247,7 @@ impl Inner {
         };
         let head = self.folder.format.encode_head(key, &artifact);
         let head = head.map_err(io::Error::other)?;
-        let staged = self.staging.stage(&self.folder)?;
+        let staged = self.staging.stage(&self.folder, &self.tasks)?;
         let entry = self.folder.entry(key);
         Ok(staged.publish_durably([&head, artifact.payload()], &entry)?)
     }

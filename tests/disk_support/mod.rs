@@ -1,9 +1,5 @@
 //! What the tests of the disk tier share. No promise is tested here.
 #![cfg(unix)]
-#![expect(
-    clippy::allow_attributes,
-    reason = "what is unused differs from test to test, so an expectation would fail"
-)]
 #![allow(
     dead_code,
     unreachable_pub,
