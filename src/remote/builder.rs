@@ -136,7 +136,8 @@ impl RemoteCacheBuilder {
     }
 
     /// Whether the proxies named by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are
-    /// used, as most tools of a build do. Default: yes.
+    /// used, as most tools of a build do. A server on this machine is then best named in
+    /// `NO_PROXY`. Default: yes.
     #[must_use]
     pub const fn proxy_from_environment(mut self, proxy: bool) -> Self {
         self.proxy_from_environment = proxy;
@@ -182,8 +183,9 @@ impl RemoteCacheBuilder {
     /// The tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Nothing is
     /// connected yet.
     ///
-    /// Reads the platform's root certificates, which takes a few milliseconds on the calling
-    /// thread: build the tier where the program starts.
+    /// Reads the platform's root certificates on the calling thread, which may take some tens of
+    /// milliseconds: build the tier where the program starts. Where there are none, an `http` URL
+    /// still works.
     ///
     /// # Errors
     ///
@@ -337,4 +339,21 @@ pub enum RemoteCacheError {
         /// What is missing or wrong.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HTTP/2 keeps headers in a table that both ends share, unless they are marked.
+    #[test]
+    fn every_credential_is_marked_as_sensitive() {
+        let builder = RemoteCacheBuilder::default()
+            .header("X-Api-Key", "hunter2")
+            .header("X-Api-Key", "hunter3")
+            .basic_auth("user", "hunter2");
+        let credentials = builder.credentials(&Client::new()).unwrap();
+        assert_eq!(credentials.len(), 3);
+        assert!(credentials.values().all(HeaderValue::is_sensitive));
+    }
 }

@@ -1,7 +1,7 @@
 //! Why a request failed, in words that hold no secret.
 //!
-//! Nothing that a server sent is repeated but its status code, and no URL but the base: both may
-//! carry what a person is not to read in a log.
+//! Nothing of an answer is repeated but its status code, and no URL but the base: a server may
+//! echo there what a person is not to read in a log.
 
 use reqwest::StatusCode;
 use std::borrow::Cow;
@@ -90,6 +90,8 @@ fn is_nonsense(error: &(dyn Error + 'static)) -> bool {
             error.kind(),
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
         )
+            // What an I/O error wraps is not its source; that of TLS is wrapped twice.
+            || error.get_ref().is_some_and(|inner| is_nonsense(inner))
     })
 }
 

@@ -3,9 +3,10 @@
 //! Any server of static files will do, and none of them is trusted: a body becomes an artifact
 //! only once its whole frame has been verified.
 //!
-//! A call of the tier goes through [`RemoteCache::limited`], which takes a request slot and
-//! starts the clock; there it asks ([`transport`]), reads ([`download`]) and makes sense of the
-//! answer ([`entries`]). Every way to fail is a [`Failure`] until it gets the tier's name on the way out.
+//! A call goes through `RemoteCache::limited`, which starts the clock and takes a request slot.
+//! Inside it `entries` knows what to ask and what an answer means, `transport` asks, and
+//! `download` and `upload` move bodies. Whatever fails is a `Failure` until `limited` adds the
+//! tier's name to it.
 
 mod base_url;
 mod builder;
@@ -172,8 +173,9 @@ impl RemoteCache {
             Err(_) => Err(Failure::timed_out("not done", self.request_timeout)),
         };
         result.map_err(|failure| {
-            tracing::warn!(tier = %self, %key, %operation, kind = %failure.kind(), %failure, "request failed");
-            StoreError::new(failure.kind(), self.to_string(), operation).with_source(failure)
+            let kind = failure.kind();
+            tracing::warn!(tier = %self, %key, %operation, %kind, reason = %failure, "request failed");
+            StoreError::new(kind, self.to_string(), operation).with_source(failure)
         })
     }
 
