@@ -2,8 +2,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use pipeline_cache::{CompileScope, Program as _, ToWire as _};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -22,6 +24,8 @@ pub(crate) struct Passes {
     pub(crate) not_respelled: Vec<Rejected>,
     /// Of the last pass.
     pub(crate) promotion: Promotion,
+    /// What the keys of all programs cost, which every pass pays.
+    pub(crate) key_time: Duration,
 }
 
 /// What a process that ran one pass prints for the one that started it.
@@ -73,7 +77,18 @@ async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Re
         let pass = Pass::run(name, &tiers.cache, &scope, shaders).await;
         all.passes.push(pass);
     }
+    all.key_time = time_keys(shaders, &scope);
     tiers.close().await
+}
+
+/// Makes every key, as each cached call does before it can look for anything.
+fn time_keys(shaders: &[Shader], scope: &CompileScope) -> Duration {
+    let start = Instant::now();
+    for shader in shaders {
+        let key = shader.module.canonicalize();
+        let _ = std::hint::black_box(key.map(|canonical| canonical.fingerprint().scoped(scope)));
+    }
+    start.elapsed()
 }
 
 /// Starts this program anew for one pass. It shares nothing with this process but the folder.
