@@ -22,9 +22,11 @@ pub use disk::{
 };
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
-    CloseReport, CompileError, CompileInput, CompileSource, Compiled, LayeredBuilder,
-    LayeredPipelineCache, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
-    LookupSource, TierOutcome, TierReport, TierSelection, WritePolicy,
+    CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
+    LatencySummary, LayeredMetrics, LayeredPipelineCache, LayeredPipelineCacheBuilder,
+    LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource,
+    TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
+    WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};

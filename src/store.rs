@@ -204,6 +204,59 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     }
 }
 
+/// A shared tier is that tier.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        S::peek(self, key)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        S::get(self, key).await
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        S::fetch(self, key).await
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        S::put(self, key, artifact).await
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        S::contains(self, key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        S::remove(self, key).await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        S::flush(self).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        S::close(self, deadline).await
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        S::metrics(self)
+    }
+
+    fn locality(&self) -> Locality {
+        S::locality(self)
+    }
+
+    fn is_writable(&self) -> bool {
+        S::is_writable(self)
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        S::max_artifact_bytes(self)
+    }
+}
+
 /// Whether a tier is on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Locality {

@@ -1,5 +1,9 @@
 //! Nobody waits for work that someone else is already doing, and nobody is stalled by whoever left.
 #![cfg(feature = "testing")]
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a clone that is turned into `dyn` on the way"
+)]
 
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{

@@ -254,7 +254,7 @@ async fn puts_go_where_the_policy_says() {
     let through = tiers();
     let mut builder = LayeredPipelineCache::builder().write_policy(WritePolicy::Through);
     for tier in &through {
-        builder = builder.tier(Arc::clone(tier) as _);
+        builder = builder.tier(Arc::clone(tier));
     }
     let cache = builder.build();
     cache.put(&KEY, artifact()).await.unwrap();

@@ -1,5 +1,9 @@
 //! What was found in a slow tier reaches the faster ones, in the background, once, and is counted.
 #![cfg(feature = "testing")]
+#![expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a clone that is turned into `dyn` on the way"
+)]
 
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
@@ -120,7 +124,7 @@ async fn what_is_beyond_the_bounds_is_dropped_and_counted() {
         let cache = LayeredPipelineCache::builder()
             .tier(disk.clone())
             .tier(remote)
-            .promotion_limits(entries, bytes)
+            .background_limits(entries, bytes)
             .build();
         for n in 0..10 {
             assert_eq!(cache.get(&key(n)).await, Some(artifact()));
@@ -151,7 +155,7 @@ async fn so_many_run_at_a_time_and_no_more() {
     let cache = LayeredPipelineCache::builder()
         .tier(disk.clone())
         .tier(remote)
-        .promotion_concurrency(4)
+        .background_concurrency(4)
         .build();
     for n in 0..20 {
         cache.get(&key(n)).await.unwrap();
@@ -250,7 +254,7 @@ async fn a_close_reports_what_it_gave_up() {
         cache.get(&key(n)).await.unwrap();
     }
     let report = cache.close(Duration::from_secs(1)).await;
-    assert_eq!(report.unfinished_promotions, 3);
+    assert_eq!(report.unfinished_writes, 3);
     assert!(!report.is_clean());
     // Closed: what is found is served, and promoted no more.
     assert_eq!(cache.get(&key(0)).await, Some(artifact()));

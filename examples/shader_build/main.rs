@@ -128,6 +128,7 @@ fn show(args: &Args, programs: usize, passes: &Passes) -> Result<()> {
     } else if programs > 0 {
         let of = match args.paths.as_slice() {
             [] => format!("The {programs} shaders of vello"),
+            _ if programs == 1 => "1 program".to_owned(),
             _ => format!("{programs} programs"),
         };
         report::table(&mut out, &of, passes)?;

@@ -173,17 +173,16 @@ fn respelled(pass: &Pass, not_respelled: &[Rejected]) -> Vec<String> {
     let programs = pass.figures.programs;
     let united = programs - pass.compiled.len();
     let mut notes = vec![format!(
-        "{united} of {programs} programs that naga printed anew, with other names and in another \
-         order, have the key they had."
+        "Respelled, with other names and in another order, {united} of {programs} have the key they had."
     )];
     if !pass.compiled.is_empty() {
-        notes.push(format!("  Compiled anew: {}", pass.compiled.join(", ")));
+        notes.push(format!(
+            "  Another key, and compiled anew: {}",
+            pass.compiled.join(", ")
+        ));
     }
     for Rejected { name, message } in not_respelled {
-        notes.push(format!(
-            "  Not printed anew: {name}: {}",
-            message.trim_end()
-        ));
+        notes.push(format!("  Not respelled: {name}: {}", message.trim_end()));
     }
     notes
 }
@@ -198,7 +197,7 @@ fn promotion(last: &Figures, promotion: &Promotion) -> String {
         ..
     } = promotion;
     format!(
-        "On the other machine {remote} artifacts came over HTTP; promotion has since put \
-         {now_in_memory} of {programs} in memory and {now_on_disk} on disk."
+        "On the other machine {remote} of {programs} came over HTTP; promotion has since put \
+         {now_in_memory} in memory and {now_on_disk} on disk."
     )
 }

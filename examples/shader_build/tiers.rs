@@ -1,7 +1,6 @@
 //! The cache of one process: memory over disk, and over another machine's folder where there is one.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -61,15 +60,15 @@ impl Tiers {
         let disk = DiskCache::new(folder).await?;
         let mut cache = LayeredPipelineCache::builder()
             .write_policy(WritePolicy::Through)
-            .tier(Arc::new(memory.clone()))
-            .tier(Arc::new(disk.clone()));
+            .tier(memory.clone())
+            .tier(disk.clone());
         if let Some(url) = remote {
             let remote = RemoteCache::builder()
                 // The server is on this machine, where no proxy leads.
                 .proxy_from_environment(false)
                 .build(url)?
                 .with_required_metadata(Some(compiler::PROVENANCE), Some(compiler::TARGET));
-            cache = cache.tier(Arc::new(remote));
+            cache = cache.tier(remote);
         }
         Ok(Self {
             cache: cache.build(),

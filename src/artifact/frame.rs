@@ -28,7 +28,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
 use super::{Artifact, ArtifactMetadata};
-use crate::{PipelineFingerprint, off_worker};
+use crate::PipelineFingerprint;
+#[cfg(feature = "remote-cache")]
+use crate::off_worker;
 
 const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
 const VERSION: u16 = 1;
@@ -193,6 +195,7 @@ impl FrameFormat {
         Ok(Artifact::from_verified(payload, *head.digest, metadata))
     }
 
+    #[cfg(feature = "remote-cache")]
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
     pub(crate) async fn decode_off_worker(
         &self,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::LayeredPipelineCache;
+use super::background::BackgroundLimits;
 use super::lookup::LookupPolicy;
-use super::promotion::PromotionLimits;
+use super::verify::{VerifyMismatch, VerifySettings};
 use crate::PipelineCacheStore;
 
 /// Where a put goes.
@@ -17,17 +18,35 @@ pub enum WritePolicy {
     First,
     /// To every tier that takes writes, at once; a put returns when all have answered.
     Through,
+    /// To the first tier that takes writes, and from there to the others in the background. A put
+    /// returns when the first has answered; a flush waits for the others. Where the background is
+    /// full, the put waits for the others too, so that none is left out.
+    Behind,
+}
+
+/// When a compile starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CompilePolicy {
+    /// When every tier has missed.
+    #[default]
+    AfterMiss,
+    /// When every tier has missed, or `after` has passed without an answer: whichever of the
+    /// search and the compile is ready first wins, and the other is dropped.
+    Race {
+        /// The head start of the search.
+        after: Duration,
+    },
 }
 
 /// Builds a [`LayeredPipelineCache`].
 ///
 /// ```
 /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
-/// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// let cache = LayeredPipelineCache::builder()
-///     .tier(Arc::new(InMemoryPipelineCache::new()))
+///     .tier(InMemoryPipelineCache::new())
 ///     .lookup_policy(LookupPolicy::Concurrent)
 ///     .lookup_deadline(Duration::from_secs(2))
 ///     .write_policy(WritePolicy::Through)
@@ -35,22 +54,28 @@ pub enum WritePolicy {
 /// assert_eq!(cache.to_string(), "layered(memory)");
 /// ```
 #[derive(Debug, Clone)]
-pub struct LayeredBuilder {
+pub struct LayeredPipelineCacheBuilder {
     pub(super) tiers: Vec<Arc<dyn PipelineCacheStore>>,
     pub(super) lookup_policy: LookupPolicy,
     pub(super) lookup_deadline: Duration,
     pub(super) write_policy: WritePolicy,
-    pub(super) promotion: PromotionLimits,
+    pub(super) compile_policy: CompilePolicy,
+    pub(super) searches: usize,
+    pub(super) background: BackgroundLimits,
+    pub(super) verify: Option<VerifySettings>,
 }
 
-impl Default for LayeredBuilder {
+impl Default for LayeredPipelineCacheBuilder {
     fn default() -> Self {
         Self {
             tiers: Vec::new(),
             lookup_policy: LookupPolicy::default(),
             lookup_deadline: Duration::from_secs(10),
             write_policy: WritePolicy::default(),
-            promotion: PromotionLimits {
+            compile_policy: CompilePolicy::default(),
+            searches: 1024,
+            verify: None,
+            background: BackgroundLimits {
                 entries: 1024,
                 bytes: 256 << 20,
                 concurrency: 16,
@@ -60,10 +85,16 @@ impl Default for LayeredBuilder {
     }
 }
 
-impl LayeredBuilder {
+impl LayeredPipelineCacheBuilder {
     /// Adds a tier below those added before. The first is the fastest.
     #[must_use]
-    pub fn tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
+    pub fn tier(self, store: impl PipelineCacheStore + 'static) -> Self {
+        self.shared_tier(Arc::new(store))
+    }
+
+    /// Adds a tier that is a trait object already.
+    #[must_use]
+    pub fn shared_tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
         self.tiers.push(store);
         self
     }
@@ -91,26 +122,73 @@ impl LayeredBuilder {
         self
     }
 
-    /// Sets how many promotions may wait or run at a time, and how many payload bytes they may
-    /// hold. Default: 1,024 and 256 MiB. What is beyond is not promoted, and counted.
+    /// Sets when [`get_or_compile`](LayeredPipelineCache::get_or_compile) starts to compile.
+    /// Default: after a miss.
     #[must_use]
-    pub const fn promotion_limits(mut self, entries: usize, bytes: u64) -> Self {
-        self.promotion.entries = entries;
-        self.promotion.bytes = bytes;
+    pub const fn compile_policy(mut self, policy: CompilePolicy) -> Self {
+        self.compile_policy = policy;
         self
     }
 
-    /// Sets how many promotions run at a time; at least one does. Default: 16.
+    /// Sets how many searches of the tiers may be under way at a time, at least two; others wait.
+    /// Those of background priority may be half of them. Default: 1,024.
+    ///
+    /// Lookups that find the artifact at hand, or join a search, are not counted.
     #[must_use]
-    pub const fn promotion_concurrency(mut self, promotions: usize) -> Self {
-        self.promotion.concurrency = promotions;
+    pub const fn max_searches(mut self, searches: usize) -> Self {
+        self.searches = searches;
         self
     }
 
-    /// Sets how long a write to one tier may take, by a put or a promotion. Default: 30 s.
+    /// Compiles a share of the hits of [`get_or_compile`](LayeredPipelineCache::get_or_compile)
+    /// again, in the background, and compares. Default: none.
+    ///
+    /// `rate` is the share, from 0 to 1, to a millionth. At most one compile runs at a time for
+    /// this; hits whose turn comes meanwhile are passed over. `on_mismatch` is called, on a runtime
+    /// worker, for each artifact that differs; it should return soon.
+    ///
+    /// ```
+    /// use pipeline_cache::LayeredPipelineCache;
+    ///
+    /// let builder = LayeredPipelineCache::builder()
+    ///     .verify_sample(0.001, |mismatch| eprintln!("{} is not reproducible", mismatch.key));
+    /// ```
+    #[must_use]
+    pub fn verify_sample(
+        mut self,
+        rate: f64,
+        on_mismatch: impl Fn(&VerifyMismatch) + Send + Sync + 'static,
+    ) -> Self {
+        self.verify = Some(VerifySettings {
+            // Of a number that is none, the cast makes 0.
+            ppm: (rate.clamp(0.0, 1.0) * 1e6).round() as u64,
+            on_mismatch: Arc::new(on_mismatch),
+        });
+        self
+    }
+
+    /// Sets how many writes may wait or run in the background at a time, and how many payload
+    /// bytes they may hold: promotions, and puts written behind. Default: 1,024 and 256 MiB.
+    ///
+    /// A promotion beyond these bounds is dropped, and counted; a put beyond them waits.
+    #[must_use]
+    pub const fn background_limits(mut self, entries: usize, bytes: u64) -> Self {
+        self.background.entries = entries;
+        self.background.bytes = bytes;
+        self
+    }
+
+    /// Sets how many writes run in the background at a time; at least one does. Default: 16.
+    #[must_use]
+    pub const fn background_concurrency(mut self, writes: usize) -> Self {
+        self.background.concurrency = writes;
+        self
+    }
+
+    /// Sets how long a write to one tier may take, by a put or in the background. Default: 30 s.
     #[must_use]
     pub const fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.promotion.write_timeout = timeout;
+        self.background.write_timeout = timeout;
         self
     }
 

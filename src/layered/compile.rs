@@ -1,11 +1,17 @@
 //! Get or compile: the flight of a lookup, extended over the compile that a miss asks for.
 
+use futures::FutureExt as _;
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::builder::CompilePolicy;
 use super::flight::{Landing, panic_message};
 use super::lookup::{LookupOptions, LookupSource};
 use super::{Inner, LayeredPipelineCache};
@@ -140,7 +146,9 @@ impl<E: Error + 'static> Error for CompileError<E> {
 
 /// The result of a flight. The error is the leader's own type, known again by every waiter that
 /// compiles with the same type.
-pub(super) type Outcome = Result<Compiled, Arc<dyn Any + Send + Sync>>;
+pub(super) type Outcome = Result<Compiled, SharedError>;
+
+type SharedError = Arc<dyn Any + Send + Sync>;
 
 impl LayeredPipelineCache {
     /// The artifact of a program in a scope: from the cache, or compiled once however many ask.
@@ -219,7 +227,9 @@ impl LayeredPipelineCache {
             Err(reason) => {
                 tracing::debug!(%reason, "compiling past the cache");
                 let input = CompileInput::Unkeyable(program.clone(), reason.clone());
-                bypass(async move { compile(input, scope).await }, reason).await
+                self.inner
+                    .bypass(async move { compile(input, scope).await }, reason)
+                    .await
             }
         }
     }
@@ -265,17 +275,22 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        if let Some((artifact, source)) = self.inner.at_hand(&key) {
-            self.inner.counters.hits.increment();
+        let inner = &self.inner;
+        if let Some((artifact, source)) = inner.at_hand(&key) {
+            inner.counters.hits.increment();
+            inner.verifier.maybe_verify(key, &artifact, compile);
             return Ok(Compiled::cached(artifact, source));
         }
         let mut compile = Some(compile);
         loop {
-            let seat = self.inner.compiles.board(key, || {
+            let seat = inner.compiles.board(key, || {
                 let compile = compile.take().expect("a flight is started once at most");
-                ((), Arc::clone(&self.inner).find_or_compile(key, compile))
+                ((), Arc::clone(inner).find_or_compile(key, compile))
             });
             let leads = seat.leads;
+            if !leads {
+                inner.counters.joins.increment();
+            }
             match seat.await {
                 Landing::Landed(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
                 Landing::Landed(Err(error)) => match error.downcast() {
@@ -302,31 +317,91 @@ impl Inner {
         compile: F,
     ) -> Outcome
     where
-        F: FnOnce() -> C,
-        C: Future<Output = Result<Artifact, E>>,
+        F: FnOnce() -> C + Send + 'static,
+        C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        let lookup = self.search(&key, &LookupOptions::new()).await;
-        self.count(&lookup);
-        if let Some((artifact, source)) = lookup.found {
-            return Ok(Compiled::cached(artifact, source));
-        }
-        self.counters.compiles.increment();
-        let artifact = compile().await.map_err(|error| {
-            self.counters.compile_errors.increment();
-            Arc::new(error) as Arc<dyn Any + Send + Sync>
-        })?;
-        let store_errors = self.write(&key, &artifact).await;
+        let mut search = pin!(self.search_and_count(&key));
+        let head_start = match self.compile_policy {
+            CompilePolicy::AfterMiss => Duration::MAX,
+            CompilePolicy::Race { after } => after,
+        };
+        let compiled = match timeout(head_start, &mut search).await {
+            Ok(Some((artifact, source))) => {
+                self.verifier.maybe_verify(key, &artifact, compile);
+                return Ok(Compiled::cached(artifact, source));
+            }
+            Ok(None) => self.run(compile).await?,
+            Err(_) => match self.race(search, compile).await? {
+                Ok(compiled) => compiled,
+                Err((artifact, source)) => return Ok(Compiled::cached(artifact, source)),
+            },
+        };
+        let store_errors = self.write(&key, &compiled).await;
         for error in &store_errors {
             tracing::warn!(%key, %error, "compiled and not stored");
         }
         Ok(Compiled {
-            artifact,
+            artifact: compiled,
             source: CompileSource::Compiled,
             store_errors: store_errors.into(),
         })
     }
+
+    async fn search_and_count(&self, key: &PipelineFingerprint) -> Option<Found> {
+        let lookup = self.search(key, &LookupOptions::new()).await;
+        self.count(&lookup);
+        lookup.found
+    }
+
+    /// Compiles while the search goes on. The one that is ready first wins, unless it is the
+    /// search and it missed; the other is dropped.
+    async fn race<F, C, E>(
+        &self,
+        mut search: Pin<&mut impl Future<Output = Option<Found>>>,
+        compile: F,
+    ) -> Result<Result<Artifact, Found>, SharedError>
+    where
+        F: FnOnce() -> C,
+        C: Future<Output = Result<Artifact, E>>,
+        E: Send + Sync + 'static,
+    {
+        let mut compile = pin!(self.run(compile));
+        tokio::select! {
+            biased;
+            found = &mut search => if let Some(found) = found {
+                return Ok(Err(found));
+            },
+            compiled = &mut compile => return compiled.map(Ok),
+        }
+        compile.await.map(Ok)
+    }
+
+    /// Compiles, and counts it.
+    async fn run<F, C, E>(&self, compile: F) -> Result<Artifact, SharedError>
+    where
+        F: FnOnce() -> C,
+        C: Future<Output = Result<Artifact, E>>,
+        E: Send + Sync + 'static,
+    {
+        self.counters.compiles.increment();
+        let compiled = AssertUnwindSafe(async { compile().await }).catch_unwind();
+        match compiled.await {
+            Ok(Ok(artifact)) => Ok(artifact),
+            Ok(Err(error)) => {
+                self.counters.compile_errors.increment();
+                Err(Arc::new(error))
+            }
+            Err(panic) => {
+                self.counters.compile_errors.increment();
+                resume_unwind(panic)
+            }
+        }
+    }
 }
+
+/// What a search found, and where.
+type Found = (Artifact, LookupSource);
 
 impl Compiled {
     fn cached(artifact: Artifact, source: LookupSource) -> Self {
@@ -346,21 +421,29 @@ impl Compiled {
     }
 }
 
-/// Compiles for one caller alone, in a task of its own.
-async fn bypass<E: Send + Sync + 'static>(
-    compile: impl Future<Output = Result<Artifact, E>> + Send + 'static,
-    reason: Unkeyable,
-) -> Result<Compiled, CompileError<E>> {
-    match AbortOnDropHandle::new(tokio::spawn(compile)).await {
-        Ok(Ok(artifact)) => Ok(Compiled {
-            artifact,
-            source: CompileSource::Bypassed(reason),
-            store_errors: Arc::default(),
-        }),
-        Ok(Err(error)) => Err(CompileError::Failed(Arc::new(error))),
-        Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => CompileError::Panicked(panic_message(&*panic)),
-            Err(_shutdown) => CompileError::Interrupted,
-        }),
+impl Inner {
+    /// Compiles for one caller alone, in a task of its own.
+    async fn bypass<E: Send + Sync + 'static>(
+        &self,
+        compile: impl Future<Output = Result<Artifact, E>> + Send + 'static,
+        reason: Unkeyable,
+    ) -> Result<Compiled, CompileError<E>> {
+        self.counters.compiles.increment();
+        let compiled = AbortOnDropHandle::new(tokio::spawn(compile)).await;
+        if !matches!(compiled, Ok(Ok(_))) {
+            self.counters.compile_errors.increment();
+        }
+        match compiled {
+            Ok(Ok(artifact)) => Ok(Compiled {
+                artifact,
+                source: CompileSource::Bypassed(reason),
+                store_errors: Arc::default(),
+            }),
+            Ok(Err(error)) => Err(CompileError::Failed(Arc::new(error))),
+            Err(error) => Err(match error.try_into_panic() {
+                Ok(panic) => CompileError::Panicked(panic_message(&*panic)),
+                Err(_shutdown) => CompileError::Interrupted,
+            }),
+        }
     }
 }

@@ -10,12 +10,13 @@ use std::fmt;
 use std::hash::Hash;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-use tokio::task::AbortHandle;
+
+use super::shim::{AbortHandle, Mutex, MutexGuard, spawn};
 
 /// How a flight ended.
-pub(super) enum Landing<T> {
+pub(crate) enum Landing<T> {
     /// With a result, which every waiter is handed.
     Landed(T),
     /// With a panic, whose message every waiter is handed.
@@ -35,7 +36,7 @@ impl<T: Clone> Clone for Landing<T> {
 }
 
 /// The flights under way, by key. `P` is what a flight shows of itself before it lands.
-pub(super) struct Flights<K, P, T> {
+pub(crate) struct Flights<K, P, T> {
     table: Arc<Table<K, P, T>>,
 }
 
@@ -57,11 +58,11 @@ struct State<T> {
 }
 
 /// A caller's place on a flight: a future of its landing.
-pub(super) struct Seat<P, T> {
+pub(crate) struct Seat<P, T> {
     flight: Arc<Flight<P, T>>,
     waiter: u64,
     /// Whether this caller started the flight.
-    pub(super) leads: bool,
+    pub(crate) leads: bool,
 }
 
 impl<K, P, T> Flights<K, P, T>
@@ -70,7 +71,7 @@ where
     P: Clone + Send + Sync + 'static,
     T: Clone + Send + 'static,
 {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             table: Arc::default(),
         }
@@ -79,7 +80,7 @@ where
     /// Joins the flight for this key, or starts it with the work that `start` makes.
     ///
     /// Must be called on a tokio runtime; the flight is a task of it.
-    pub(super) fn board<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
+    pub(crate) fn board<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -105,7 +106,7 @@ where
         };
         // Outside the lock: a runtime that is shutting down drops the task, and with it the
         // runway, right here.
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             let landing = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(value) => Landing::Landed(value),
                 Err(panic) => Landing::Crashed(panic_message(&*panic)),
@@ -116,9 +117,14 @@ where
         seat
     }
 
+    /// Joins the flight for this key, if there is one.
+    pub(crate) fn join(&self, key: &K) -> Option<Seat<P, T>> {
+        lock(&self.table).get(key).and_then(Flight::join)
+    }
+
     /// Takes the flight for this key off the table: those aboard stay, and whoever comes from now
     /// on starts anew. Returns what the flight shows of itself.
-    pub(super) fn detach(&self, key: &K) -> Option<P> {
+    pub(crate) fn detach(&self, key: &K) -> Option<P> {
         let flight = lock(&self.table).remove(key)?;
         Some(flight.progress.clone())
     }
@@ -176,7 +182,7 @@ impl<P, T> Flight<P, T> {
 
 impl<P, T> Seat<P, T> {
     /// What the flight shows of itself.
-    pub(super) fn progress(&self) -> &P {
+    pub(crate) fn progress(&self) -> &P {
         &self.flight.progress
     }
 }
@@ -261,7 +267,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What a panic said, where it said it in text.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
     if let Some(text) = panic.downcast_ref::<&'static str>() {
         Arc::from(*text)
     } else if let Some(text) = panic.downcast_ref::<String>() {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::lanes::LookupPriority;
 use crate::{Artifact, FrameError, Locality, StoreError};
 
 /// How a single lookup is to be done. The default asks every tier and waits as long as the cache
@@ -23,6 +24,7 @@ use crate::{Artifact, FrameError, Locality, StoreError};
 pub struct LookupOptions {
     pub(super) tiers: TierSelection,
     pub(super) deadline: Option<Duration>,
+    pub(super) priority: LookupPriority,
 }
 
 impl LookupOptions {
@@ -45,6 +47,14 @@ impl LookupOptions {
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets whether someone waits for the answer. Where the bound on searches is reached,
+    /// interactive lookups go before those in the background.
+    #[must_use]
+    pub const fn priority(mut self, priority: LookupPriority) -> Self {
+        self.priority = priority;
         self
     }
 }
@@ -104,6 +114,8 @@ pub enum TierOutcome {
     Miss,
     /// It had something that is not the artifact.
     Corrupt(FrameError),
+    /// It had the artifact, and refused it for its metadata.
+    Refused,
     /// It failed.
     Failed(StoreError),
     /// It gave no answer before a deadline.
@@ -120,7 +132,7 @@ impl TierOutcome {
     pub const fn is_failure(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Failed(_) | Self::TimedOut => true,
-            Self::Hit | Self::Miss | Self::Cancelled | Self::Skipped => false,
+            Self::Hit | Self::Miss | Self::Refused | Self::Cancelled | Self::Skipped => false,
         }
     }
 }
@@ -131,6 +143,7 @@ impl fmt::Display for TierOutcome {
             Self::Hit => f.write_str("hit"),
             Self::Miss => f.write_str("miss"),
             Self::Corrupt(reason) => write!(f, "corrupt: {reason}"),
+            Self::Refused => f.write_str("refused"),
             Self::Failed(error) => write!(f, "failed: {error}"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Cancelled => f.write_str("cancelled"),
@@ -155,6 +168,11 @@ impl TierReport {
         outcome: TierOutcome::Skipped,
         elapsed: Duration::ZERO,
     };
+
+    pub(super) const TIMED_OUT: Self = Self {
+        outcome: TierOutcome::TimedOut,
+        elapsed: Duration::ZERO,
+    };
 }
 
 /// Where an artifact came from.
@@ -165,6 +183,8 @@ pub enum LookupSource {
     Tier(usize),
     /// A promotion on its way up from this tier.
     Promotion(usize),
+    /// A put on its way to the lower tiers.
+    WriteBehind,
 }
 
 /// The answer to a lookup: the artifact, if there is one, and what every tier did.
@@ -295,7 +315,7 @@ impl Progress {
         matches!(
             &self.lock()[tier],
             Asked::Answered(TierReport {
-                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_),
+                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_) | TierOutcome::Refused,
                 ..
             })
         )

@@ -3,22 +3,34 @@
 //! A lookup peeks at the tiers that answer at once, then at promotions on their way up, and only
 //! then boards the flight for its key, which searches all remaining tiers.
 
+mod background;
+mod batch;
 mod builder;
 mod compile;
 mod flight;
+mod lanes;
+mod latency;
 mod lookup;
-mod promotion;
+mod metrics;
+mod report;
 mod search;
+mod shim;
+mod store;
 mod tier;
+mod verify;
+mod write;
 
-pub use builder::{LayeredBuilder, WritePolicy};
+pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
+pub use lanes::LookupPriority;
+pub use latency::LatencySummary;
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };
-pub use promotion::LayeredPromotionReport;
+pub use metrics::{LayeredMetrics, TierMetrics};
+pub use report::{LayeredPromotionReport, WriteBehindReport};
+pub use verify::VerifyMismatch;
 
-use async_trait::async_trait;
 use futures::future::join_all;
 use std::fmt;
 use std::sync::Arc;
@@ -26,15 +38,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
-use crate::metrics::{Counter, StripedCounter};
 use crate::{
-    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
-    StoreError, StoreErrorKind, StoreOperation,
+    Artifact, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
+    StoreOperation,
 };
+use background::Background;
 use flight::{Flights, Landing};
-use promotion::Promotions;
+use lanes::{Lanes, Pass};
+use metrics::Counters;
 use search::{Search, SearchState, peek_all};
 use tier::Tier;
+use verify::Verifier;
 
 /// Several tiers, the fastest first, as one cache.
 ///
@@ -76,33 +90,21 @@ struct Inner {
     lookup_deadline: Duration,
     write_policy: WritePolicy,
     write_timeout: Duration,
-    promotions: Arc<Promotions>,
+    background: Arc<Background>,
     searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
-    counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    hits: StripedCounter,
-    misses: Counter,
-    degraded_misses: Counter,
-    corrupt: Counter,
-    compiles: Counter,
-    compile_errors: Counter,
-    puts: Counter,
-    put_errors: Counter,
-    removes: Counter,
-    flushes: Counter,
-    flush_errors: Counter,
+    lanes: Lanes,
+    compile_policy: CompilePolicy,
+    verifier: Arc<Verifier>,
+    counters: Arc<Counters>,
 }
 
 /// What a [`close`](LayeredPipelineCache::close) could not finish.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Promotions that were given up.
-    pub unfinished_promotions: u64,
+    /// Writes in the background that were given up.
+    pub unfinished_writes: u64,
     /// Tiers that failed to close, or not in time.
     pub errors: Vec<StoreError>,
 }
@@ -111,7 +113,7 @@ impl CloseReport {
     /// Whether nothing was left undone.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.unfinished_promotions == 0 && self.errors.is_empty()
+        self.unfinished_writes == 0 && self.errors.is_empty()
     }
 }
 
@@ -122,29 +124,32 @@ impl LayeredPipelineCache {
     pub fn new(layers: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>) -> Self {
         layers
             .into_iter()
-            .fold(Self::builder(), LayeredBuilder::tier)
+            .fold(Self::builder(), LayeredPipelineCacheBuilder::shared_tier)
             .build()
     }
 
     /// A builder without tiers.
     #[must_use]
-    pub fn builder() -> LayeredBuilder {
-        LayeredBuilder::default()
+    pub fn builder() -> LayeredPipelineCacheBuilder {
+        LayeredPipelineCacheBuilder::default()
     }
 
-    fn from_builder(builder: LayeredBuilder) -> Self {
+    fn from_builder(builder: LayeredPipelineCacheBuilder) -> Self {
         let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
         Self {
             inner: Arc::new(Inner {
-                promotions: Arc::new(Promotions::new(Arc::clone(&tiers), builder.promotion)),
+                background: Arc::new(Background::new(Arc::clone(&tiers), builder.background)),
                 tiers,
                 lookup_policy: builder.lookup_policy,
                 lookup_deadline: builder.lookup_deadline,
                 write_policy: builder.write_policy,
-                write_timeout: builder.promotion.write_timeout,
+                write_timeout: builder.background.write_timeout,
                 searches: Flights::new(),
                 compiles: Flights::new(),
-                counters: Counters::default(),
+                lanes: Lanes::new(builder.searches),
+                compile_policy: builder.compile_policy,
+                verifier: Arc::new(Verifier::new(builder.verify)),
+                counters: Arc::new(Counters::new()),
             }),
         }
     }
@@ -199,7 +204,7 @@ impl LayeredPipelineCache {
     /// # Errors
     ///
     /// The first tier's error that failed to store it, in the order of the tiers; the others have
-    /// stored it. [`StoreErrorKind::ReadOnly`] where no tier takes writes.
+    /// stored it. [`StoreErrorKind::ReadOnly`](crate::StoreErrorKind::ReadOnly) where no tier takes writes.
     ///
     /// # Cancel safety
     ///
@@ -216,66 +221,49 @@ impl LayeredPipelineCache {
     /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
     ///
     /// ```
-    /// use pipeline_cache::*;
+    /// use pipeline_cache::{
+    ///     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+    ///     PipelineFingerprint,
+    /// };
     /// use std::sync::Arc;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), StoreError> {
-    /// let (fast, slow) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let folder = tempfile::tempdir()?;
+    /// let (memory, disk) = (InMemoryPipelineCache::new(), DiskCache::new(folder.path()).await?);
     /// let key = PipelineFingerprint::from_bytes([1; 32]);
-    /// slow.put(&key, Artifact::new("code")).await?;
+    /// disk.put(&key, Artifact::new("code")).await?;
     ///
-    /// let tiers: [Arc<dyn PipelineCacheStore>; 2] = [
-    ///     Arc::new(fast.clone()),
-    ///     Arc::new(Slow(slow)),
-    /// ];
-    /// let cache = LayeredPipelineCache::new(tiers);
+    /// let cache = LayeredPipelineCache::new([Arc::new(memory.clone()) as _, Arc::new(disk) as _]);
     /// cache.get(&key).await;
     /// cache.flush().await?;
     ///
-    /// assert_eq!(fast.peek(&key), Some(Artifact::new("code")));
+    /// assert_eq!(memory.peek(&key), Some(Artifact::new("code")));
     /// let report = cache.promotion_report();
     /// assert_eq!((report.promoted_layers, report.promoted_bytes), (1, 4));
     /// assert_eq!(report.last_source_layer, Some(1));
     /// # Ok(())
     /// # }
-    /// #
-    /// # use std::fmt;
-    /// # /// A tier that does not answer at once.
-    /// # #[derive(Debug)]
-    /// # struct Slow(InMemoryPipelineCache);
-    /// # impl fmt::Display for Slow {
-    /// #     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("slow") }
-    /// # }
-    /// # #[async_trait::async_trait]
-    /// # impl PipelineCacheStore for Slow {
-    /// #     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-    /// #         self.0.get(key).await
-    /// #     }
-    /// #     async fn put(&self, key: &PipelineFingerprint, a: Artifact) -> Result<(), StoreError> {
-    /// #         self.0.put(key, a).await
-    /// #     }
-    /// #     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-    /// #         self.0.contains(key).await
-    /// #     }
-    /// #     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-    /// #         self.0.remove(key).await
-    /// #     }
-    /// #     fn metrics(&self) -> PipelineCacheMetrics { self.0.metrics() }
-    /// # }
     /// ```
     #[must_use]
     pub fn promotion_report(&self) -> LayeredPromotionReport {
-        self.inner.promotions.report()
+        self.inner.background.promotion_report()
     }
 
-    /// The metrics of each tier, by the tier's name, in the order of the tiers.
-    pub fn tier_metrics(&self) -> impl Iterator<Item = (&str, PipelineCacheMetrics)> {
-        let tiers = self.inner.tiers.iter();
-        tiers.map(|tier| (tier.name(), tier.store.metrics()))
+    /// What became of the puts so far that were written behind. Exact once [`flush`](Self::flush)
+    /// has returned.
+    #[must_use]
+    pub fn write_behind_report(&self) -> WriteBehindReport {
+        self.inner.background.behind_report()
     }
 
-    /// Waits until the promotions started before the call have ended, then flushes every tier.
+    /// What the cache and each of its tiers have done so far.
+    #[must_use]
+    pub fn layered_metrics(&self) -> LayeredMetrics {
+        self.inner.layered_metrics()
+    }
+
+    /// Waits until the background writes started before the call have ended, then flushes every tier.
     ///
     /// # Errors
     ///
@@ -288,8 +276,8 @@ impl LayeredPipelineCache {
         self.inner.flush().await
     }
 
-    /// Takes no more promotions, waits for those under way, and closes every tier. At the deadline
-    /// whatever is left is given up, and reported.
+    /// Takes no more writes in the background, waits for those under way, and closes every tier.
+    /// At the deadline whatever is left is given up, and reported.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///
@@ -315,64 +303,97 @@ impl LayeredPipelineCache {
 impl Inner {
     /// What needs no waiting: the tiers that answer at once, and promotions on their way.
     fn at_hand(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
-        if let Some(found) = peek_all(&self.tiers, key) {
-            return Some(found);
-        }
-        let (artifact, source) = self.promotions.peek(key)?;
-        Some((artifact, LookupSource::Promotion(source)))
+        peek_all(&self.tiers, key).or_else(|| self.background.peek(key))
     }
 
     /// Joins the search for this key or starts it, and waits as long as the options allow.
     async fn search(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
-        let start = Instant::now();
-        let patience = options
-            .deadline
-            .unwrap_or(Duration::MAX)
-            .min(self.lookup_deadline);
+        let patience = options.deadline.unwrap_or(Duration::MAX);
+        let mut state = None;
+        let answered = {
+            let search = self.search_patiently(key, options, &mut state);
+            timeout(patience.min(self.lookup_deadline), search).await
+        };
+        if let Ok(Some(lookup)) = answered {
+            return lookup;
+        }
+        Lookup {
+            found: None,
+            asked: Some(match state {
+                Some(state) => state.progress.reports(&TierOutcome::TimedOut),
+                None => self.never_asked(options.tiers),
+            }),
+            tiers: self.tiers.len(),
+        }
+    }
+
+    /// The search's answer, or `None` if it came to no end. `state` is set as soon as there is
+    /// something to be said of it.
+    async fn search_patiently(
+        &self,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+        state: &mut Option<Arc<SearchState>>,
+    ) -> Option<Lookup> {
+        let flight = (*key, options.tiers);
         loop {
-            let seat = self.searches.board((*key, options.tiers), || {
-                self.new_search(key, options.tiers)
-            });
-            let state = Arc::clone(seat.progress());
-            match timeout(patience.saturating_sub(start.elapsed()), seat).await {
-                Ok(Landing::Landed(lookup)) => return lookup,
-                // The runtime it ran on was shut down, and this caller's was not.
-                Ok(Landing::Lost) => {}
-                Ok(Landing::Crashed(message)) => {
-                    tracing::error!(%key, %message, "a lookup panicked");
-                    return self.unfinished(&state);
+            let seat = match self.searches.join(&flight) {
+                Some(seat) => seat,
+                None => {
+                    // Held for as long as the search is under way, whoever still waits for it.
+                    let pass = self.lanes.enter(options.priority).await;
+                    self.searches
+                        .board(flight, || self.new_search(flight, pass))
                 }
-                Err(_) => return self.unfinished(&state),
+            };
+            *state = Some(Arc::clone(seat.progress()));
+            let leads = seat.leads;
+            if !leads {
+                self.counters.joins.increment();
+            }
+            match seat.await {
+                Landing::Landed(lookup) => return Some(lookup),
+                // The runtime of another caller was shut down, and this caller's was not.
+                Landing::Lost if !leads => {}
+                Landing::Lost => return None,
+                Landing::Crashed(message) => {
+                    tracing::error!(%key, %message, "a lookup panicked");
+                    return None;
+                }
             }
         }
     }
 
+    /// The reports of a lookup whose time was up before a search could begin.
+    fn never_asked(&self, selection: TierSelection) -> Arc<[TierReport]> {
+        let tiers = self.tiers.iter();
+        tiers
+            .map(|tier| match selection.allows(tier.locality) {
+                true => TierReport::TIMED_OUT,
+                false => TierReport::SKIPPED,
+            })
+            .collect()
+    }
+
     fn new_search(
         &self,
-        key: &PipelineFingerprint,
-        selection: TierSelection,
+        (key, selection): (PipelineFingerprint, TierSelection),
+        pass: Pass,
     ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
         let state = Arc::new(SearchState::new(self.tiers.len()));
         let search = Search {
-            key: *key,
+            key,
             selection,
             policy: self.lookup_policy,
             deadline: self.lookup_deadline,
             tiers: Arc::clone(&self.tiers),
-            promotions: Arc::clone(&self.promotions),
+            background: Arc::clone(&self.background),
+            counters: Arc::clone(&self.counters),
             state: Arc::clone(&state),
+            _pass: pass,
         };
         let span = tracing::debug_span!("lookup", %key, tiers = ?selection);
         (state, search.run().instrument(span))
-    }
-
-    /// The answer to a caller who waited for a search in vain.
-    fn unfinished(&self, state: &SearchState) -> Lookup {
-        Lookup {
-            found: None,
-            asked: Some(state.progress.reports(&TierOutcome::TimedOut)),
-            tiers: self.tiers.len(),
-        }
     }
 
     fn count(&self, lookup: &Lookup) {
@@ -386,76 +407,6 @@ impl Inner {
         let asked = lookup.asked.iter().flat_map(|asked| asked.iter());
         let corrupt = asked.filter(|tier| matches!(tier.outcome, TierOutcome::Corrupt(_)));
         self.counters.corrupt.add(corrupt.count() as u64);
-    }
-
-    /// Writes to the tiers that the policy names; what failed, in the order of the tiers.
-    async fn write(&self, key: &PipelineFingerprint, artifact: &Artifact) -> Vec<StoreError> {
-        let mut writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
-        let targets: Vec<_> = match self.write_policy {
-            WritePolicy::First => writable.next().into_iter().collect(),
-            WritePolicy::Through => writable.collect(),
-        };
-        let errors = if targets.is_empty() {
-            vec![StoreError::new(
-                StoreErrorKind::ReadOnly,
-                self.to_string(),
-                StoreOperation::Put,
-            )]
-        } else {
-            let writes = targets
-                .into_iter()
-                .map(|tier| self.write_to(tier, key, artifact));
-            join_all(writes)
-                .await
-                .into_iter()
-                .filter_map(Result::err)
-                .collect()
-        };
-        // A search that began before this put may miss it: who asks from now on must not join it.
-        self.detach_searches(key);
-        if errors.is_empty() {
-            self.counters.puts.increment();
-        } else {
-            self.counters.put_errors.increment();
-        }
-        errors
-    }
-
-    async fn write_to(
-        &self,
-        tier: &Tier,
-        key: &PipelineFingerprint,
-        artifact: &Artifact,
-    ) -> Result<(), StoreError> {
-        timeout(self.write_timeout, tier.put(key, artifact.clone()))
-            .await
-            .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)))
-    }
-
-    fn detach_searches(&self, key: &PipelineFingerprint) -> Vec<Arc<SearchState>> {
-        [TierSelection::All, TierSelection::Local]
-            .into_iter()
-            .filter_map(|selection| self.searches.detach(&(*key, selection)))
-            .collect()
-    }
-
-    /// Removes from every tier. Nothing that was found before brings the artifact back.
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        let _block = self.promotions.block(key).await;
-        let writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
-        let results = join_all(writable.map(|tier| tier.remove(key))).await;
-        // Those that began while the artifact was still there, in the lower tiers, may have it.
-        for search in self.detach_searches(key) {
-            search.revoke();
-        }
-        let mut removed = false;
-        for result in results {
-            removed |= result?;
-        }
-        if removed {
-            self.counters.removes.increment();
-        }
-        Ok(removed)
     }
 
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
@@ -479,7 +430,7 @@ impl Inner {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.promotions.drain().await;
+        self.background.drain().await;
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
         let flushed = flushed.into_iter().collect::<Result<Vec<()>, _>>();
         match &flushed {
@@ -494,36 +445,59 @@ impl Inner {
 
     async fn close(&self, deadline: Duration) -> CloseReport {
         let start = Instant::now();
-        self.promotions.close();
-        let unfinished_promotions = match timeout(deadline, self.promotions.drain()).await {
+        self.background.close();
+        let unfinished_writes = match timeout(deadline, self.background.drain()).await {
             Ok(()) => 0,
-            Err(_) => self.promotions.abort(),
+            Err(_) => self.background.abort(),
         };
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
         CloseReport {
-            unfinished_promotions,
+            unfinished_writes,
             errors: closed.into_iter().filter_map(Result::err).collect(),
         }
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
         let counters = &self.counters;
+        let whole = self.layered_metrics();
+        PipelineCacheMetrics {
+            lookups: whole.lookups,
+            hits: whole.hits,
+            misses: whole.misses,
+            corrupt: counters.corrupt.get(),
+            errors: whole.degraded_misses,
+            puts: whole.puts,
+            put_errors: whole.put_errors,
+            removes: counters.removes.get(),
+            flushes: counters.flushes.get(),
+            flush_errors: counters.flush_errors.get(),
+            ..Default::default()
+        }
+    }
+
+    fn layered_metrics(&self) -> LayeredMetrics {
+        let counters = &self.counters;
         let hits = counters.hits.get();
-        let errors = counters.degraded_misses.get();
         let misses = counters.misses.get();
-        let mut metrics = PipelineCacheMetrics::default();
-        metrics.lookups = hits.saturating_add(misses).saturating_add(errors);
-        metrics.hits = hits;
-        metrics.misses = misses;
-        metrics.corrupt = counters.corrupt.get();
-        metrics.errors = errors;
-        metrics.puts = counters.puts.get();
-        metrics.put_errors = counters.put_errors.get();
-        metrics.removes = counters.removes.get();
-        metrics.flushes = counters.flushes.get();
-        metrics.flush_errors = counters.flush_errors.get();
-        metrics
+        let degraded_misses = counters.degraded_misses.get();
+        LayeredMetrics {
+            lookups: hits.saturating_add(misses).saturating_add(degraded_misses),
+            hits,
+            misses,
+            degraded_misses,
+            joins: counters.joins.get(),
+            compiles: counters.compiles.get(),
+            compile_errors: counters.compile_errors.get(),
+            verified: self.verifier.verified.get(),
+            verify_mismatches: self.verifier.mismatches.get(),
+            puts: counters.puts.get(),
+            put_errors: counters.put_errors.get(),
+            latency: counters.latency.summary(),
+            promotions: self.background.promotion_report(),
+            write_behind: self.background.behind_report(),
+            tiers: self.tiers.iter().map(Tier::metrics).collect(),
+        }
     }
 }
 
@@ -541,93 +515,5 @@ impl fmt::Display for Inner {
 impl fmt::Display for LayeredPipelineCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
-    }
-}
-
-/// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
-/// failing tier for a miss, these methods return its error, as the contract of a tier asks.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl PipelineCacheStore for LayeredPipelineCache {
-    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let (artifact, _) = self.inner.at_hand(key)?;
-        self.inner.counters.hits.increment();
-        Some(artifact)
-    }
-
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let lookup = self.lookup(key, &LookupOptions::new()).await;
-        if lookup.found.is_none() {
-            if let Some(error) = lookup.first_error() {
-                return Err(error);
-            }
-        }
-        Ok(Fetched::from(lookup.into_artifact()))
-    }
-
-    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        Self::put(self, key, artifact).await
-    }
-
-    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.contains(key).await
-    }
-
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.remove(key).await
-    }
-
-    async fn flush(&self) -> Result<(), StoreError> {
-        Self::flush(self).await
-    }
-
-    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        let report = Self::close(self, deadline).await;
-        let timed_out = || {
-            StoreError::new(
-                StoreErrorKind::TimedOut,
-                self.to_string(),
-                StoreOperation::Close,
-            )
-        };
-        match report.errors.into_iter().next() {
-            Some(error) => Err(error),
-            None if report.unfinished_promotions > 0 => Err(timed_out()),
-            None => Ok(()),
-        }
-    }
-
-    fn metrics(&self) -> PipelineCacheMetrics {
-        self.inner.metrics()
-    }
-
-    /// Network where every tier is: asking it then surely crosses one.
-    fn locality(&self) -> Locality {
-        let mut tiers = self.inner.tiers.iter();
-        if tiers.all(|tier| tier.locality == Locality::Network) {
-            Locality::Network
-        } else {
-            Locality::Local
-        }
-    }
-
-    fn is_writable(&self) -> bool {
-        self.inner.tiers.iter().any(|tier| tier.store.is_writable())
-    }
-
-    fn max_artifact_bytes(&self) -> u64 {
-        let writable = self
-            .inner
-            .tiers
-            .iter()
-            .filter(|tier| tier.store.is_writable());
-        writable
-            .map(|tier| tier.store.max_artifact_bytes())
-            .max()
-            .unwrap_or(0)
     }
 }

@@ -5,10 +5,12 @@ use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::background::{Background, Cause, Route};
+use super::lanes::Pass;
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
-use super::promotion::{Promotions, Route};
+use super::metrics::Counters;
 use super::tier::Tier;
 use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
 
@@ -52,8 +54,11 @@ pub(super) struct Search {
     /// For all tiers together.
     pub(super) deadline: Duration,
     pub(super) tiers: Arc<[Tier]>,
-    pub(super) promotions: Arc<Promotions>,
+    pub(super) background: Arc<Background>,
+    pub(super) counters: Arc<Counters>,
     pub(super) state: Arc<SearchState>,
+    /// Given back when the search ends, however it does.
+    pub(super) _pass: Pass,
 }
 
 impl Search {
@@ -65,7 +70,9 @@ impl Search {
                 tiers: self.tiers.len(),
             };
         }
+        let start = Instant::now();
         let hit = timeout(self.deadline, self.ask_all()).await;
+        self.counters.latency.record(start.elapsed());
         let unanswered = match hit {
             Ok(_) => TierOutcome::Cancelled,
             Err(_) => TierOutcome::TimedOut,
@@ -74,9 +81,13 @@ impl Search {
             self.promote(tier, &artifact);
             (artifact, LookupSource::Tier(tier))
         });
+        let reports = self.state.progress.reports(&unanswered);
+        for (tier, report) in self.tiers.iter().zip(reports.iter()) {
+            tier.counters.count(report);
+        }
         Lookup {
             found,
-            asked: Some(self.state.progress.reports(&unanswered)),
+            asked: Some(reports),
             tiers: self.tiers.len(),
         }
     }
@@ -86,10 +97,8 @@ impl Search {
     /// That search started its promotion before it left the table. So the promotion is looked for
     /// first: if it is no longer under way, the tiers have what it brought.
     fn found_meanwhile(&self) -> Option<(Artifact, LookupSource)> {
-        if let Some((artifact, source)) = self.promotions.peek(&self.key) {
-            return Some((artifact, LookupSource::Promotion(source)));
-        }
-        peek_all(&self.tiers, &self.key)
+        let on_its_way = self.background.peek(&self.key);
+        on_its_way.or_else(|| peek_all(&self.tiers, &self.key))
     }
 
     async fn ask_all(&self) -> Option<(usize, Artifact)> {
@@ -143,7 +152,8 @@ impl Search {
         self.state.progress.asked(index);
         let (outcome, artifact) = match tier.fetch(&self.key).await {
             Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
-            Ok(Fetched::Miss | Fetched::Refused) => (TierOutcome::Miss, None),
+            Ok(Fetched::Miss) => (TierOutcome::Miss, None),
+            Ok(Fetched::Refused) => (TierOutcome::Refused, None),
             Ok(Fetched::Corrupt(reason)) => {
                 tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
                 (TierOutcome::Corrupt(reason), None)
@@ -168,8 +178,9 @@ impl Search {
             .map(|tier| (tier, self.state.progress.lacks(tier)))
             .collect();
         if !targets.is_empty() {
-            let route = Route { source, targets };
-            self.promotions.start(&self.key, artifact, route);
+            let cause = Cause::Promotion(source);
+            let route = Route { cause, targets };
+            self.background.start(&self.key, artifact, route);
         }
     }
 }

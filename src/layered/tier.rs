@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::flight::panic_message;
+use super::metrics::{TierCounters, TierMetrics};
 use crate::{
     Artifact, Fetched, Locality, PipelineCacheStore, PipelineFingerprint, StoreError,
     StoreErrorKind, StoreOperation,
@@ -16,6 +17,7 @@ use crate::{
 pub(super) struct Tier {
     pub(super) store: Arc<dyn PipelineCacheStore>,
     pub(super) locality: Locality,
+    pub(super) counters: TierCounters,
     name: String,
 }
 
@@ -23,6 +25,7 @@ impl Tier {
     pub(super) fn new(store: Arc<dyn PipelineCacheStore>) -> Self {
         Self {
             locality: store.locality(),
+            counters: TierCounters::new(),
             name: store.to_string(),
             store,
         }
@@ -30,6 +33,10 @@ impl Tier {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn metrics(&self) -> TierMetrics {
+        self.counters.snapshot(&self.name, self.store.metrics())
     }
 
     /// Whether the tier takes an artifact of this size.

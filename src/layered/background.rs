@@ -1,8 +1,8 @@
-//! Promotion: what was found in a slow tier is written to the faster ones, in the background.
+//! Writes in the background: promotions, and the lower tiers of a put that is written behind.
 //!
-//! At most one promotion per key, at most so many entries and bytes at a time, each in a task of
-//! its own. An artifact on its way up is served from here. Whatever becomes of a promotion is
-//! counted, exactly once.
+//! At most one per key, at most so many entries and bytes at a time, each in a task of its own.
+//! An artifact on its way is served from here. Whatever becomes of a write is counted, exactly
+//! once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,44 +11,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::lookup::LookupSource;
+use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use crate::{Artifact, PipelineFingerprint, StoreError, StoreOperation};
 
-/// What became of the promotions so far.
-///
-/// Every event ends in exactly one way, so that
-/// `events == promoted + coalesced + dropped + failed + pending` at all times, and `pending` is 0
-/// after a flush.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LayeredPromotionReport {
-    /// Hits below the first tier that asked for a promotion.
-    pub events: u64,
-    /// Events after which every faster tier that takes the artifact has it.
-    pub promoted: u64,
-    /// Tiers written to, over all events.
-    pub promoted_layers: u64,
-    /// Payload bytes written, over all events and tiers.
-    pub promoted_bytes: u64,
-    /// Events that met a promotion of the same key on its way, and left it to that.
-    pub coalesced: u64,
-    /// Events given up: a bound was reached, the key was removed, or the cache was closed.
-    pub dropped: u64,
-    /// Events in which some tier failed to take the artifact.
-    pub failed: u64,
-    /// Events under way.
-    pub pending: u64,
-    /// The tier the last promotion that wrote something came from.
-    pub last_source_layer: Option<usize>,
-    /// How many tiers the last promotion that wrote something wrote to.
-    pub last_promoted_layers: u64,
-    /// The payload bytes that the last promotion that wrote something wrote, over its tiers.
-    pub last_promoted_bytes: u64,
-}
-
-/// The bounds of promotion.
+/// The bounds of all writes in the background together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PromotionLimits {
+pub(super) struct BackgroundLimits {
     pub(super) entries: usize,
     pub(super) bytes: u64,
     pub(super) concurrency: usize,
@@ -56,18 +26,27 @@ pub(super) struct PromotionLimits {
     pub(super) write_timeout: Duration,
 }
 
-/// Where an artifact was found, and where it is missing.
+/// Why something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It was found in this tier, and the faster ones lack it.
+    Promotion(usize),
+    /// It was put, and the first tier has it already.
+    Behind,
+}
+
+/// Why something is written, and where to.
 #[derive(Debug)]
 pub(super) struct Route {
-    pub(super) source: usize,
+    pub(super) cause: Cause,
     /// Tiers to write to, in order, and whether each is known to lack the artifact.
     pub(super) targets: Vec<(usize, bool)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Promotions {
+pub(super) struct Background {
     tiers: Arc<[Tier]>,
-    limits: PromotionLimits,
+    limits: BackgroundLimits,
     slots: Semaphore,
     state: Mutex<State>,
     changed: Notify,
@@ -81,27 +60,34 @@ struct State {
     /// Keys that are being removed: nothing may bring them back.
     blocked: HashMap<PipelineFingerprint, usize>,
     closed: bool,
-    report: LayeredPromotionReport,
+    promotions: LayeredPromotionReport,
+    behind: WriteBehindReport,
 }
 
 #[derive(Debug)]
 struct Job {
     id: u64,
-    source: usize,
+    cause: Cause,
     artifact: Artifact,
     task: Option<AbortHandle>,
 }
 
-/// How a promotion ended.
+/// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Promoted,
+    Written,
     Failed,
     Dropped,
 }
 
-impl Promotions {
-    pub(super) fn new(tiers: Arc<[Tier]>, limits: PromotionLimits) -> Self {
+impl State {
+    fn count(&self, of: impl Fn(Cause) -> bool) -> u64 {
+        self.jobs.values().filter(|job| of(job.cause)).count() as u64
+    }
+}
+
+impl Background {
+    pub(super) fn new(tiers: Arc<[Tier]>, limits: BackgroundLimits) -> Self {
         Self {
             tiers,
             slots: Semaphore::new(limits.concurrency.max(1)),
@@ -115,62 +101,84 @@ impl Promotions {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn report(&self) -> LayeredPromotionReport {
+    pub(super) fn promotion_report(&self) -> LayeredPromotionReport {
         let state = self.lock();
         LayeredPromotionReport {
-            pending: state.jobs.len() as u64,
-            ..state.report
+            pending: state.count(|cause| matches!(cause, Cause::Promotion(_))),
+            ..state.promotions
         }
     }
 
-    /// The artifact, if it is on its way up, and the tier it comes from.
-    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<(Artifact, usize)> {
+    pub(super) fn behind_report(&self) -> WriteBehindReport {
         let state = self.lock();
-        let job = state.jobs.get(key)?;
-        Some((job.artifact.clone(), job.source))
+        WriteBehindReport {
+            pending: state.count(|cause| matches!(cause, Cause::Behind)),
+            ..state.behind
+        }
     }
 
-    /// Starts a promotion, unless there is one of this key or a bound is reached. Never waits.
+    /// The artifact, if it is on its way, and why.
+    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
+        let state = self.lock();
+        let job = state.jobs.get(key)?;
+        let source = match job.cause {
+            Cause::Promotion(tier) => LookupSource::Promotion(tier),
+            Cause::Behind => LookupSource::WriteBehind,
+        };
+        Some((job.artifact.clone(), source))
+    }
+
+    /// Starts a write, unless there is one of this key or a bound is reached; whether it did.
+    /// Never waits.
     pub(super) fn start(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
         route: Route,
-    ) {
-        let Some(id) = self.accept(key, artifact, route.source) else {
-            return;
+    ) -> bool {
+        let Some(id) = self.accept(key, artifact, route.cause) else {
+            return false;
         };
         let run = Run {
-            promotions: Arc::clone(self),
+            background: Arc::clone(self),
             key: *key,
             id,
-            source: route.source,
+            cause: route.cause,
             layers: 0,
             bytes: 0,
             end: End::Dropped,
         };
         // Outside the lock: a runtime that is shutting down drops the task, and with it the run,
         // right here.
-        let task = tokio::spawn(run.promote(artifact.clone(), route.targets));
+        let task = tokio::spawn(run.write(artifact.clone(), route.targets));
         if let Some(job) = self.lock().jobs.get_mut(key) {
             if job.id == id {
                 job.task = Some(task.abort_handle());
             }
         }
+        true
     }
 
-    fn accept(&self, key: &PipelineFingerprint, artifact: &Artifact, source: usize) -> Option<u64> {
+    fn accept(&self, key: &PipelineFingerprint, artifact: &Artifact, cause: Cause) -> Option<u64> {
         let mut state = self.lock();
-        state.report.events += 1;
-        if state.jobs.contains_key(key) {
-            state.report.coalesced += 1;
-            return None;
-        }
         let bytes = state.bytes.saturating_add(artifact.len() as u64);
-        let full = state.jobs.len() >= self.limits.entries || bytes > self.limits.bytes;
-        if full || state.closed || state.blocked.contains_key(key) {
-            state.report.dropped += 1;
-            tracing::debug!(%key, full, "promotion dropped");
+        let coalesced = state.jobs.contains_key(key);
+        let refused = state.jobs.len() >= self.limits.entries
+            || bytes > self.limits.bytes
+            || state.closed
+            || state.blocked.contains_key(key);
+        match cause {
+            Cause::Promotion(_) => {
+                let report = &mut state.promotions;
+                report.events += 1;
+                report.coalesced += u64::from(coalesced);
+                report.dropped += u64::from(refused && !coalesced);
+            }
+            Cause::Behind if coalesced || refused => state.behind.awaited += 1,
+            Cause::Behind => state.behind.accepted += 1,
+        }
+        if coalesced || refused {
+            tracing::debug!(%key, ?cause, coalesced, "not written in the background");
             return None;
         }
         let id = state.next_id;
@@ -178,7 +186,7 @@ impl Promotions {
         state.bytes = bytes;
         let job = Job {
             id,
-            source,
+            cause,
             artifact: artifact.clone(),
             task: None,
         };
@@ -186,9 +194,9 @@ impl Promotions {
         Some(id)
     }
 
-    /// Waits until every promotion started before the call has ended.
+    /// Waits until every write started before the call has ended.
     ///
-    /// Each write has a deadline and the number of promotions is bounded, so this ends.
+    /// Each write has a deadline and their number is bounded, so this ends.
     pub(super) async fn drain(&self) {
         let until = self.lock().next_id;
         self.wait_until(|state| state.jobs.values().all(|job| job.id >= until))
@@ -208,13 +216,13 @@ impl Promotions {
         }
     }
 
-    /// Ends the promotion of a key and keeps others from starting, until the block is dropped.
+    /// Ends the write of a key and keeps others from starting, until the block is dropped.
     ///
     /// A write under way is waited for and not aborted: a dropped write may still complete on
     /// the blocking pool, after whatever the caller does next.
     pub(super) async fn block(self: &Arc<Self>, key: &PipelineFingerprint) -> Block {
         let block = Block {
-            promotions: Arc::clone(self),
+            background: Arc::clone(self),
             key: *key,
         };
         *self.lock().blocked.entry(*key).or_default() += 1;
@@ -222,12 +230,12 @@ impl Promotions {
         block
     }
 
-    /// Takes no more promotions.
+    /// Takes no more writes.
     pub(super) fn close(&self) {
         self.lock().closed = true;
     }
 
-    /// Gives up what is under way; how many promotions that were.
+    /// Gives up what is under way; how many writes that were.
     pub(super) fn abort(&self) -> u64 {
         let state = self.lock();
         for job in state.jobs.values() {
@@ -239,16 +247,16 @@ impl Promotions {
     }
 }
 
-/// Keeps a key from being promoted.
+/// Keeps a key from being written.
 #[derive(Debug)]
 pub(super) struct Block {
-    promotions: Arc<Promotions>,
+    background: Arc<Background>,
     key: PipelineFingerprint,
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut state = self.promotions.lock();
+        let mut state = self.background.lock();
         if let Some(blocks) = state.blocked.get_mut(&self.key) {
             *blocks -= 1;
             if *blocks == 0 {
@@ -258,32 +266,32 @@ impl Drop for Block {
     }
 }
 
-/// A promotion under way. Dropping it, however that comes about, ends and counts it.
+/// A write under way. Dropping it, however that comes about, ends and counts it.
 struct Run {
-    promotions: Arc<Promotions>,
+    background: Arc<Background>,
     key: PipelineFingerprint,
     id: u64,
-    source: usize,
+    cause: Cause,
     layers: u64,
     bytes: u64,
     end: End,
 }
 
 impl Run {
-    async fn promote(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
-        let promotions = Arc::clone(&self.promotions);
-        let Ok(_slot) = promotions.slots.acquire().await else {
+    async fn write(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
+        let background = Arc::clone(&self.background);
+        let Ok(_slot) = background.slots.acquire().await else {
             return;
         };
-        let mut end = End::Promoted;
+        let mut end = End::Written;
         for (target, lacks) in targets {
-            if promotions.lock().blocked.contains_key(&self.key) {
+            if background.lock().blocked.contains_key(&self.key) {
                 end = End::Dropped;
                 break;
             }
-            let tier = &promotions.tiers[target];
+            let tier = &background.tiers[target];
             let write = write(tier, &self.key, &artifact, lacks);
-            let written = timeout(promotions.limits.write_timeout, write)
+            let written = timeout(background.limits.write_timeout, write)
                 .await
                 .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)));
             match written {
@@ -292,20 +300,37 @@ impl Run {
                     self.bytes += artifact.len() as u64;
                     tracing::debug!(
                         key = %self.key,
-                        from = promotions.tiers[self.source].name(),
+                        cause = ?self.cause,
                         to = tier.name(),
                         bytes = artifact.len(),
-                        "promoted"
+                        "written in the background"
                     );
                 }
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(key = %self.key, %error, "promotion failed");
+                    tracing::warn!(key = %self.key, %error, cause = ?self.cause, "a write in the background failed");
                     end = End::Failed;
                 }
             }
         }
         self.end = end;
+    }
+}
+
+impl Run {
+    fn count_promotion(&self, source: usize, report: &mut LayeredPromotionReport) {
+        *match self.end {
+            End::Written => &mut report.promoted,
+            End::Failed => &mut report.failed,
+            End::Dropped => &mut report.dropped,
+        } += 1;
+        report.promoted_layers += self.layers;
+        report.promoted_bytes += self.bytes;
+        if self.layers > 0 {
+            report.last_source_layer = Some(source);
+            report.last_promoted_layers = self.layers;
+            report.last_promoted_bytes = self.bytes;
+        }
     }
 }
 
@@ -324,27 +349,25 @@ async fn write(
 
 impl Drop for Run {
     fn drop(&mut self) {
-        let mut state = self.promotions.lock();
+        let mut state = self.background.lock();
         // Dropped after the lock is released: it may be the last reference to many bytes.
         let job = state.jobs.remove(&self.key);
         if let Some(job) = &job {
-            debug_assert_eq!(job.id, self.id, "one promotion per key");
+            debug_assert_eq!(job.id, self.id, "one write per key");
             state.bytes -= job.artifact.len() as u64;
         }
-        let report = &mut state.report;
-        match self.end {
-            End::Promoted => report.promoted += 1,
-            End::Failed => report.failed += 1,
-            End::Dropped => report.dropped += 1,
-        }
-        report.promoted_layers += self.layers;
-        report.promoted_bytes += self.bytes;
-        if self.layers > 0 {
-            report.last_source_layer = Some(self.source);
-            report.last_promoted_layers = self.layers;
-            report.last_promoted_bytes = self.bytes;
+        match self.cause {
+            Cause::Promotion(source) => self.count_promotion(source, &mut state.promotions),
+            Cause::Behind => {
+                let report = &mut state.behind;
+                *match self.end {
+                    End::Written => &mut report.written,
+                    End::Failed => &mut report.failed,
+                    End::Dropped => &mut report.dropped,
+                } += 1;
+            }
         }
         drop(state);
-        self.promotions.changed.notify_waiters();
+        self.background.changed.notify_waiters();
     }
 }

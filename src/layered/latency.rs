@@ -1,0 +1,125 @@
+//! A small histogram of times, for percentiles within a quarter of their size.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::metrics::Counter;
+
+/// Four buckets for each power of two of nanoseconds, up to 2^42 (73 minutes).
+const SUB: u32 = 2;
+const BUCKETS: usize = 42 << SUB;
+
+#[derive(Debug)]
+pub(super) struct Histogram {
+    buckets: Box<[Counter]>,
+    max_nanos: AtomicU64,
+}
+
+/// How long something took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LatencySummary {
+    /// How many times were taken.
+    pub count: u64,
+    /// The median, exact to a quarter of its size.
+    pub p50: Duration,
+    /// The time that 99 of 100 did not pass, exact to a quarter of its size.
+    pub p99: Duration,
+    /// The longest time, exact.
+    pub max: Duration,
+}
+
+impl Histogram {
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: (0..BUCKETS).map(|_| Counter::default()).collect(),
+            max_nanos: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn record(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.buckets[bucket(nanos)].increment();
+        self.max_nanos.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn summary(&self) -> LatencySummary {
+        let counts: Vec<u64> = self.buckets.iter().map(Counter::get).collect();
+        let count: u64 = counts.iter().sum();
+        let max = Duration::from_nanos(self.max_nanos.load(Ordering::Relaxed));
+        let percentile = |hundredths: u64| -> Duration {
+            // The rank of the percentile, counted from one.
+            let rank = count.saturating_mul(hundredths).div_ceil(100).max(1);
+            let mut seen = 0;
+            let found = counts.iter().position(|count| {
+                seen += count;
+                seen >= rank
+            });
+            let upper = found.map_or(Duration::ZERO, |bucket| {
+                Duration::from_nanos(upper_bound(bucket))
+            });
+            upper.min(max)
+        };
+        LatencySummary {
+            count,
+            p50: percentile(50),
+            p99: percentile(99),
+            max,
+        }
+    }
+}
+
+/// The power of two and the two bits that follow the leading one.
+fn bucket(nanos: u64) -> usize {
+    let nanos = nanos.max(1 << SUB);
+    let power = nanos.ilog2();
+    let sub = (nanos >> (power - SUB)) & ((1 << SUB) - 1);
+    let bucket = ((power as usize) << SUB) | sub as usize;
+    bucket.min(BUCKETS - 1)
+}
+
+/// The largest number of nanoseconds that falls into a bucket.
+fn upper_bound(bucket: usize) -> u64 {
+    let power = (bucket >> SUB) as u32;
+    let sub = (bucket & ((1 << SUB) - 1)) as u64;
+    if power < SUB {
+        return 1 << SUB;
+    }
+    let step = 1u64 << (power - SUB);
+    (1u64 << power) + (sub + 1) * step - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_falls_into_a_bucket_that_bounds_it_closely() {
+        for power in 0..42u32 {
+            for nanos in [1u64 << power, (1 << power) + 1, (2 << power) - 1] {
+                let upper = upper_bound(bucket(nanos));
+                assert!(upper >= nanos, "{nanos} in a bucket up to {upper}");
+                assert!(upper <= (nanos + nanos / 4).max(8), "{nanos} to {upper}");
+            }
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_times() {
+        let histogram = Histogram::new();
+        assert_eq!(histogram.summary(), LatencySummary::default());
+        for millis in 1..=100 {
+            histogram.record(Duration::from_millis(millis));
+        }
+        let summary = histogram.summary();
+        assert_eq!(summary.count, 100);
+        assert_eq!(summary.max, Duration::from_millis(100));
+        let near = |time: Duration, millis: u64| {
+            let exact = Duration::from_millis(millis);
+            time >= exact && time <= exact + exact / 4
+        };
+        assert!(near(summary.p50, 50), "{:?}", summary.p50);
+        assert!(near(summary.p99, 99), "{:?}", summary.p99);
+    }
+}

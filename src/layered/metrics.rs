@@ -1,0 +1,300 @@
+//! What a layered store has done, tier by tier, as numbers and as a table.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::latency::{Histogram, LatencySummary};
+use super::lookup::{TierOutcome, TierReport};
+use super::report::{LayeredPromotionReport, WriteBehindReport};
+use crate::PipelineCacheMetrics;
+use crate::metrics::{Counter, StripedCounter};
+
+/// What a layered store has done so far.
+///
+/// `Display` prints it as a table.
+///
+/// ```
+/// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint};
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
+/// cache.get(&PipelineFingerprint::from_bytes([1; 32])).await;
+/// let metrics = cache.layered_metrics();
+/// assert_eq!((metrics.lookups, metrics.misses), (1, 1));
+/// assert_eq!(metrics.tiers[0].misses, 1);
+/// println!("{metrics}");
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LayeredMetrics {
+    /// Lookups that were answered: hits, misses and degraded misses.
+    pub lookups: u64,
+    /// Lookups that found the artifact.
+    pub hits: u64,
+    /// Lookups that found nothing, with every tier sure of it.
+    pub misses: u64,
+    /// Lookups that found nothing while some tier failed, timed out or held a corrupt entry.
+    pub degraded_misses: u64,
+    /// Lookups and compiles that joined one already under way.
+    pub joins: u64,
+    /// Compiles that were started, those past the cache included.
+    pub compiles: u64,
+    /// Compiles that failed or panicked.
+    pub compile_errors: u64,
+    /// Hits that were compiled again and compared.
+    pub verified: u64,
+    /// Of these, those that differed.
+    pub verify_mismatches: u64,
+    /// Puts that every tier named by the policy took.
+    pub puts: u64,
+    /// Puts that some tier failed to take.
+    pub put_errors: u64,
+    /// The time of lookups for which tiers had to be asked. Those at hand take some dozen
+    /// nanoseconds and are not timed.
+    pub latency: LatencySummary,
+    /// What became of the promotions.
+    pub promotions: LayeredPromotionReport,
+    /// What became of the puts written behind.
+    pub write_behind: WriteBehindReport,
+    /// What each tier did, in the order of the tiers.
+    pub tiers: Vec<TierMetrics>,
+}
+
+/// What one tier has answered to layered lookups so far.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TierMetrics {
+    /// The tier's name.
+    pub tier: String,
+    /// Times it was asked and had the artifact. Hits at hand are counted in `store`.
+    pub hits: u64,
+    /// Times it was asked and did not have it, or refused it.
+    pub misses: u64,
+    /// Times it had something that is not the artifact.
+    pub corrupt: u64,
+    /// Times it failed.
+    pub failed: u64,
+    /// Times it gave no answer in time.
+    pub timed_out: u64,
+    /// Times another tier was first.
+    pub cancelled: u64,
+    /// The time of its answers.
+    pub latency: LatencySummary,
+    /// What the tier itself counts.
+    pub store: PipelineCacheMetrics,
+}
+
+/// The counters of a layered store.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) hits: StripedCounter,
+    pub(super) misses: Counter,
+    pub(super) degraded_misses: Counter,
+    pub(super) corrupt: Counter,
+    pub(super) joins: Counter,
+    pub(super) compiles: Counter,
+    pub(super) compile_errors: Counter,
+    pub(super) puts: Counter,
+    pub(super) put_errors: Counter,
+    pub(super) removes: Counter,
+    pub(super) flushes: Counter,
+    pub(super) flush_errors: Counter,
+    pub(super) latency: Histogram,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            hits: StripedCounter::default(),
+            misses: Counter::default(),
+            degraded_misses: Counter::default(),
+            corrupt: Counter::default(),
+            joins: Counter::default(),
+            compiles: Counter::default(),
+            compile_errors: Counter::default(),
+            puts: Counter::default(),
+            put_errors: Counter::default(),
+            removes: Counter::default(),
+            flushes: Counter::default(),
+            flush_errors: Counter::default(),
+            latency: Histogram::new(),
+        }
+    }
+}
+
+/// The counters of one tier in a layered store.
+#[derive(Debug)]
+pub(super) struct TierCounters {
+    hits: Counter,
+    misses: Counter,
+    corrupt: Counter,
+    failed: Counter,
+    timed_out: Counter,
+    cancelled: Counter,
+    latency: Histogram,
+}
+
+impl TierCounters {
+    pub(super) fn new() -> Self {
+        Self {
+            hits: Counter::default(),
+            misses: Counter::default(),
+            corrupt: Counter::default(),
+            failed: Counter::default(),
+            timed_out: Counter::default(),
+            cancelled: Counter::default(),
+            latency: Histogram::new(),
+        }
+    }
+
+    pub(super) fn count(&self, report: &TierReport) {
+        let counter = match report.outcome {
+            TierOutcome::Hit => &self.hits,
+            // To the caller an artifact that is refused is not there.
+            TierOutcome::Miss | TierOutcome::Refused => &self.misses,
+            TierOutcome::Corrupt(_) => &self.corrupt,
+            TierOutcome::Failed(_) => &self.failed,
+            TierOutcome::TimedOut => &self.timed_out,
+            TierOutcome::Cancelled => &self.cancelled,
+            TierOutcome::Skipped => return,
+        };
+        counter.increment();
+        // Of a tier that was told to stop, nobody knows how long it would have taken.
+        if !matches!(report.outcome, TierOutcome::Cancelled) {
+            self.latency.record(report.elapsed);
+        }
+    }
+
+    pub(super) fn snapshot(&self, tier: &str, store: PipelineCacheMetrics) -> TierMetrics {
+        TierMetrics {
+            tier: tier.to_owned(),
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            corrupt: self.corrupt.get(),
+            failed: self.failed.get(),
+            timed_out: self.timed_out.get(),
+            cancelled: self.cancelled.get(),
+            latency: self.latency.summary(),
+            store,
+        }
+    }
+}
+
+impl fmt::Display for LayeredMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = [
+            "tier",
+            "hits",
+            "misses",
+            "corrupt",
+            "failed",
+            "timed out",
+            "cancelled",
+            "p50",
+            "p99",
+            "max",
+            "entries",
+            "bytes",
+        ];
+        let mut rows = vec![columns.map(str::to_owned)];
+        rows.extend(self.tiers.iter().map(tier_row));
+        rows.push(self.total_row());
+        write_table(f, &rows)?;
+        writeln!(
+            f,
+            "joined {}, compiled {} ({} failed), verified {} ({} differed), put {} ({} failed)",
+            self.joins,
+            self.compiles,
+            self.compile_errors,
+            self.verified,
+            self.verify_mismatches,
+            self.puts,
+            self.put_errors,
+        )?;
+        let promotions = &self.promotions;
+        write!(
+            f,
+            "promoted {} of {} ({} coalesced, {} dropped, {} failed, {} pending)",
+            promotions.promoted,
+            promotions.events,
+            promotions.coalesced,
+            promotions.dropped,
+            promotions.failed,
+            promotions.pending,
+        )
+    }
+}
+
+impl LayeredMetrics {
+    fn total_row(&self) -> [String; 12] {
+        let none = String::new;
+        let [p50, p99, max] = latency_cells(&self.latency);
+        [
+            "all".to_owned(),
+            self.hits.to_string(),
+            self.misses.to_string(),
+            none(),
+            self.degraded_misses.to_string(),
+            none(),
+            none(),
+            p50,
+            p99,
+            max,
+            none(),
+            none(),
+        ]
+    }
+}
+
+fn tier_row(tier: &TierMetrics) -> [String; 12] {
+    // What a tier had at hand only the tier itself has counted.
+    let hits = tier.hits.max(tier.store.hits);
+    let [p50, p99, max] = latency_cells(&tier.latency);
+    [
+        tier.tier.clone(),
+        hits.to_string(),
+        tier.misses.to_string(),
+        tier.corrupt.to_string(),
+        tier.failed.to_string(),
+        tier.timed_out.to_string(),
+        tier.cancelled.to_string(),
+        p50,
+        p99,
+        max,
+        tier.store.entries.to_string(),
+        tier.store.cached_bytes.to_string(),
+    ]
+}
+
+fn latency_cells(latency: &LatencySummary) -> [String; 3] {
+    [latency.p50, latency.p99, latency.max].map(|time| match latency.count {
+        0 => "-".to_owned(),
+        _ => format!("{:.1?}", round(time)),
+    })
+}
+
+/// To whole microseconds where there are many: more digits say nothing.
+fn round(time: Duration) -> Duration {
+    if time > Duration::from_millis(1) {
+        Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    } else {
+        time
+    }
+}
+
+/// The first column to the left, the others to the right.
+fn write_table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]]) -> fmt::Result {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));
+    for row in rows {
+        write!(f, "{:<width$}", row[0], width = widths[0])?;
+        for (cell, width) in row.iter().zip(widths).skip(1) {
+            write!(f, "  {cell:>width$}")?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The primitives under a flight, in a place of their own so that a model checker can put its own
+//! in their stead: see `tests/flight_model.rs`.
+
+pub(super) use std::sync::{Mutex, MutexGuard};
+pub(super) use tokio::spawn;
+pub(super) use tokio::task::AbortHandle;

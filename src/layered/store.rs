@@ -1,0 +1,99 @@
+//! A layered store as a tier, so that it can stand wherever a tier can.
+
+use async_trait::async_trait;
+use std::time::Duration;
+
+use super::LayeredPipelineCache;
+use super::lookup::LookupOptions;
+use crate::{
+    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
+    StoreError, StoreErrorKind, StoreOperation,
+};
+
+/// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
+/// failing tier for a miss, these methods return its error, as the contract of a tier asks.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl PipelineCacheStore for LayeredPipelineCache {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let (artifact, _) = self.inner.at_hand(key)?;
+        self.inner.counters.hits.increment();
+        Some(artifact)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let lookup = self.lookup(key, &LookupOptions::new()).await;
+        if lookup.found.is_none() {
+            if let Some(error) = lookup.first_error() {
+                return Err(error);
+            }
+        }
+        Ok(Fetched::from(lookup.into_artifact()))
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        Self::put(self, key, artifact).await
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.contains(key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(key).await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        Self::flush(self).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        let report = Self::close(self, deadline).await;
+        let timed_out = || {
+            StoreError::new(
+                StoreErrorKind::TimedOut,
+                self.to_string(),
+                StoreOperation::Close,
+            )
+        };
+        match report.errors.into_iter().next() {
+            Some(error) => Err(error),
+            None if report.unfinished_writes > 0 => Err(timed_out()),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
+
+    /// Network where every tier is: asking it then surely crosses one.
+    fn locality(&self) -> Locality {
+        let mut tiers = self.inner.tiers.iter();
+        if tiers.all(|tier| tier.locality == Locality::Network) {
+            Locality::Network
+        } else {
+            Locality::Local
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        self.inner.tiers.iter().any(|tier| tier.store.is_writable())
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        let writable = self
+            .inner
+            .tiers
+            .iter()
+            .filter(|tier| tier.store.is_writable());
+        writable
+            .map(|tier| tier.store.max_artifact_bytes())
+            .max()
+            .unwrap_or(0)
+    }
+}

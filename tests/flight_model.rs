@@ -1,0 +1,228 @@
+//! The flight protocol under a model checker, in every order of its steps that the scheduler comes
+//! upon. A failure prints a seed that replays it: `SHUTTLE_SEED=… cargo test --test flight_model`.
+
+/// The flight's own source, with the model checker's primitives under it.
+#[path = "../src/layered"]
+#[expect(dead_code, reason = "the model needs a part of what a flight offers")]
+mod layered {
+    mod shim {
+        pub(super) use shuttle::future::{AbortHandle, spawn};
+        pub(super) use shuttle::sync::{Mutex, MutexGuard};
+    }
+
+    pub(crate) mod flight;
+}
+
+use layered::flight::{Flights, Landing, Seat};
+use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::scheduler::RandomScheduler;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
+
+/// Orders tried for each test.
+const ORDERS: usize = 1_000;
+
+type Board = Flights<u8, (), u32>;
+
+/// Counts the flights that started and those that are under way, and may hold them in the air.
+#[derive(Clone, Default)]
+struct Tower {
+    started: Arc<AtomicUsize>,
+    under_way: Arc<AtomicUsize>,
+    at_once: Arc<AtomicUsize>,
+    held: Arc<AtomicBool>,
+}
+
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Tower {
+    /// A flight with some awaits in it.
+    fn flight(&self, steps: usize) -> impl Future<Output = u32> + Send + use<> {
+        let tower = self.clone();
+        async move {
+            tower.started.fetch_add(1, Ordering::SeqCst);
+            let others = tower.under_way.fetch_add(1, Ordering::SeqCst);
+            tower.at_once.fetch_max(others + 1, Ordering::SeqCst);
+            let _under_way = UnderWay(Arc::clone(&tower.under_way));
+            for _ in 0..steps {
+                yield_now().await;
+            }
+            while tower.held.load(Ordering::SeqCst) {
+                yield_now().await;
+            }
+            7
+        }
+    }
+
+    fn board(&self, board: &Board, steps: usize) -> Seat<(), u32> {
+        board.board(1, || ((), self.flight(steps)))
+    }
+}
+
+fn landed(landing: Landing<u32>) -> u32 {
+    match landing {
+        Landing::Landed(value) => value,
+        Landing::Crashed(message) => panic!("crashed: {message}"),
+        Landing::Lost => panic!("lost"),
+    }
+}
+
+fn check(test: impl Fn() + Send + Sync + 'static) {
+    let seed = std::env::var("SHUTTLE_SEED").ok();
+    let scheduler = match seed.and_then(|seed| seed.parse().ok()) {
+        Some(seed) => RandomScheduler::new_from_seed(seed, 1),
+        None => RandomScheduler::new(ORDERS),
+    };
+    shuttle::Runner::new(scheduler, shuttle::Config::new()).run(test);
+}
+
+/// Polls so many times and then lets go.
+async fn give_up_after(seat: Seat<(), u32>, polls: usize) -> Option<u32> {
+    let mut seat = pin!(seat);
+    for _ in 0..polls {
+        if let Poll::Ready(landing) = futures::poll!(&mut seat) {
+            return Some(landed(landing));
+        }
+        yield_now().await;
+    }
+    None
+}
+
+#[test]
+fn all_who_wait_are_told() {
+    check(|| {
+        let (board, tower) = (Arc::new(Board::new()), Tower::default());
+        let tasks: Vec<_> = (0..3)
+            .map(|_| {
+                let (board, tower) = (Arc::clone(&board), tower.clone());
+                spawn(async move { landed(tower.board(&board, 2).await) })
+            })
+            .collect();
+        for task in tasks {
+            assert_eq!(block_on(task).unwrap(), 7);
+        }
+        assert_eq!(tower.under_way.load(Ordering::SeqCst), 0);
+        assert_eq!(tower.at_once.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// The leader leaves after each number of polls in turn, before and after others have come.
+#[test]
+fn a_leader_that_leaves_stalls_nobody() {
+    for polls in 0..5 {
+        check(move || {
+            let (board, tower) = (Arc::new(Board::new()), Tower::default());
+            let leader = tower.board(&board, 3);
+            let leader = spawn(give_up_after(leader, polls));
+            let followers: Vec<_> = (0..2)
+                .map(|_| {
+                    let (board, tower) = (Arc::clone(&board), tower.clone());
+                    spawn(async move { landed(tower.board(&board, 3).await) })
+                })
+                .collect();
+            for follower in followers {
+                assert_eq!(block_on(follower).unwrap(), 7);
+            }
+            block_on(leader).unwrap();
+        });
+    }
+}
+
+/// A flight that has a follower aboard when its leader leaves is the one the follower lands with,
+/// and any who come later while it is in the air.
+#[test]
+fn a_flight_with_a_follower_aboard_is_not_started_again() {
+    for polls in 0..3 {
+        check(move || {
+            let (board, tower) = (Arc::new(Board::new()), Tower::default());
+            tower.held.store(true, Ordering::SeqCst);
+            let leader = tower.board(&board, 1);
+            let follower = tower.board(&board, 1);
+            let leader = spawn(give_up_after(leader, polls));
+            let follower = spawn(async move { landed(follower.await) });
+            block_on(leader).unwrap();
+            let late = tower.board(&board, 1);
+            tower.held.store(false, Ordering::SeqCst);
+            assert_eq!(landed(block_on(late)), 7);
+            assert_eq!(block_on(follower).unwrap(), 7);
+            assert_eq!(tower.started.load(Ordering::SeqCst), 1);
+        });
+    }
+}
+
+/// Everyone leaves: the flight is dropped though nothing lets it land, and whoever comes next,
+/// even before it is quite gone, is not told to wait for it.
+#[test]
+fn when_the_last_one_leaves_the_flight_ends_and_the_next_starts_anew() {
+    check(|| {
+        let board = Arc::new(Board::new());
+        let (endless, next) = (Tower::default(), Tower::default());
+        endless.held.store(true, Ordering::SeqCst);
+        let leavers: Vec<_> = (0..2)
+            .map(|polls| spawn(give_up_after(endless.board(&board, 0), polls)))
+            .collect();
+        for leaver in leavers {
+            assert_eq!(block_on(leaver).unwrap(), None);
+        }
+        assert_eq!(landed(block_on(next.board(&board, 1))), 7);
+        while endless.under_way.load(Ordering::SeqCst) > 0 {
+            shuttle::thread::yield_now();
+        }
+    });
+}
+
+/// A put or a removal takes the flight off the table while some are aboard and others come.
+#[test]
+fn a_detached_flight_lands_and_newcomers_start_another() {
+    check(|| {
+        let board = Arc::new(Board::new());
+        let (before, after) = (Tower::default(), Tower::default());
+        let early = before.board(&board, 3);
+        let detach = {
+            let board = Arc::clone(&board);
+            spawn(async move { board.detach(&1).is_some() })
+        };
+        let detached = block_on(detach).unwrap();
+        let late = after.board(&board, 1);
+        assert_eq!(landed(block_on(early)), 7);
+        assert_eq!(landed(block_on(late)), 7);
+        // Whoever came after the detachment is not told what was found before it.
+        if detached {
+            assert_eq!(after.started.load(Ordering::SeqCst), 1);
+        }
+        assert!(board.detach(&1).is_none(), "a flight was left on the table");
+    });
+}
+
+#[test]
+fn a_crash_is_told_to_all_and_poisons_nothing() {
+    check(|| {
+        let board = Arc::new(Board::new());
+        let crashing = || {
+            board.board(1, || {
+                let crash = async {
+                    yield_now().await;
+                    // Not `panic!`, which would print its message some thousand times.
+                    std::panic::resume_unwind(Box::new("engine failure"));
+                };
+                ((), crash)
+            })
+        };
+        let seats = [crashing(), crashing()];
+        for seat in seats {
+            match block_on(seat) {
+                Landing::Crashed(message) => assert_eq!(&*message, "engine failure"),
+                Landing::Landed(_) | Landing::Lost => panic!("landed"),
+            }
+        }
+        assert_eq!(landed(block_on(Tower::default().board(&board, 1))), 7);
+    });
+}
