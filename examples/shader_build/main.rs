@@ -34,15 +34,14 @@ const DONE: u8 = 0;
 const WRONG: u8 = 1;
 /// It could not be done at all. Also what clap exits with.
 const FAILED: u8 = 2;
-/// What shells report of a program that was interrupted.
-const INTERRUPTED: u8 = 130;
+/// What shells report of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
     tokio::select! {
-        // In this order: the default handling of Ctrl-C is left in place until there is something
-        // to clean up.
+        // In this order: signals are handled as ever until there is something to clean up.
         biased;
         done = run(&args) => match done {
             Ok(code) => code.into(),
@@ -52,7 +51,41 @@ async fn main() -> ExitCode {
                 FAILED.into()
             }
         },
-        _ = tokio::signal::ctrl_c() => INTERRUPTED.into(),
+        // The run has been dropped, and its folder with it. What may still be writing is not
+        // waited for: there is nothing left to write to.
+        () = interrupted() => std::process::exit(INTERRUPTED),
+    }
+}
+
+/// Waits until somebody wants this program to end: the run's folder must not stay behind then.
+#[cfg(unix)]
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let kinds = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ];
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => signal.recv().await,
+            // This signal goes on ending the program at once.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let [interrupt, terminate, hangup] = kinds.map(wait);
+    tokio::select! {
+        _ = interrupt => {}
+        _ = terminate => {}
+        _ = hangup => {}
+    }
+}
+
+/// Waits until somebody wants this program to end: the run's folder must not stay behind then.
+#[cfg(not(unix))]
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -94,16 +94,17 @@ fn time_keys(shaders: &[Shader], scope: &CompileScope) -> Duration {
 /// Starts this program anew for one pass. It shares nothing with this process but the folder.
 async fn fresh_process(args: &Args, worker: &Worker) -> Result<WorkerReport> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let output = Command::new(program)
+    // Its progress and its errors go where those of this process go.
+    let process = Command::new(program)
         .args(worker.to_args())
         .arg("--")
         .args(&args.paths)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stdout(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await
+        .spawn()
         .context("cannot start a fresh process")?;
+    let output = process.wait_with_output().await?;
     if !output.status.success() {
         bail!("the fresh process failed: {}", output.status);
     }
