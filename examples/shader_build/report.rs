@@ -162,7 +162,7 @@ fn notes(passes: &Passes) -> Vec<String> {
     }
     notes.push(format!(
         "Times are of the cached call, from a parsed module to its artifact: the key, the lookup, \
-         and the compile\nwhere there is one. The keys alone, canonical form and hash, are {} of \
+         and the compile\nwhere there is one. The keys alone, canonical form and hash, take {} of \
          each total.",
         milliseconds(passes.key_time.as_secs_f64() * 1e3)
     ));
