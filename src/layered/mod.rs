@@ -7,6 +7,8 @@ mod background;
 mod batch;
 mod builder;
 mod compile;
+#[cfg(feature = "metrics")]
+mod export;
 mod flight;
 mod lanes;
 mod latency;
