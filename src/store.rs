@@ -165,6 +165,8 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     /// Flushes, stops background work and refuses further writes. At the deadline, whatever is
     /// left is given up and reported. Closing twice is not an error.
     ///
+    /// The default flushes and refuses nothing: a tier that takes writes should do more.
+    ///
     /// # Errors
     ///
     /// As [`flush`](Self::flush), or of kind [`StoreErrorKind::TimedOut`] when the deadline passed.
@@ -198,7 +200,8 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
-    /// The largest payload the tier takes, in bytes. Nothing larger is promoted to it.
+    /// The largest payload the tier takes, in bytes, where the metadata is small. Nothing larger is
+    /// promoted to it.
     fn max_artifact_bytes(&self) -> u64 {
         u64::MAX
     }

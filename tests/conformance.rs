@@ -107,7 +107,7 @@ impl Vicious {
 impl PipelineCacheStore for Vicious {
     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
         if self.vice == Vice::BlocksItsThread {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(80));
         }
         let found = self.inner.get(&self.key(key)).await?;
         if self.vice == Vice::ServesPrefixes {
@@ -182,7 +182,7 @@ async fn each_vice_is_caught() {
     ];
     for (vice, promise) in vices {
         let new_store = || async move {
-            let inner = InMemoryPipelineCache::with_limits(1_000, 64 << 20);
+            let inner = InMemoryPipelineCache::with_limits(1_000, 70 << 20);
             Arc::new(Vicious { inner, vice }) as Arc<dyn PipelineCacheStore>
         };
         let broken = check_conformance(new_store, &["hunter2"])

@@ -124,6 +124,7 @@ async fn the_first_caller_may_leave_at_every_await() {
         let result = second.await.unwrap();
         assert_eq!(result.source, CompileSource::Joined, "after {polls} polls");
         assert_eq!(compiles.load(Ordering::SeqCst), 1, "after {polls} polls");
+        cache.flush().await.unwrap();
         assert_eq!(tier.calls(StoreOperation::Put), 1);
     }
 }
@@ -233,6 +234,11 @@ async fn a_write_behind_that_fails_is_counted() {
         .write_policy(WritePolicy::Behind)
         .build();
     cache.put(&KEY, stored()).await.unwrap();
+    let error = cache.flush().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.tier()),
+        (StoreErrorKind::StorageFull, "second")
+    );
     cache.flush().await.unwrap();
     let report = cache.write_behind_report();
     assert_eq!((report.accepted, report.failed, report.written), (1, 1, 0));

@@ -128,6 +128,7 @@ async fn ten_thousand_ask_and_one_compiles() {
         compiled += usize::from(result.source == CompileSource::Compiled);
     }
     assert_eq!((compiler.started(), compiled), (1, 1));
+    cache.flush().await.unwrap();
     assert_eq!(tier.calls(StoreOperation::Put), 1);
 }
 
@@ -301,7 +302,13 @@ async fn a_tier_that_fails_to_store_is_reported_and_costs_nothing_else() {
     let compile = || async { Ok::<_, Infallible>(artifact()) };
     let result = cache.get_or_insert_with(KEY, compile).await.unwrap();
     assert_eq!(result.artifact, artifact());
-    assert_eq!(result.store_errors[0].kind(), StoreErrorKind::StorageFull);
+    assert_eq!(result.source, CompileSource::Compiled);
+    let error = cache.flush().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.tier()),
+        (StoreErrorKind::StorageFull, "full")
+    );
+    cache.flush().await.unwrap();
     assert!(good.contains(&KEY).await.unwrap());
 }
 
@@ -340,6 +347,7 @@ async fn a_program_is_compiled_from_its_canonical_form_and_scope() {
         .unwrap();
     assert_eq!(first.source, CompileSource::Compiled);
     assert_eq!(&first.artifact.payload()[..], b"b\"a\" for x86_64");
+    cache.flush().await.unwrap();
     let second = cache
         .get_or_compile(&program, &scope, compile)
         .await

@@ -195,8 +195,8 @@ impl FrameFormat {
         Ok(Artifact::from_verified(payload, *head.digest, metadata))
     }
 
-    #[cfg(feature = "remote-cache")]
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
+    #[cfg(feature = "remote-cache")]
     pub(crate) async fn decode_off_worker(
         &self,
         key: &PipelineFingerprint,

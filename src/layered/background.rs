@@ -39,9 +39,20 @@ pub(super) enum Cause {
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) cause: Cause,
+    /// The era in which a promotion's artifact was found; `None` for a put.
+    pub(super) era: Option<Era>,
     /// Tiers to write to, in order, and whether each is known to lack the artifact.
     pub(super) targets: Vec<(usize, bool)>,
 }
+
+/// The time between two removals, of any key that shares a counter with this one.
+///
+/// What was found in one era is not promoted in another: the key may have been removed since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Era(u64);
+
+/// Counters of removals; a removal spoils the promotions of one key in so many.
+const ERAS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Background {
@@ -59,7 +70,11 @@ struct State {
     next_id: u64,
     /// Keys that are being removed: nothing may bring them back.
     blocked: HashMap<PipelineFingerprint, usize>,
+    /// Raised at the end of each removal.
+    eras: Vec<u64>,
     closed: bool,
+    /// The first failure of a write behind since the last flush.
+    behind_error: Option<StoreError>,
     promotions: LayeredPromotionReport,
     behind: WriteBehindReport,
 }
@@ -72,6 +87,13 @@ struct Job {
     task: Option<AbortHandle>,
 }
 
+/// What became of a wish to write.
+enum Accepted {
+    New(u64),
+    UnderWay,
+    No,
+}
+
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -81,6 +103,10 @@ enum End {
 }
 
 impl State {
+    fn era(&mut self, key: &PipelineFingerprint) -> &mut u64 {
+        &mut self.eras[usize::from(key.as_bytes()[0]) % ERAS]
+    }
+
     fn count(&self, of: impl Fn(Cause) -> bool) -> u64 {
         self.jobs.values().filter(|job| of(job.cause)).count() as u64
     }
@@ -90,9 +116,12 @@ impl Background {
     pub(super) fn new(tiers: Arc<[Tier]>, limits: BackgroundLimits) -> Self {
         Self {
             tiers,
-            slots: Semaphore::new(limits.concurrency.max(1)),
+            slots: Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                eras: vec![0; ERAS],
+                ..State::default()
+            }),
             changed: Notify::new(),
         }
     }
@@ -117,6 +146,11 @@ impl Background {
         }
     }
 
+    /// The era of a key, to be taken before the key is looked for.
+    pub(super) fn era(&self, key: &PipelineFingerprint) -> Era {
+        Era(*self.lock().era(key))
+    }
+
     /// The artifact, if it is on its way, and why.
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
         let state = self.lock();
@@ -128,16 +162,21 @@ impl Background {
         Some((job.artifact.clone(), source))
     }
 
-    /// Starts a write, unless there is one of this key or a bound is reached; whether it did.
-    /// Never waits.
+    /// Starts a write, or leaves it to one of the same key that does as much; whether the caller
+    /// may rely on it. Never waits.
     pub(super) fn start(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
         route: Route,
     ) -> bool {
-        let Some(id) = self.accept(key, artifact, route.cause) else {
-            return false;
+        let id = match self.accept(key, artifact, &route) {
+            Accepted::New(id) => id,
+            Accepted::UnderWay => return true,
+            Accepted::No => {
+                tracing::debug!(%key, cause = ?route.cause, "not written in the background");
+                return false;
+            }
         };
         let run = Run {
             background: Arc::clone(self),
@@ -159,39 +198,50 @@ impl Background {
         true
     }
 
-    fn accept(&self, key: &PipelineFingerprint, artifact: &Artifact, cause: Cause) -> Option<u64> {
+    fn accept(&self, key: &PipelineFingerprint, artifact: &Artifact, route: &Route) -> Accepted {
         let mut state = self.lock();
         let bytes = state.bytes.saturating_add(artifact.len() as u64);
-        let coalesced = state.jobs.contains_key(key);
+        let other = state.jobs.get(key).map(|job| job.cause);
         let refused = state.jobs.len() >= self.limits.entries
             || bytes > self.limits.bytes
             || state.closed
-            || state.blocked.contains_key(key);
-        match cause {
-            Cause::Promotion(_) => {
+            || state.blocked.contains_key(key)
+            || route.era.is_some_and(|era| era != Era(*state.era(key)));
+        match (route.cause, other) {
+            (Cause::Promotion(_), other) => {
                 let report = &mut state.promotions;
                 report.events += 1;
-                report.coalesced += u64::from(coalesced);
-                report.dropped += u64::from(refused && !coalesced);
+                report.coalesced += u64::from(other.is_some());
+                report.dropped += u64::from(refused && other.is_none());
             }
-            Cause::Behind if coalesced || refused => state.behind.awaited += 1,
-            Cause::Behind => state.behind.accepted += 1,
+            // A key names one artifact: the write under way brings the same to the same tiers.
+            (Cause::Behind, Some(Cause::Behind)) => {
+                state.behind.coalesced += 1;
+                return Accepted::UnderWay;
+            }
+            (Cause::Behind, Some(Cause::Promotion(_))) => state.behind.awaited += 1,
+            (Cause::Behind, None) if refused => state.behind.awaited += 1,
+            (Cause::Behind, None) => state.behind.accepted += 1,
         }
-        if coalesced || refused {
-            tracing::debug!(%key, ?cause, coalesced, "not written in the background");
-            return None;
+        if other.is_some() || refused {
+            return Accepted::No;
         }
         let id = state.next_id;
         state.next_id += 1;
         state.bytes = bytes;
         let job = Job {
             id,
-            cause,
+            cause: route.cause,
             artifact: artifact.clone(),
             task: None,
         };
         state.jobs.insert(*key, job);
-        Some(id)
+        Accepted::New(id)
+    }
+
+    /// The first failure of a write behind since the last time, for a flush to return.
+    pub(super) fn take_behind_error(&self) -> Option<StoreError> {
+        self.lock().behind_error.take()
     }
 
     /// Waits until every write started before the call has ended.
@@ -226,6 +276,8 @@ impl Background {
             key: *key,
         };
         *self.lock().blocked.entry(*key).or_default() += 1;
+        // Those of the key that wait for a slot need not.
+        self.changed.notify_waiters();
         self.wait_until(|state| !state.jobs.contains_key(key)).await;
         block
     }
@@ -263,6 +315,7 @@ impl Drop for Block {
                 state.blocked.remove(&self.key);
             }
         }
+        *state.era(&self.key) += 1;
     }
 }
 
@@ -280,8 +333,11 @@ struct Run {
 impl Run {
     async fn write(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
         let background = Arc::clone(&self.background);
-        let Ok(_slot) = background.slots.acquire().await else {
-            return;
+        let blocked = background.wait_until(|state| state.blocked.contains_key(&self.key));
+        let _slot = tokio::select! {
+            biased;
+            () = blocked => return,
+            slot = background.slots.acquire() => slot,
         };
         let mut end = End::Written;
         for (target, lacks) in targets {
@@ -310,6 +366,9 @@ impl Run {
                 Err(error) => {
                     tracing::warn!(key = %self.key, %error, cause = ?self.cause, "a write in the background failed");
                     end = End::Failed;
+                    if self.cause == Cause::Behind {
+                        background.lock().behind_error.get_or_insert(error);
+                    }
                 }
             }
         }

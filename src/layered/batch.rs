@@ -49,11 +49,14 @@ impl LayeredPipelineCache {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn get_many(
+    pub fn get_many<K>(
         &self,
-        keys: impl IntoIterator<Item = PipelineFingerprint>,
+        keys: K,
         options: &LookupOptions,
-    ) -> impl Stream<Item = (PipelineFingerprint, Lookup)> {
+    ) -> impl Stream<Item = (PipelineFingerprint, Lookup)> + Send + use<K>
+    where
+        K: IntoIterator<Item = PipelineFingerprint>,
+    {
         let mut seen = HashSet::new();
         let keys: Vec<_> = keys.into_iter().filter(|key| seen.insert(*key)).collect();
         let (cache, options) = (self.clone(), *options);

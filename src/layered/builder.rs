@@ -130,8 +130,8 @@ impl LayeredPipelineCacheBuilder {
         self
     }
 
-    /// Sets how many searches of the tiers may be under way at a time, at least two; others wait.
-    /// Those of background priority may be half of them. Default: 1,024.
+    /// Sets how many searches of the tiers may be under way at a time, at least one; others wait.
+    /// Those of background priority have half as many places of their own. Default: 1,024, and 512.
     ///
     /// Lookups that find the artifact at hand, or join a search, are not counted.
     #[must_use]

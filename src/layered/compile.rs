@@ -16,7 +16,7 @@ use super::flight::{Landing, panic_message};
 use super::lookup::{LookupOptions, LookupSource};
 use super::{Inner, LayeredPipelineCache};
 use crate::program::ToWire as _;
-use crate::{Artifact, CompileScope, PipelineFingerprint, Program, StoreError, Unkeyable};
+use crate::{Artifact, CompileScope, PipelineFingerprint, Program, Unkeyable};
 
 /// What a compile function is given.
 #[derive(Debug)]
@@ -52,8 +52,6 @@ pub struct Compiled {
     pub artifact: Artifact,
     /// Where it came from.
     pub source: CompileSource,
-    /// The tiers that failed to store it, where it was compiled. It is served all the same.
-    pub store_errors: Arc<[StoreError]>,
 }
 
 /// Where the artifact of a [`get_or_compile`](LayeredPipelineCache::get_or_compile) came from.
@@ -158,8 +156,12 @@ impl LayeredPipelineCache {
     /// `compile` is given the canonical form and the scope, and is run as a task of its own, so
     /// that it goes on when this caller is dropped and others wait. It is cancelled when the last
     /// of them is dropped. Use `tokio::task::spawn_blocking` inside it for work that does not
-    /// await. The artifact is written as the [`WritePolicy`](crate::WritePolicy) says; a tier that
-    /// fails to store it is reported in [`Compiled::store_errors`].
+    /// await. It must not ask this cache for its own key: it would wait for itself.
+    ///
+    /// The artifact is handed to all who wait and then written, in the background, to the tiers
+    /// that the [`WritePolicy`](crate::WritePolicy) names. A tier that fails to store it is counted
+    /// in the [`WriteBehindReport`](crate::WriteBehindReport), traced, and returned as an error by
+    /// the next [`flush`](Self::flush).
     ///
     /// A program without a key is compiled past the cache, by each caller for itself.
     ///
@@ -278,7 +280,7 @@ impl LayeredPipelineCache {
         E: Send + Sync + 'static,
     {
         let inner = &self.inner;
-        if let Some(found) = inner.at_hand(&key) {
+        if let Some(found) = inner.take_at_hand(&key) {
             inner.counters.hits.increment();
             inner.verifier.maybe_verify(key, &found.0, compile);
             return Ok(Compiled::cached(key, found));
@@ -323,7 +325,7 @@ impl Inner {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        let mut search = pin!(self.search_and_count(&key));
+        let mut search = Box::pin(self.search_and_count(&key));
         let head_start = match self.compile_policy {
             CompilePolicy::AfterMiss => Duration::MAX,
             CompilePolicy::Race { after } => after,
@@ -339,15 +341,11 @@ impl Inner {
                 Err(found) => return Ok(Compiled::cached(key, found)),
             },
         };
-        let store_errors = self.write(&key, &compiled).await;
-        for error in &store_errors {
-            tracing::warn!(%key, %error, "compiled and not stored");
-        }
+        self.write_compiled(&key, &compiled).await;
         Ok(Compiled {
             key: Some(key),
             artifact: compiled,
             source: CompileSource::Compiled,
-            store_errors: store_errors.into(),
         })
     }
 
@@ -361,7 +359,7 @@ impl Inner {
     /// search and it missed; the other is dropped.
     async fn race<F, C, E>(
         &self,
-        mut search: Pin<&mut impl Future<Output = Option<Found>>>,
+        mut search: Pin<Box<impl Future<Output = Option<Found>>>>,
         compile: F,
     ) -> Result<Result<Artifact, Found>, SharedError>
     where
@@ -377,6 +375,7 @@ impl Inner {
             },
             compiled = &mut compile => return compiled.map(Ok),
         }
+        drop(search);
         compile.await.map(Ok)
     }
 
@@ -412,7 +411,6 @@ impl Compiled {
             key: Some(key),
             artifact,
             source: CompileSource::Cache(source),
-            store_errors: Arc::default(),
         }
     }
 
@@ -442,7 +440,6 @@ impl Inner {
                 key: None,
                 artifact,
                 source: CompileSource::Bypassed(reason),
-                store_errors: Arc::default(),
             }),
             Ok(Err(error)) => Err(CompileError::Failed(Arc::new(error))),
             Err(error) => Err(match error.try_into_panic() {

@@ -117,11 +117,6 @@ where
         seat
     }
 
-    /// Joins the flight for this key, if there is one.
-    pub(crate) fn join(&self, key: &K) -> Option<Seat<P, T>> {
-        lock(&self.table).get(key).and_then(Flight::join)
-    }
-
     /// Takes the flight for this key off the table: those aboard stay, and whoever comes from now
     /// on starts anew. Returns what the flight shows of itself.
     pub(crate) fn detach(&self, key: &K) -> Option<P> {

@@ -1,55 +1,58 @@
 //! How many searches are under way at a time, and who waits for whom.
 
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// Whether a person waits for the answer.
+/// Whether someone waits for the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupPriority {
-    /// Someone waits: an editor, a build.
+    /// Someone does: an editor, a build.
     #[default]
     Interactive,
-    /// Nobody does: a prefetch, a warm-up. At most half of the searches under way are of this
-    /// kind, so that an interactive one always finds room.
+    /// Nobody does: a prefetch, a warm-up. Lookups of this kind have a lane of their own, half as
+    /// wide, so that an interactive one never waits behind them.
     Background,
 }
 
 #[derive(Debug)]
 pub(super) struct Lanes {
-    all: Arc<Semaphore>,
-    background: Arc<Semaphore>,
+    interactive: Semaphore,
+    background: Semaphore,
 }
 
-/// The right to one search; held for as long as it is under way.
-pub(super) struct Pass {
-    _any: Option<OwnedSemaphorePermit>,
-    _background: Option<OwnedSemaphorePermit>,
+/// Someone interactive has joined a search that began in the background.
+#[derive(Debug, Default)]
+pub(super) struct Hurry(Notify);
+
+impl Hurry {
+    pub(super) fn up(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Lanes {
     pub(super) fn new(searches: usize) -> Self {
-        let searches = searches.clamp(2, Semaphore::MAX_PERMITS);
+        let searches = searches.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            all: Arc::new(Semaphore::new(searches)),
-            background: Arc::new(Semaphore::new(searches / 2)),
+            interactive: Semaphore::new(searches),
+            background: Semaphore::new(searches.div_ceil(2)),
         }
     }
 
-    pub(super) async fn enter(&self, priority: LookupPriority) -> Pass {
-        let background = match priority {
-            LookupPriority::Interactive => None,
-            // First the narrower lane: who waits here takes up no room in the other.
-            LookupPriority::Background => Some(pass(&self.background).await),
-        };
-        Pass {
-            _any: pass(&self.all).await,
-            _background: background.flatten(),
+    /// Waits for room; the search may go on while the pass is held. `None` if a lane were closed,
+    /// which nobody does.
+    pub(super) async fn enter(
+        &self,
+        priority: LookupPriority,
+        hurry: &Hurry,
+    ) -> Option<SemaphorePermit<'_>> {
+        if priority == LookupPriority::Background {
+            tokio::select! {
+                biased;
+                pass = self.background.acquire() => return pass.ok(),
+                () = hurry.0.notified() => {}
+            }
         }
+        self.interactive.acquire().await.ok()
     }
-}
-
-/// `None` if the semaphore were closed, which nobody does.
-async fn pass(lane: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(lane).acquire_owned().await.ok()
 }

@@ -50,8 +50,8 @@ impl LookupOptions {
         self
     }
 
-    /// Sets whether someone waits for the answer. Where the bound on searches is reached,
-    /// interactive lookups go before those in the background.
+    /// Sets whether someone waits for the answer. The two kinds have bounds of their own, so that
+    /// interactive lookups never queue behind those in the background.
     #[must_use]
     pub const fn priority(mut self, priority: LookupPriority) -> Self {
         self.priority = priority;
@@ -260,17 +260,6 @@ impl Lookup {
     pub fn is_degraded(&self) -> bool {
         self.found.is_none() && self.tiers().any(|tier| tier.outcome.is_failure())
     }
-
-    /// The first tier's failure, if one failed.
-    pub(super) fn first_error(&self) -> Option<StoreError> {
-        self.asked
-            .iter()
-            .flat_map(|asked| asked.iter())
-            .find_map(|report| match &report.outcome {
-                TierOutcome::Failed(error) => Some(error.clone()),
-                _ => None,
-            })
-    }
 }
 
 /// What is known of a lookup while it is under way.
@@ -281,15 +270,19 @@ pub(super) struct Progress {
 
 #[derive(Debug, Clone)]
 enum Asked {
+    /// The options leave it out.
+    Barred,
     No,
     Since(tokio::time::Instant),
     Answered(TierReport),
 }
 
 impl Progress {
-    pub(super) fn new(tiers: usize) -> Self {
+    /// For each tier, whether it may be asked.
+    pub(super) fn new(allowed: impl Iterator<Item = bool>) -> Self {
+        let asked = |allowed| if allowed { Asked::No } else { Asked::Barred };
         Self {
-            tiers: Mutex::new(vec![Asked::No; tiers]),
+            tiers: Mutex::new(allowed.map(asked).collect()),
         }
     }
 
@@ -305,7 +298,7 @@ impl Progress {
         let mut tiers = self.lock();
         let elapsed = match tiers[tier] {
             Asked::Since(start) => start.elapsed(),
-            Asked::No | Asked::Answered(_) => Duration::ZERO,
+            Asked::Barred | Asked::No | Asked::Answered(_) => Duration::ZERO,
         };
         tiers[tier] = Asked::Answered(TierReport { outcome, elapsed });
     }
@@ -321,19 +314,32 @@ impl Progress {
         )
     }
 
-    /// The reports as they stand; `unanswered` is said of the tiers that still think.
+    /// The reports as they stand; `unanswered` is said of the tiers that still think. When the
+    /// time is up, those that were not yet asked have run out of it too.
     pub(super) fn reports(&self, unanswered: &TierOutcome) -> Arc<[TierReport]> {
         let tiers = self.lock();
-        tiers
-            .iter()
-            .map(|asked| match asked {
-                Asked::No => TierReport::SKIPPED,
-                Asked::Since(start) => TierReport {
-                    outcome: unanswered.clone(),
-                    elapsed: start.elapsed(),
-                },
-                Asked::Answered(report) => report.clone(),
-            })
-            .collect()
+        tiers.iter().map(|asked| asked.report(unanswered)).collect()
+    }
+
+    /// Ends the search: what is said of a tier now is what was said of it in the end.
+    pub(super) fn settle(&self, unanswered: &TierOutcome) {
+        for asked in self.lock().iter_mut() {
+            *asked = Asked::Answered(asked.report(unanswered));
+        }
+    }
+}
+
+impl Asked {
+    fn report(&self, unanswered: &TierOutcome) -> TierReport {
+        match self {
+            Self::Barred => TierReport::SKIPPED,
+            Self::No if matches!(unanswered, TierOutcome::TimedOut) => TierReport::TIMED_OUT,
+            Self::No => TierReport::SKIPPED,
+            Self::Since(start) => TierReport {
+                outcome: unanswered.clone(),
+                elapsed: start.elapsed(),
+            },
+            Self::Answered(report) => report.clone(),
+        }
     }
 }

@@ -251,7 +251,7 @@ impl LayeredMetrics {
 
 fn tier_row(tier: &TierMetrics) -> [String; 12] {
     // What a tier had at hand only the tier itself has counted.
-    let hits = tier.hits.max(tier.store.hits);
+    let hits = tier.store.hits.max(tier.hits);
     let [p50, p99, max] = latency_cells(&tier.latency);
     [
         tier.tier.clone(),

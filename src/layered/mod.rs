@@ -9,6 +9,7 @@ mod builder;
 mod compile;
 #[cfg(feature = "metrics")]
 mod export;
+mod find;
 mod flight;
 mod lanes;
 mod latency;
@@ -45,10 +46,10 @@ use crate::{
     StoreOperation,
 };
 use background::Background;
-use flight::{Flights, Landing};
-use lanes::{Lanes, Pass};
+use flight::Flights;
+use lanes::Lanes;
 use metrics::Counters;
-use search::{Search, SearchState, peek_all};
+use search::SearchState;
 use tier::Tier;
 use verify::Verifier;
 
@@ -59,7 +60,8 @@ use verify::Verifier;
 /// being looked up or compiled already joins that flight. A tier that fails, hangs or panics
 /// costs its own answer and nothing more.
 ///
-/// Methods that look up or compile must be called on a tokio runtime.
+/// One key is searched for once at a time, and once more at the most by those who ask the local
+/// tiers alone. Methods that look up or compile must be called on a tokio runtime with its timer.
 ///
 /// A clone is another handle to the same cache.
 ///
@@ -95,7 +97,7 @@ struct Inner {
     background: Arc<Background>,
     searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
-    lanes: Lanes,
+    lanes: Arc<Lanes>,
     compile_policy: CompilePolicy,
     verifier: Arc<Verifier>,
     counters: Arc<Counters>,
@@ -107,7 +109,8 @@ struct Inner {
 pub struct CloseReport {
     /// Writes in the background that were given up.
     pub unfinished_writes: u64,
-    /// Tiers that failed to close, or not in time.
+    /// Tiers that failed to close, or not in time, and the first write behind that failed since the
+    /// last flush.
     pub errors: Vec<StoreError>,
 }
 
@@ -148,7 +151,7 @@ impl LayeredPipelineCache {
                 write_timeout: builder.background.write_timeout,
                 searches: Flights::new(),
                 compiles: Flights::new(),
-                lanes: Lanes::new(builder.searches),
+                lanes: Arc::new(Lanes::new(builder.searches)),
                 compile_policy: builder.compile_policy,
                 verifier: Arc::new(Verifier::new(builder.verify)),
                 counters: Arc::new(Counters::new()),
@@ -207,8 +210,9 @@ impl LayeredPipelineCache {
     ///
     /// # Errors
     ///
-    /// The first tier's error that failed to store it, in the order of the tiers; the others have
-    /// stored it. [`StoreErrorKind::ReadOnly`](crate::StoreErrorKind::ReadOnly) where no tier takes writes.
+    /// The first error, in the order of the tiers, of those that the call waited for: the first
+    /// tier under [`WritePolicy::First`] and [`WritePolicy::Behind`], all under
+    /// [`WritePolicy::Through`]. A tier that the artifact is too large for is passed over. [`StoreErrorKind::ReadOnly`](crate::StoreErrorKind::ReadOnly) where no tier takes writes.
     ///
     /// # Cancel safety
     ///
@@ -267,11 +271,13 @@ impl LayeredPipelineCache {
         self.inner.layered_metrics()
     }
 
-    /// Waits until the background writes started before the call have ended, then flushes every tier.
+    /// Waits until the background writes started before the call have ended, then flushes every
+    /// tier. Takes as long as the slowest tier does.
     ///
     /// # Errors
     ///
-    /// The first tier's error, in the order of the tiers; the others have been flushed.
+    /// The first tier's error, in the order of the tiers, or else that of the first write behind
+    /// that failed since the last flush. The other tiers have been flushed.
     ///
     /// # Cancel safety
     ///
@@ -305,173 +311,61 @@ impl LayeredPipelineCache {
 }
 
 impl Inner {
-    /// What needs no waiting: the tiers that answer at once, and promotions on their way.
-    fn at_hand(&self, key: &PipelineFingerprint) -> Option<(Artifact, LookupSource)> {
-        peek_all(&self.tiers, key).or_else(|| self.background.peek(key))
-    }
-
-    async fn lookup(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
-        let lookup = match self.at_hand(key) {
-            Some(found) => Lookup {
-                found: Some(found),
-                asked: None,
-                tiers: self.tiers.len(),
-            },
-            None => self.search(key, options).await,
-        };
-        self.count(&lookup);
-        lookup
-    }
-
-    /// Joins the search for this key or starts it, and waits as long as the options allow.
-    async fn search(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
-        let patience = options.deadline.unwrap_or(Duration::MAX);
-        let mut state = None;
-        let answered = {
-            let search = self.search_patiently(key, options, &mut state);
-            timeout(patience.min(self.lookup_deadline), search).await
-        };
-        if let Ok(Some(lookup)) = answered {
-            return lookup;
-        }
-        Lookup {
-            found: None,
-            asked: Some(match state {
-                Some(state) => state.progress.reports(&TierOutcome::TimedOut),
-                None => self.never_asked(options.tiers),
-            }),
-            tiers: self.tiers.len(),
-        }
-    }
-
-    /// The search's answer, or `None` if it came to no end. `state` is set as soon as there is
-    /// something to be said of it.
-    async fn search_patiently(
-        &self,
-        key: &PipelineFingerprint,
-        options: &LookupOptions,
-        state: &mut Option<Arc<SearchState>>,
-    ) -> Option<Lookup> {
-        let flight = (*key, options.tiers);
-        loop {
-            let seat = match self.searches.join(&flight) {
-                Some(seat) => seat,
-                None => {
-                    // Held for as long as the search is under way, whoever still waits for it.
-                    let pass = self.lanes.enter(options.priority).await;
-                    self.searches
-                        .board(flight, || self.new_search(flight, pass))
-                }
-            };
-            *state = Some(Arc::clone(seat.progress()));
-            let leads = seat.leads;
-            if !leads {
-                self.counters.joins.increment();
-            }
-            match seat.await {
-                Landing::Landed(lookup) => return Some(lookup),
-                // The runtime of another caller was shut down, and this caller's was not.
-                Landing::Lost if !leads => {}
-                Landing::Lost => return None,
-                Landing::Crashed(message) => {
-                    tracing::error!(%key, %message, "a lookup panicked");
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// The reports of a lookup whose time was up before a search could begin.
-    fn never_asked(&self, selection: TierSelection) -> Arc<[TierReport]> {
-        let tiers = self.tiers.iter();
-        tiers
-            .map(|tier| match selection.allows(tier.locality) {
-                true => TierReport::TIMED_OUT,
-                false => TierReport::SKIPPED,
-            })
-            .collect()
-    }
-
-    fn new_search(
-        &self,
-        (key, selection): (PipelineFingerprint, TierSelection),
-        pass: Pass,
-    ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
-        let state = Arc::new(SearchState::new(self.tiers.len()));
-        let search = Search {
-            key,
-            selection,
-            policy: self.lookup_policy,
-            deadline: self.lookup_deadline,
-            tiers: Arc::clone(&self.tiers),
-            background: Arc::clone(&self.background),
-            counters: Arc::clone(&self.counters),
-            state: Arc::clone(&state),
-            _pass: pass,
-        };
-        let span = tracing::debug_span!("search", %key, tiers = ?selection);
-        (state, search.run().instrument(span))
-    }
-
-    fn count(&self, lookup: &Lookup) {
-        if lookup.found.is_some() {
-            self.counters.hits.increment();
-        } else if lookup.is_degraded() {
-            self.counters.degraded_misses.increment();
-        } else {
-            self.counters.misses.increment();
-        }
-        let asked = lookup.asked.iter().flat_map(|asked| asked.iter());
-        let corrupt = asked.filter(|tier| matches!(tier.outcome, TierOutcome::Corrupt(_)));
-        self.counters.corrupt.add(corrupt.count() as u64);
-    }
-
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        if self.at_hand(key).is_some() {
+        if self.background.peek(key).is_some() {
             return Ok(true);
         }
-        let mut first_error = None;
-        for tier in self.tiers.iter() {
-            match timeout(self.lookup_deadline, tier.contains(key)).await {
-                Ok(Ok(true)) => return Ok(true),
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => {
-                    first_error.get_or_insert(error);
-                }
-                Err(_) => {
-                    first_error.get_or_insert(tier.timed_out(StoreOperation::Contains));
-                }
-            }
+        let answers = self.tiers.iter().map(|tier| async move {
+            timeout(self.lookup_deadline, tier.contains(key))
+                .await
+                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Contains)))
+        });
+        let answers = join_all(answers).await;
+        if answers.iter().any(|answer| matches!(answer, Ok(true))) {
+            return Ok(true);
         }
-        first_error.map_or(Ok(false), Err)
+        answers
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map(|_| false)
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
         self.background.drain().await;
+        let behind = self.background.take_behind_error();
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
-        let flushed = flushed.into_iter().collect::<Result<Vec<()>, _>>();
-        match &flushed {
-            Ok(_) => self.counters.flushes.increment(),
-            Err(error) => {
+        let failed = flushed.into_iter().find_map(Result::err).or(behind);
+        match failed {
+            None => {
+                self.counters.flushes.increment();
+                Ok(())
+            }
+            Some(error) => {
                 self.counters.flush_errors.increment();
                 tracing::warn!(%error, "flush failed");
+                Err(error)
             }
         }
-        flushed.map(|_| ())
     }
 
     async fn close(&self, deadline: Duration) -> CloseReport {
         let start = Instant::now();
         self.background.close();
-        let unfinished_writes = match timeout(deadline, self.background.drain()).await {
+        // The other half is for the tiers: one that hangs must not cost the others their flush.
+        let unfinished_writes = match timeout(deadline / 2, self.background.drain()).await {
             Ok(()) => 0,
             Err(_) => self.background.abort(),
         };
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
+        let behind = self.background.take_behind_error();
         CloseReport {
             unfinished_writes,
-            errors: closed.into_iter().filter_map(Result::err).collect(),
+            errors: closed
+                .into_iter()
+                .filter_map(Result::err)
+                .chain(behind)
+                .collect(),
         }
     }
 

@@ -32,17 +32,17 @@ pub struct LayeredPromotionReport {
     pub last_promoted_bytes: u64,
 }
 
-/// What became of the puts under [`WritePolicy::Behind`](super::WritePolicy::Behind) so far, beyond
-/// the first tier.
+/// What became of the writes behind so far: the lower tiers of puts under
+/// [`WritePolicy::Behind`](super::WritePolicy::Behind), and every tier of what was compiled.
 ///
 /// `accepted == written + dropped + failed + pending` at all times, and `pending` is 0 after a
 /// flush.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteBehindReport {
-    /// Puts whose lower tiers were left to the background.
+    /// Writes that were left to the background.
     pub accepted: u64,
-    /// Of these, those that every lower tier has taken.
+    /// Of these, those that every tier meant has taken.
     pub written: u64,
     /// Of these, those given up: the key was removed, the cache was closed, or the runtime ended.
     pub dropped: u64,
@@ -50,6 +50,9 @@ pub struct WriteBehindReport {
     pub failed: u64,
     /// Of these, those under way.
     pub pending: u64,
-    /// Puts that found the background full, and so waited for their lower tiers themselves.
+    /// Puts that met a write of the same key behind, and left it to that.
+    pub coalesced: u64,
+    /// Puts that found the background full, closed, or busy with the key otherwise, and so waited
+    /// for their lower tiers themselves.
     pub awaited: u64,
 }

@@ -3,12 +3,11 @@
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::background::{Background, Cause, Route};
-use super::lanes::Pass;
+use super::background::{Background, Cause, Era, Route};
+use super::lanes::{Hurry, Lanes, LookupPriority};
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
 use super::metrics::Counters;
 use super::tier::Tier;
@@ -18,20 +17,17 @@ use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
 #[derive(Debug)]
 pub(super) struct SearchState {
     pub(super) progress: Progress,
-    /// Set when the key was removed while the search was on: what it finds is not promoted.
-    revoked: AtomicBool,
+    /// Told when someone joins who must not wait in the lane of the background.
+    pub(super) hurry: Hurry,
 }
 
 impl SearchState {
-    pub(super) fn new(tiers: usize) -> Self {
+    pub(super) fn new(tiers: &[Tier], selection: TierSelection) -> Self {
+        let allowed = tiers.iter().map(|tier| selection.allows(tier.locality));
         Self {
-            progress: Progress::new(tiers),
-            revoked: AtomicBool::new(false),
+            progress: Progress::new(allowed),
+            hurry: Hurry::default(),
         }
-    }
-
-    pub(super) fn revoke(&self) {
-        self.revoked.store(true, Ordering::Release);
     }
 }
 
@@ -56,9 +52,9 @@ pub(super) struct Search {
     pub(super) tiers: Arc<[Tier]>,
     pub(super) background: Arc<Background>,
     pub(super) counters: Arc<Counters>,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) priority: LookupPriority,
     pub(super) state: Arc<SearchState>,
-    /// Given back when the search ends, however it does.
-    pub(super) _pass: Pass,
 }
 
 impl Search {
@@ -70,24 +66,26 @@ impl Search {
                 tiers: self.tiers.len(),
             };
         }
+        let era = self.background.era(&self.key);
         let start = Instant::now();
-        let hit = timeout(self.deadline, self.ask_all()).await;
+        let hit = timeout(self.deadline, async {
+            let _pass = self.lanes.enter(self.priority, &self.state.hurry).await;
+            self.ask_all().await
+        })
+        .await;
         self.counters.latency.record(start.elapsed());
         let unanswered = match hit {
             Ok(_) => TierOutcome::Cancelled,
             Err(_) => TierOutcome::TimedOut,
         };
+        self.state.progress.settle(&unanswered);
         let found = hit.ok().flatten().map(|(tier, artifact)| {
-            self.promote(tier, &artifact);
+            self.promote(era, tier, &artifact);
             (artifact, LookupSource::Tier(tier))
         });
-        let reports = self.state.progress.reports(&unanswered);
-        for (tier, report) in self.tiers.iter().zip(reports.iter()) {
-            tier.counters.count(report);
-        }
         Lookup {
             found,
-            asked: Some(reports),
+            asked: Some(self.state.progress.reports(&unanswered)),
             tiers: self.tiers.len(),
         }
     }
@@ -169,18 +167,50 @@ impl Search {
 
     /// Sends a hit to the faster tiers that take it. Before the flight lands, so that a lookup
     /// which comes right after finds the promotion.
-    fn promote(&self, source: usize, artifact: &Artifact) {
-        if self.state.revoked.load(Ordering::Acquire) {
-            return;
+    fn promote(&self, era: Era, source: usize, artifact: &Artifact) {
+        let progress = &self.state.progress;
+        promote(
+            &self.background,
+            &self.tiers,
+            &self.key,
+            artifact,
+            era,
+            source,
+            |tier| progress.lacks(tier),
+        );
+    }
+}
+
+impl Drop for Search {
+    /// Counts what the tiers did, also in a search that nobody waited for to the end.
+    fn drop(&mut self) {
+        let reports = self.state.progress.reports(&TierOutcome::Cancelled);
+        for (tier, report) in self.tiers.iter().zip(reports.iter()) {
+            tier.counters.count(report);
         }
-        let targets: Vec<_> = (0..source)
-            .filter(|&tier| self.tiers[tier].takes(artifact))
-            .map(|tier| (tier, self.state.progress.lacks(tier)))
-            .collect();
-        if !targets.is_empty() {
-            let cause = Cause::Promotion(source);
-            let route = Route { cause, targets };
-            self.background.start(&self.key, artifact, route);
-        }
+    }
+}
+
+/// Sends what was found in one tier to the faster ones that take it.
+pub(super) fn promote(
+    background: &Arc<Background>,
+    tiers: &[Tier],
+    key: &PipelineFingerprint,
+    artifact: &Artifact,
+    era: Era,
+    source: usize,
+    lacks: impl Fn(usize) -> bool,
+) {
+    let targets: Vec<_> = (0..source)
+        .filter(|&tier| tiers[tier].takes(artifact))
+        .map(|tier| (tier, lacks(tier)))
+        .collect();
+    if !targets.is_empty() {
+        let route = Route {
+            cause: Cause::Promotion(source),
+            era: Some(era),
+            targets,
+        };
+        background.start(key, artifact, route);
     }
 }

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use std::time::Duration;
 
 use super::LayeredPipelineCache;
-use super::lookup::LookupOptions;
+use super::lookup::{LookupOptions, TierOutcome};
+use super::tier::Tier;
 use crate::{
     Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
     StoreError, StoreErrorKind, StoreOperation,
@@ -27,12 +28,20 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let lookup = self.lookup(key, &LookupOptions::new()).await;
-        if lookup.found.is_none() {
-            if let Some(error) = lookup.first_error() {
-                return Err(error);
+        if lookup.artifact().is_some() {
+            return Ok(Fetched::from(lookup.into_artifact()));
+        }
+        let mut fetched = Fetched::Miss;
+        for (tier, report) in self.inner.tiers.iter().zip(lookup.tiers()) {
+            match report.outcome {
+                TierOutcome::Failed(error) => return Err(error),
+                TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
+                TierOutcome::Corrupt(reason) => fetched = Fetched::Corrupt(reason),
+                TierOutcome::Refused if fetched == Fetched::Miss => fetched = Fetched::Refused,
+                _ => {}
             }
         }
-        Ok(Fetched::from(lookup.into_artifact()))
+        Ok(fetched)
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
@@ -82,18 +91,11 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     fn is_writable(&self) -> bool {
-        self.inner.tiers.iter().any(|tier| tier.store.is_writable())
+        self.inner.tiers.iter().any(Tier::is_writable)
     }
 
     fn max_artifact_bytes(&self) -> u64 {
-        let writable = self
-            .inner
-            .tiers
-            .iter()
-            .filter(|tier| tier.store.is_writable());
-        writable
-            .map(|tier| tier.store.max_artifact_bytes())
-            .max()
-            .unwrap_or(0)
+        let largest = self.inner.tiers.iter().map(Tier::max_artifact_bytes);
+        largest.max().unwrap_or(0)
     }
 }

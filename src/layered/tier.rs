@@ -36,20 +36,37 @@ impl Tier {
     }
 
     pub(super) fn metrics(&self) -> TierMetrics {
-        self.counters.snapshot(&self.name, self.store.metrics())
+        let store = self.calmly(|| self.store.metrics()).unwrap_or_default();
+        self.counters.snapshot(&self.name, store)
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.calmly(|| self.store.is_writable()).unwrap_or(false)
     }
 
     /// Whether the tier takes an artifact of this size.
     pub(super) fn takes(&self, artifact: &Artifact) -> bool {
-        self.store.is_writable() && artifact.len() as u64 <= self.store.max_artifact_bytes()
+        self.is_writable() && artifact.len() as u64 <= self.max_artifact_bytes()
+    }
+
+    /// Zero for a tier that takes no writes.
+    pub(super) fn max_artifact_bytes(&self) -> u64 {
+        let limit = self.calmly(|| self.store.max_artifact_bytes());
+        limit.filter(|_| self.is_writable()).unwrap_or(0)
     }
 
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        catch_unwind(AssertUnwindSafe(|| self.store.peek(key))).unwrap_or_else(|panic| {
-            let error = self.panicked(StoreOperation::Get, &panic_message(&*panic));
-            tracing::error!(tier = self.name, %error, "a tier panicked");
-            None
-        })
+        self.calmly(|| self.store.peek(key)).flatten()
+    }
+
+    /// A call that does not wait; `None` if it panics.
+    fn calmly<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(call))
+            .inspect_err(|panic| {
+                let message = panic_message(&**panic);
+                tracing::error!(tier = self.name, %message, "a tier panicked");
+            })
+            .ok()
     }
 
     pub(super) async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
@@ -100,11 +117,16 @@ impl Tier {
     }
 
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {
-        StoreError::new(StoreErrorKind::TimedOut, self.name.clone(), operation)
+        self.error(StoreErrorKind::TimedOut, operation)
+    }
+
+    pub(super) fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
+        StoreError::new(kind, self.name.clone(), operation)
     }
 
     fn panicked(&self, operation: StoreOperation, message: &str) -> StoreError {
-        StoreError::new(StoreErrorKind::Panicked, self.name.clone(), operation).with_source(message)
+        self.error(StoreErrorKind::Panicked, operation)
+            .with_source(message)
     }
 
     /// A panic in a tier is the failure of that tier, not of its neighbours.

@@ -106,6 +106,7 @@ impl Verifier {
         recompiled: Artifact,
         on_mismatch: &OnMismatch,
     ) {
+        self.verified.increment();
         if stored != recompiled {
             self.mismatches.increment();
             tracing::error!(
@@ -120,6 +121,5 @@ impl Verifier {
                 recompiled,
             });
         }
-        self.verified.increment();
     }
 }

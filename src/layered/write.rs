@@ -1,14 +1,13 @@
 //! Puts and removals: which tiers they reach, and what they mean for searches under way.
 
 use futures::future::join_all;
-use std::sync::Arc;
 use tokio::time::timeout;
 
 use super::Inner;
 use super::background::{Cause, Route};
 use super::builder::WritePolicy;
 use super::lookup::TierSelection;
-use super::search::SearchState;
+use super::tier::Tier;
 use crate::{Artifact, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
 
 impl Inner {
@@ -18,22 +17,16 @@ impl Inner {
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> Vec<StoreError> {
-        let mut writable =
-            (0..self.tiers.len()).filter(|&tier| self.tiers[tier].store.is_writable());
-        let errors = match (self.write_policy, writable.next()) {
-            (_, None) => vec![StoreError::new(
-                StoreErrorKind::ReadOnly,
-                self.to_string(),
-                StoreOperation::Put,
-            )],
-            (WritePolicy::First, Some(first)) => self.write_to([first], key, artifact).await,
-            (WritePolicy::Through, Some(first)) => {
-                let all = std::iter::once(first).chain(writable);
-                self.write_to(all, key, artifact).await
+        let mut targets = self.targets(artifact);
+        let errors = match (self.write_policy, targets.is_empty()) {
+            (_, true) => vec![self.takes_nothing(artifact)],
+            (WritePolicy::First | WritePolicy::Through, false) => {
+                self.write_to(&targets, key, artifact).await
             }
-            (WritePolicy::Behind, Some(first)) => {
-                let mut errors = self.write_to([first], key, artifact).await;
-                errors.extend(self.write_behind(writable, key, artifact).await);
+            (WritePolicy::Behind, false) => {
+                let lower = targets.split_off(1);
+                let mut errors = self.write_to(&targets, key, artifact).await;
+                errors.extend(self.write_behind(lower, key, artifact).await);
                 errors
             }
         };
@@ -47,14 +40,51 @@ impl Inner {
         errors
     }
 
+    /// Writes what was compiled, in the background: whoever waits for it waits no longer, and it
+    /// is not lost when they leave. Until it is written it is served from there.
+    pub(super) async fn write_compiled(&self, key: &PipelineFingerprint, artifact: &Artifact) {
+        let targets = self.targets(artifact);
+        let errors = if targets.is_empty() {
+            vec![self.takes_nothing(artifact)]
+        } else {
+            self.write_behind(targets, key, artifact).await
+        };
+        self.detach_searches(key);
+        for error in errors {
+            self.counters.put_errors.increment();
+            tracing::warn!(%key, %error, "compiled and not stored");
+        }
+    }
+
+    /// The tiers that the policy names, of those that take the artifact.
+    fn targets(&self, artifact: &Artifact) -> Vec<usize> {
+        let mut takers: Vec<_> = (0..self.tiers.len())
+            .filter(|&tier| self.tiers[tier].takes(artifact))
+            .collect();
+        if self.write_policy == WritePolicy::First {
+            takers.truncate(1);
+        }
+        takers
+    }
+
+    fn takes_nothing(&self, artifact: &Artifact) -> StoreError {
+        let kind = if self.tiers.iter().any(Tier::is_writable) {
+            tracing::debug!(bytes = artifact.len(), "too large for every tier");
+            StoreErrorKind::TooLarge
+        } else {
+            StoreErrorKind::ReadOnly
+        };
+        StoreError::new(kind, self.to_string(), StoreOperation::Put)
+    }
+
     /// Writes to these tiers at once, each under its deadline.
     async fn write_to(
         &self,
-        tiers: impl IntoIterator<Item = usize>,
+        tiers: &[usize],
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> Vec<StoreError> {
-        let writes = tiers.into_iter().map(|tier| {
+        let writes = tiers.iter().map(|&tier| {
             let tier = &self.tiers[tier];
             async move {
                 timeout(self.write_timeout, tier.put(key, artifact.clone()))
@@ -69,39 +99,41 @@ impl Inner {
     /// Leaves these tiers to the background, or waits for them where that is full.
     async fn write_behind(
         &self,
-        tiers: impl Iterator<Item = usize>,
+        tiers: Vec<usize>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> Vec<StoreError> {
-        let tiers: Vec<_> = tiers
-            .filter(|&tier| self.tiers[tier].takes(artifact))
-            .collect();
         let route = Route {
             cause: Cause::Behind,
+            era: None,
             targets: tiers.iter().map(|&tier| (tier, true)).collect(),
         };
         if tiers.is_empty() || self.background.start(key, artifact, route) {
             return Vec::new();
         }
-        self.write_to(tiers, key, artifact).await
+        self.write_to(&tiers, key, artifact).await
     }
 
-    fn detach_searches(&self, key: &PipelineFingerprint) -> Vec<Arc<SearchState>> {
-        [TierSelection::All, TierSelection::Local]
-            .into_iter()
-            .filter_map(|selection| self.searches.detach(&(*key, selection)))
-            .collect()
-    }
-
-    /// Removes from every tier. Nothing that was found before brings the artifact back.
-    pub(super) async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        let _block = self.background.block(key).await;
-        let writable = self.tiers.iter().filter(|tier| tier.store.is_writable());
-        let results = join_all(writable.map(|tier| tier.remove(key))).await;
-        // Those that began while the artifact was still there, in the lower tiers, may have it.
-        for search in self.detach_searches(key) {
-            search.revoke();
+    fn detach_searches(&self, key: &PipelineFingerprint) {
+        for selection in [TierSelection::All, TierSelection::Local] {
+            self.searches.detach(&(*key, selection));
         }
+    }
+
+    /// Removes from every tier that takes writes. Nothing that was found before brings the
+    /// artifact back.
+    pub(super) async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        let block = self.background.block(key).await;
+        let removals = self.tiers.iter().map(|tier| async move {
+            timeout(self.write_timeout, self.remove_from(tier, key))
+                .await
+                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Remove)))
+        });
+        let results = join_all(removals).await;
+        // Whoever asks from now on must not be told what was found while it was still there.
+        self.detach_searches(key);
+        self.compiles.detach(key);
+        drop(block);
         let mut removed = false;
         for result in results {
             removed |= result?;
@@ -110,5 +142,20 @@ impl Inner {
             self.counters.removes.increment();
         }
         Ok(removed)
+    }
+
+    /// A tier that takes no writes keeps what it has, and that is said.
+    async fn remove_from(
+        &self,
+        tier: &Tier,
+        key: &PipelineFingerprint,
+    ) -> Result<bool, StoreError> {
+        if tier.is_writable() {
+            return tier.remove(key).await;
+        }
+        match tier.contains(key).await? {
+            false => Ok(false),
+            true => Err(tier.error(StoreErrorKind::ReadOnly, StoreOperation::Remove)),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! the next put, which is when anything may have to go, hands the notes on.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -90,9 +90,9 @@ impl Index {
     }
 
     fn shard(&self, key: &PipelineFingerprint) -> MutexGuard<'_, ShardState> {
-        // The hash of the maps is the front of the key, so the shard is chosen by its end.
-        let last = key.as_bytes()[PipelineFingerprint::LEN - 1];
-        self.shards[usize::from(last) % SHARDS].lock()
+        // The maps take their buckets from the low bits of the hash and their tags from the high.
+        let shard = (hash(key) >> 32) as usize % SHARDS;
+        self.shards[shard].lock()
     }
 
     /// The artifact, if it is held. A miss is noted too: what is asked for in vain is worth
@@ -144,7 +144,7 @@ impl Index {
         if let Some(old) = &old {
             self.subtract(old);
         }
-        // The old artifact may be large to free: not under the lock.
+        // An old artifact may be large to free: not under the lock.
         drop(shard);
     }
 
@@ -180,15 +180,21 @@ impl Shard {
     }
 }
 
-/// The hash of a fingerprint is its first eight bytes: they are uniform already.
+fn hash(key: &PipelineFingerprint) -> u64 {
+    BuildHasherDefault::<PassThrough>::default().hash_one(key)
+}
+
+/// The hash of a fingerprint is the fingerprint, folded: it is uniform already. All of its bytes
+/// count and are spread, for the sake of callers who number their keys.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct PassThrough(u64);
 
 impl Hasher for PassThrough {
-    /// The last write counts. An array writes its length first and its bytes then.
     fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
+        for word in bytes.chunks_exact(8) {
+            let word = word.try_into().map_or(0, u64::from_le_bytes);
+            let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15;
+            self.0 = (product >> 64) as u64 ^ product as u64;
         }
     }
 
@@ -200,17 +206,25 @@ impl Hasher for PassThrough {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::hash::BuildHasher;
+    use std::collections::HashSet;
 
+    /// Keys that callers number, at whichever end, spread over shards and buckets.
     #[test]
-    fn the_hash_is_the_front_of_the_key() {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&7u64.to_le_bytes());
-        let key = PipelineFingerprint::from_bytes(bytes);
-        assert_eq!(
-            BuildHasherDefault::<PassThrough>::default().hash_one(key),
-            7
-        );
+    fn numbered_keys_do_not_collide() {
+        for at in [0, 12, 24] {
+            let hashes: HashSet<_> = (0..10_000u64)
+                .map(|n| {
+                    let mut bytes = [0; 32];
+                    bytes[at..at + 8].copy_from_slice(&n.to_be_bytes());
+                    hash(&PipelineFingerprint::from_bytes(bytes))
+                })
+                .collect();
+            assert_eq!(hashes.len(), 10_000);
+            for bits in [0, 32, 57] {
+                let some: HashSet<_> = hashes.iter().map(|hash| (hash >> bits) % 64).collect();
+                assert_eq!(some.len(), 64, "from bit {bits}");
+            }
+        }
     }
 
     #[test]

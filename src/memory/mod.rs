@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::metrics::StoreCounters;
+use crate::off_worker;
 use crate::{
     Artifact, Fetched, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
     StoreErrorKind, StoreOperation,
@@ -56,8 +57,9 @@ struct Inner {
     policy: Policy,
     max_entries: u64,
     max_bytes: u64,
-    /// Held by one put or remove at a time, for some microseconds: room is made and taken in one
-    /// step. Readers never wait for it.
+    /// One put or remove at a time: room is made and taken in one step. Readers never wait for it,
+    /// and writers wait without blocking their thread.
+    turn: Arc<tokio::sync::Mutex<()>>,
     reports: Mutex<Reports>,
     closed: AtomicBool,
     counters: StoreCounters,
@@ -90,6 +92,7 @@ impl InMemoryPipelineCache {
                 index,
                 max_entries,
                 max_bytes,
+                turn: Arc::default(),
                 reports: Mutex::default(),
                 closed: AtomicBool::new(false),
                 counters: StoreCounters::default(),
@@ -152,14 +155,28 @@ impl Inner {
         found
     }
 
-    fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        let mut reports = self.lock();
+    /// In its turn, and off the worker where it may drive out many.
+    async fn put(
+        self: Arc<Self>,
+        key: PipelineFingerprint,
+        artifact: Artifact,
+    ) -> Result<(), StoreError> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        off_worker::run(artifact.len(), move || {
+            // Kept by the work itself, which goes on when the caller is dropped.
+            let _turn = turn;
+            self.put_in_turn(&key, artifact)
+        })
+        .await
+    }
+
+    fn put_in_turn(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         if self.closed.load(Ordering::Acquire) {
             self.counters.put_errors.increment();
             return Err(error(StoreErrorKind::Closed));
         }
         let Some(cost) = self.admissible_cost(&artifact) else {
-            self.reject(key, &mut reports);
+            self.reject(key);
             return Err(error(StoreErrorKind::TooLarge));
         };
         self.counters.puts.increment();
@@ -174,13 +191,9 @@ impl Inner {
         let (admitted, tally) = self.policy.admit(key, cost);
         if admitted {
             self.index.insert(key, artifact);
-            // A reader may run moka's maintenance at any time, between these lines too.
-            if !self.policy.keeps(key) {
-                self.index.remove(key);
-            }
         }
         if let Some(report) = tally.into_report() {
-            self.count_evicted(report, &mut reports);
+            self.count_evicted(report);
         }
         Ok(())
     }
@@ -196,21 +209,20 @@ impl Inner {
 
     /// A put that is too large also ends what stood under its key: a caller who put a new
     /// artifact must not be served an older one.
-    fn reject(&self, key: &PipelineFingerprint, reports: &mut Reports) {
+    fn reject(&self, key: &PipelineFingerprint) {
         self.counters.rejected_puts.increment();
         self.policy.forget(key);
         if let Some(old) = self.index.remove(key) {
-            let report = InMemoryEvictionReport {
+            self.count_evicted(InMemoryEvictionReport {
                 entries: 1,
                 bytes: old.cost(),
                 max_age: old.age(),
                 reason: InMemoryEvictionReason::RejectedPut,
-            };
-            self.count_evicted(report, reports);
+            });
         }
     }
 
-    fn count_evicted(&self, report: InMemoryEvictionReport, reports: &mut Reports) {
+    fn count_evicted(&self, report: InMemoryEvictionReport) {
         self.counters.evictions.add(report.entries);
         self.counters.evicted_bytes.add(report.bytes);
         tracing::debug!(
@@ -220,11 +232,11 @@ impl Inner {
             reason = ?report.reason,
             "evicted"
         );
-        reports.push(report);
+        self.lock().push(report);
     }
 
-    fn remove(&self, key: &PipelineFingerprint) -> bool {
-        let _one_at_a_time = self.lock();
+    async fn remove(&self, key: &PipelineFingerprint) -> bool {
+        let _turn = self.turn.lock().await;
         self.policy.forget(key);
         let removed = self.index.remove(key).is_some();
         if removed {
@@ -252,12 +264,14 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         Ok(Fetched::from(self.inner.get(key)))
     }
 
+    /// Artifacts above 64 KiB are put on the blocking pool, since they may drive out many others.
+    ///
     /// # Errors
     ///
     /// [`StoreErrorKind::TooLarge`] when the artifact does not fit an empty cache: what stood
     /// under the key is then removed. [`StoreErrorKind::Closed`] after a close.
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        self.inner.put(key, artifact)
+        Arc::clone(&self.inner).put(*key, artifact).await
     }
 
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
@@ -265,7 +279,7 @@ impl PipelineCacheStore for InMemoryPipelineCache {
     }
 
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        Ok(self.inner.remove(key))
+        Ok(self.inner.remove(key).await)
     }
 
     /// Does nothing: memory is not durable, and nothing is pending.
@@ -287,6 +301,11 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         metrics.entries = index.entries();
         metrics.cached_bytes = index.bytes();
         metrics
+    }
+
+    /// A cache of no entries takes none.
+    fn is_writable(&self) -> bool {
+        self.inner.max_entries > 0
     }
 
     fn max_artifact_bytes(&self) -> u64 {

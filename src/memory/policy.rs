@@ -65,11 +65,6 @@ impl Policy {
         (true, std::mem::take(&mut self.lock().tally))
     }
 
-    /// Whether the artifact may stay in the index.
-    pub(super) fn keeps(&self, key: &PipelineFingerprint) -> bool {
-        self.bytes.contains_key(key) && self.entries.contains_key(key)
-    }
-
     pub(super) fn forget(&self, key: &PipelineFingerprint) {
         self.bytes.invalidate(key);
         self.entries.invalidate(key);
@@ -111,10 +106,11 @@ fn weights(
             if cause != RemovalCause::Size {
                 return;
             }
-            let entry = index.remove(&key);
+            // The artifact, which may be large to free, is gone before the lock is taken.
+            let gone = index.remove(&key).map(|entry| (entry.cost(), entry.age()));
             let mut evicted = lock(&evicted);
-            if let Some(entry) = entry {
-                evicted.tally.add(limit, entry.cost(), entry.age());
+            if let Some((cost, age)) = gone {
+                evicted.tally.add(limit, cost, age);
             }
             evicted.keys.push(*key);
         })
