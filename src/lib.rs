@@ -7,6 +7,8 @@ mod fingerprint;
 mod layered;
 mod memory;
 mod metrics;
+#[cfg(feature = "remote-cache")]
+mod network;
 mod off_worker;
 pub mod program;
 #[cfg(feature = "remote-cache")]
@@ -30,9 +32,11 @@ pub use layered::{
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
+#[cfg(feature = "remote-cache")]
+pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
 #[cfg(feature = "remote-cache")]
-pub use remote::{RemoteCache, RemoteCacheBuilder, RemoteCacheError};
+pub use remote::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{
     Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };

@@ -313,6 +313,9 @@ pub enum StoreErrorKind {
     TimedOut,
     /// The tier is overloaded or out of service, and says so.
     Unavailable,
+    /// The tier was not asked, because most recent calls failed. It is asked again once it is found
+    /// to be well.
+    CircuitOpen,
     /// The tier takes no writes.
     ReadOnly,
     /// The artifact is larger than the tier takes.
@@ -336,7 +339,10 @@ impl StoreErrorKind {
     /// Whether the same call may well succeed a little later.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::TimedOut | Self::Unavailable)
+        matches!(
+            self,
+            Self::Unreachable | Self::TimedOut | Self::Unavailable | Self::CircuitOpen
+        )
     }
 }
 
@@ -349,6 +355,7 @@ impl fmt::Display for StoreErrorKind {
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed out",
             Self::Unavailable => "unavailable",
+            Self::CircuitOpen => "left alone",
             Self::ReadOnly => "read-only",
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",

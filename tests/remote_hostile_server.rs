@@ -10,8 +10,9 @@ mod scripted_http;
 
 use captured_trace::{capture, captured};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
-    RemoteCache, RemoteCacheBuilder, RemoteCacheError, SharedSecret, StoreError, StoreErrorKind,
+    Artifact, ArtifactMetadata, BreakerPolicy, Fetched, FrameError, PipelineCacheStore,
+    PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RemoteCacheError, RetryPolicy,
+    SharedSecret, StoreError, StoreErrorKind,
 };
 use scripted_http::{
     Request, ScriptedServer, Step, answer, answer_of_length, chunk, chunked_head, redirect,
@@ -36,8 +37,12 @@ fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
         .proxy_from_environment(false)
         .inactivity_timeout(PATIENCE)
+        .attempt_timeout(PATIENCE)
         .request_timeout(PATIENCE)
         .max_artifact_bytes(1024 * 1024)
+        // What one request comes to is tested here, not what a tier makes of many.
+        .retry(RetryPolicy::default().attempts(1))
+        .breaker(BreakerPolicy::default().failure_percent(101))
 }
 
 fn reader(server: &ScriptedServer) -> RemoteCache {

@@ -163,6 +163,17 @@ impl FrameFormat {
         Ok(head.freeze())
     }
 
+    #[cfg(feature = "remote-cache")]
+    /// The whole frame in two parts: header and metadata, and the payload as stored.
+    pub(crate) async fn encode(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(Bytes, Bytes), FrameError> {
+        let head = self.encode_head(key, artifact)?;
+        Ok((head, artifact.payload().clone()))
+    }
+
     /// Checks a whole frame and takes the artifact out of it, without a copy.
     ///
     /// Hashes the payload: call it where that much work may run.

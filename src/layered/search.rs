@@ -12,7 +12,7 @@ use super::lanes::Pass;
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
 use super::metrics::Counters;
 use super::tier::Tier;
-use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
+use crate::{Artifact, Fetched, Locality, PipelineFingerprint, StoreErrorKind};
 
 /// The search for one key, as those see it who wait for it.
 #[derive(Debug)]
@@ -159,7 +159,15 @@ impl Search {
                 (TierOutcome::Corrupt(reason), None)
             }
             Err(error) => {
-                tracing::warn!(key = %self.key, %error, "tier failed");
+                // A tier says once that it is left alone, or that its credentials are refused.
+                if matches!(
+                    error.kind(),
+                    StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied
+                ) {
+                    tracing::debug!(key = %self.key, %error, "tier refuses");
+                } else {
+                    tracing::warn!(key = %self.key, %error, "tier failed");
+                }
                 (TierOutcome::Failed(error), None)
             }
         };
