@@ -17,7 +17,9 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
+#[cfg(feature = "remote-cache")]
+pub use artifact::Trust;
+pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
     PersistentPipelineCacheStore,

@@ -198,6 +198,12 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
+    /// Whether what this tier serves may be promoted to others. Where it may not, it is served and
+    /// no more.
+    fn is_trusted_source(&self) -> bool {
+        true
+    }
+
     /// The largest payload the tier takes, in bytes. Nothing larger is promoted to it.
     fn max_artifact_bytes(&self) -> u64 {
         u64::MAX
@@ -250,6 +256,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn is_writable(&self) -> bool {
         S::is_writable(self)
+    }
+
+    fn is_trusted_source(&self) -> bool {
+        S::is_trusted_source(self)
     }
 
     fn max_artifact_bytes(&self) -> u64 {

@@ -178,7 +178,8 @@ impl Search {
     /// Sends a hit to the faster tiers that take it. Before the flight lands, so that a lookup
     /// which comes right after finds the promotion.
     fn promote(&self, source: usize, artifact: &Artifact) {
-        if self.state.revoked.load(Ordering::Acquire) {
+        let trusted = self.tiers[source].store.is_trusted_source();
+        if !trusted || self.state.revoked.load(Ordering::Acquire) {
             return;
         }
         let targets: Vec<_> = (0..source)

@@ -11,9 +11,11 @@ use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
 use super::requirement::Requirement;
 use super::transport::{ClientSettings, Transport};
+#[cfg(feature = "zstd")]
+use crate::artifact::compression::Compression;
 use crate::artifact::frame::FrameFormat;
 use crate::network::{Failure, NetworkSettings, NetworkTier};
-use crate::{BreakerPolicy, RetryPolicy, SharedSecret, UploadPolicy};
+use crate::{BreakerPolicy, RetryPolicy, SharedSecret, Trust, UploadPolicy};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -40,7 +42,9 @@ pub struct RemoteCacheBuilder {
     max_artifact_bytes: u64,
     max_redirects: usize,
     proxy_from_environment: bool,
-    shared_secret: Option<SharedSecret>,
+    trust: Trust,
+    #[cfg(feature = "zstd")]
+    compression: Option<Compression>,
     credentials: Credentials,
     rotating: Option<CredentialSource>,
     extra_roots: Vec<Vec<u8>>,
@@ -56,7 +60,9 @@ impl Default for RemoteCacheBuilder {
             max_artifact_bytes: 64 * 1024 * 1024,
             max_redirects: 5,
             proxy_from_environment: true,
-            shared_secret: None,
+            trust: Trust::Server,
+            #[cfg(feature = "zstd")]
+            compression: None,
             credentials: Credentials::none(),
             rotating: None,
             extra_roots: Vec::new(),
@@ -193,7 +199,25 @@ impl RemoteCacheBuilder {
     /// secret. Without one, whoever can write to the server can make an artifact. Default: none.
     #[must_use]
     pub fn shared_secret(mut self, secret: SharedSecret) -> Self {
-        self.shared_secret = Some(secret);
+        self.trust = Trust::Authenticated(secret.into());
+        self
+    }
+
+    /// Whom the tier believes: [`shared_secret`](Self::shared_secret) with more to choose from.
+    /// Default: [`Trust::Server`].
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Writes payloads of at least `min_bytes` compressed with zstd at this level, 1 to 19, where
+    /// that makes them shorter. Whoever reads them needs the feature `zstd` as well: to others
+    /// they are corrupt. Compressed entries are read in any case. Default: none is written.
+    #[cfg(feature = "zstd")]
+    #[must_use]
+    pub fn zstd(mut self, level: i32, min_bytes: u64) -> Self {
+        self.compression = Some(Compression::new(level, min_bytes));
         self
     }
 
@@ -274,6 +298,13 @@ impl RemoteCacheBuilder {
         let source = self.rotating.unwrap_or(fixed);
         let credentials = CredentialHeaders::new(source, client.clone())?;
         let name = format!("remote({base})");
+        let (keys, promotable) = self.trust.into_keys();
+        #[cfg_attr(not(feature = "zstd"), expect(unused_mut, reason = "set below"))]
+        let mut format = FrameFormat::new(keys, self.max_artifact_bytes);
+        #[cfg(feature = "zstd")]
+        {
+            format.compression = self.compression;
+        }
         let entries = Entries {
             transport: Transport {
                 client,
@@ -282,14 +313,12 @@ impl RemoteCacheBuilder {
                 inactivity_timeout: self.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },
-            format: FrameFormat {
-                secret: self.shared_secret,
-                max_payload: self.max_artifact_bytes,
-            },
+            format,
         };
         Ok(RemoteCache {
             tier: NetworkTier::new(name, entries, &self.network),
             required: Requirement::default(),
+            promotable,
         })
     }
 }
@@ -327,7 +356,7 @@ impl fmt::Debug for RemoteCacheBuilder {
             .field("max_artifact_bytes", &self.max_artifact_bytes)
             .field("max_redirects", &self.max_redirects)
             .field("proxy_from_environment", &self.proxy_from_environment)
-            .field("shared_secret", &self.shared_secret)
+            .field("trust", &self.trust)
             .field("credentials", &self.credentials)
             .field("rotating", &self.rotating)
             .field("extra_roots", &self.extra_roots.len())

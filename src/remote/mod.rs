@@ -94,6 +94,7 @@ use requirement::Requirement;
 pub struct RemoteCache {
     tier: Arc<NetworkTier<Entries>>,
     required: Requirement,
+    promotable: bool,
 }
 
 impl RemoteCache {
@@ -221,6 +222,10 @@ impl PipelineCacheStore for RemoteCache {
 
     fn is_writable(&self) -> bool {
         self.tier.is_writable()
+    }
+
+    fn is_trusted_source(&self) -> bool {
+        self.promotable
     }
 
     fn max_artifact_bytes(&self) -> u64 {
