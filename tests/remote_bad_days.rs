@@ -314,6 +314,45 @@ async fn each_attempt_has_its_deadline_and_all_have_one_together() {
     assert!((1..=4).contains(&attempts), "{attempts}");
 }
 
+#[tokio::test]
+async fn settings_without_measure_do_no_harm() {
+    let endless = Duration::MAX;
+    let breaker = BreakerPolicy::default()
+        .window(endless)
+        .min_calls(0)
+        .failure_percent(0)
+        .probe_interval(endless)
+        .abandoned_after(endless);
+    let retry = RetryPolicy::default()
+        .base_delay(endless)
+        .max_delay(endless)
+        .max_retry_after(endless)
+        .budget_percent(u32::MAX)
+        .budget_reserve(u32::MAX);
+    let (server, ill) = sickly();
+    ill.store(false, Ordering::SeqCst);
+    let remote = builder()
+        .breaker(breaker.window(Duration::ZERO))
+        .negative_answers(endless, usize::MAX)
+        .build(server.url())
+        .unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    let remote = builder()
+        .breaker(breaker)
+        .retry(retry.attempts(0))
+        .attempt_timeout(endless)
+        .request_timeout(endless)
+        .build(server.url())
+        .unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    ill.store(true, Ordering::SeqCst);
+    remote.fetch(&KEY).await.unwrap_err();
+    assert_eq!(
+        kind(remote.fetch(&KEY).await),
+        Some(StoreErrorKind::CircuitOpen)
+    );
+}
+
 // Credentials.
 
 #[tokio::test]

@@ -153,8 +153,9 @@ impl Breaker {
         self.state.subscribe()
     }
 
-    pub(super) const fn probe_interval(&self) -> Duration {
-        self.policy.probe_interval
+    /// Never so short that probes would follow one another without a pause.
+    pub(super) fn probe_interval(&self) -> Duration {
+        self.policy.probe_interval.max(Duration::from_millis(1))
     }
 
     /// Lets a call through, or not.

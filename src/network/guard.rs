@@ -49,6 +49,12 @@ pub(super) struct Guard {
     denial: Denial,
 }
 
+/// The moment in so long from now, or in some thirty years if that is sooner.
+fn after(time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(1_000_000_000);
+    Instant::now() + time.min(FAR)
+}
+
 /// A call as the guard sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -83,7 +89,7 @@ impl Guard {
         T: Send,
         F: Future<Output = Result<T, Failure>> + Send,
     {
-        let deadline = Instant::now() + self.limits.call_timeout;
+        let deadline = after(self.limits.call_timeout);
         let Some(ticket) = self.breaker.admit(call.key) else {
             self.short_circuited.increment();
             return Err(Failure::circuit_open());
@@ -111,7 +117,7 @@ impl Guard {
                 ticket.take().into_iter().for_each(|ticket| ticket.forget());
                 break Err(failure);
             }
-            let end = deadline.min(Instant::now() + self.limits.attempt_timeout);
+            let end = deadline.min(after(self.limits.attempt_timeout));
             let result = match timeout_at(end, attempt()).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::timed_out(
@@ -186,7 +192,7 @@ impl Guard {
             return false;
         };
         // A wait that cannot end in an answer is not begun, nor is the budget spent on it.
-        if Instant::now() + delay >= deadline || !self.budget.withdraw() {
+        if after(delay) >= deadline || !self.budget.withdraw() {
             return false;
         }
         tracing::debug!(
@@ -209,7 +215,7 @@ impl Guard {
         &self,
         request: impl Future<Output = Result<T, Failure>> + Send,
     ) -> bool {
-        let end = Instant::now() + self.limits.attempt_timeout.min(self.limits.call_timeout);
+        let end = after(self.limits.attempt_timeout.min(self.limits.call_timeout));
         let probe = async {
             let _slot = self.slots.acquire().await;
             request.await

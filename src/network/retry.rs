@@ -98,7 +98,8 @@ impl RetryPolicy {
         }
         let doublings = tried.saturating_sub(1).min(31);
         let limit = self.base_delay.saturating_mul(1 << doublings);
-        let delay = limit.min(self.max_delay).mul_f64(random.clamp(0.0, 1.0));
+        let limit = limit.min(self.max_delay).min(LONGEST_DELAY);
+        let delay = limit.mul_f64(random.clamp(0.0, 1.0));
         match retry_after {
             Some(asked) if asked > self.max_retry_after => None,
             Some(asked) => Some(delay.max(asked)),
@@ -106,6 +107,9 @@ impl RetryPolicy {
         }
     }
 }
+
+/// Whatever the settings say: the product with a fraction must fit.
+const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What one retry costs, in hundredths.
 const RETRY: u64 = 100;
@@ -171,6 +175,17 @@ mod tests {
         assert!(policy.delay(3, None, 0.5).is_none());
         assert!(policy.attempts(1).delay(1, None, 0.5).is_none());
         assert!(policy.attempts(0).delay(1, None, 0.5).is_none());
+    }
+
+    #[test]
+    fn settings_without_measure_do_no_harm() {
+        let endless = Duration::MAX;
+        let policy = RetryPolicy::default()
+            .base_delay(endless)
+            .max_delay(endless);
+        assert_eq!(policy.delay(1, None, 1.0), Some(LONGEST_DELAY));
+        let policy = policy.max_retry_after(endless);
+        assert_eq!(policy.delay(1, Some(endless), 0.0), Some(endless));
     }
 
     #[test]
