@@ -54,6 +54,8 @@ mod fingerprint;
 mod layered;
 mod memory;
 mod metrics;
+#[cfg(feature = "remote-cache")]
+mod network;
 mod off_worker;
 pub mod program;
 #[cfg(feature = "remote-cache")]
@@ -62,7 +64,9 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret};
+#[cfg(feature = "remote-cache")]
+pub use artifact::Trust;
+pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
     PersistentPipelineCacheStore,
@@ -77,9 +81,11 @@ pub use layered::{
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
+#[cfg(feature = "remote-cache")]
+pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
 pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
 #[cfg(feature = "remote-cache")]
-pub use remote::{RemoteCache, RemoteCacheBuilder, RemoteCacheError};
+pub use remote::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{
     Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };

@@ -81,6 +81,10 @@ metrics! {
     corrupt,
     /// Lookups that found an artifact which the tier was told not to serve. Counted as misses too.
     refused,
+    /// Of the corrupt, those without a valid tag of an accepted secret.
+    unauthenticated,
+    /// Misses that were still in mind, so that nobody was asked.
+    negative_answers,
     /// Lookups that failed.
     errors,
     /// Artifacts that were stored.
@@ -99,6 +103,16 @@ metrics! {
     flushes,
     /// Flushes that failed.
     flush_errors,
+    /// Requests that were made again after one that failed.
+    retries,
+    /// Calls that failed at once because most of those before them had failed.
+    short_circuited,
+    /// Times that a breaker opened.
+    breaker_opened,
+    /// Times that it closed again.
+    breaker_closed,
+    /// Breakers that are open now.
+    breakers_open,
     /// Bytes that the tier holds, where it counts them.
     cached_bytes,
     /// Artifacts that the tier holds, where it counts them.
@@ -285,8 +299,7 @@ impl StoreCounters {
             evicted_bytes: self.evicted_bytes.get(),
             flushes: self.flushes.get(),
             flush_errors: self.flush_errors.get(),
-            cached_bytes: 0,
-            entries: 0,
+            ..PipelineCacheMetrics::default()
         }
     }
 }

@@ -200,6 +200,12 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
+    /// Whether what this tier serves may be promoted to others. Where it may not, it is served and
+    /// no more.
+    fn is_trusted_source(&self) -> bool {
+        true
+    }
+
     /// The largest payload the tier takes, in bytes, where the metadata is small. Nothing larger is
     /// promoted to it.
     fn max_artifact_bytes(&self) -> u64 {
@@ -253,6 +259,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn is_writable(&self) -> bool {
         S::is_writable(self)
+    }
+
+    fn is_trusted_source(&self) -> bool {
+        S::is_trusted_source(self)
     }
 
     fn max_artifact_bytes(&self) -> u64 {
@@ -316,6 +326,9 @@ pub enum StoreErrorKind {
     TimedOut,
     /// The tier is overloaded or out of service, and says so.
     Unavailable,
+    /// The tier was not asked, because most recent calls failed. It is asked again once it is found
+    /// to be well.
+    CircuitOpen,
     /// The tier takes no writes.
     ReadOnly,
     /// The artifact is larger than the tier takes.
@@ -339,7 +352,10 @@ impl StoreErrorKind {
     /// Whether the same call may well succeed a little later.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::TimedOut | Self::Unavailable)
+        matches!(
+            self,
+            Self::Unreachable | Self::TimedOut | Self::Unavailable | Self::CircuitOpen
+        )
     }
 }
 
@@ -352,6 +368,7 @@ impl fmt::Display for StoreErrorKind {
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed out",
             Self::Unavailable => "unavailable",
+            Self::CircuitOpen => "left alone",
             Self::ReadOnly => "read-only",
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",

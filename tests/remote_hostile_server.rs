@@ -10,8 +10,9 @@ mod scripted_http;
 
 use captured_trace::{capture, captured};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
-    RemoteCache, RemoteCacheBuilder, RemoteCacheError, SharedSecret, StoreError, StoreErrorKind,
+    Artifact, ArtifactMetadata, BreakerPolicy, Fetched, FrameError, InMemoryPipelineCache,
+    LayeredPipelineCache, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
+    RemoteCacheError, RetryPolicy, SharedSecret, StoreError, StoreErrorKind, Trust, TrustedKeys,
 };
 use scripted_http::{
     Request, ScriptedServer, Step, answer, answer_of_length, chunk, chunked_head, redirect,
@@ -36,8 +37,12 @@ fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
         .proxy_from_environment(false)
         .inactivity_timeout(PATIENCE)
+        .attempt_timeout(PATIENCE)
         .request_timeout(PATIENCE)
         .max_artifact_bytes(1024 * 1024)
+        // What one request comes to is tested here, not what a tier makes of many.
+        .retry(RetryPolicy::default().attempts(1))
+        .breaker(BreakerPolicy::default().failure_percent(101))
 }
 
 fn reader(server: &ScriptedServer) -> RemoteCache {
@@ -461,6 +466,89 @@ async fn with_a_secret_only_what_it_signed_is_served() {
             .unwrap();
         assert_eq!(remote.fetch(&KEY).await.unwrap(), expected);
     }
+}
+
+#[tokio::test]
+async fn what_the_secrets_did_not_sign_is_refused_and_counted() {
+    let secret = |text: &str| SharedSecret::new(text);
+    let signed_with = async |text: &str, key: &PipelineFingerprint| {
+        frame_of(builder().shared_secret(secret(text)), key).await
+    };
+    let keys = || TrustedKeys::new(secret("new")).also_accepting(secret("old"));
+    let (new, old) = (
+        signed_with("new", &KEY).await,
+        signed_with("old", &KEY).await,
+    );
+    let strange = signed_with("strange", &KEY).await;
+    let replayed = signed_with("new", &OTHER).await;
+    let unsigned = frame().await;
+    // The unsigned header says that it is signed.
+    let mut claimed = unsigned.clone();
+    claimed[10] = 1;
+    // The body, the metadata and the tag of frames that are good by themselves.
+    let mut swapped = new.clone();
+    let body = swapped.len() - 3000;
+    swapped[body..].fill(0x5a);
+    let mut edited = new.clone();
+    edited[140] ^= 1;
+    let mut grafted = unsigned.clone();
+    grafted[..128].copy_from_slice(&replayed[..128]);
+    let mut truncated = new.clone();
+    truncated.truncate(new.len() - 1);
+    let extended = [&new[..], &[0]].concat();
+    for (attack, frame, served, unauthenticated) in [
+        ("new", new, true, 0),
+        ("old", old, true, 0),
+        ("strange secret", strange, false, 1),
+        ("unsigned", unsigned, false, 1),
+        ("claims to be signed", claimed, false, 1),
+        ("replayed under another key", replayed, false, 0),
+        ("swapped body", swapped, false, 0),
+        ("edited metadata", edited, false, 1),
+        ("grafted header", grafted, false, 0),
+        ("truncated", truncated, false, 0),
+        ("extended", extended, false, 0),
+    ] {
+        let server = ScriptedServer::always(answer("200 OK", &frame));
+        let remote = builder()
+            .trust(Trust::Authenticated(keys()))
+            .build(server.url())
+            .unwrap();
+        let got = remote.get(&KEY).await.unwrap();
+        assert_eq!(got.is_some(), served, "{attack}");
+        let metrics = remote.metrics();
+        assert_eq!(metrics.corrupt, u64::from(!served), "{attack}");
+        assert_eq!(metrics.unauthenticated, unauthenticated, "{attack}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_only_believed_for_now_is_never_promoted_from() {
+    let server = ScriptedServer::always(answer("200 OK", &frame().await));
+    for (trust, promoted) in [(Trust::Server, 1), (Trust::ServerUnpromoted, 0)] {
+        let memory = Arc::new(InMemoryPipelineCache::new());
+        let remote = Arc::new(builder().trust(trust).build(server.url()).unwrap());
+        assert_eq!(remote.is_trusted_source(), promoted == 1);
+        let layers = [Arc::clone(&memory) as Arc<dyn PipelineCacheStore>, remote];
+        let cache = LayeredPipelineCache::new(layers);
+        for _ in 0..3 {
+            assert_eq!(cache.get(&KEY).await, Some(artifact()));
+            cache.flush().await.unwrap();
+        }
+        assert_eq!(memory.len(), promoted);
+        assert_eq!(cache.promotion_report().promoted, promoted);
+    }
+}
+
+#[cfg(feature = "zstd")]
+#[tokio::test]
+async fn a_compressed_entry_is_short_on_the_way_and_whole_on_arrival() {
+    let compressed = frame_of(builder().zstd(3, 1000), &KEY).await;
+    assert!(compressed.len() < 500, "{}", compressed.len());
+    let hit = fetched(answer("200 OK", &compressed)).await.unwrap();
+    assert_eq!(hit, Fetched::Hit(artifact()));
+    let plain = frame_of(builder().zstd(3, 100_000), &KEY).await;
+    assert_eq!(plain, frame().await);
 }
 
 // When nothing comes.

@@ -91,10 +91,6 @@ impl Pass {
                 }
             }
         }
-        for error in compiled.store_errors.iter() {
-            self.warnings
-                .push(format!("{name}: compiled, and not stored: {error}"));
-        }
         if compiled.artifact.payload() != &shader.fresh {
             self.faults.push(format!(
                 "{name}: the artifact is not what a fresh compile gives"

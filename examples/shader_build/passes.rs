@@ -76,6 +76,8 @@ async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Re
     ] {
         let pass = Pass::run(name, &tiers.cache, &scope, shaders).await;
         all.passes.push(pass);
+        // What was compiled is written in the background: the next pass shall find it in its tier.
+        tiers.cache.flush().await.context("not stored")?;
     }
     all.key_time = time_keys(shaders, &scope);
     tiers.close().await

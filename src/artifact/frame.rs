@@ -7,7 +7,7 @@
 //! |---:|---:|---|
 //! | 0 | 8 | magic `89 70 63 66 0d 0a 1a 0a` (`\x89pcf\r\n\x1a\n`) |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 2 | flags: bit 0, the tag is keyed; all others 0 |
+//! | 10 | 2 | flags: bit 0, the tag is keyed; bit 1, the payload is zstd; all others 0 |
 //! | 12 | 4 | length of the metadata, at most 65,536 |
 //! | 16 | 8 | length of the payload as stored |
 //! | 24 | 8 | length of the payload as served; the same unless a flag says otherwise |
@@ -22,12 +22,17 @@
 //! flipped bit. The first byte of the magic is no text, and the line ends in it break when a
 //! transfer "corrects" them.
 //!
-//! Decoding copies nothing: the payload is a slice of the buffer that was read.
+//! Decoding copies nothing: the payload is a slice of the buffer that was read, unless it was
+//! compressed. It is only unpacked once the tag has been checked.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
-use super::{Artifact, ArtifactMetadata};
+#[cfg(feature = "zstd")]
+use super::compression;
+#[cfg(all(feature = "zstd", feature = "remote-cache"))]
+use super::compression::Compression;
+use super::{Artifact, ArtifactMetadata, TrustedKeys};
 use crate::PipelineFingerprint;
 #[cfg(feature = "remote-cache")]
 use crate::off_worker;
@@ -35,6 +40,12 @@ use crate::off_worker;
 const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
 const VERSION: u16 = 1;
 const FLAG_KEYED: u16 = 1;
+#[cfg(feature = "zstd")]
+const FLAG_ZSTD: u16 = 2;
+#[cfg(feature = "zstd")]
+const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD;
+#[cfg(not(feature = "zstd"))]
+const KNOWN_FLAGS: u16 = FLAG_KEYED;
 const TAG_OFFSET: usize = 96;
 const MAX_METADATA: usize = 64 * 1024;
 
@@ -114,12 +125,25 @@ pub enum FrameError {
 /// How a tier writes and what it accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct FrameFormat {
-    pub(crate) secret: Option<SharedSecret>,
+    /// Without any, whole frames are accepted whoever wrote them.
+    pub(crate) keys: Option<TrustedKeys>,
     /// The largest payload, in bytes.
     pub(crate) max_payload: u64,
+    /// What is written compressed. What is read may be compressed in any case.
+    #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+    pub(crate) compression: Option<Compression>,
 }
 
 impl FrameFormat {
+    pub(crate) const fn new(keys: Option<TrustedKeys>, max_payload: u64) -> Self {
+        Self {
+            keys,
+            max_payload,
+            #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+            compression: None,
+        }
+    }
+
     /// The largest frame this format accepts, in bytes.
     pub(crate) const fn max_frame(&self) -> u64 {
         self.max_payload.saturating_add(MAX_OVERHEAD as u64)
@@ -135,6 +159,17 @@ impl FrameFormat {
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> Result<Bytes, FrameError> {
+        self.encode_head_of(key, artifact, artifact.len() as u64, 0)
+    }
+
+    /// The head for a payload that is stored in so many bytes.
+    fn encode_head_of(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        stored_len: u64,
+        flags: u16,
+    ) -> Result<Bytes, FrameError> {
         let payload_len = artifact.len() as u64;
         if payload_len > self.max_payload {
             return Err(FrameError::TooLarge);
@@ -146,21 +181,46 @@ impl FrameFormat {
         if metadata.len() > MAX_METADATA {
             return Err(FrameError::BadMetadata);
         }
-        let flags = if self.secret.is_some() { FLAG_KEYED } else { 0 };
+        let secret = self.keys.as_ref().and_then(TrustedKeys::signing);
+        let flags = flags | if secret.is_some() { FLAG_KEYED } else { 0 };
 
         let mut head = BytesMut::with_capacity(HEADER_LEN + metadata.len());
         head.put_slice(&MAGIC);
         head.put_u16_le(VERSION);
         head.put_u16_le(flags);
         head.put_u32_le(metadata.len() as u32);
-        head.put_u64_le(payload_len);
+        head.put_u64_le(stored_len);
         head.put_u64_le(payload_len);
         head.put_slice(key.as_bytes());
         head.put_slice(artifact.digest());
-        let tag = tag(self.secret.as_ref(), &head, &metadata);
+        let tag = tag(secret, &head, &metadata);
         head.put_slice(tag.as_bytes());
         head.put_slice(&metadata);
         Ok(head.freeze())
+    }
+
+    #[cfg(feature = "remote-cache")]
+    /// The whole frame in two parts: header and metadata, and the payload as stored.
+    pub(crate) async fn encode(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(Bytes, Bytes), FrameError> {
+        #[cfg(feature = "zstd")]
+        if let Some(compression) = self.compression {
+            let length = artifact.len();
+            if length as u64 <= self.max_payload && compression.pays_for(length) {
+                let payload = artifact.payload().clone();
+                let stored = off_worker::run(length, move || compression.compress(&payload)).await;
+                if let Some(stored) = stored {
+                    let stored_len = stored.len() as u64;
+                    let head = self.encode_head_of(key, artifact, stored_len, FLAG_ZSTD)?;
+                    return Ok((head, stored.into()));
+                }
+            }
+        }
+        let head = self.encode_head(key, artifact)?;
+        Ok((head, artifact.payload().clone()))
     }
 
     /// Checks a whole frame and takes the artifact out of it, without a copy.
@@ -177,10 +237,12 @@ impl FrameFormat {
         }
         let payload_start = HEADER_LEN + head.metadata_len;
         let stored = (frame.len() as u64).checked_sub(payload_start as u64);
-        if stored != Some(head.payload_len) || head.served_len != head.payload_len {
+        if stored != Some(head.payload_len)
+            || (!head.is_compressed() && head.served_len != head.payload_len)
+        {
             return Err(FrameError::LengthMismatch);
         }
-        if head.payload_len > self.max_payload {
+        if head.payload_len.max(head.served_len) > self.max_payload {
             return Err(FrameError::TooLarge);
         }
         let metadata = &frame[HEADER_LEN..payload_start];
@@ -188,6 +250,13 @@ impl FrameFormat {
         let metadata = ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)?;
 
         let payload = frame.slice(payload_start..);
+        #[cfg(feature = "zstd")]
+        let payload = if head.is_compressed() {
+            let payload = compression::decompress(&payload, head.served_len);
+            Bytes::from(payload.ok_or(FrameError::BadPayload)?)
+        } else {
+            payload
+        };
         // `blake3::Hash` compares in constant time.
         if blake3::hash(&payload) != *head.digest {
             return Err(FrameError::BadPayload);
@@ -203,7 +272,10 @@ impl FrameFormat {
         frame: Bytes,
     ) -> Result<Artifact, FrameError> {
         let (format, key) = (self.clone(), *key);
-        off_worker::run(frame.len(), move || format.decode(&key, &frame)).await
+        // What comes out of a compressed frame is work as well.
+        let length = Head::parse(&frame).map_or(0, |head| head.served_len);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        off_worker::run(length.max(frame.len()), move || format.decode(&key, &frame)).await
     }
 
     fn check_tag(
@@ -212,14 +284,18 @@ impl FrameFormat {
         covered: &[u8],
         metadata: &[u8],
     ) -> Result<(), FrameError> {
-        let secret = match (head.flags & FLAG_KEYED != 0, &self.secret) {
-            (true, Some(secret)) => Some(secret),
-            (false, None) => None,
+        let keyed = head.flags & FLAG_KEYED != 0;
+        let accepted = match (keyed, &self.keys) {
+            (true, Some(keys)) => {
+                let mut secrets = keys.accepted().iter();
+                secrets.any(|secret| tag(Some(secret), covered, metadata) == *head.tag)
+            }
+            (false, None) => tag(None, covered, metadata) == *head.tag,
             // A reader without the secret cannot tell a keyed tag from a forged one.
-            (true, None) => return Err(FrameError::BadTag),
+            (true, None) => false,
             (false, Some(_)) => return Err(FrameError::Unauthenticated),
         };
-        if tag(secret, covered, metadata) == *head.tag {
+        if accepted {
             Ok(())
         } else {
             Err(FrameError::BadTag)
@@ -247,6 +323,10 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    const fn is_compressed(&self) -> bool {
+        self.flags & KNOWN_FLAGS & !FLAG_KEYED != 0
+    }
+
     fn parse(frame: &'a [u8]) -> Result<Self, FrameError> {
         let too_short = FrameError::TooShort(frame.len() as u64);
         let (header, rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
@@ -264,7 +344,7 @@ impl<'a> Head<'a> {
             return Err(FrameError::NotAFrame);
         }
         let flags = u16::from_le_bytes(*flags);
-        if u16::from_le_bytes(*version) != VERSION || flags & !FLAG_KEYED != 0 {
+        if u16::from_le_bytes(*version) != VERSION || flags & !KNOWN_FLAGS != 0 {
             return Err(FrameError::UnknownFormat);
         }
         let metadata_len = u32::from_le_bytes(*metadata_len) as usize;
@@ -301,10 +381,7 @@ mod tests {
     const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
     fn format(secret: Option<&str>) -> FrameFormat {
-        FrameFormat {
-            secret: secret.map(SharedSecret::new),
-            max_payload: 1024,
-        }
+        FrameFormat::new(secret.map(|secret| SharedSecret::new(secret).into()), 1024)
     }
 
     fn artifact() -> Artifact {
@@ -393,6 +470,24 @@ mod tests {
     }
 
     #[test]
+    fn while_a_secret_is_rotated_one_signs_and_both_are_accepted() {
+        let keys = TrustedKeys::new(SharedSecret::new("new"));
+        let both = keys.also_accepting(SharedSecret::new("old"));
+        let rotating = FrameFormat::new(Some(both), 1024);
+        let old = frame(&format(Some("old")), &artifact());
+        assert!(decode(&rotating, old.clone()).is_ok());
+        let new = frame(&rotating, &artifact());
+        assert!(decode(&rotating, new.clone()).is_ok());
+        assert!(decode(&format(Some("new")), new.clone()).is_ok());
+        assert_eq!(decode(&format(Some("old")), new), Err(FrameError::BadTag));
+        assert_eq!(decode(&format(Some("new")), old), Err(FrameError::BadTag));
+        let strange = frame(&format(Some("strange")), &artifact());
+        assert_eq!(decode(&rotating, strange), Err(FrameError::BadTag));
+        let plain = frame(&format(None), &artifact());
+        assert_eq!(decode(&rotating, plain), Err(FrameError::Unauthenticated));
+    }
+
+    #[test]
     fn lengths_that_lie_neither_panic_nor_allocate() {
         let format = format(None);
         let good = frame(&format, &artifact());
@@ -407,10 +502,7 @@ mod tests {
 
     #[test]
     fn limits_hold_for_writers_and_readers() {
-        let small = FrameFormat {
-            secret: None,
-            max_payload: 6,
-        };
+        let small = FrameFormat::new(None, 6);
         let error = small.encode_head(&KEY, &artifact()).unwrap_err();
         assert_eq!(error, FrameError::TooLarge);
         let bytes = frame(&format(None), &artifact());
@@ -442,5 +534,91 @@ mod tests {
             hex(&keyed[TAG_OFFSET..HEADER_LEN]),
             "0f6a3d276a667c15db45b13427877064c3b8a9a7dab8e8f9d3b87d1fb705f99c"
         );
+    }
+
+    #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+    mod compressed {
+        use super::*;
+
+        fn compressing(secret: Option<&str>) -> FrameFormat {
+            let mut format = format(secret);
+            format.compression = Some(Compression::new(3, 100));
+            format
+        }
+
+        async fn frame(format: &FrameFormat, payload: &[u8]) -> Vec<u8> {
+            let artifact = Artifact::new(payload.to_vec());
+            let (head, payload) = format.encode(&KEY, &artifact).await.unwrap();
+            [head, payload].concat()
+        }
+
+        /// The header with other fields and its tag made anew, as an attacker without a secret can.
+        fn forged(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+            change(&mut frame);
+            let metadata_len = u32::from_le_bytes(frame[12..16].try_into().unwrap()) as usize;
+            let tag = tag(
+                None,
+                &frame[..TAG_OFFSET],
+                &frame[HEADER_LEN..HEADER_LEN + metadata_len],
+            );
+            frame[TAG_OFFSET..HEADER_LEN].copy_from_slice(tag.as_bytes());
+            frame
+        }
+
+        #[tokio::test]
+        async fn what_is_compressed_is_read_back_by_all_and_what_is_small_is_left() {
+            for secret in [None, Some("s")] {
+                let bytes = frame(&compressing(secret), &[7; 1000]).await;
+                assert!(bytes.len() < 200);
+                let served = decode(&format(secret), bytes).unwrap();
+                assert_eq!(served.payload(), &vec![7; 1000]);
+                let small = frame(&compressing(secret), &[7; 99]).await;
+                assert_eq!(small.len(), HEADER_LEN + 99);
+            }
+        }
+
+        #[tokio::test]
+        async fn every_flipped_bit_of_it_is_refused() {
+            let format = compressing(None);
+            let good = frame(&format, &[7; 1000]).await;
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                // zstd has bits that say nothing about what comes out.
+                if let Ok(served) = decode(&format, bad) {
+                    assert_eq!(served.payload(), &vec![7; 1000], "bit {bit}");
+                }
+            }
+        }
+
+        #[tokio::test]
+        async fn a_bomb_is_stopped_by_its_declared_length_and_by_the_limit() {
+            let mut generous = compressing(None);
+            generous.max_payload = 64 << 20;
+            let bomb = frame(&generous, &vec![0; 32 << 20]).await;
+            assert!(bomb.len() < 8192);
+            let format = compressing(None);
+            assert_eq!(decode(&format, bomb.clone()), Err(FrameError::TooLarge));
+            // It says that it is small.
+            let liar = forged(bomb.clone(), |frame| {
+                frame[24..32].copy_from_slice(&1000_u64.to_le_bytes());
+            });
+            let reader = FrameFormat::new(None, 1 << 20);
+            assert_eq!(decode(&reader, liar), Err(FrameError::BadPayload));
+            // It says that it is not compressed.
+            let plain = forged(bomb, |frame| frame[10] = 0);
+            assert_eq!(decode(&reader, plain), Err(FrameError::LengthMismatch));
+        }
+
+        #[tokio::test]
+        async fn large_ones_are_read_back() {
+            let mut format = compressing(None);
+            format.max_payload = 4 << 20;
+            let payload: Vec<u8> = (0..1_000_000_u32).map(|i| (i / 1000) as u8).collect();
+            let bytes = frame(&format, &payload).await;
+            assert!(bytes.len() < 100_000);
+            let served = format.decode_off_worker(&KEY, bytes.into()).await.unwrap();
+            assert!(served.payload() == &payload);
+        }
     }
 }

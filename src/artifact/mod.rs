@@ -1,10 +1,16 @@
 //! What is stored: an immutable payload, its digest, and a little about where it came from.
 
+#[cfg(feature = "zstd")]
+pub(crate) mod compression;
 pub(crate) mod frame;
 mod metadata;
+mod trust;
 
 pub use frame::{FrameError, SharedSecret};
 pub use metadata::ArtifactMetadata;
+#[cfg(feature = "remote-cache")]
+pub use trust::Trust;
+pub use trust::TrustedKeys;
 
 use bytes::Bytes;
 use std::fmt;

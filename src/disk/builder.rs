@@ -152,10 +152,10 @@ impl DiskCacheBuilder {
         let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
         let folder = Folder {
             root,
-            format: FrameFormat {
-                secret: self.shared_secret.clone(),
-                max_payload: self.max_artifact_bytes,
-            },
+            format: FrameFormat::new(
+                self.shared_secret.clone().map(Into::into),
+                self.max_artifact_bytes,
+            ),
             private: self.private,
         };
         let root = &folder.root;

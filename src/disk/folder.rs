@@ -268,10 +268,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder {
             root: root.path().to_owned(),
-            format: FrameFormat {
-                secret: None,
-                max_payload: 100,
-            },
+            format: FrameFormat::new(None, 100),
             private: true,
         };
         let entry = folder.entry(&KEY);

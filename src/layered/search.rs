@@ -11,7 +11,7 @@ use super::lanes::{Hurry, Lanes, LookupPriority};
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
 use super::metrics::Counters;
 use super::tier::Tier;
-use crate::{Artifact, Fetched, Locality, PipelineFingerprint};
+use crate::{Artifact, Fetched, Locality, PipelineFingerprint, StoreErrorKind};
 
 /// The search for one key, as those see it who wait for it.
 #[derive(Debug)]
@@ -157,7 +157,15 @@ impl Search {
                 (TierOutcome::Corrupt(reason), None)
             }
             Err(error) => {
-                tracing::warn!(key = %self.key, %error, "tier failed");
+                // A tier says once that it is left alone, or that its credentials are refused.
+                if matches!(
+                    error.kind(),
+                    StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied
+                ) {
+                    tracing::debug!(key = %self.key, %error, "tier refuses");
+                } else {
+                    tracing::warn!(key = %self.key, %error, "tier failed");
+                }
                 (TierOutcome::Failed(error), None)
             }
         };
@@ -201,6 +209,9 @@ pub(super) fn promote(
     source: usize,
     lacks: impl Fn(usize) -> bool,
 ) {
+    if !tiers[source].is_trusted_source() {
+        return;
+    }
     let targets: Vec<_> = (0..source)
         .filter(|&tier| tiers[tier].takes(artifact))
         .map(|tier| (tier, lacks(tier)))

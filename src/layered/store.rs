@@ -94,6 +94,12 @@ impl PipelineCacheStore for LayeredPipelineCache {
         self.inner.tiers.iter().any(Tier::is_writable)
     }
 
+    /// Only if every tier is: nobody can tell which one a hit came from.
+    fn is_trusted_source(&self) -> bool {
+        let mut tiers = self.inner.tiers.iter();
+        tiers.all(|tier| tier.store.is_trusted_source())
+    }
+
     fn max_artifact_bytes(&self) -> u64 {
         let largest = self.inner.tiers.iter().map(Tier::max_artifact_bytes);
         largest.max().unwrap_or(0)

@@ -44,6 +44,11 @@ impl Tier {
         self.calmly(|| self.store.is_writable()).unwrap_or(false)
     }
 
+    pub(super) fn is_trusted_source(&self) -> bool {
+        self.calmly(|| self.store.is_trusted_source())
+            .unwrap_or(false)
+    }
+
     /// Whether the tier takes an artifact of this size.
     pub(super) fn takes(&self, artifact: &Artifact) -> bool {
         self.is_writable() && artifact.len() as u64 <= self.max_artifact_bytes()

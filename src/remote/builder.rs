@@ -1,24 +1,21 @@
 //! The settings of a [`RemoteCache`], each with its default, and what can be wrong with them.
 
-use reqwest::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING,
-};
-use reqwest::{Client, Url};
+use reqwest::{Certificate, Identity};
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
+use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
-use super::failure::Failure;
 use super::requirement::Requirement;
 use super::transport::{ClientSettings, Transport};
-use crate::SharedSecret;
+#[cfg(feature = "zstd")]
+use crate::artifact::compression::Compression;
 use crate::artifact::frame::FrameFormat;
-use crate::metrics::StoreCounters;
+use crate::network::{Failure, NetworkSettings, NetworkTier};
+use crate::{BreakerPolicy, RetryPolicy, SharedSecret, Trust, UploadPolicy};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -42,22 +39,17 @@ use crate::metrics::StoreCounters;
 pub struct RemoteCacheBuilder {
     connect_timeout: Duration,
     inactivity_timeout: Duration,
-    request_timeout: Duration,
     max_artifact_bytes: u64,
-    max_concurrent_requests: usize,
     max_redirects: usize,
-    writes: bool,
     proxy_from_environment: bool,
-    shared_secret: Option<SharedSecret>,
-    authorization: Option<Authorization>,
-    headers: Vec<(String, String)>,
-}
-
-/// What stands in the `Authorization` header.
-#[derive(Clone)]
-enum Authorization {
-    Bearer(String),
-    Basic { user: String, password: String },
+    trust: Trust,
+    #[cfg(feature = "zstd")]
+    compression: Option<Compression>,
+    credentials: Credentials,
+    rotating: Option<CredentialSource>,
+    extra_roots: Vec<Vec<u8>>,
+    identity: Option<Vec<u8>>,
+    network: NetworkSettings,
 }
 
 impl Default for RemoteCacheBuilder {
@@ -65,15 +57,17 @@ impl Default for RemoteCacheBuilder {
         Self {
             connect_timeout: Duration::from_secs(2),
             inactivity_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(30),
             max_artifact_bytes: 64 * 1024 * 1024,
-            max_concurrent_requests: 64,
             max_redirects: 5,
-            writes: false,
             proxy_from_environment: true,
-            shared_secret: None,
-            authorization: None,
-            headers: Vec::new(),
+            trust: Trust::Server,
+            #[cfg(feature = "zstd")]
+            compression: None,
+            credentials: Credentials::none(),
+            rotating: None,
+            extra_roots: Vec::new(),
+            identity: None,
+            network: NetworkSettings::default(),
         }
     }
 }
@@ -94,11 +88,68 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// How long a call may take as a whole: the wait for a free request slot, every redirect, the
-    /// body and its verification. Default: 30 seconds.
+    /// How long a call may take as a whole: the wait for a free request slot, every retry and the
+    /// wait for it, every redirect, the body and its verification. Default: 30 seconds.
     #[must_use]
     pub const fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.network.limits.call_timeout = timeout;
+        self
+    }
+
+    /// How long one attempt of a call may take, within its
+    /// [whole time](Self::request_timeout). Default: 10 seconds.
+    #[must_use]
+    pub const fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.network.limits.attempt_timeout = timeout;
+        self
+    }
+
+    /// How requests that failed for a passing reason are made again. Default:
+    /// [`RetryPolicy::default`], three attempts.
+    #[must_use]
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.network.limits.retry = policy;
+        self
+    }
+
+    /// When a server that fails is left alone. Default: [`BreakerPolicy::default`].
+    #[must_use]
+    pub const fn breaker(mut self, policy: BreakerPolicy) -> Self {
+        self.network.limits.breaker = policy;
+        self
+    }
+
+    /// A key that missed is not asked for again within this time, unless it is put through this
+    /// tier: what others put stays unseen for as long. No more than `keys` are remembered.
+    /// Default: none is.
+    #[must_use]
+    pub const fn negative_answers(mut self, time: Duration, keys: usize) -> Self {
+        self.network.negative = Some((time, keys));
+        self
+    }
+
+    /// Uploads in the background: a put returns at once, and
+    /// [`flush`](crate::PipelineCacheStore::flush) waits for it. What the server is known to have
+    /// is not uploaded again. Needs [`writes`](Self::writes). Default: a put waits for its upload.
+    #[must_use]
+    pub const fn background_uploads(mut self, policy: UploadPolicy) -> Self {
+        self.network.uploads = Some(policy);
+        self
+    }
+
+    /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
+    /// called several times. Default: none.
+    #[must_use]
+    pub fn extra_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.extra_roots.push(pem.into());
+        self
+    }
+
+    /// Shows the server this certificate: a PEM text of the chain and its private key. Never
+    /// printed. Default: none.
+    #[must_use]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some(pem.into());
         self
     }
 
@@ -115,7 +166,7 @@ impl RemoteCacheBuilder {
     /// verified. Default: 64.
     #[must_use]
     pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
-        self.max_concurrent_requests = requests;
+        self.network.limits.concurrent_requests = requests;
         self
     }
 
@@ -131,7 +182,7 @@ impl RemoteCacheBuilder {
     /// Default: no, the tier is read-through only.
     #[must_use]
     pub const fn writes(mut self, writes: bool) -> Self {
-        self.writes = writes;
+        self.network.writes = writes;
         self
     }
 
@@ -148,7 +199,25 @@ impl RemoteCacheBuilder {
     /// secret. Without one, whoever can write to the server can make an artifact. Default: none.
     #[must_use]
     pub fn shared_secret(mut self, secret: SharedSecret) -> Self {
-        self.shared_secret = Some(secret);
+        self.trust = Trust::Authenticated(secret.into());
+        self
+    }
+
+    /// Whom the tier believes: [`shared_secret`](Self::shared_secret) with more to choose from.
+    /// Default: [`Trust::Server`].
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Writes payloads of at least `min_bytes` compressed with zstd at this level, 1 to 19, where
+    /// that makes them shorter. Whoever reads them needs the feature `zstd` as well: to others
+    /// they are corrupt. Compressed entries are read in any case. Default: none is written.
+    #[cfg(feature = "zstd")]
+    #[must_use]
+    pub fn zstd(mut self, level: i32, min_bytes: u64) -> Self {
+        self.compression = Some(Compression::new(level, min_bytes));
         self
     }
 
@@ -156,7 +225,7 @@ impl RemoteCacheBuilder {
     /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.authorization = Some(Authorization::Bearer(token.into()));
+        self.credentials = self.credentials.authorized_as(Credentials::bearer(token));
         self
     }
 
@@ -165,10 +234,8 @@ impl RemoteCacheBuilder {
     /// Default: none.
     #[must_use]
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.authorization = Some(Authorization::Basic {
-            user: user.into(),
-            password: password.into(),
-        });
+        let basic = Credentials::basic(user, password);
+        self.credentials = self.credentials.authorized_as(basic);
         self
     }
 
@@ -176,7 +243,33 @@ impl RemoteCacheBuilder {
     /// never printed, never sent to another server. Default: none.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.credentials = self.credentials.with_header(name, value);
+        self
+    }
+
+    /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
+    /// It is called before every request, on a runtime worker: let it return what another task
+    /// keeps fresh. Credentials that the server refused are not shown to it again, until the
+    /// callback returns others.
+    ///
+    /// ```
+    /// use pipeline_cache::{Credentials, RemoteCache};
+    /// use std::sync::{Arc, RwLock};
+    ///
+    /// let token = Arc::new(RwLock::new("first".to_owned()));
+    /// let current = Arc::clone(&token);
+    /// let remote = RemoteCache::builder()
+    ///     .credentials_from(move || Credentials::bearer(current.read().unwrap().as_str()))
+    ///     .build("https://cache.example.com")?;
+    /// *token.write().unwrap() = "second".to_owned();
+    /// # Ok::<(), pipeline_cache::RemoteCacheError>(())
+    /// ```
+    #[must_use]
+    pub fn credentials_from(
+        mut self,
+        callback: impl Fn() -> Credentials + Send + Sync + 'static,
+    ) -> Self {
+        self.rotating = Some(CredentialSource::Rotating(Arc::new(callback)));
         self
     }
 
@@ -193,82 +286,59 @@ impl RemoteCacheBuilder {
     /// URL, which may hold a secret.
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
-        let requests = self
-            .max_concurrent_requests
-            .clamp(1, Semaphore::MAX_PERMITS);
         let settings = ClientSettings {
             connect_timeout: self.connect_timeout,
-            max_connections: requests,
+            max_connections: self.network.limits.concurrent_requests.max(1),
             proxy_from_environment: self.proxy_from_environment,
+            extra_roots: certificates(&self.extra_roots)?,
+            identity: identity(self.identity.as_deref())?,
         };
         let client = settings.build(&base).map_err(client_error)?;
-        let credentials = self.credentials(&client)?;
-        let transport = Transport {
-            client,
-            base,
-            credentials,
-            inactivity_timeout: self.inactivity_timeout,
-            max_redirects: self.max_redirects,
-        };
-        let format = FrameFormat {
-            secret: self.shared_secret,
-            max_payload: self.max_artifact_bytes,
+        let fixed = CredentialSource::Fixed(self.credentials);
+        let source = self.rotating.unwrap_or(fixed);
+        let credentials = CredentialHeaders::new(source, client.clone())?;
+        let name = format!("remote({base})");
+        let (keys, promotable) = self.trust.into_keys();
+        #[cfg_attr(not(feature = "zstd"), expect(unused_mut, reason = "set below"))]
+        let mut format = FrameFormat::new(keys, self.max_artifact_bytes);
+        #[cfg(feature = "zstd")]
+        {
+            format.compression = self.compression;
+        }
+        let entries = Entries {
+            transport: Transport {
+                client,
+                base,
+                credentials,
+                inactivity_timeout: self.inactivity_timeout,
+                max_redirects: self.max_redirects,
+            },
+            format,
         };
         Ok(RemoteCache {
-            entries: Entries {
-                transport,
-                format,
-                required: Requirement::default(),
-            },
-            slots: Semaphore::new(requests),
-            request_timeout: self.request_timeout,
-            writes: self.writes,
-            closed: AtomicBool::new(false),
-            counters: StoreCounters::default(),
+            tier: NetworkTier::new(name, entries, &self.network),
+            required: Requirement::default(),
+            promotable,
         })
-    }
-
-    /// All that is sent to the base's own server only.
-    fn credentials(&self, client: &Client) -> Result<HeaderMap, RemoteCacheError> {
-        let mut credentials = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let invalid = || RemoteCacheError::InvalidHeader { name: name.clone() };
-            let header = HeaderName::try_from(name).map_err(|_| invalid())?;
-            // Set by the body and the connection; another value would desynchronise them.
-            if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&header) {
-                return Err(invalid());
-            }
-            let value = HeaderValue::try_from(value).map_err(|_| invalid())?;
-            credentials.append(header, value);
-        }
-        if let Some(authorization) = &self.authorization {
-            credentials.insert(AUTHORIZATION, authorization.header(client)?);
-        }
-        for value in credentials.values_mut() {
-            value.set_sensitive(true);
-        }
-        Ok(credentials)
     }
 }
 
-impl Authorization {
-    /// The client encodes it, in a request that is never sent.
-    fn header(&self, client: &Client) -> Result<HeaderValue, RemoteCacheError> {
-        let invalid = || RemoteCacheError::InvalidHeader {
-            name: AUTHORIZATION.to_string(),
-        };
-        let nowhere = Url::parse("http://localhost/").map_err(|_| invalid())?;
-        let request = client.get(nowhere);
-        let request = match self {
-            Self::Bearer(token) => request.bearer_auth(token),
-            Self::Basic { user, password } => request.basic_auth(user, Some(password)),
-        };
-        let mut request = request.build().map_err(|_| invalid())?;
-        request
-            .headers_mut()
-            .remove(AUTHORIZATION)
-            .ok_or_else(invalid)
+fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheError> {
+    let mut certificates = Vec::new();
+    for pem in bundles {
+        let bundle = Certificate::from_pem_bundle(pem).unwrap_or_default();
+        if bundle.is_empty() {
+            return Err(RemoteCacheError::InvalidCertificate);
+        }
+        certificates.extend(bundle);
     }
+    Ok(certificates)
+}
+
+fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
+    // What the parser says is not repeated: it was given a private key.
+    pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidCertificate))
+        .transpose()
 }
 
 fn client_error(error: reqwest::Error) -> RemoteCacheError {
@@ -280,19 +350,18 @@ fn client_error(error: reqwest::Error) -> RemoteCacheError {
 impl fmt::Debug for RemoteCacheBuilder {
     /// Everything but the secrets, of which it says only that they are there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("RemoteCacheBuilder")
             .field("connect_timeout", &self.connect_timeout)
             .field("inactivity_timeout", &self.inactivity_timeout)
-            .field("request_timeout", &self.request_timeout)
             .field("max_artifact_bytes", &self.max_artifact_bytes)
-            .field("max_concurrent_requests", &self.max_concurrent_requests)
             .field("max_redirects", &self.max_redirects)
-            .field("writes", &self.writes)
             .field("proxy_from_environment", &self.proxy_from_environment)
-            .field("shared_secret", &self.shared_secret)
-            .field("authorization", &self.authorization.is_some())
-            .field("headers", &names)
+            .field("trust", &self.trust)
+            .field("credentials", &self.credentials)
+            .field("rotating", &self.rotating)
+            .field("extra_roots", &self.extra_roots.len())
+            .field("client_certificate", &self.identity.is_some())
+            .field("network", &self.network)
             .finish()
     }
 }
@@ -333,27 +402,13 @@ pub enum RemoteCacheError {
         /// The header's name.
         name: String,
     },
+    /// What should be a certificate, or a certificate and its key, is none.
+    #[error("a certificate or its private key is not valid PEM")]
+    InvalidCertificate,
     /// The HTTP client cannot be set up on this machine.
     #[error("the HTTP client cannot be set up: {reason}")]
     Client {
         /// What is missing or wrong.
         reason: String,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// HTTP/2 keeps headers in a table that both ends share, unless they are marked.
-    #[test]
-    fn every_credential_is_marked_as_sensitive() {
-        let builder = RemoteCacheBuilder::default()
-            .header("X-Api-Key", "hunter2")
-            .header("X-Api-Key", "hunter3")
-            .basic_auth("user", "hunter2");
-        let credentials = builder.credentials(&Client::new()).unwrap();
-        assert_eq!(credentials.len(), 3);
-        assert!(credentials.values().all(HeaderValue::is_sensitive));
-    }
 }

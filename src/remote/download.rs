@@ -9,7 +9,7 @@ use reqwest::Response;
 use std::time::Duration;
 use tokio::time::timeout;
 
-use super::failure::Failure;
+use crate::network::Failure;
 use crate::off_worker;
 
 /// The most that is reserved on a server's word.

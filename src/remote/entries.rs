@@ -1,32 +1,33 @@
 //! What can be asked of an entry on the server, and what each answer means.
 
+use async_trait::async_trait;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, Response, StatusCode};
 
 use super::download;
-use super::failure::Failure;
-use super::requirement::Requirement;
+use super::failure::Refusal;
 use super::transport::Transport;
-use super::upload::Upload;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
-use crate::{Artifact, Fetched, FrameError, PipelineFingerprint};
+use crate::network::{Backend, Failure, Upload};
+use crate::{Fetched, FrameError, PipelineFingerprint};
 
 pub(super) struct Entries {
     pub(super) transport: Transport,
     pub(super) format: FrameFormat,
-    pub(super) required: Requirement,
 }
 
-impl Entries {
-    pub(super) async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
+#[async_trait]
+impl Backend for Entries {
+    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
         let response = self.transport.ask(Method::GET, key, None).await?;
         let status = response.status();
         if status != StatusCode::OK {
+            let refusal = Refusal::new(status, response.headers());
             download::drain(response).await;
             return if is_absent(status) {
                 Ok(Fetched::Miss)
             } else {
-                Err(Failure::status(status))
+                Err(refusal.of_a_read())
             };
         }
         let limit = self.format.max_frame();
@@ -35,18 +36,14 @@ impl Entries {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
         Ok(match self.format.decode_off_worker(key, frame).await {
-            Ok(artifact) if self.required.is_met_by(artifact.metadata()) => Fetched::Hit(artifact),
-            Ok(_) => Fetched::Refused,
+            Ok(artifact) => Fetched::Hit(artifact),
             Err(reason) => Fetched::Corrupt(reason),
         })
     }
 
-    pub(super) async fn upload(
-        &self,
-        key: &PipelineFingerprint,
-        upload: &Upload,
-    ) -> Result<(), Failure> {
-        let status = self.change(Method::PUT, key, Some(upload)).await?;
+    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
+        let refusal = self.change(Method::PUT, key, Some(upload)).await?;
+        let status = refusal.status;
         if status.is_success() {
             return Ok(());
         }
@@ -59,33 +56,19 @@ impl Entries {
         if exists && self.probe(key).await? {
             return Ok(());
         }
-        Err(Failure::write_status(status))
+        Err(refusal.of_a_write())
     }
 
-    pub(super) async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
-        let status = self.change(Method::DELETE, key, None).await?;
-        match status {
-            _ if status.is_success() => Ok(true),
-            _ if is_absent(status) => Ok(false),
-            _ => Err(Failure::write_status(status)),
+    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+        let refusal = self.change(Method::DELETE, key, None).await?;
+        match refusal.status {
+            status if status.is_success() => Ok(true),
+            status if is_absent(status) => Ok(false),
+            _ => Err(refusal.of_a_write()),
         }
     }
 
-    /// The status of a request whose answer has no body worth reading.
-    async fn change(
-        &self,
-        method: Method,
-        key: &PipelineFingerprint,
-        upload: Option<&Upload>,
-    ) -> Result<StatusCode, Failure> {
-        let response = self.transport.ask(method, key, upload).await?;
-        let status = response.status();
-        download::drain(response).await;
-        Ok(status)
-    }
-
-    /// Whether the server has an entry that may well be a frame.
-    pub(super) async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
         let mut response = self.transport.ask(Method::HEAD, key, None).await?;
         if matches!(
             response.status(),
@@ -97,8 +80,32 @@ impl Entries {
         match response.status() {
             StatusCode::OK => Ok(self.may_be_frame(&response)),
             status if is_absent(status) => Ok(false),
-            status => Err(Failure::status(status)),
+            status => Err(Refusal::new(status, response.headers()).of_a_read()),
         }
+    }
+
+    fn format(&self) -> &FrameFormat {
+        &self.format
+    }
+
+    fn credentials_version(&self) -> Result<Option<u64>, Failure> {
+        let (_, version) = self.transport.credentials.current()?;
+        Ok(Some(version))
+    }
+}
+
+impl Entries {
+    /// The head of the answer to a request, whose body is not worth reading.
+    async fn change(
+        &self,
+        method: Method,
+        key: &PipelineFingerprint,
+        upload: Option<&Upload>,
+    ) -> Result<Refusal, Failure> {
+        let response = self.transport.ask(method, key, upload).await?;
+        let refusal = Refusal::new(response.status(), response.headers());
+        download::drain(response).await;
+        Ok(refusal)
     }
 
     /// Whether the announced length, if there is one, is that of a frame.
@@ -108,18 +115,6 @@ impl Entries {
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         length.is_none_or(|length| (HEADER_LEN as u64..=self.format.max_frame()).contains(&length))
-    }
-
-    /// The head of the artifact's frame, and its payload as it is.
-    pub(super) fn frame(
-        &self,
-        key: &PipelineFingerprint,
-        artifact: &Artifact,
-    ) -> Result<Upload, FrameError> {
-        Ok(Upload {
-            head: self.format.encode_head(key, artifact)?,
-            payload: artifact.payload().clone(),
-        })
     }
 }
 

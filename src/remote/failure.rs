@@ -4,59 +4,65 @@
 //! echo there what a person is not to read in a log.
 
 use reqwest::StatusCode;
-use std::borrow::Cow;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::error::Error;
-use std::fmt;
 use std::io;
 use std::iter::successors;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::StoreErrorKind;
+use crate::network::Failure;
 
-/// A failed request: what kind it is, and the cause in one line.
-#[derive(Debug)]
-pub(super) struct Failure {
-    kind: StoreErrorKind,
-    reason: Cow<'static, str>,
+/// An answer that is none to the question.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    retry_after: Option<Duration>,
 }
 
-impl Failure {
-    pub(super) fn new(kind: StoreErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
+impl Refusal {
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
+        let retry_after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry_after(value.trim(), SystemTime::now()));
         Self {
-            kind,
-            reason: reason.into(),
+            status,
+            retry_after,
         }
     }
 
-    /// A limit on time that was passed.
-    pub(super) fn timed_out(what: &str, limit: Duration) -> Self {
-        Self::new(StoreErrorKind::TimedOut, format!("{what} in {limit:?}"))
-    }
-
-    /// A status that is no answer to the question.
-    pub(super) fn status(status: StatusCode) -> Self {
-        let kind = match status.as_u16() {
+    /// To a request that would have changed nothing.
+    pub(super) fn of_a_read(self) -> Failure {
+        let kind = match self.status.as_u16() {
             401 | 403 | 407 => StoreErrorKind::PermissionDenied,
             413 => StoreErrorKind::TooLarge,
             507 => StoreErrorKind::StorageFull,
             408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Protocol,
         };
-        Self::new(kind, format!("the server answered {status}"))
+        let mut failure = Failure::new(kind, format!("the server answered {}", self.status));
+        failure.retry_after = self.retry_after;
+        failure
     }
 
-    /// [`status`](Self::status) of a request that would have changed the server.
-    pub(super) fn write_status(status: StatusCode) -> Self {
-        let mut failure = Self::status(status);
-        if matches!(status.as_u16(), 405 | 501) {
+    /// To a request that would have changed the server.
+    pub(super) fn of_a_write(self) -> Failure {
+        let mut failure = self.of_a_read();
+        if matches!(self.status.as_u16(), 405 | 501) {
             failure.kind = StoreErrorKind::ReadOnly;
         }
         failure
     }
+}
 
-    pub(super) const fn kind(&self) -> StoreErrorKind {
-        self.kind
+/// The time to wait: a number of seconds, or until a date.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 impl From<reqwest::Error> for Failure {
@@ -95,10 +101,28 @@ fn is_nonsense(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let parsed = |value| retry_after(value, now).map(|time| time.as_secs());
+        assert_eq!(parsed("0"), Some(0));
+        assert_eq!(parsed("120"), Some(120));
+        assert_eq!(parsed("99999999999999999999999"), Some(u64::MAX));
+        assert_eq!(parsed("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
+        assert_eq!(parsed("Sun, 06 Nov 1994 08:49:07 GMT"), Some(0));
+        for nonsense in [
+            "",
+            "-1",
+            "+1",
+            "1.5",
+            "soon",
+            "Sun, 99 Nov 1994 08:49:07 GMT",
+        ] {
+            assert_eq!(parsed(nonsense), None, "{nonsense}");
+        }
     }
 }
-
-impl Error for Failure {}

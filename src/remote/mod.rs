@@ -3,13 +3,13 @@
 //! Any server of static files will do, and none of them is trusted: a body becomes an artifact
 //! only once its whole frame has been verified.
 //!
-//! A call goes through `RemoteCache::limited`, which starts the clock and takes a request slot.
-//! Inside it `entries` knows what to ask and what an answer means, `transport` asks, and
-//! `download` and `upload` move bodies. Whatever fails is a `Failure` until `limited` adds the
-//! tier's name to it.
+//! A call goes through the `NetworkTier`, which decides whether and how often to ask. Inside it
+//! `entries` knows what to ask and what an answer means, `transport` asks, and `download` and
+//! `upload` move bodies. Whatever fails is a `Failure` until the tier adds its name to it.
 
 mod base_url;
 mod builder;
+mod credentials;
 mod download;
 mod entries;
 mod failure;
@@ -18,22 +18,20 @@ mod transport;
 mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
+pub use credentials::Credentials;
 
 use async_trait::async_trait;
 use std::fmt;
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::watch;
 
-use crate::metrics::StoreCounters;
+use crate::network::{BreakerState, NetworkTier, UploadReport};
 use crate::{
-    Artifact, Fetched, FrameError, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
+    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
+    StoreError,
 };
 use entries::Entries;
-use failure::Failure;
 use requirement::Requirement;
 
 /// An HTTP or HTTPS server as a tier.
@@ -56,6 +54,13 @@ use requirement::Requirement;
 /// | 413; 507 | `TooLarge`; `StorageFull` |
 /// | 405, 501 to a write | `ReadOnly` |
 /// | any other status, a redirect that is not followed, no HTTP, bad TLS | `Protocol` |
+/// | was not asked, for most recent calls failed | `CircuitOpen` |
+///
+/// The first three are passing, and their requests are made again, see
+/// [`retry`](RemoteCacheBuilder::retry). A server that keeps failing is left alone, so that it
+/// costs a lookup nothing, until a probe in the background finds it well again, see
+/// [`breaker`](RemoteCacheBuilder::breaker). `PermissionDenied` stays, for reads or for writes,
+/// until the credentials change.
 ///
 /// Entries are trusted as far as the server is, unless a
 /// [`shared_secret`](RemoteCacheBuilder::shared_secret) is set: the frame of an artifact proves
@@ -87,13 +92,9 @@ use requirement::Requirement;
 /// # }
 /// ```
 pub struct RemoteCache {
-    entries: Entries,
-    /// One permit for each request under way.
-    slots: Semaphore,
-    request_timeout: Duration,
-    writes: bool,
-    closed: AtomicBool,
-    counters: StoreCounters,
+    tier: Arc<NetworkTier<Entries>>,
+    required: Requirement,
+    promotable: bool,
 }
 
 impl RemoteCache {
@@ -147,61 +148,29 @@ impl RemoteCache {
         provenance: Option<&str>,
         device: Option<&str>,
     ) -> Self {
-        self.entries.required = Requirement {
+        self.required = Requirement {
             provenance: provenance.map(str::to_owned),
             device: device.map(str::to_owned),
         };
         self
     }
 
-    /// Runs one call of the tier: with a request slot of its own, against the clock, and with the
-    /// tier's name on what goes wrong. The clock runs while it waits for the slot.
-    async fn limited<T>(
-        &self,
-        operation: StoreOperation,
-        key: &PipelineFingerprint,
-        call: impl Future<Output = Result<T, Failure>> + Send,
-    ) -> Result<T, StoreError> {
-        let call = async {
-            let _slot = self.slots.acquire().await.map_err(|_| {
-                Failure::new(StoreErrorKind::Closed, "the request slots are closed")
-            })?;
-            call.await
-        };
-        let result = match timeout(self.request_timeout, call).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::timed_out("not done", self.request_timeout)),
-        };
-        result.map_err(|failure| {
-            let kind = failure.kind();
-            tracing::warn!(tier = %self, %key, %operation, %kind, reason = %failure, "request failed");
-            StoreError::new(kind, self.to_string(), operation).with_source(failure)
-        })
+    /// Whether the server is asked, as it stands now.
+    #[must_use]
+    pub fn breaker_state(&self) -> BreakerState {
+        self.tier.breaker_state()
     }
 
-    /// Refuses a write where the tier takes none.
-    fn check_writable(&self, operation: StoreOperation) -> Result<(), StoreError> {
-        let kind = if self.closed.load(Ordering::Acquire) {
-            StoreErrorKind::Closed
-        } else if self.writes {
-            return Ok(());
-        } else {
-            StoreErrorKind::ReadOnly
-        };
-        Err(StoreError::new(kind, self.to_string(), operation))
+    /// Whether the server is asked, as it changes: for a status line.
+    #[must_use]
+    pub fn watch_breaker(&self) -> watch::Receiver<BreakerState> {
+        self.tier.watch_breaker()
     }
 
-    async fn store(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        self.check_writable(StoreOperation::Put)?;
-        let upload = self.entries.frame(key, &artifact).map_err(|reason| {
-            let kind = match reason {
-                FrameError::TooLarge => StoreErrorKind::TooLarge,
-                _ => StoreErrorKind::InvalidArtifact,
-            };
-            StoreError::new(kind, self.to_string(), StoreOperation::Put).with_source(reason)
-        })?;
-        let uploading = self.entries.upload(key, &upload);
-        self.limited(StoreOperation::Put, key, uploading).await
+    /// What became of the uploads in the background.
+    #[must_use]
+    pub fn upload_report(&self) -> UploadReport {
+        self.tier.upload_report()
     }
 }
 
@@ -212,71 +181,39 @@ impl PipelineCacheStore for RemoteCache {
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let counters = &self.counters;
-        let fetched = self
-            .limited(StoreOperation::Get, key, self.entries.download(key))
-            .await
-            .inspect_err(|_| counters.errors.increment())?;
-        match &fetched {
-            Fetched::Hit(_) => counters.hits.increment(),
-            Fetched::Miss => counters.misses.increment(),
-            Fetched::Corrupt(reason) => {
-                counters.misses.increment();
-                counters.corrupt.increment();
-                tracing::warn!(tier = %self, %key, %reason, "corrupt entry not served");
-            }
-            Fetched::Refused => {
-                counters.misses.increment();
-                counters.refused.increment();
-                tracing::debug!(tier = %self, %key, "artifact of other metadata not served");
-            }
-        }
-        Ok(fetched)
+        let accepts = |metadata: &_| self.required.is_met_by(metadata);
+        self.tier.fetch(key, accepts).await
     }
 
+    /// Waits for the upload, unless it is to go on in the background.
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        let result = self.store(key, artifact).await;
-        let counter = match &result {
-            Ok(()) => &self.counters.puts,
-            Err(error) if error.kind() == StoreErrorKind::TooLarge => &self.counters.rejected_puts,
-            Err(_) => &self.counters.put_errors,
-        };
-        counter.increment();
-        result
+        self.tier.put(key, artifact).await
     }
 
     /// Asks with `HEAD`, or with `GET` where the server has no `HEAD`.
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.limited(StoreOperation::Contains, key, self.entries.probe(key))
-            .await
+        self.tier.contains(key).await
     }
 
     /// A server that does not say whether there was an entry is taken to have had one.
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.check_writable(StoreOperation::Remove)?;
-        let removed = self
-            .limited(StoreOperation::Remove, key, self.entries.delete(key))
-            .await?;
-        if removed {
-            self.counters.removes.increment();
-        }
-        Ok(removed)
+        self.tier.remove(key).await
     }
 
-    /// Every put waits for its answer, so nothing is ever pending.
+    /// Waits for the uploads in the background. One that failed is told by the first flush after
+    /// it and is not made again.
     async fn flush(&self) -> Result<(), StoreError> {
-        self.counters.flushes.increment();
-        Ok(())
+        self.tier.flush().await
     }
 
-    /// Refuses writes from now on; lookups go on.
-    async fn close(&self, _: Duration) -> Result<(), StoreError> {
-        self.closed.store(true, Ordering::Release);
-        Ok(())
+    /// Refuses writes from now on; lookups go on. Uploads that have not ended by the deadline are
+    /// given up.
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        self.tier.close(deadline).await
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
-        self.counters.snapshot()
+        self.tier.metrics()
     }
 
     fn locality(&self) -> Locality {
@@ -284,30 +221,35 @@ impl PipelineCacheStore for RemoteCache {
     }
 
     fn is_writable(&self) -> bool {
-        self.writes && !self.closed.load(Ordering::Acquire)
+        self.tier.is_writable()
+    }
+
+    fn is_trusted_source(&self) -> bool {
+        self.promotable
     }
 
     fn max_artifact_bytes(&self) -> u64 {
-        self.entries.format.max_payload
+        self.tier.backend.format.max_payload
     }
 }
 
 impl fmt::Display for RemoteCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "remote({})", self.entries.transport.base)
+        f.write_str(&self.tier.name)
     }
 }
 
 impl fmt::Debug for RemoteCache {
     /// Everything but the secrets, of which it says only that they are there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = &self.tier.backend;
         f.debug_struct("RemoteCache")
-            .field("base_url", &self.entries.transport.base)
-            .field("writes", &self.writes)
-            .field("request_timeout", &self.request_timeout)
-            .field("format", &self.entries.format)
-            .field("required", &self.entries.required)
-            .field("credentials", &self.entries.transport.credentials.len())
+            .field("base_url", &entries.transport.base)
+            .field("writes", &self.tier.writes)
+            .field("format", &entries.format)
+            .field("required", &self.required)
+            .field("credentials", &entries.transport.credentials)
+            .field("breaker", &self.breaker_state())
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }

@@ -4,17 +4,20 @@
 //! Redirects are followed here and not by the client, because credentials of every form, not
 //! only the well-known headers, must stay with the server they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, ClientBuilder, Method, Response, StatusCode, Url, redirect};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode, Url, redirect,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::base_url::{self, BaseUrl};
+use super::credentials::CredentialHeaders;
 use super::download;
-use super::failure::Failure;
-use super::upload::Upload;
+use super::upload;
+use crate::network::{Failure, Upload};
 use crate::{PipelineFingerprint, StoreErrorKind};
 
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
@@ -30,6 +33,8 @@ pub(super) struct ClientSettings {
     pub(super) connect_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) proxy_from_environment: bool,
+    pub(super) extra_roots: Vec<Certificate>,
+    pub(super) identity: Option<Identity>,
 }
 
 impl ClientSettings {
@@ -53,7 +58,12 @@ impl ClientSettings {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true);
+            .http2_keep_alive_while_idle(true)
+            .tls_certs_merge(self.extra_roots.iter().cloned());
+        let client = match &self.identity {
+            Some(identity) => client.identity(identity.clone()),
+            None => client,
+        };
         if self.proxy_from_environment {
             client
         } else {
@@ -66,7 +76,7 @@ pub(super) struct Transport {
     pub(super) client: Client,
     pub(super) base: BaseUrl,
     /// Sent to the base's own server and no other.
-    pub(super) credentials: HeaderMap,
+    pub(super) credentials: CredentialHeaders,
     pub(super) inactivity_timeout: Duration,
     pub(super) max_redirects: usize,
 }
@@ -114,7 +124,7 @@ impl Transport {
             // The frame is verified as stored, so nobody is to transform it on the way.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if with_credentials {
-            request = request.headers(self.credentials.clone());
+            request = request.headers(self.credentials.current()?.0);
         }
         if let Some(upload) = upload {
             request = request
@@ -122,7 +132,7 @@ impl Transport {
                     CONTENT_TYPE,
                     HeaderValue::from_static("application/octet-stream"),
                 )
-                .body(upload.body(&progress));
+                .body(upload::body(upload, &progress));
         }
         let answer = request.send();
         tokio::pin!(answer);

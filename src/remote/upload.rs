@@ -8,26 +8,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
+use crate::network::Upload;
+
 /// The most bytes handed to the connection at a time: small enough that a slow line is told from
 /// a dead one.
 const PART_BYTES: usize = 64 * 1024;
 
-/// A frame to send, as often as it takes.
-#[derive(Debug, Clone)]
-pub(super) struct Upload {
-    pub(super) head: Bytes,
-    pub(super) payload: Bytes,
-}
-
-impl Upload {
-    /// The body of one request, which reports to `progress` whenever a part of it is taken.
-    pub(super) fn body(&self, progress: &Arc<Notify>) -> reqwest::Body {
-        reqwest::Body::wrap(UploadBody {
-            head: self.head.clone(),
-            payload: self.payload.clone(),
-            progress: Arc::clone(progress),
-        })
-    }
+/// The body of one request, which reports to `progress` whenever a part of it is taken.
+pub(super) fn body(upload: &Upload, progress: &Arc<Notify>) -> reqwest::Body {
+    reqwest::Body::wrap(UploadBody {
+        head: upload.head.clone(),
+        payload: upload.payload.clone(),
+        progress: Arc::clone(progress),
+    })
 }
 
 struct UploadBody {

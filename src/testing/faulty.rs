@@ -244,6 +244,10 @@ impl PipelineCacheStore for FaultyStore {
         self.writable
     }
 
+    fn is_trusted_source(&self) -> bool {
+        self.inner.is_trusted_source()
+    }
+
     fn max_artifact_bytes(&self) -> u64 {
         self.inner.max_artifact_bytes()
     }

@@ -1,0 +1,35 @@
+//! How one kind of server is asked: a single request each, without retries or deadlines.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::Failure;
+use crate::artifact::frame::FrameFormat;
+use crate::{Fetched, PipelineFingerprint};
+
+/// A frame to send, as often as it takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload {
+    pub(crate) head: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// Makes the requests of a tier.
+#[async_trait]
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// The verified artifact under a key, or why there is none.
+    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure>;
+
+    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure>;
+
+    /// Whether there was an entry.
+    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure>;
+
+    /// Whether there is an entry that may well be a frame.
+    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure>;
+
+    fn format(&self) -> &FrameFormat;
+
+    /// A number that changes whenever the credentials do. `None` where nobody can tell.
+    fn credentials_version(&self) -> Result<Option<u64>, Failure>;
+}

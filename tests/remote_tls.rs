@@ -1,0 +1,122 @@
+//! A remote tier behind TLS on a real nginx: which server is believed, and which client is.
+
+#![cfg(feature = "remote-cache")]
+
+#[path = "support/nginx.rs"]
+#[expect(dead_code, reason = "nothing is looked up in its folder")]
+mod nginx;
+#[path = "support/real_server.rs"]
+mod real_server;
+
+use nginx::Nginx;
+use pipeline_cache::{
+    Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
+    RemoteCacheError, RetryPolicy, StoreErrorKind,
+};
+use real_server::installed;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
+
+fn builder() -> RemoteCacheBuilder {
+    RemoteCache::builder()
+        .proxy_from_environment(false)
+        .writes(true)
+        .retry(RetryPolicy::default().attempts(1))
+}
+
+/// An authority, and a certificate each for a server and a client. `None` where there is no
+/// openssl.
+fn certificates(folder: &Path) -> Option<()> {
+    let openssl = installed("openssl")?;
+    let run = |arguments: &str| {
+        let output = Command::new(&openssl)
+            .args(arguments.split(' '))
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments}: {text}");
+    };
+    const KEYS: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    run(&format!(
+        "req -x509 {KEYS} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"
+    ));
+    for (name, extension) in [
+        ("server", "subjectAltName=IP:127.0.0.1"),
+        ("client", "extendedKeyUsage=clientAuth"),
+    ] {
+        std::fs::write(folder.join("extensions"), extension).unwrap();
+        run(&format!(
+            "req {KEYS} -keyout {name}.key -out {name}.csr -subj /CN={name}"
+        ));
+        run(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile extensions -out {name}.pem"
+        ));
+    }
+    Some(())
+}
+
+#[tokio::test]
+async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // Free again at the end of the statement.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let server = format!(
+        "listen 127.0.0.1:{port} ssl;
+         ssl_certificate {path}/server.pem; ssl_certificate_key {path}/server.key;
+         ssl_client_certificate {path}/ca.pem; ssl_verify_client on;
+         location /cache/ {{ dav_methods PUT DELETE; create_full_put_path on; }}",
+        path = path.display()
+    );
+    if certificates(path).is_none() {
+        return;
+    }
+    let Some(_nginx) = Nginx::start(&server) else {
+        return;
+    };
+    let url = format!("https://127.0.0.1:{port}/cache");
+    let read = |name: &str| std::fs::read(path.join(name)).unwrap();
+    let identity = [read("client.pem"), read("client.key")].concat();
+
+    let remote = builder()
+        .extra_root_certificates(read("ca.pem"))
+        .client_certificate(identity.clone())
+        .build(&url)
+        .unwrap();
+    let artifact = Artifact::new(vec![7; 100_000]);
+    remote.put(&KEY, artifact.clone()).await.unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Hit(artifact));
+
+    // Nobody vouches for the server.
+    let stranger = builder().client_certificate(identity).build(&url).unwrap();
+    let error = stranger.fetch(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Protocol, "{error}");
+
+    // Nobody vouches for the client.
+    let nobody = builder()
+        .extra_root_certificates(read("ca.pem"))
+        .build(&url)
+        .unwrap();
+    nobody.fetch(&KEY).await.unwrap_err();
+}
+
+#[test]
+fn what_is_no_certificate_is_refused_and_not_repeated() {
+    for pem in ["", "hunter2", "-----BEGIN CERTIFICATE-----\nhunter2\n"] {
+        let roots = builder().extra_root_certificates(pem);
+        let client = builder().client_certificate(pem);
+        for builder in [roots, client] {
+            assert!(!format!("{builder:?}").contains("hunter2"));
+            let error = builder.build("https://cache.example.com").unwrap_err();
+            assert_eq!(error, RemoteCacheError::InvalidCertificate);
+        }
+    }
+}
