@@ -127,13 +127,13 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// Opens the cache. Removes temporary files that crashed processes have left in the folder,
-    /// for which it lists the folder once.
+    /// Opens the cache, in a time that does not depend on how many entries there are. Removes
+    /// temporary files that crashed processes have left in the folder.
     ///
     /// # Errors
     ///
     /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the user has no known cache
-    /// folder; else when the folder cannot be created or listed. A folder that cannot be written
+    /// folder; else when the folder cannot be created. A folder that cannot be written
     /// opens: its entries are read, and puts fail.
     ///
     /// # Cancel safety
@@ -166,7 +166,12 @@ impl DiskCacheBuilder {
             Ok(_) => {}
             Err(_) => folder.create().map_err(failed("create", root))?,
         }
-        staging::sweep(root).map_err(failed("list", root))?;
+        let staging = folder.staging();
+        match staging::sweep(&staging) {
+            // Another user's, who sweeps it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            swept => swept.map_err(failed("list", &staging))?,
+        }
         Ok(DiskCache::open_folder(folder, &self))
     }
 }

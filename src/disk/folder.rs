@@ -37,6 +37,12 @@ impl Folder {
         self.root.join(format!("{key}.bin"))
     }
 
+    /// Where temporary files and locks are: within the root, so that a rename can move a file from
+    /// there to its entry.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join(".staging")
+    }
+
     /// Where a corrupt entry is set aside: one place per key, so that they cannot pile up.
     fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
         self.root.join(format!("{key}.corrupt"))
@@ -45,14 +51,7 @@ impl Folder {
     /// Creates the folder where it is missing.
     pub(super) fn create(&self) -> io::Result<()> {
         let missing: Vec<&Path> = self.root.ancestors().take_while(|a| !a.exists()).collect();
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::DirBuilderExt as _;
-            builder.mode(if self.private { 0o700 } else { 0o777 });
-        }
-        builder.create(&self.root)?;
+        self.dir_builder().recursive(true).create(&self.root)?;
         // What a flush makes durable is found again only if the way to it is durable, too.
         for parent in missing.iter().filter_map(|folder| folder.parent()) {
             if let Err(error) = sync_folder(parent) {
@@ -60,6 +59,37 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Creates the folder for temporary files, and the folder itself, where they are missing.
+    pub(super) fn create_staging(&self) -> io::Result<()> {
+        if !self.root.exists() {
+            self.create().map_err(at("create", &self.root))?;
+        }
+        let staging = self.staging();
+        match self.dir_builder().create(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(at("create", &staging)(error))
+            }
+            Ok(()) if !self.private => {
+                // Whoever may add entries may stage them, whatever this process's umask is.
+                let permissions = fs::metadata(&self.root)?.permissions();
+                fs::set_permissions(&staging, permissions).map_err(at("open up", &staging))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What creates folders with this folder's mode.
+    fn dir_builder(&self) -> fs::DirBuilder {
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(if self.private { 0o700 } else { 0o777 });
+        }
+        builder
     }
 
     /// Options that create a new file with this folder's mode.
@@ -153,8 +183,13 @@ impl Folder {
     }
 
     /// Makes the names in the folder durable. No folder, no names.
+    ///
+    /// Then that the temporary names are gone: where there is no journal, a power loss could leave
+    /// an entry with both, and whoever removed the temporary one would free the file.
     pub(super) fn sync(&self) -> io::Result<()> {
-        ignore_missing(sync_folder(&self.root)).map_err(at("sync", &self.root))?;
+        for folder in [&self.root, &self.staging()] {
+            ignore_missing(sync_folder(folder)).map_err(at("sync", folder))?;
+        }
         Ok(())
     }
 }

@@ -54,8 +54,8 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///
 /// A clone is another handle of the same cache.
 ///
-/// - **Whole or nothing.** An entry is written to a temporary file in the folder and renamed into
-///   place. Every read is verified in full. What does not verify is a miss, counted in
+/// - **Whole or nothing.** An entry is written to a temporary file in the subfolder `.staging` and
+///   renamed into place. Every read is verified in full. What does not verify is a miss, counted in
 ///   [`corrupt`](PipelineCacheMetrics::corrupt) and renamed to `<hex>.corrupt`, of which there is
 ///   at most one per key; the next put writes the entry anew.
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
