@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
 use super::trim;
-use crate::artifact::frame::{FrameFormat, HEADER_LEN};
-use crate::{Artifact, FrameError, PipelineFingerprint};
+use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
+use crate::{Artifact, ArtifactMetadata, FrameError, PipelineFingerprint};
 
 /// The folder of a disk tier.
 #[derive(Debug)]
@@ -104,8 +104,19 @@ impl Folder {
         options
     }
 
-    /// Reads and verifies an entry.
+    /// Reads and verifies an entry, and renews its time of use.
     pub(super) fn read(&self, key: &PipelineFingerprint) -> Result<Found, Fault> {
+        self.examine(key, |file, metadata| {
+            trim::renew_use(file, metadata.modified().ok());
+        })
+    }
+
+    /// Reads and verifies an entry, and tells of a whole one.
+    pub(super) fn examine(
+        &self,
+        key: &PipelineFingerprint,
+        whole: impl FnOnce(&File, &Metadata),
+    ) -> Result<Found, Fault> {
         let path = self.entry(key);
         let Some((file, metadata)) = open(&path)? else {
             return Ok(Found::Missing);
@@ -125,11 +136,28 @@ impl Folder {
         read.map_err(at("read", &path))?;
         Ok(match self.format.decode(key, &Bytes::from(frame)) {
             Ok(artifact) => {
-                trim::renew_use(&file, metadata.modified().ok());
+                whole(&file, &metadata);
                 Found::Whole(artifact)
             }
             Err(error) => Found::Corrupt(file, error),
         })
+    }
+
+    /// The metadata of an entry, by the start of its file; `None` where that is no frame of the key.
+    pub(super) fn metadata(&self, key: &PipelineFingerprint) -> Option<ArtifactMetadata> {
+        // Metadata is a few words, as a rule.
+        const USUAL: u64 = 4096;
+        let (mut file, _) = open(&self.entry(key)).ok()??;
+        let mut start = Vec::new();
+        for len in [USUAL, MAX_OVERHEAD as u64] {
+            let more = len - start.len() as u64;
+            file.by_ref().take(more).read_to_end(&mut start).ok()?;
+            match self.format.decode_metadata(key, &start) {
+                Err(FrameError::LengthMismatch) => {}
+                decoded => return decoded.ok(),
+            }
+        }
+        None
     }
 
     /// Whether there is an entry that could be whole, by its kind and length alone.
@@ -139,16 +167,23 @@ impl Folder {
         Ok(found.is_some_and(|metadata| range.contains(&metadata.len())))
     }
 
-    /// Removes an entry, and what was set aside of it; whether there was an entry.
-    pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+    /// Removes an entry, and what was set aside of it; the bytes of the file, if there was an
+    /// entry.
+    pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<Option<u64>, Fault> {
+        self.remove_aside(key)?;
+        let path = self.entry(key);
+        let Some(metadata) = look(&path)? else {
+            return Ok(None);
+        };
+        let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        Ok(removed.map(|()| metadata.len()))
+    }
+
+    /// Removes what was set aside of an entry.
+    pub(super) fn remove_aside(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
         let aside = self.aside(key);
         ignore_missing(fs::remove_file(&aside)).map_err(at("remove", &aside))?;
-        let path = self.entry(key);
-        if look(&path)?.is_none() {
-            return Ok(false);
-        }
-        let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
-        Ok(removed.is_some())
+        Ok(())
     }
 
     /// Renames a corrupt entry away from its key.
