@@ -1,5 +1,52 @@
 //! A content-addressed cache of compiled artifacts, for asynchronous compile servers, language
 //! servers and fleets that share artifacts over a network.
+//!
+//! The key of an artifact is `blake3(canonicalize(program).to_wire())`: two authors who write the
+//! same computation in different spellings share one artifact, and two programs that mean
+//! different things never do.
+//!
+//! - [`Program`], [`ToWire`] and [`CompileScope`] say what is fingerprinted; a
+//!   [`PipelineFingerprint`] is the result.
+//! - An [`Artifact`] is what is stored.
+//! - [`InMemoryPipelineCache`], [`DiskCache`] and `RemoteCache` are tiers; any
+//!   [`PipelineCacheStore`] can be one.
+//! - [`LayeredPipelineCache`] makes one cache of several tiers, and compiles what none of them has.
+//!
+//! ```
+//! use pipeline_cache::{
+//!     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+//!     OpaqueProgram, Unkeyable, WritePolicy,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let cache = LayeredPipelineCache::builder()
+//!     .tier(InMemoryPipelineCache::new())
+//!     .tier(DiskCache::new(folder.path()).await?)
+//!     .write_policy(WritePolicy::Behind)
+//!     .build();
+//!
+//! let program = OpaqueProgram::new("text", "hello");
+//! let scope = CompileScope::new("upper-caser 1.0", "ascii");
+//! let compiled = cache
+//!     .get_or_compile(&program, &scope, |input, _scope| async move {
+//!         let program = input.into_canonical()?;
+//!         Ok::<_, Unkeyable>(Artifact::new(program.bytes().to_ascii_uppercase()))
+//!     })
+//!     .await?;
+//! assert_eq!(&compiled.artifact.payload()[..], b"HELLO");
+//! cache.flush().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What every tier promises
+//!
+//! A get returns the whole artifact that was put under that key, or nothing. No future blocks its
+//! thread. Dropping a future at any await leaves no partial entry and no stuck waiter. A failure
+//! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
+//! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 
 mod artifact;
 mod disk;
@@ -36,3 +83,8 @@ pub use remote::{RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{
     Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
+
+/// The examples of the README are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -4,11 +4,11 @@
 use async_trait::async_trait;
 use pipeline_cache::testing::{FaultyStore, check_conformance};
 use pipeline_cache::{
-    Artifact, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheMetrics,
-    PipelineCacheStore, PipelineFingerprint, StoreError, WritePolicy,
+    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheMetrics,
+    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreError, WritePolicy,
 };
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn memory() -> Arc<dyn PipelineCacheStore> {
     Arc::new(InMemoryPipelineCache::new())
@@ -42,6 +42,23 @@ async fn a_layered_store_conforms_under_every_write_policy() {
         };
         check_conformance(new_store, &[]).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_tier_conforms() {
+    let folders = Mutex::new(Vec::new());
+    let new_store = || async {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::builder()
+            .root(folder.path())
+            .shared_secret(SharedSecret::new("hunter2"))
+            .open()
+            .await
+            .unwrap();
+        folders.lock().unwrap().push(folder);
+        Arc::new(cache) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(new_store, &["hunter2"]).await.unwrap();
 }
 
 /// What a broken tier does wrong.

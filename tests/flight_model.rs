@@ -6,7 +6,8 @@
 #[expect(dead_code, reason = "the model needs a part of what a flight offers")]
 mod layered {
     mod shim {
-        pub(super) use shuttle::future::{AbortHandle, spawn};
+        pub(super) use crate::spawn_counted as spawn;
+        pub(super) use shuttle::future::AbortHandle;
         pub(super) use shuttle::sync::{Mutex, MutexGuard};
     }
 
@@ -14,15 +15,54 @@ mod layered {
 }
 
 use layered::flight::{Flights, Landing, Seat};
-use shuttle::future::{block_on, spawn, yield_now};
+use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use shuttle::scheduler::RandomScheduler;
-use std::pin::pin;
+use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
+
+thread_local! {
+    /// Tasks of flights that are not quite gone. The checker runs an execution on one thread.
+    static TASKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A task that is counted until everything in it is dropped.
+struct Counted<F> {
+    work: Pin<Box<F>>,
+    _until_dropped: OneTask,
+}
+
+struct OneTask;
+
+impl Drop for OneTask {
+    fn drop(&mut self) {
+        TASKS.set(TASKS.get() - 1);
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.work.as_mut().poll(context)
+    }
+}
+
+fn spawn_counted<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    TASKS.set(TASKS.get() + 1);
+    spawn(Counted {
+        work: Box::pin(work),
+        _until_dropped: OneTask,
+    })
+}
 
 /// Orders tried for each test.
-const ORDERS: usize = 1_000;
+const ORDERS: usize = 500;
 
 type Board = Flights<u8, (), u32>;
 
@@ -81,7 +121,14 @@ fn check(test: impl Fn() + Send + Sync + 'static) {
         Some(seed) => RandomScheduler::new_from_seed(seed, 1),
         None => RandomScheduler::new(ORDERS),
     };
-    shuttle::Runner::new(scheduler, shuttle::Config::new()).run(test);
+    shuttle::Runner::new(scheduler, shuttle::Config::new()).run(move || {
+        TASKS.set(0);
+        test();
+        // An aborted task unwinds by itself, and must come to its end.
+        while TASKS.get() > 0 {
+            shuttle::thread::yield_now();
+        }
+    });
 }
 
 /// Polls so many times and then lets go.
@@ -173,9 +220,6 @@ fn when_the_last_one_leaves_the_flight_ends_and_the_next_starts_anew() {
             assert_eq!(block_on(leaver).unwrap(), None);
         }
         assert_eq!(landed(block_on(next.board(&board, 1))), 7);
-        while endless.under_way.load(Ordering::SeqCst) > 0 {
-            shuttle::thread::yield_now();
-        }
     });
 }
 

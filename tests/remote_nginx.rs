@@ -271,3 +271,35 @@ async fn a_thousand_concurrent_gets_are_all_right() {
         connections.len()
     );
 }
+
+/// The whole contract of a tier, with a real server behind it, and of one that takes no writes.
+#[cfg(feature = "testing")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_tier_conforms() {
+    use pipeline_cache::testing::check_conformance;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let Some(nginx) = Nginx::start(
+        "location /fresh/ { dav_methods PUT DELETE; create_full_put_path on; client_max_body_size 80m; }",
+    ) else {
+        return;
+    };
+    let fresh = AtomicU64::new(0);
+    let new_store = || async {
+        let folder = fresh.fetch_add(1, Ordering::Relaxed);
+        let store = RemoteCache::builder()
+            .proxy_from_environment(false)
+            .bearer_token("hunter2")
+            .shared_secret(pipeline_cache::SharedSecret::new("hunter3"))
+            .writes(true)
+            .build(nginx.url(&format!("/fresh/{folder}")))
+            .unwrap();
+        Arc::new(store) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(new_store, &["hunter2", "hunter3"])
+        .await
+        .unwrap();
+    let read_only =
+        || async { Arc::new(reader(&nginx, "/fresh/0")) as Arc<dyn PipelineCacheStore> };
+    check_conformance(read_only, &[]).await.unwrap();
+}

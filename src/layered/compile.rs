@@ -46,6 +46,8 @@ impl<P: Program> CompileInput<P> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Compiled {
+    /// The key it is stored under; `None` for a program that has no key.
+    pub key: Option<PipelineFingerprint>,
     /// The artifact.
     pub artifact: Artifact,
     /// Where it came from.
@@ -276,10 +278,10 @@ impl LayeredPipelineCache {
         E: Send + Sync + 'static,
     {
         let inner = &self.inner;
-        if let Some((artifact, source)) = inner.at_hand(&key) {
+        if let Some(found) = inner.at_hand(&key) {
             inner.counters.hits.increment();
-            inner.verifier.maybe_verify(key, &artifact, compile);
-            return Ok(Compiled::cached(artifact, source));
+            inner.verifier.maybe_verify(key, &found.0, compile);
+            return Ok(Compiled::cached(key, found));
         }
         let mut compile = Some(compile);
         loop {
@@ -327,14 +329,14 @@ impl Inner {
             CompilePolicy::Race { after } => after,
         };
         let compiled = match timeout(head_start, &mut search).await {
-            Ok(Some((artifact, source))) => {
-                self.verifier.maybe_verify(key, &artifact, compile);
-                return Ok(Compiled::cached(artifact, source));
+            Ok(Some(found)) => {
+                self.verifier.maybe_verify(key, &found.0, compile);
+                return Ok(Compiled::cached(key, found));
             }
             Ok(None) => self.run(compile).await?,
             Err(_) => match self.race(search, compile).await? {
                 Ok(compiled) => compiled,
-                Err((artifact, source)) => return Ok(Compiled::cached(artifact, source)),
+                Err(found) => return Ok(Compiled::cached(key, found)),
             },
         };
         let store_errors = self.write(&key, &compiled).await;
@@ -342,6 +344,7 @@ impl Inner {
             tracing::warn!(%key, %error, "compiled and not stored");
         }
         Ok(Compiled {
+            key: Some(key),
             artifact: compiled,
             source: CompileSource::Compiled,
             store_errors: store_errors.into(),
@@ -404,8 +407,9 @@ impl Inner {
 type Found = (Artifact, LookupSource);
 
 impl Compiled {
-    fn cached(artifact: Artifact, source: LookupSource) -> Self {
+    fn cached(key: PipelineFingerprint, (artifact, source): Found) -> Self {
         Self {
+            key: Some(key),
             artifact,
             source: CompileSource::Cache(source),
             store_errors: Arc::default(),
@@ -435,6 +439,7 @@ impl Inner {
         }
         match compiled {
             Ok(Ok(artifact)) => Ok(Compiled {
+                key: None,
                 artifact,
                 source: CompileSource::Bypassed(reason),
                 store_errors: Arc::default(),

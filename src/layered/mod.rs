@@ -7,6 +7,8 @@ mod background;
 mod batch;
 mod builder;
 mod compile;
+#[cfg(feature = "metrics")]
+mod export;
 mod flight;
 mod lanes;
 mod latency;
@@ -36,7 +38,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use crate::{
     Artifact, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
@@ -186,16 +188,18 @@ impl LayeredPipelineCache {
     ///
     /// Dropping the future gives up this caller's place; others who wait for the key go on.
     pub async fn lookup(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
-        let inner = &self.inner;
-        let lookup = match inner.at_hand(key) {
-            Some(found) => Lookup {
-                found: Some(found),
-                asked: None,
-                tiers: inner.tiers.len(),
-            },
-            None => inner.search(key, options).await,
-        };
-        inner.count(&lookup);
+        let span = tracing::debug_span!("lookup", %key, hit = field::Empty, tier = field::Empty);
+        let lookup = self
+            .inner
+            .lookup(key, options)
+            .instrument(span.clone())
+            .await;
+        if !span.is_disabled() {
+            span.record("hit", lookup.found.is_some());
+            if let Some(LookupSource::Tier(tier)) = lookup.source() {
+                span.record("tier", self.inner.tiers[tier].name());
+            }
+        }
         lookup
     }
 
@@ -306,6 +310,19 @@ impl Inner {
         peek_all(&self.tiers, key).or_else(|| self.background.peek(key))
     }
 
+    async fn lookup(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
+        let lookup = match self.at_hand(key) {
+            Some(found) => Lookup {
+                found: Some(found),
+                asked: None,
+                tiers: self.tiers.len(),
+            },
+            None => self.search(key, options).await,
+        };
+        self.count(&lookup);
+        lookup
+    }
+
     /// Joins the search for this key or starts it, and waits as long as the options allow.
     async fn search(&self, key: &PipelineFingerprint, options: &LookupOptions) -> Lookup {
         let patience = options.deadline.unwrap_or(Duration::MAX);
@@ -392,7 +409,7 @@ impl Inner {
             state: Arc::clone(&state),
             _pass: pass,
         };
-        let span = tracing::debug_span!("lookup", %key, tiers = ?selection);
+        let span = tracing::debug_span!("search", %key, tiers = ?selection);
         (state, search.run().instrument(span))
     }
 

@@ -1,7 +1,8 @@
 //! What the memory tier holds: the one place a read looks.
 //!
 //! A sharded map behind short locks. Which artifacts stay in it is decided elsewhere, by the
-//! [`policy`](super::policy); a read that never asks the policy costs a tenth of one that does.
+//! [`policy`](super::policy), which a read never calls: it leaves a note of what it looked for, and
+//! the next put, which is when anything may have to go, hands the notes on.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -14,11 +15,9 @@ use crate::{Artifact, PipelineFingerprint};
 /// Enough that a few dozen threads rarely meet in one; a power of two.
 const SHARDS: usize = 64;
 
-/// Hits on one entry that are all told to the policy, before sampling starts.
-const TOLD_AT_FIRST: u64 = 4;
-
-/// After that, one hit in so many is told.
-const TOLD_EVERY: u64 = 8;
+/// Lookups that a shard notes between two puts; of more, the latest are kept. A cache under
+/// pressure has a put for every few lookups, and then all of them are noted.
+const NOTES: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Index {
@@ -32,18 +31,38 @@ pub(super) struct Index {
 #[repr(align(128))]
 struct Shard(Mutex<ShardState>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ShardState {
     entries: HashMap<PipelineFingerprint, Entry, BuildHasherDefault<PassThrough>>,
-    /// Counted under the lock that a hit holds anyway, so no counter is shared by all threads.
+    /// Counted under the lock that a lookup holds anyway, so no counter is shared by all threads.
     hits: u64,
+    notes: [PipelineFingerprint; NOTES],
+    /// Lookups since the notes were taken.
+    noted: usize,
+}
+
+impl Default for ShardState {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::default(),
+            hits: 0,
+            notes: [PipelineFingerprint::from_bytes([0; 32]); NOTES],
+            noted: 0,
+        }
+    }
+}
+
+impl ShardState {
+    fn note(&mut self, key: &PipelineFingerprint) {
+        self.notes[self.noted % NOTES] = *key;
+        self.noted = self.noted.wrapping_add(1);
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
     artifact: Artifact,
     stored: Instant,
-    hits: u64,
 }
 
 impl Entry {
@@ -61,12 +80,6 @@ pub(super) fn cost(artifact: &Artifact) -> u64 {
     artifact.len() as u64 + artifact.metadata().text_bytes() as u64
 }
 
-/// A hit, and whether the policy should be told of it.
-pub(super) struct Hit {
-    pub(super) artifact: Artifact,
-    pub(super) tell_policy: bool,
-}
-
 impl Index {
     pub(super) fn new() -> Self {
         Self {
@@ -82,16 +95,26 @@ impl Index {
         self.shards[usize::from(last) % SHARDS].lock()
     }
 
-    pub(super) fn get(&self, key: &PipelineFingerprint) -> Option<Hit> {
+    /// The artifact, if it is held. A miss is noted too: what is asked for in vain is worth
+    /// keeping when it comes.
+    pub(super) fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
         let mut shard = self.shard(key);
-        let entry = shard.entries.get_mut(key)?;
-        entry.hits += 1;
-        let hit = Hit {
-            artifact: entry.artifact.clone(),
-            tell_policy: entry.hits <= TOLD_AT_FIRST || entry.hits % TOLD_EVERY == 0,
-        };
+        shard.note(key);
+        let artifact = shard.entries.get(key)?.artifact.clone();
         shard.hits += 1;
-        Some(hit)
+        Some(artifact)
+    }
+
+    /// Takes the notes of all lookups since the last time, shard by shard. No lock is held while
+    /// one is handed on.
+    pub(super) fn take_notes(&self, mut take: impl FnMut(&PipelineFingerprint)) {
+        for shard in &self.shards {
+            let (notes, noted) = {
+                let mut shard = shard.lock();
+                (shard.notes, std::mem::take(&mut shard.noted))
+            };
+            notes.iter().take(noted).for_each(&mut take);
+        }
     }
 
     pub(super) fn contains(&self, key: &PipelineFingerprint) -> bool {
@@ -111,7 +134,6 @@ impl Index {
         let entry = Entry {
             artifact,
             stored: Instant::now(),
-            hits: 0,
         };
         let cost = entry.cost();
         let mut shard = self.shard(key);

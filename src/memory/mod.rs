@@ -144,21 +144,12 @@ impl Inner {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hit(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let hit = self.index.get(key)?;
-        if hit.tell_policy {
-            self.policy.touch(key);
-        }
-        Some(hit.artifact)
-    }
-
     fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let hit = self.hit(key);
-        if hit.is_none() {
-            self.policy.touch(key);
+        let found = self.index.get(key);
+        if found.is_none() {
             self.counters.misses.increment();
         }
-        hit
+        found
     }
 
     fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
@@ -179,6 +170,7 @@ impl Inner {
 
         // Whatever stood under the key goes first: it would be counted twice while both are there.
         self.index.remove(key);
+        self.index.take_notes(|key| self.policy.touch(key));
         let (admitted, tally) = self.policy.admit(key, cost);
         if admitted {
             self.index.insert(key, artifact);
@@ -249,7 +241,7 @@ fn error(kind: StoreErrorKind) -> StoreError {
 #[async_trait]
 impl PipelineCacheStore for InMemoryPipelineCache {
     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        self.inner.hit(key)
+        self.inner.index.get(key)
     }
 
     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {

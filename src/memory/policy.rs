@@ -1,7 +1,7 @@
 //! Who stays: one moka cache per budget, over keys and sizes alone.
 //!
 //! moka holds one budget, and this tier has two. So each has a moka of its own, and an artifact
-//! stays while it is in both. Evicted keys leave the [`Index`] at once, from moka's listener, and
+//! stays while it is in both. Nothing here is on the path of a read. Evicted keys leave the [`Index`] at once, from moka's listener, and
 //! are then forgotten by the other budget too.
 
 use moka::notification::RemovalCause;

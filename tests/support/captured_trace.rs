@@ -45,12 +45,20 @@ impl Subscriber for PerThread {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        TEXT.with_borrow_mut(|text| span.record(&mut Line(text)));
+        TEXT.with_borrow_mut(|text| {
+            let _ = write!(text, "span {}", span.metadata().name());
+            span.record(&mut Line(text));
+            text.push('\n');
+        });
         Id::from_u64(1)
     }
 
     fn record(&self, _: &Id, values: &Record<'_>) {
-        TEXT.with_borrow_mut(|text| values.record(&mut Line(text)));
+        TEXT.with_borrow_mut(|text| {
+            text.push_str("recorded");
+            values.record(&mut Line(text));
+            text.push('\n');
+        });
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}

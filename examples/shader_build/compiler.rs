@@ -1,0 +1,155 @@
+//! The compiler: naga's SPIR-V writer, its options, and the scope that names every one of them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use naga::back::spv::{self, Options, WriterFlags, ZeroInitializeWorkgroupMemoryMode};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
+use naga::{Module, WithSpan};
+use pipeline_cache::program::naga::CanonicalModule;
+use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope};
+
+/// Who makes these artifacts. What another machine serves must say the same.
+pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/shader_build";
+
+/// What is compiled for.
+pub(crate) const TARGET: &str = "spirv-1.3";
+
+const VALIDATION: ValidationFlags = ValidationFlags::all();
+
+/// The build of the compiler, from the file that pins it: an upgraded naga is another scope, and
+/// so can never be served what the old one made.
+pub(crate) fn toolchain() -> String {
+    let lock = include_str!("../../Cargo.lock");
+    let version = lock
+        .split("[[package]]")
+        .filter(|package| package.contains("\nname = \"naga\"\n"))
+        .find_map(|package| package.split("version = \"").nth(1)?.split('"').next());
+    format!("naga {}", version.unwrap_or("of unknown version"))
+}
+
+/// Checks all that naga can check, against what the SPIR-V writer can write.
+pub(crate) fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<ValidationError>>> {
+    let mut validator = Validator::new(VALIDATION, spv::supported_capabilities());
+    validator.validate(module).map_err(Box::new)
+}
+
+/// Compiles what the cache hands to its compile function.
+pub(crate) fn compile(input: CompileInput<Module>) -> Result<Artifact> {
+    let start = Instant::now();
+    let spirv = match input {
+        CompileInput::Canonical(canonical) => compile_canonical(&canonical)?,
+        // A module without a key is compiled as it is. The cache keeps nothing of it.
+        CompileInput::Unkeyable(module, _reason) => write_spirv(&module, &validate(&module)?)?,
+        _ => anyhow::bail!("the cache handed over an unknown kind of input"),
+    };
+    Ok(Artifact::with_metadata(spirv, metadata(start.elapsed())))
+}
+
+/// SPIR-V of a canonical module.
+pub(crate) fn compile_canonical(canonical: &CanonicalModule) -> Result<Vec<u8>> {
+    write_spirv(canonical.module(), canonical.info())
+}
+
+/// SPIR-V of a module, as little-endian bytes.
+pub(crate) fn write_spirv(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>> {
+    let words = spv::write_vec(module, info, &options(), None)
+        .context("naga cannot write this module as SPIR-V")?;
+    Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
+}
+
+fn metadata(compile_time: Duration) -> ArtifactMetadata {
+    ArtifactMetadata::new()
+        .with_provenance(PROVENANCE)
+        .with_device(TARGET)
+        .with_toolchain(toolchain())
+        .with_compile_time(compile_time)
+}
+
+/// Every option has a value here and not by default: some defaults differ between debug and
+/// release builds, and all may differ between versions.
+fn options() -> Options<'static> {
+    Options {
+        lang_version: (1, 3),
+        flags: WriterFlags::LABEL_VARYINGS | WriterFlags::CLAMP_FRAG_DEPTH,
+        // With an empty map: bindings are as the shader has them.
+        fake_missing_bindings: true,
+        binding_map: spv::BindingMap::default(),
+        capabilities: None,
+        bounds_check_policies: BoundsCheckPolicies {
+            index: BoundsCheckPolicy::Restrict,
+            buffer: BoundsCheckPolicy::Restrict,
+            image_load: BoundsCheckPolicy::ReadZeroSkipWrite,
+            binding_array: BoundsCheckPolicy::Unchecked,
+        },
+        zero_initialize_workgroup_memory: ZeroInitializeWorkgroupMemoryMode::Polyfill,
+        force_loop_bounding: true,
+        ray_query_initialization_tracking: true,
+        trace_ray_argument_validation: true,
+        use_storage_input_output_16: false,
+        debug_info: None,
+        task_dispatch_limits: None,
+        mesh_shader_primitive_indices_clamp: true,
+        emit_int_div_checks: true,
+    }
+}
+
+/// All that is not the program and changes the artifact.
+///
+/// The pattern names every field, so that an option which a later naga adds does not compile
+/// until it is named in the scope.
+pub(crate) fn scope() -> CompileScope {
+    let Options {
+        lang_version,
+        flags,
+        fake_missing_bindings,
+        binding_map,
+        capabilities,
+        bounds_check_policies,
+        zero_initialize_workgroup_memory,
+        force_loop_bounding,
+        ray_query_initialization_tracking,
+        trace_ray_argument_validation,
+        use_storage_input_output_16,
+        debug_info,
+        task_dispatch_limits,
+        mesh_shader_primitive_indices_clamp,
+        emit_int_div_checks,
+    } = options();
+    let options: [(&str, &dyn std::fmt::Debug); 17] = [
+        ("validation", &VALIDATION),
+        ("validation-capabilities", &spv::supported_capabilities()),
+        ("lang-version", &lang_version),
+        ("flags", &flags),
+        ("fake-missing-bindings", &fake_missing_bindings),
+        ("binding-map", &binding_map),
+        ("capabilities", &capabilities),
+        ("bounds-check-policies", &bounds_check_policies),
+        (
+            "zero-initialize-workgroup-memory",
+            &zero_initialize_workgroup_memory,
+        ),
+        ("force-loop-bounding", &force_loop_bounding),
+        (
+            "ray-query-initialization-tracking",
+            &ray_query_initialization_tracking,
+        ),
+        (
+            "trace-ray-argument-validation",
+            &trace_ray_argument_validation,
+        ),
+        ("use-storage-input-output-16", &use_storage_input_output_16),
+        ("debug-info", &debug_info.is_some()),
+        ("task-dispatch-limits", &task_dispatch_limits),
+        (
+            "mesh-shader-primitive-indices-clamp",
+            &mesh_shader_primitive_indices_clamp,
+        ),
+        ("emit-int-div-checks", &emit_int_div_checks),
+    ];
+    let scope = CompileScope::new(toolchain(), TARGET);
+    options.into_iter().fold(scope, |scope, (name, value)| {
+        scope.option(name, format!("{value:?}"))
+    })
+}

@@ -1,0 +1,102 @@
+//! Programs: WGSL parsed and checked, and the same program in another spelling.
+
+use anyhow::{Context as _, Result};
+use naga::Module;
+use naga::back::wgsl::{WriterFlags, write_string};
+use naga::front::wgsl::parse_str;
+use pipeline_cache::Program as _;
+
+use crate::compiler;
+use crate::progress::Progress;
+use crate::sources::Source;
+
+/// A program that compiles.
+#[derive(Debug)]
+pub(crate) struct Shader {
+    pub(crate) name: String,
+    pub(crate) module: Module,
+    /// What the compiler makes of it without any cache. All that is served is held against this.
+    pub(crate) fresh: Vec<u8>,
+}
+
+/// A program that does not, and the compiler's message.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) name: String,
+    pub(crate) message: String,
+}
+
+/// Parses, checks and compiles every source once, past the cache.
+pub(crate) fn load(sources: Vec<Source>) -> (Vec<Shader>, Vec<Rejected>) {
+    let progress = Progress::new("checking", sources.len());
+    let (mut shaders, mut rejected) = (Vec::new(), Vec::new());
+    for Source { name, text } in sources {
+        progress.start(&name);
+        match parse(&name, &text).and_then(|module| with_fresh(&name, module)) {
+            Ok(shader) => shaders.push(shader),
+            Err(message) => rejected.push(Rejected { name, message }),
+        }
+    }
+    (shaders, rejected)
+}
+
+/// The same programs, printed back to WGSL and parsed again: other names, another layout, another
+/// order. Those that naga itself cannot print or read again are told apart.
+pub(crate) fn respell(shaders: &[Shader]) -> (Vec<Shader>, Vec<Rejected>) {
+    let progress = Progress::new("respelling", shaders.len());
+    let (mut respelled, mut rejected) = (Vec::new(), Vec::new());
+    for shader in shaders {
+        progress.start(&shader.name);
+        match respell_one(shader) {
+            Ok(shader) => respelled.push(shader),
+            Err(message) => rejected.push(Rejected {
+                name: shader.name.clone(),
+                message,
+            }),
+        }
+    }
+    (respelled, rejected)
+}
+
+fn respell_one(shader: &Shader) -> Result<Shader, String> {
+    let info = compiler::validate(&shader.module).map_err(|error| error.to_string())?;
+    let text = write_string(&shader.module, &info, WriterFlags::EXPLICIT_TYPES)
+        .map_err(|error| error.to_string())?;
+    with_fresh(&shader.name, parse(&shader.name, text.as_bytes())?)
+}
+
+/// Reads WGSL and checks it. The error is the compiler's message for people, with file and line.
+fn parse(name: &str, text: &[u8]) -> Result<Module, String> {
+    let text = std::str::from_utf8(text).map_err(|error| not_utf8(name, text, &error))?;
+    let module = parse_str(text).map_err(|error| error.emit_to_string_with_path(text, name))?;
+    match compiler::validate(&module) {
+        Ok(_info) => Ok(module),
+        Err(error) => Err(error.emit_to_string_with_path(text, name)),
+    }
+}
+
+fn not_utf8(name: &str, text: &[u8], error: &std::str::Utf8Error) -> String {
+    let before = &text[..error.valid_up_to()];
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    format!("error: {name}:{line}: not WGSL: {error}")
+}
+
+fn with_fresh(name: &str, module: Module) -> Result<Shader, String> {
+    let fresh = compile_fresh(&module).map_err(|error| format!("error: {name}: {error:#}"))?;
+    Ok(Shader {
+        name: name.to_owned(),
+        module,
+        fresh,
+    })
+}
+
+/// Compiles the canonical form, as the cache does; a module that has none, as it is.
+fn compile_fresh(module: &Module) -> Result<Vec<u8>> {
+    match module.canonicalize() {
+        Ok(canonical) => compiler::compile_canonical(&canonical),
+        Err(_unkeyable) => {
+            let info = compiler::validate(module).context("naga's validator changed its mind")?;
+            compiler::write_spirv(module, &info)
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The cache of one process: memory over disk, and over another machine's folder where there is one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use pipeline_cache::{
+    Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+    LayeredPromotionReport, LookupSource, PipelineCacheStore as _, Program as _, RemoteCache,
+    ToWire as _, WritePolicy,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::compiler;
+use crate::programs::Shader;
+
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The layered cache, and the two tiers that can be looked into one by one.
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    pub(crate) cache: LayeredPipelineCache,
+    memory: InMemoryPipelineCache,
+    disk: DiskCache,
+}
+
+/// Where an artifact came from, as the table counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Memory,
+    Disk,
+    Remote,
+}
+
+/// What became of hits in slow tiers: the library's report, and where the artifacts are now.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Promotion {
+    events: u64,
+    promoted: u64,
+    promoted_layers: u64,
+    promoted_bytes: u64,
+    coalesced: u64,
+    dropped: u64,
+    failed: u64,
+    pending: u64,
+    last_source_layer: Option<usize>,
+    last_promoted_layers: u64,
+    last_promoted_bytes: u64,
+    /// Programs whose artifact memory has, once the promotions have ended.
+    pub(crate) now_in_memory: usize,
+    /// Programs whose artifact the disk has, once the promotions have ended.
+    pub(crate) now_on_disk: usize,
+}
+
+impl Tiers {
+    /// Writes go through to every tier that takes them, so that a folder is a full copy. The
+    /// remote tier only reads, as is its default.
+    pub(crate) async fn open(folder: &Path, remote: Option<&str>) -> Result<Self> {
+        let memory = InMemoryPipelineCache::new();
+        let disk = DiskCache::new(folder).await?;
+        let mut cache = LayeredPipelineCache::builder()
+            .write_policy(WritePolicy::Through)
+            .tier(memory.clone())
+            .tier(disk.clone());
+        if let Some(url) = remote {
+            let remote = RemoteCache::builder()
+                // The server is on this machine, where no proxy leads.
+                .proxy_from_environment(false)
+                .build(url)?
+                .with_required_metadata(Some(compiler::PROVENANCE), Some(compiler::TARGET));
+            cache = cache.tier(remote);
+        }
+        Ok(Self {
+            cache: cache.build(),
+            memory,
+            disk,
+        })
+    }
+
+    /// Waits for the promotions, and looks where each artifact is now.
+    pub(crate) async fn promotion(
+        &self,
+        shaders: &[Shader],
+        scope: &CompileScope,
+    ) -> Result<Promotion> {
+        self.cache.flush().await?;
+        let mut promotion = Promotion::from(self.cache.promotion_report());
+        for shader in shaders {
+            let Ok(canonical) = shader.module.canonicalize() else {
+                continue;
+            };
+            let key = canonical.fingerprint().scoped(scope);
+            let is_whole = |artifact: Option<Artifact>| {
+                artifact.is_some_and(|artifact| artifact.payload() == &shader.fresh)
+            };
+            promotion.now_in_memory += usize::from(is_whole(self.memory.peek(&key)));
+            promotion.now_on_disk += usize::from(is_whole(self.disk.get(&key).await?));
+        }
+        Ok(promotion)
+    }
+
+    /// Ends all background work, so that what was stored is safe before the process ends.
+    pub(crate) async fn close(self) -> Result<()> {
+        let report = self.cache.close(CLOSE_DEADLINE).await;
+        match report.errors.into_iter().next() {
+            Some(error) => Err(error).context("the cache could not be closed"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Tier {
+    /// The tiers in the order in which [`Tiers::open`] adds them.
+    pub(crate) const fn of(source: LookupSource) -> Self {
+        match source {
+            LookupSource::Tier(1) => Self::Disk,
+            LookupSource::Tier(2) => Self::Remote,
+            // The first tier; and what is on its way up from a slow one, which is in memory too.
+            _ => Self::Memory,
+        }
+    }
+}
+
+impl From<LayeredPromotionReport> for Promotion {
+    fn from(report: LayeredPromotionReport) -> Self {
+        Self {
+            events: report.events,
+            promoted: report.promoted,
+            promoted_layers: report.promoted_layers,
+            promoted_bytes: report.promoted_bytes,
+            coalesced: report.coalesced,
+            dropped: report.dropped,
+            failed: report.failed,
+            pending: report.pending,
+            last_source_layer: report.last_source_layer,
+            last_promoted_layers: report.last_promoted_layers,
+            last_promoted_bytes: report.last_promoted_bytes,
+            now_in_memory: 0,
+            now_on_disk: 0,
+        }
+    }
+}
