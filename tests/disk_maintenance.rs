@@ -46,6 +46,13 @@ async fn entries_tell_key_size_metadata_and_last_use() {
     }
     assert_eq!(entries[&key(700)].metadata.as_ref(), Some(large.metadata()));
     assert_eq!(entries[&key(701)].metadata, None);
+    for number in [0, 700, 701] {
+        let one = cache.entry(&key(number)).await.unwrap();
+        assert_eq!(one.as_ref(), entries.get(&key(number)));
+    }
+    assert_eq!(cache.entry(&key(5000)).await.unwrap(), None);
+    let error = cache.entry(&key(702)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::UnsafeEntry);
     assert_eq!(entries[&key(1)].last_used, before, "to look is not to use");
     assert_eq!(cache.metrics(), metrics);
 

@@ -235,12 +235,16 @@ async fn age_alone_starts_a_trim() {
 async fn nonsense_in_the_count_is_counted_anew() {
     let (folder, cache) = filled(DiskCache::builder().max_entries(5)).await;
     let usage = folder.path().join(".staging/usage");
-    for nonsense in [&b""[..], b"pcusage1", &[255; 40], &[0; 5000]] {
+    let nonsense = [&b""[..], b"pcusage1", &[255; 40], &[0; 5000]];
+    for (round, nonsense) in (1..).zip(nonsense) {
         fs::write(&usage, nonsense).unwrap();
         let cache = DiskCache::builder().root(folder.path()).max_entries(5);
         let cache = cache.open().await.unwrap();
         for number in 0..10 {
-            cache.put(&key(number), artifact(10)).await.unwrap();
+            cache
+                .put(&key(100 * round + number), artifact(10))
+                .await
+                .unwrap();
         }
         eventually("within its bound", async || entries(&cache) <= 5).await;
         cache.close(Duration::from_secs(60)).await.unwrap();
@@ -254,7 +258,7 @@ async fn nonsense_in_the_count_is_counted_anew() {
     let cache = DiskCache::builder().root(folder.path()).max_entries(5);
     let cache = cache.open().await.unwrap();
     for number in 0..10 {
-        cache.put(&key(number), artifact(10)).await.unwrap();
+        cache.put(&key(1000 + number), artifact(10)).await.unwrap();
     }
     eventually("within its bound", async || entries(&cache) <= 5).await;
     assert_eq!(fs::read(&precious).unwrap(), b"precious");

@@ -8,8 +8,8 @@ use std::fs::DirEntry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::error::Fault;
-use super::folder::Found;
+use super::error::{Fault, at};
+use super::folder::{Found, look};
 use super::listing::{Listing, Named, see};
 use super::{DiskCache, Inner};
 use crate::{ArtifactMetadata, FrameError, PipelineFingerprint, StoreError, StoreOperation};
@@ -107,6 +107,36 @@ impl DiskCache {
                     metadata: inner.folder.metadata(&key),
                 }))
             })
+    }
+
+    /// One entry, as [`entries`](Self::entries) would list it; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked at, or is no regular file.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn entry(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<DiskCacheEntry>, StoreError> {
+        let key = *key;
+        let found = self.inner.run(move |inner| {
+            let path = inner.folder.entry(&key);
+            let Some(metadata) = look(&path)? else {
+                return Ok(None);
+            };
+            Ok(Some(DiskCacheEntry {
+                key,
+                bytes: metadata.len(),
+                last_used: metadata.modified().map_err(at("inspect", &path))?,
+                metadata: inner.folder.metadata(&key),
+            }))
+        });
+        let failed = |fault| self.inner.failed(StoreOperation::List, Some(&key), fault);
+        found.await.map_err(failed)
     }
 
     /// Reads and verifies every entry, and sets aside what is corrupt. For an operator, or a cron

@@ -87,11 +87,15 @@ impl Usage {
     /// Adds what is unreported to the file, and takes over what others have; what there is
     /// then, `None` where nobody has counted yet; and whether the file could be had.
     pub(super) fn report(&self, folder: &Folder) -> (Option<Total>, bool) {
-        let change = std::mem::take(&mut self.lock().unreported);
+        let (change, known) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.unreported), state.known)
+        };
         let reported = with_file(folder, |file| {
+            let there = read(file)?;
             // Where nobody has counted, whoever does will count this change.
-            let total = read(file)?.map(|total| total.plus(change));
-            if let Some(total) = total.filter(|_| change != Change::default()) {
+            let total = there.or(known).map(|total| total.plus(change));
+            if let Some(total) = total.filter(|_| total != there) {
                 write(file, total)?;
             }
             Ok(total)
@@ -243,7 +247,8 @@ fn write(file: &mut File, total: Total) -> io::Result<()> {
     let check = checksum(&bytes);
     bytes.extend_from_slice(&check);
     file.rewind()?;
-    file.write_all(&bytes)
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 fn checksum(body: &[u8]) -> [u8; 8] {
