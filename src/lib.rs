@@ -68,8 +68,8 @@ pub mod testing;
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
-    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError, DiskCacheTrimReport,
-    PersistentPipelineCacheStore,
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheError,
+    DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification, PersistentPipelineCacheStore,
 };
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{

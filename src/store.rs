@@ -412,6 +412,12 @@ pub enum StoreOperation {
     Close,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
+    /// [`DiskCache::entries`](crate::DiskCache::entries).
+    List,
+    /// [`DiskCache::verify`](crate::DiskCache::verify).
+    Verify,
+    /// [`DiskCache::clear`](crate::DiskCache::clear).
+    Clear,
 }
 
 impl fmt::Display for StoreOperation {
@@ -424,6 +430,9 @@ impl fmt::Display for StoreOperation {
             Self::Flush => "flush",
             Self::Close => "close",
             Self::Trim => "trim",
+            Self::List => "list",
+            Self::Verify => "verify",
+            Self::Clear => "clear",
         })
     }
 }

@@ -4,7 +4,7 @@
 mod disk_support;
 
 use disk_support::{
-    artifact, assert_success, child, folder, is_child, key, names, open, temporaries,
+    STAGING, artifact, assert_success, child, folder, is_child, key, names, open, temporaries,
 };
 use pipeline_cache::{DiskCache, DiskCacheError, PipelineCacheStore};
 use std::fs;
@@ -101,13 +101,14 @@ fn a_killed_process_leaves_nothing_past_the_next_open() {
             .any(|line| line.ends_with("ready"))
     );
 
+    let staging = folder.path().join(STAGING);
     // As if the other process were in the midst of a put.
-    let lock = names(folder.path())
+    let lock = names(&staging)
         .into_iter()
         .find(|name| name.ends_with(".lock"))
         .unwrap();
     let temporary = lock.replace(".lock", ".7.tmp");
-    fs::write(folder.path().join(&temporary), "half").unwrap();
+    fs::write(staging.join(&temporary), "half").unwrap();
     // Things that look like it, and are not.
     let others = [
         ".tmp",
@@ -118,14 +119,14 @@ fn a_killed_process_leaves_nothing_past_the_next_open() {
         ".1-0123456789abcdef.tmp",
     ];
     for name in others {
-        fs::write(folder.path().join(name), "precious").unwrap();
+        fs::write(staging.join(name), "precious").unwrap();
     }
     // Left by one whose lock is gone.
     let orphan = ".1-0123456789abcdef.0.tmp";
-    fs::write(folder.path().join(orphan), "half").unwrap();
+    fs::write(staging.join(orphan), "half").unwrap();
 
     block_on(open(folder.path()));
-    let after = names(folder.path());
+    let after = names(&staging);
     assert!(
         after.contains(&temporary) && after.contains(&lock),
         "it lives: {after:?}"
@@ -136,9 +137,9 @@ fn a_killed_process_leaves_nothing_past_the_next_open() {
     other.wait().unwrap();
     let cache = block_on(open(folder.path()));
     let mut expected: Vec<_> = others.map(str::to_owned).into();
-    expected.push(format!("{}.bin", key(1)));
     expected.sort();
-    assert_eq!(names(folder.path()), expected);
+    assert_eq!(names(&staging), expected);
+    assert_eq!(names(folder.path()), [format!("{}.bin", key(1))]);
     assert_eq!(block_on(cache.get(&key(1))).unwrap(), Some(artifact(10)));
 }
 
@@ -150,6 +151,7 @@ fn a_cache_that_is_dropped_leaves_only_entries() {
         cache.put(&key(1), artifact(10)).await.unwrap();
     });
     assert_eq!(names(folder.path()), [format!("{}.bin", key(1))]);
+    assert_eq!(names(folder.path().join(STAGING)), [""; 0]);
 }
 
 /// The environment belongs to the whole process, so another one has it set.

@@ -13,11 +13,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A folder of ten entries; entry 0 was used ten hours ago, entry 9 one hour ago.
 async fn filled(settings: DiskCacheBuilder) -> (tempfile::TempDir, DiskCache) {
     let folder = folder();
-    let cache = settings.root(folder.path()).open().await.unwrap();
+    let unbounded = open(folder.path()).await;
     for number in 0..10 {
-        cache.put(&key(number), artifact(1000)).await.unwrap();
-        used(&cache, number, HOUR * (10 - number as u32));
+        unbounded.put(&key(number), artifact(1000)).await.unwrap();
+        used(&unbounded, number, HOUR * (10 - number as u32));
     }
+    let cache = settings.root(folder.path()).open().await.unwrap();
     (folder, cache)
 }
 
@@ -50,7 +51,10 @@ async fn to_a_number_of_entries() {
         (metrics.evictions, metrics.evicted_bytes),
         (7, report.removed_bytes)
     );
-    assert_eq!(cache.durability_report().pending_flushes, 3);
+    assert_eq!(
+        (metrics.entries, metrics.cached_bytes),
+        (3, report.scanned_bytes - report.removed_bytes)
+    );
 
     let again = cache.trim().await.unwrap();
     assert_eq!((again.scanned, again.removed), (3, 0));
@@ -153,4 +157,128 @@ async fn a_closed_cache_trims_no_more() {
     let error = cache.trim().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Closed);
     assert_eq!(kept(&cache).await.len(), 10);
+}
+
+/// Waits until it holds; the background has no other way to tell.
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let patience = std::time::Instant::now();
+    while !holds().await {
+        assert!(patience.elapsed() < Duration::from_secs(30), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn entries(cache: &DiskCache) -> usize {
+    let names = names(cache.root());
+    names.iter().filter(|name| name.ends_with(".bin")).count()
+}
+
+#[tokio::test]
+async fn puts_start_trims_in_the_background() {
+    let settings = DiskCache::builder().max_entries(80);
+    let (_folder, cache) = filled(settings).await;
+    for number in 10..500 {
+        cache.put(&key(number), artifact(1000)).await.unwrap();
+    }
+    eventually("within its bound", async || entries(&cache) <= 75).await;
+    cache.close(Duration::from_secs(60)).await.unwrap();
+    assert!(entries(&cache) >= 70, "it stops at the low-water mark");
+    // Those that were used least recently went.
+    for number in 0..10 {
+        assert!(!cache.contains(&key(number)).await.unwrap());
+    }
+    assert!(cache.contains(&key(499)).await.unwrap());
+    assert_eq!(cache.metrics().entries, entries(&cache) as u64);
+}
+
+#[tokio::test]
+async fn what_others_stored_counts() {
+    let folder = folder();
+    let bounded = async || {
+        let settings = DiskCache::builder().root(folder.path()).max_bytes(100_000);
+        settings.open().await.unwrap()
+    };
+    let caches = [bounded().await, bounded().await];
+    for number in 0..1000 {
+        let cache = &caches[number as usize % 2];
+        cache.put(&key(number), artifact(1000)).await.unwrap();
+    }
+    eventually("within the bound", async || entries(&caches[0]) < 90).await;
+    for cache in &caches {
+        cache.close(Duration::from_secs(60)).await.unwrap();
+    }
+    assert!(entries(&caches[0]) >= 75);
+
+    // One that knows nothing of bounds, and then one put of one that does.
+    let unbounded = open(folder.path()).await;
+    for number in 0..200 {
+        unbounded.put(&key(number), artifact(1000)).await.unwrap();
+    }
+    fs::remove_file(folder.path().join(".staging/usage")).unwrap();
+    let cache = bounded().await;
+    cache.put(&key(5000), artifact(1000)).await.unwrap();
+    eventually("within the bound", async || entries(&cache) < 90).await;
+}
+
+#[tokio::test]
+async fn age_alone_starts_a_trim() {
+    let settings = DiskCache::builder().max_age(HOUR * 4 + HOUR / 2);
+    let (_folder, cache) = filled(settings).await;
+    cache.put(&key(100), artifact(10)).await.unwrap();
+    eventually("the old ones go", async || {
+        kept(&cache).await == [6, 7, 8, 9]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nonsense_in_the_count_is_counted_anew() {
+    let (folder, cache) = filled(DiskCache::builder().max_entries(5)).await;
+    let usage = folder.path().join(".staging/usage");
+    let nonsense = [&b""[..], b"pcusage1", &[255; 40], &[0; 5000]];
+    for (round, nonsense) in (1..).zip(nonsense) {
+        fs::write(&usage, nonsense).unwrap();
+        let cache = DiskCache::builder().root(folder.path()).max_entries(5);
+        let cache = cache.open().await.unwrap();
+        for number in 0..10 {
+            cache
+                .put(&key(100 * round + number), artifact(10))
+                .await
+                .unwrap();
+        }
+        eventually("within its bound", async || entries(&cache) <= 5).await;
+        cache.close(Duration::from_secs(60)).await.unwrap();
+    }
+    drop(cache);
+    // Nor does a link lead a count astray.
+    fs::remove_file(&usage).unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    std::os::unix::fs::symlink(&precious, &usage).unwrap();
+    let cache = DiskCache::builder().root(folder.path()).max_entries(5);
+    let cache = cache.open().await.unwrap();
+    for number in 0..10 {
+        cache.put(&key(1000 + number), artifact(10)).await.unwrap();
+    }
+    eventually("within its bound", async || entries(&cache) <= 5).await;
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}
+
+/// While another process trims, this one leaves it to it.
+#[tokio::test]
+async fn one_trims_at_a_time() {
+    let folder = folder();
+    let settings = DiskCache::builder().root(folder.path()).max_entries(5);
+    let cache = settings.open().await.unwrap();
+    fs::create_dir(folder.path().join(".staging")).unwrap();
+    let lock = File::create(folder.path().join(".staging/trim")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    for number in 0..50 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(entries(&cache), 50);
+    drop(lock);
+    cache.put(&key(50), artifact(10)).await.unwrap();
+    eventually("within its bound", async || entries(&cache) <= 5).await;
 }

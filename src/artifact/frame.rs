@@ -264,6 +264,22 @@ impl FrameFormat {
         Ok(Artifact::from_verified(payload, *head.digest, metadata))
     }
 
+    /// The metadata of a frame, from no more than its start. [`FrameError::LengthMismatch`] where
+    /// that does not hold the metadata. The payload is not looked at.
+    pub(crate) fn decode_metadata(
+        &self,
+        key: &PipelineFingerprint,
+        start: &[u8],
+    ) -> Result<ArtifactMetadata, FrameError> {
+        let head = Head::parse(start)?;
+        if head.fingerprint != key.as_bytes() {
+            return Err(FrameError::OtherFingerprint);
+        }
+        let metadata = &start[HEADER_LEN..HEADER_LEN + head.metadata_len];
+        self.check_tag(&head, &start[..TAG_OFFSET], metadata)?;
+        ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)
+    }
+
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
     #[cfg(feature = "remote-cache")]
     pub(crate) async fn decode_off_worker(

@@ -108,32 +108,38 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// The bytes of files that a [`trim`](DiskCache::trim) leaves at most. Default: no bound.
+    /// The bytes of files that the folder is to hold at most. Default: no bound.
+    ///
+    /// Puts of this cache start a trim in the background when the folder is 15/16 full; it stops
+    /// at 7/8. Puts do not wait for it: what is stored while it runs can exceed the bound. One
+    /// process trims at a time, all that bound the folder keep one count of it, and those that do
+    /// not are noticed once an hour.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self
     }
 
-    /// The entries that a [`trim`](DiskCache::trim) leaves at most. Default: no bound.
+    /// The entries that the folder is to hold at most, kept as [`max_bytes`](Self::max_bytes) is.
+    /// Default: no bound.
     pub fn max_entries(mut self, entries: u64) -> Self {
         self.bounds.max_entries = Some(entries);
         self
     }
 
-    /// A [`trim`](DiskCache::trim) removes entries that were not used for this long, to within an
-    /// hour. Default: no bound.
+    /// How long an entry stays that is not used, to within an hour and an eighth of the age. A put
+    /// starts a trim in the background when the last is so long ago. Default: no bound.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.bounds.max_age = Some(age);
         self
     }
 
-    /// Opens the cache. Removes temporary files that crashed processes have left in the folder,
-    /// for which it lists the folder once.
+    /// Opens the cache, in a time that does not depend on how many entries there are. Removes
+    /// temporary files that crashed processes have left in the folder.
     ///
     /// # Errors
     ///
     /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the user has no known cache
-    /// folder; else when the folder cannot be created or listed. A folder that cannot be written
+    /// folder; else when the folder cannot be created. A folder that cannot be written
     /// opens: its entries are read, and puts fail.
     ///
     /// # Cancel safety
@@ -166,7 +172,12 @@ impl DiskCacheBuilder {
             Ok(_) => {}
             Err(_) => folder.create().map_err(failed("create", root))?,
         }
-        staging::sweep(root).map_err(failed("list", root))?;
+        let staging = folder.staging();
+        match staging::sweep(&staging) {
+            // Another user's, who sweeps it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            swept => swept.map_err(failed("list", &staging))?,
+        }
         Ok(DiskCache::open_folder(folder, &self))
     }
 }

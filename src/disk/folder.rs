@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
 use super::trim;
-use crate::artifact::frame::{FrameFormat, HEADER_LEN};
-use crate::{Artifact, FrameError, PipelineFingerprint};
+use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
+use crate::{Artifact, ArtifactMetadata, FrameError, PipelineFingerprint};
 
 /// The folder of a disk tier.
 #[derive(Debug)]
@@ -37,6 +37,12 @@ impl Folder {
         self.root.join(format!("{key}.bin"))
     }
 
+    /// Where temporary files and locks are: within the root, so that a rename can move a file from
+    /// there to its entry.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.root.join(".staging")
+    }
+
     /// Where a corrupt entry is set aside: one place per key, so that they cannot pile up.
     fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
         self.root.join(format!("{key}.corrupt"))
@@ -45,14 +51,7 @@ impl Folder {
     /// Creates the folder where it is missing.
     pub(super) fn create(&self) -> io::Result<()> {
         let missing: Vec<&Path> = self.root.ancestors().take_while(|a| !a.exists()).collect();
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::DirBuilderExt as _;
-            builder.mode(if self.private { 0o700 } else { 0o777 });
-        }
-        builder.create(&self.root)?;
+        self.dir_builder().recursive(true).create(&self.root)?;
         // What a flush makes durable is found again only if the way to it is durable, too.
         for parent in missing.iter().filter_map(|folder| folder.parent()) {
             if let Err(error) = sync_folder(parent) {
@@ -60,6 +59,37 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// Creates the folder for temporary files, and the folder itself, where they are missing.
+    pub(super) fn create_staging(&self) -> io::Result<()> {
+        if !self.root.exists() {
+            self.create().map_err(at("create", &self.root))?;
+        }
+        let staging = self.staging();
+        match self.dir_builder().create(&staging) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(at("create", &staging)(error))
+            }
+            Ok(()) if !self.private => {
+                // Whoever may add entries may stage them, whatever this process's umask is.
+                let permissions = fs::metadata(&self.root)?.permissions();
+                fs::set_permissions(&staging, permissions).map_err(at("open up", &staging))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What creates folders with this folder's mode.
+    fn dir_builder(&self) -> fs::DirBuilder {
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(if self.private { 0o700 } else { 0o777 });
+        }
+        builder
     }
 
     /// Options that create a new file with this folder's mode.
@@ -74,8 +104,19 @@ impl Folder {
         options
     }
 
-    /// Reads and verifies an entry.
+    /// Reads and verifies an entry, and renews its time of use.
     pub(super) fn read(&self, key: &PipelineFingerprint) -> Result<Found, Fault> {
+        self.examine(key, |file, metadata| {
+            trim::renew_use(file, metadata.modified().ok());
+        })
+    }
+
+    /// Reads and verifies an entry, and tells of a whole one.
+    pub(super) fn examine(
+        &self,
+        key: &PipelineFingerprint,
+        whole: impl FnOnce(&File, &Metadata),
+    ) -> Result<Found, Fault> {
         let path = self.entry(key);
         let Some((file, metadata)) = open(&path)? else {
             return Ok(Found::Missing);
@@ -95,11 +136,28 @@ impl Folder {
         read.map_err(at("read", &path))?;
         Ok(match self.format.decode(key, &Bytes::from(frame)) {
             Ok(artifact) => {
-                trim::renew_use(&file, metadata.modified().ok());
+                whole(&file, &metadata);
                 Found::Whole(artifact)
             }
             Err(error) => Found::Corrupt(file, error),
         })
+    }
+
+    /// The metadata of an entry, by the start of its file; `None` where that is no frame of the key.
+    pub(super) fn metadata(&self, key: &PipelineFingerprint) -> Option<ArtifactMetadata> {
+        // Metadata is a few words, as a rule.
+        const USUAL: u64 = 4096;
+        let (mut file, _) = open(&self.entry(key)).ok()??;
+        let mut start = Vec::new();
+        for len in [USUAL, MAX_OVERHEAD as u64] {
+            let more = len - start.len() as u64;
+            file.by_ref().take(more).read_to_end(&mut start).ok()?;
+            match self.format.decode_metadata(key, &start) {
+                Err(FrameError::LengthMismatch) => {}
+                decoded => return decoded.ok(),
+            }
+        }
+        None
     }
 
     /// Whether there is an entry that could be whole, by its kind and length alone.
@@ -109,16 +167,23 @@ impl Folder {
         Ok(found.is_some_and(|metadata| range.contains(&metadata.len())))
     }
 
-    /// Removes an entry, and what was set aside of it; whether there was an entry.
-    pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+    /// Removes an entry, and what was set aside of it; the bytes of the file, if there was an
+    /// entry.
+    pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<Option<u64>, Fault> {
+        self.remove_aside(key)?;
+        let path = self.entry(key);
+        let Some(metadata) = look(&path)? else {
+            return Ok(None);
+        };
+        let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
+        Ok(removed.map(|()| metadata.len()))
+    }
+
+    /// Removes what was set aside of an entry.
+    pub(super) fn remove_aside(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
         let aside = self.aside(key);
         ignore_missing(fs::remove_file(&aside)).map_err(at("remove", &aside))?;
-        let path = self.entry(key);
-        if look(&path)?.is_none() {
-            return Ok(false);
-        }
-        let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
-        Ok(removed.is_some())
+        Ok(())
     }
 
     /// Renames a corrupt entry away from its key.
@@ -153,8 +218,13 @@ impl Folder {
     }
 
     /// Makes the names in the folder durable. No folder, no names.
+    ///
+    /// Then that the temporary names are gone: where there is no journal, a power loss could leave
+    /// an entry with both, and whoever removed the temporary one would free the file.
     pub(super) fn sync(&self) -> io::Result<()> {
-        ignore_missing(sync_folder(&self.root)).map_err(at("sync", &self.root))?;
+        for folder in [&self.root, &self.staging()] {
+            ignore_missing(sync_folder(folder)).map_err(at("sync", folder))?;
+        }
         Ok(())
     }
 }

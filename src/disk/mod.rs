@@ -5,7 +5,10 @@
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
 //! - [`durability`]: what has been put and is not yet durable
+//! - [`listing`]: the folder's names, in steps
+//! - [`maintenance`]: entries, verify and clear, for operators
 //! - [`trim`]: the folder brought back within its bounds
+//! - [`usage`]: how much there is, by the count of all who bound it
 //! - [`user_dir`]: where the user's caches are
 //!
 //! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
@@ -15,14 +18,18 @@ mod builder;
 mod durability;
 mod error;
 mod folder;
+mod listing;
+mod maintenance;
 mod staging;
 mod trim;
+mod usage;
 mod user_dir;
 mod writer;
 
 pub use builder::DiskCacheBuilder;
 pub use durability::DiskCacheDurabilityReport;
 pub use error::DiskCacheError;
+pub use maintenance::{DiskCacheEntry, DiskCacheHealth, DiskCacheVerification};
 pub use trim::DiskCacheTrimReport;
 
 use async_trait::async_trait;
@@ -39,6 +46,7 @@ use self::error::Fault;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
 use self::trim::Bounds;
+use self::usage::Usage;
 use self::writer::Turns;
 use crate::metrics::StoreCounters;
 use crate::{
@@ -54,8 +62,8 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///
 /// A clone is another handle of the same cache.
 ///
-/// - **Whole or nothing.** An entry is written to a temporary file in the folder and renamed into
-///   place. Every read is verified in full. What does not verify is a miss, counted in
+/// - **Whole or nothing.** An entry is written to a temporary file in the subfolder `.staging` and
+///   renamed into place. Every read is verified in full. What does not verify is a miss, counted in
 ///   [`corrupt`](PipelineCacheMetrics::corrupt) and renamed to `<hex>.corrupt`, of which there is
 ///   at most one per key; the next put writes the entry anew.
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
@@ -71,7 +79,10 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   creates it again.
 ///
 /// A put of a key that the folder holds already verifies the entry and leaves it there: a key names
-/// one artifact. The folder grows until [`trim`](Self::trim) is called.
+/// one artifact. The folder grows without bound, unless the builder sets
+/// [`max_bytes`](DiskCacheBuilder::max_bytes), [`max_entries`](DiskCacheBuilder::max_entries) or
+/// [`max_age`](DiskCacheBuilder::max_age): then puts start a trim in the background when it is due,
+/// in one process of those on the folder at a time. [`trim`](Self::trim) does so on demand.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
@@ -99,6 +110,7 @@ struct Inner {
     staging: Staging,
     ledger: Ledger,
     bounds: Bounds,
+    usage: Usage,
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
@@ -186,6 +198,7 @@ impl DiskCache {
                 staging: Staging::default(),
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
+                usage: Usage::default(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
@@ -351,8 +364,16 @@ impl PipelineCacheStore for DiskCache {
         }
     }
 
+    /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
+    /// bounds that has put something: what all bounded caches on the folder have counted. They are
+    /// 0 otherwise, as to know them would be to list the folder.
     fn metrics(&self) -> PipelineCacheMetrics {
-        self.inner.counters.snapshot()
+        let held = self.inner.usage.estimate().unwrap_or_default();
+        PipelineCacheMetrics {
+            entries: held.entries,
+            cached_bytes: held.bytes,
+            ..self.inner.counters.snapshot()
+        }
     }
 
     fn max_artifact_bytes(&self) -> u64 {

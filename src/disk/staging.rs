@@ -1,5 +1,9 @@
 //! Temporary files: entries on their way into the folder.
 //!
+//! They stand in a folder of their own within the root, `.staging`: on the same file system, so
+//! that a rename moves them into place, and apart from the entries, so that an open that looks for
+//! what crashes have left need not list a million of those.
+//!
 //! Each opener of a folder that writes owns a lock file there, `.<pid>-<random>.lock`, and holds
 //! an advisory lock on it for as long as it lives. Its temporary files bear the lock's name. So a
 //! temporary file is a dead owner's exactly when its lock can be taken or is gone, whatever became
@@ -46,7 +50,7 @@ impl Staging {
         let staged = self.try_stage(folder, tasks);
         match staged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folder.create().map_err(at("create", &folder.root))?;
+                folder.create_staging()?;
                 self.try_stage(folder, tasks)
             }
             staged => staged,
@@ -67,7 +71,7 @@ impl Staging {
 
     fn try_stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(folder)?;
-        let path = owner.next_path(&folder.root);
+        let path = owner.next_path(&folder.staging());
         let file = folder.create_new().open(&path);
         let file = file.map_err(at("create", &path))?;
         Ok(Staged {
@@ -99,13 +103,18 @@ struct Owner {
 
 impl Owner {
     fn new(folder: &Folder) -> io::Result<Self> {
+        let staging = folder.staging();
+        if !is_folder(&staging)? {
+            let error = io::ErrorKind::NotADirectory.into();
+            return Err(at("stage in", &staging)(error));
+        }
         let prefix = format!(".{}-", std::process::id());
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
         for _ in 0..LOCK_ATTEMPTS {
             let lock = builder
-                .make_in(&folder.root, |path| create_lock(folder, path))
-                .map_err(at("create a lock file in", &folder.root))?;
+                .make_in(&staging, |path| create_lock(folder, path))
+                .map_err(at("create a lock file in", &staging))?;
             if !take(lock.as_file(), lock.path()) {
                 continue;
             }
@@ -118,7 +127,7 @@ impl Owner {
                 staged: AtomicU64::new(0),
             });
         }
-        Err(at("lock a file in", &folder.root)(
+        Err(at("lock a file in", &staging)(
             io::ErrorKind::WouldBlock.into(),
         ))
     }
@@ -129,9 +138,9 @@ impl Owner {
         lock.is_some_and(|(file, path)| linked(file, path))
     }
 
-    fn next_path(&self, root: &Path) -> PathBuf {
+    fn next_path(&self, staging: &Path) -> PathBuf {
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
-        root.join(format!("{}.{number}{TEMPORARY}", self.name))
+        staging.join(format!("{}.{number}{TEMPORARY}", self.name))
     }
 }
 
@@ -196,11 +205,24 @@ impl Staged {
     }
 }
 
-/// Removes what dead owners have left in a folder.
-pub(super) fn sweep(root: &Path) -> io::Result<()> {
+/// Whether it is a folder, and not a link to one.
+fn is_folder(path: &Path) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path).map_err(at("inspect", path))?;
+    Ok(metadata.is_dir())
+}
+
+/// Removes what dead owners have left in a folder for temporary files.
+pub(super) fn sweep(staging: &Path) -> io::Result<()> {
+    match is_folder(staging) {
+        Ok(true) => {}
+        // Nothing that a cache made: puts will say so.
+        Ok(false) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
     let mut owners = BTreeSet::new();
     let mut temporaries = Vec::new();
-    for file in fs::read_dir(root)? {
+    for file in fs::read_dir(staging)? {
         let file = file?.file_name();
         let Some(name) = file.to_str() else { continue };
         if let Some(owner) = name.strip_suffix(LOCK).filter(|owner| is_owner(owner)) {
@@ -211,13 +233,13 @@ pub(super) fn sweep(root: &Path) -> io::Result<()> {
         }
     }
     for owner in owners {
-        let lock = root.join(format!("{owner}{LOCK}"));
+        let lock = staging.join(format!("{owner}{LOCK}"));
         // Held until its last file is gone, so that two sweeps do not meet.
         let Ok(_dead) = bury(&lock) else { continue };
         let left = temporaries
             .iter()
             .filter(|name| owner_of(name) == Some(&owner));
-        for path in left.map(|name| root.join(name)).chain([lock]) {
+        for path in left.map(|name| staging.join(name)).chain([lock]) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(file = %path.display(), %error, "a dead process's file stays");

@@ -42,6 +42,14 @@ impl Turns {
         let [first, ..] = *key.as_bytes();
         Arc::clone(&self.0[usize::from(first)]).lock_owned().await
     }
+
+    /// The turn of a key, if nobody has it.
+    pub(super) fn try_of(&self, key: &PipelineFingerprint) -> Option<OwnedMutexGuard<()>> {
+        let [first, ..] = *key.as_bytes();
+        Arc::clone(&self.0[usize::from(first)])
+            .try_lock_owned()
+            .ok()
+    }
 }
 
 impl Inner {
@@ -103,11 +111,16 @@ impl Inner {
     }
 
     async fn store(self: &Arc<Self>, key: PipelineFingerprint, frame: Frame) -> Result<(), Fault> {
+        let bytes = frame.remaining();
         let stored = self.write(key, frame).await;
         match &stored {
             Ok(new_file) => {
                 self.ledger.accept(key, *new_file);
                 self.counters.puts.increment();
+                if *new_file {
+                    // A corrupt entry that it replaced is counted twice, until the next count.
+                    self.account(bytes as i64, 1);
+                }
             }
             Err(_) => self.counters.put_errors.increment(),
         }
@@ -152,8 +165,7 @@ impl Inner {
         let turn = self.turns.of(&key).await;
         let removed = self.run(move |inner| {
             let _held = (token, turn);
-            let removed = inner.folder.remove(&key)?;
-            inner.ledger.forget(&key);
+            let removed = inner.remove_in_turn(&key)?;
             if removed {
                 inner.counters.removes.increment();
             }
@@ -162,6 +174,16 @@ impl Inner {
         removed
             .await
             .map_err(|fault| self.failed(operation, Some(&key), fault))
+    }
+
+    /// Removes an entry whose turn the caller has; whether there was one.
+    pub(super) fn remove_in_turn(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+        let removed = self.folder.remove(key)?;
+        self.ledger.forget(key);
+        if let Some(bytes) = removed {
+            self.forget_bytes(bytes);
+        }
+        Ok(removed.is_some())
     }
 
     pub(super) async fn flush(

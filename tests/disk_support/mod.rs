@@ -36,19 +36,28 @@ pub fn entry(root: impl AsRef<Path>, key: &PipelineFingerprint) -> PathBuf {
     root.as_ref().join(format!("{key}.bin"))
 }
 
-/// The names in a folder, in order.
+/// The names in a folder, in order, but that of the folder for temporary files.
 pub fn names(root: impl AsRef<Path>) -> Vec<String> {
     let files = fs::read_dir(root).unwrap();
     let mut names: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
+    names.retain(|name| name != STAGING);
     names.sort();
     names
 }
 
-/// The temporary files in a folder.
+/// Where temporary files and locks are.
+pub const STAGING: &str = ".staging";
+
+/// The temporary files of a cache.
 pub fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
-    let mut names = names(root);
+    let staging = root.as_ref().join(STAGING);
+    let mut names = if staging.exists() {
+        names(staging)
+    } else {
+        Vec::new()
+    };
     names.retain(|name| name.ends_with(".tmp"));
     names
 }

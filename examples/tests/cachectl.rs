@@ -1,0 +1,214 @@
+//! What `cachectl` promises to whoever looks after a folder.
+#![cfg(unix)]
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use pipeline_cache::{
+    Artifact, ArtifactMetadata, DiskCache, PipelineCacheStore as _, PipelineFingerprint,
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// More entries than this are what the tool is for; the test has them in a few seconds.
+const ENTRIES: u64 = 10_000;
+
+fn key(number: u64) -> PipelineFingerprint {
+    let mut bytes = [0x5a; 32];
+    bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    PipelineFingerprint::from_bytes(bytes)
+}
+
+fn artifact(number: u64) -> Artifact {
+    let metadata = ArtifactMetadata::new().with_toolchain("test\u{1b}[2J");
+    Artifact::with_metadata(number.to_le_bytes().repeat(20), metadata)
+}
+
+fn filled(entries: u64) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        // Nothing here has to survive a power loss.
+        let settings = DiskCache::builder().max_pending_flushes(usize::MAX / 4);
+        let cache = settings.root(folder.path()).open().await.unwrap();
+        let puts = stream::iter(0..entries).map(|number| {
+            let cache = cache.clone();
+            async move { cache.put(&key(number), artifact(number)).await }
+        });
+        puts.buffer_unordered(32).try_collect::<()>().await.unwrap();
+    });
+    folder
+}
+
+fn entry(root: &Path, number: u64) -> PathBuf {
+    root.join(format!("{}.bin", key(number)))
+}
+
+fn cachectl(root: &Path, arguments: &[&str]) -> Output {
+    // Cargo builds the examples beside the tests.
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let mut command = Command::new(profile.join("examples/cachectl"));
+    command.arg("--cache-dir").arg(root).args(arguments);
+    command.output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    let lines = text(output);
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn verify_finds_each_damage_among_ten_thousand() {
+    let folder = filled(ENTRIES);
+    let root = folder.path();
+    let mut expected = BTreeMap::new();
+    for number in (0..ENTRIES).step_by(97) {
+        let path = entry(root, number);
+        let mut frame = fs::read(&path).unwrap();
+        let health = match number / 97 % 8 {
+            // One bit, somewhere else in each.
+            0 => {
+                let bit = number as usize * 31 % (frame.len() * 8);
+                frame[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, frame).unwrap();
+                "corrupt"
+            }
+            1 => {
+                fs::write(&path, &frame[..number as usize % frame.len()]).unwrap();
+                "corrupt"
+            }
+            2 => {
+                frame.push(0);
+                fs::write(&path, frame).unwrap();
+                "corrupt"
+            }
+            3 => {
+                fs::copy(entry(root, number + 1), &path).unwrap();
+                "corrupt"
+            }
+            4 => {
+                frame.fill(0);
+                fs::write(&path, frame).unwrap();
+                "corrupt"
+            }
+            5 => {
+                fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+                "corrupt"
+            }
+            6 => {
+                fs::remove_file(&path).unwrap();
+                std::os::unix::fs::symlink(entry(root, number + 1), &path).unwrap();
+                "unsafe"
+            }
+            _ => {
+                fs::remove_file(&path).unwrap();
+                fs::create_dir(&path).unwrap();
+                "unsafe"
+            }
+        };
+        expected.insert(key(number).to_hex(), health.to_owned());
+    }
+    let output = cachectl(root, &["verify", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        output.stderr.is_empty(),
+        "no bar where there is no terminal"
+    );
+    let mut lines = json(&output);
+    let summary = lines.pop().unwrap();
+    assert_eq!(summary["verified"], ENTRIES);
+    assert_eq!(summary["bad"], expected.len() as u64);
+    let found: BTreeMap<_, _> = lines
+        .iter()
+        .map(|line| {
+            let text = |field: &str| line[field].as_str().unwrap().to_owned();
+            (text("key"), text("health"))
+        })
+        .collect();
+    assert_eq!(found, expected);
+
+    // What was corrupt is set aside; what no cache made is still there.
+    let output = cachectl(root, &["verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    let left = expected
+        .values()
+        .filter(|health| *health == "unsafe")
+        .count();
+    assert!(text(&output).ends_with(&format!("{left} bad\n")));
+}
+
+#[test]
+fn a_folder_is_listed_shown_and_trimmed() {
+    let folder = filled(50);
+    let root = folder.path();
+    let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
+    assert_eq!(stat["entries"], 50);
+    let bytes = stat["bytes"].as_u64().unwrap();
+    assert!(text(&cachectl(root, &["stat"])).contains("entries      50\n"));
+
+    let entries = json(&cachectl(root, &["ls", "--json"]));
+    assert_eq!(entries.len(), 50);
+    assert_eq!(
+        entries
+            .iter()
+            .map(|e| e["bytes"].as_u64().unwrap())
+            .sum::<u64>(),
+        bytes
+    );
+    let listed = text(&cachectl(root, &["ls"]));
+    assert_eq!(listed.lines().count(), 50);
+    assert!(
+        !listed.contains('\u{1b}'),
+        "an entry does not steer the terminal"
+    );
+
+    let hex = key(7).to_hex();
+    let output = cachectl(root, &["show", &hex, "--json"]);
+    assert!(output.status.success());
+    assert_eq!(json(&output)[0]["metadata"]["toolchain"], "test\u{1b}[2J");
+    assert!(cachectl(root, &["rm", &hex]).status.success());
+    for command in ["show", "rm"] {
+        assert_eq!(
+            cachectl(root, &[command, &hex]).status.code(),
+            Some(1),
+            "{command}"
+        );
+    }
+
+    let max = (bytes / 2).to_string();
+    let output = cachectl(root, &["trim", "--max-bytes", &max, "--json"]);
+    let report = &json(&output)[0];
+    assert_eq!(
+        (&report["scanned"], &report["removed"]),
+        (&49.into(), &24.into())
+    );
+    let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
+    assert!(stat["bytes"].as_u64().unwrap() <= bytes / 2);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    assert_eq!(cachectl(&missing, &["stat"]).status.code(), Some(2));
+    assert!(!missing.exists(), "to look at a cache is not to make one");
+    for arguments in [
+        &["show", "no key"][..],
+        &["trim"],
+        &["trim", "--max-bytes", "many"],
+        &["trim", "--max-bytes", "99999999T"],
+    ] {
+        let output = cachectl(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}

@@ -1,0 +1,257 @@
+//! How much the folder holds, by the count that all bounded caches on it keep together.
+//!
+//! Each adds what it stored and removed to a small file, `.staging/usage`, so that none has to
+//! list a million names to know that it is time for a trim. The count is an estimate: it misses
+//! what a process did not live to report, and what came from caches without bounds or by hand. So
+//! each trim, which lists the folder anyway, corrects it, and one is due when the last is an hour
+//! old. Nothing but the time of a trim depends on it.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::folder::Folder;
+
+const MAGIC: &[u8; 8] = b"pcusage1";
+
+/// What the folder holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Total {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+    /// When it was last counted, in seconds of the Unix time.
+    pub(super) counted: u64,
+}
+
+/// What was stored, less what was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) bytes: i64,
+    pub(super) entries: i64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    state: Mutex<State>,
+    /// Whether somebody reports or trims already.
+    busy: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// As the file last said.
+    known: Option<Total>,
+    unreported: Change,
+    /// No trim in the background before then.
+    rests_until: Option<Instant>,
+}
+
+impl Usage {
+    pub(super) fn add(&self, change: Change) {
+        let mut state = self.lock();
+        state.unreported = state.unreported.plus(change);
+    }
+
+    /// Whether the caller is the one to report from now on, until it [`rests`](Self::rest).
+    pub(super) fn wake(&self) -> bool {
+        !self.busy.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn rest(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        self.lock().unreported != Change::default()
+    }
+
+    pub(super) fn put_off(&self, pause: Duration) {
+        self.lock().rests_until = Instant::now().checked_add(pause);
+    }
+
+    pub(super) fn is_put_off(&self) -> bool {
+        self.lock()
+            .rests_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// The best estimate without a system call.
+    pub(super) fn estimate(&self) -> Option<Total> {
+        let state = self.lock();
+        state.known.map(|known| known.plus(state.unreported))
+    }
+
+    /// Adds what is unreported to the file, and takes over what others have; what there is
+    /// then, `None` where nobody has counted yet; and whether the file could be had.
+    pub(super) fn report(&self, folder: &Folder) -> (Option<Total>, bool) {
+        let (change, known) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.unreported), state.known)
+        };
+        let reported = with_file(folder, |file| {
+            let there = read(file)?;
+            // Where nobody has counted, whoever does will count this change.
+            let total = there.or(known).map(|total| total.plus(change));
+            if let Some(total) = total.filter(|_| total != there) {
+                write(file, total)?;
+            }
+            Ok(total)
+        });
+        let mut state = self.lock();
+        let done = reported.is_ok();
+        match reported {
+            Ok(total) => state.known = total,
+            // Another process is at it, or the folder cannot be written. The next report has it.
+            Err(_) => state.unreported = state.unreported.plus(change),
+        }
+        let total = state.known.map(|known| known.plus(state.unreported));
+        (total, done)
+    }
+
+    /// Puts the count of a listing in the place of the estimate from before it. What was reported
+    /// during the listing is taken for not listed, so that the estimate errs upwards.
+    pub(super) fn correct(&self, folder: &Folder, before: Option<Total>, mut counted: Total) {
+        counted.counted = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_secs());
+        let corrected = with_file(folder, |file| {
+            let total = match (before, read(file)?) {
+                (Some(before), Some(now)) => Total {
+                    bytes: counted.bytes + now.bytes.saturating_sub(before.bytes),
+                    entries: counted.entries + now.entries.saturating_sub(before.entries),
+                    ..counted
+                },
+                _ => counted,
+            };
+            write(file, total)?;
+            Ok(total)
+        });
+        let mut state = self.lock();
+        if corrected
+            .as_ref()
+            .is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
+        {
+            // There is no such file to be had: this cache counts for itself, and has.
+            state.unreported = Change::default();
+        }
+        state.known = Some(corrected.unwrap_or(counted));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No holder of the lock can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Change {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            entries: self.entries.saturating_add(other.entries),
+        }
+    }
+}
+
+impl Total {
+    fn plus(self, change: Change) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add_signed(change.bytes),
+            entries: self.entries.saturating_add_signed(change.entries),
+            ..self
+        }
+    }
+
+    /// How long ago it was counted.
+    pub(super) fn age(&self) -> Duration {
+        let counted = UNIX_EPOCH.checked_add(Duration::from_secs(self.counted));
+        // A clock that was set back: due again.
+        let age = counted.and_then(|counted| counted.elapsed().ok());
+        age.unwrap_or(Duration::MAX)
+    }
+}
+
+/// The right to trim a folder, which one process has at a time.
+pub(super) fn lock_trim(folder: &Folder) -> io::Result<File> {
+    open_locked(folder, "trim")
+}
+
+/// Opens the file, whole or not at all: an error where another process has it.
+fn with_file<T>(folder: &Folder, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+    work(&mut open_locked(folder, "usage")?)
+}
+
+/// Opens a file of the folder's housekeeping and locks it; an error at once where it is locked.
+fn open_locked(folder: &Folder, name: &str) -> io::Result<File> {
+    let path = folder.staging().join(name);
+    match try_open_locked(folder, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            folder.create_staging()?;
+            try_open_locked(folder, &path)
+        }
+        opened => opened,
+    }
+}
+
+fn try_open_locked(folder: &Folder, path: &Path) -> io::Result<File> {
+    let mut options = folder.create_new();
+    options.create_new(false).create(true).read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::{FlockOperation, OFlags, flock};
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = options.custom_flags(flags.bits() as i32).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    }
+    // Without a lock two reports may meet and one be lost, until the next count.
+    #[cfg(not(unix))]
+    options.open(path)
+}
+
+/// What the file says; nothing where it is new, or torn by a crash.
+fn read(file: &mut File) -> io::Result<Option<Total>> {
+    let mut bytes = Vec::with_capacity(64);
+    file.rewind()?;
+    io::Read::by_ref(file).take(64).read_to_end(&mut bytes)?;
+    let Some((body, check)) = bytes.split_first_chunk::<32>() else {
+        return Ok(None);
+    };
+    if !body.starts_with(MAGIC) || check != checksum(body) {
+        return Ok(None);
+    }
+    let number = |at: usize| {
+        let mut number = [0; 8];
+        number.copy_from_slice(&body[at..at + 8]);
+        u64::from_le_bytes(number)
+    };
+    Ok(Some(Total {
+        bytes: number(8),
+        entries: number(16),
+        counted: number(24),
+    }))
+}
+
+fn write(file: &mut File, total: Total) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(40);
+    bytes.extend_from_slice(MAGIC);
+    for number in [total.bytes, total.entries, total.counted] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    let check = checksum(&bytes);
+    bytes.extend_from_slice(&check);
+    file.rewind()?;
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)
+}
+
+fn checksum(body: &[u8]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(body).as_bytes();
+    [a, b, c, d, e, f, g, h]
+}
