@@ -59,31 +59,43 @@ fn is_canonical(operator: &[u8]) -> bool {
     match *operator {
         // No immediates.
         [_] => true,
-        // Locals, labels and constants; `memory.size`, `memory.grow`, `table.get`, `table.set`,
-        // whose memories and tables keep their numbers.
+        // Locals and labels; `memory.size`, `memory.grow`, `table.get`, `table.set`, whose memories
+        // and tables keep their numbers.
         [
-            0x20..=0x22 | 0x41 | 0x42 | 0x0c..=0x0e | 0x25 | 0x26 | 0x3f | 0x40,
-            ref immediates @ ..,
-        ] => is_minimal(immediates),
+            0x20..=0x22 | 0x0c..=0x0e | 0x25 | 0x26 | 0x3f | 0x40,
+            ref numbers @ ..,
+        ] => are_minimal(numbers),
+        [0x41 | 0x42, ref number @ ..] => is_minimal_signed(number),
         // Loads and stores, alignment and offset. A larger first byte names a memory.
-        [0x28..=0x3e, flags, ref immediates @ ..] => flags < 0x40 && is_minimal(immediates),
+        [0x28..=0x3e, flags, ref offset @ ..] => flags < 0x40 && are_minimal(offset),
         // Floats, as they lie.
         [0x43 | 0x44, ..] => true,
         // Blocks without result, and with a number or a vector.
         [0x02..=0x04, block_type] => matches!(block_type, 0x40 | 0x7b..=0x7f),
         // Saturating conversions; vector instructions without immediates.
         [0xfc, 0x00..=0x07] | [0xfd, _] => true,
+        // `memory.copy`, `memory.fill`
+        [0xfc, 0x0a | 0x0b, ref memories @ ..] => are_minimal(memories),
         _ => false,
     }
 }
 
-/// Whether no number among these in LEB128 has padding. Padding ends in `00` or `7f` after a byte
-/// that says that more follows.
+/// Whether no unsigned number among these in LEB128 has padding: a last byte that adds nothing.
 #[inline]
-fn is_minimal(numbers: &[u8]) -> bool {
+fn are_minimal(numbers: &[u8]) -> bool {
     !numbers
         .windows(2)
-        .any(|pair| pair[0] >= 0x80 && matches!(pair[1], 0x00 | 0x7f))
+        .any(|pair| pair[0] >= 0x80 && pair[1] == 0x00)
+}
+
+/// The same of one signed number: its last byte must not repeat the sign of the one before.
+#[inline]
+fn is_minimal_signed(number: &[u8]) -> bool {
+    match *number {
+        [.., before, 0x00] => before & 0x40 != 0,
+        [.., before, 0x7f] => before & 0x40 == 0,
+        _ => true,
+    }
 }
 
 impl<'a> Builder<'_, 'a> {
