@@ -130,6 +130,13 @@ fn spellings_of_one_module_share_a_key() {
             r#"(module (table 1 funcref) (func $f) (elem (table 0) (i32.const 0) func $f))"#,
             r#"(module (table 1 funcref) (func $f) (elem (i32.const 0) func $f))"#,
         ),
+        // A function that an unreached global alone declares stays declared.
+        (
+            r#"(module (func $f) (global funcref (ref.func $f)) (func $u)
+                (func (export "g") ref.func $f drop))"#,
+            r#"(module (func $f) (global funcref (ref.func $f))
+                (func (export "g") ref.func $f drop))"#,
+        ),
         // Legacy exceptions keep their tags and labels.
         (
             r#"(module (tag $t) (func $unused) (func (export "f") nop))"#,

@@ -29,39 +29,43 @@ impl Random {
 
 /// A module of what the interpreter can run, which ends by itself or by its fuel.
 pub(crate) fn runnable(random: &mut Random) -> Vec<u8> {
-    let mut config = wasm_smith::Config::default();
-    config.max_imports = 0;
-    config.min_funcs = 1;
-    config.max_funcs = 8;
-    config.min_exports = 2;
-    config.max_exports = 12;
-    config.export_everything = random.below(3) == 0;
-    config.max_instructions = 60;
-    config.max_memory32_bytes = 1 << 18;
-    config.max_table_elements = 100;
-    config.canonicalize_nans = false;
-    config.gc_enabled = false;
-    config.exceptions_enabled = false;
-    config.threads_enabled = false;
-    config.compact_imports_enabled = false;
-    config.memory64_enabled = false;
-    config.relaxed_simd_enabled = false;
-    config.simd_enabled = false;
-    config.tail_call_enabled = true;
-    config.wide_arithmetic_enabled = false;
-    config.shared_everything_threads_enabled = false;
+    let config = wasm_smith::Config {
+        max_imports: 0,
+        min_funcs: 1,
+        max_funcs: 8,
+        min_exports: 2,
+        max_exports: 12,
+        export_everything: random.below(3) == 0,
+        max_instructions: 60,
+        max_memory32_bytes: 1 << 18,
+        max_table_elements: 100,
+        canonicalize_nans: false,
+        gc_enabled: false,
+        exceptions_enabled: false,
+        threads_enabled: false,
+        compact_imports_enabled: false,
+        memory64_enabled: false,
+        relaxed_simd_enabled: false,
+        simd_enabled: false,
+        tail_call_enabled: true,
+        wide_arithmetic_enabled: false,
+        shared_everything_threads_enabled: false,
+        ..wasm_smith::Config::default()
+    };
     generate(config, random)
 }
 
 /// A module of everything that the generator knows and the rules do too.
 pub(crate) fn any(random: &mut Random) -> Vec<u8> {
-    let mut config = wasm_smith::Config::default();
-    config.max_funcs = 12;
-    config.max_types = 20;
-    config.max_instructions = 80;
-    config.max_memories = 3;
-    config.max_tables = 3;
-    config.custom_page_sizes_enabled = true;
+    let config = wasm_smith::Config {
+        max_funcs: 12,
+        max_types: 20,
+        max_instructions: 80,
+        max_memories: 3,
+        max_tables: 3,
+        custom_page_sizes_enabled: true,
+        ..wasm_smith::Config::default()
+    };
     generate(config, random)
 }
 

@@ -42,7 +42,7 @@
 //! | empty sections; a data count that no body needs | they declare nothing |
 //! | one type declared twice; the order of types; types that nothing uses | types are compared by structure, whole recursion groups at a time; an index is no part of a type |
 //! | the order of functions; functions that no export, segment, initializer, start or reached function names | a function is known by what refers to it, and imported functions keep their numbers |
-//! | the order of globals; globals that nothing reaches and whose initializer cannot trap | an initializer without effects yields the same whenever it is evaluated |
+//! | the order of globals; globals that nothing reaches and whose initializer is plain | an initializer without effects yields the same whenever it is evaluated |
 //!
 //! # What is not
 //!
@@ -50,6 +50,7 @@
 //! |---|---|
 //! | imports, exports, memories, tables, tags, segments, the start function: each, and their order | hosts see the order of imports and exports; segments are written in order and may trap between |
 //! | a global whose initializer allocates | an allocation may fail, and then the module is not instantiated |
+//! | a global whose initializer refers to a function | it may be what allows bodies to refer to that function |
 //! | every instruction, and its order, dead ones and `nop` too | an instruction may trap, and hosts meter them |
 //! | order of operands | the stack fixes the order of evaluation |
 //! | `drop` of a value, `select` with and without a type, elements as functions and as expressions | two instructions or two segment types, told apart by validation |

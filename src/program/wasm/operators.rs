@@ -75,7 +75,8 @@ pub(super) fn check(operator: &Operator<'_>) -> Result<(), Unkeyable> {
 }
 
 /// Whether an operator of an initializer yields a value and can do nothing else. Arithmetic on
-/// integers wraps; all operators that are not named here may allocate, and so fail.
+/// integers wraps; operators that are not named here may allocate, and so fail.
+/// `ref.func` is not named: it declares its function, and bodies may refer to declared ones alone.
 pub(super) const fn is_pure_constant(operator: &Operator<'_>) -> bool {
     matches!(
         operator,
@@ -85,7 +86,6 @@ pub(super) const fn is_pure_constant(operator: &Operator<'_>) -> bool {
             | Operator::F64Const { value: _ }
             | Operator::V128Const { value: _ }
             | Operator::RefNull { hty: _ }
-            | Operator::RefFunc { function_index: _ }
             | Operator::RefI31
             | Operator::GlobalGet { global_index: _ }
             | Operator::I32Add
