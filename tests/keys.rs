@@ -1,5 +1,9 @@
 //! Keys are stable across releases, and tell apart what must not be shared.
 
+#[cfg(feature = "wasm")]
+#[path = "support/wasm.rs"]
+mod wasm;
+
 use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint, ToWire};
 
 fn hex(bytes: &[u8]) -> String {
@@ -108,4 +112,147 @@ fn only_the_one_spelling_of_a_fingerprint_is_read() {
     for text in wrong {
         assert!(text.parse::<PipelineFingerprint>().is_err(), "{text:?}");
     }
+}
+
+/// What a transformation that keeps the meaning did to keys.
+#[cfg(any(feature = "naga", feature = "wasm"))]
+#[derive(Default)]
+struct Row {
+    pairs: u32,
+    unified: u32,
+}
+
+#[cfg(any(feature = "naga", feature = "wasm"))]
+impl Row {
+    fn add(&mut self, unified: bool) {
+        self.pairs += 1;
+        self.unified += u32::from(unified);
+    }
+}
+
+#[cfg(any(feature = "naga", feature = "wasm"))]
+fn print_table(title: &str, rows: &std::collections::BTreeMap<String, Row>) {
+    println!(
+        "{title:<52} {:>6} {:>8} {:>8}",
+        "pairs", "unified", "percent"
+    );
+    for (transformation, Row { pairs, unified }) in rows {
+        let percent = f64::from(*unified) * 100.0 / f64::from(*pairs);
+        println!("  {transformation:<50} {pairs:>6} {unified:>8} {percent:>7.1}%");
+    }
+}
+
+/// Transformations of shaders that keep the meaning. All must unify.
+#[cfg(feature = "naga")]
+#[test]
+fn the_table_of_shader_spellings() {
+    let key = |source: &str| {
+        let module = naga::front::wgsl::parse_str(source)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
+        PipelineFingerprint::of(&module).unwrap()
+    };
+    // Of each pair of words: a spelling, and another.
+    let transformations: &[(&str, &str, &str)] = &[
+        ("comment", "fn main(", "/* a comment */ fn /* more */ main("),
+        ("white space", " ", " \n\t "),
+        ("name of a function", "step_of", "renamed"),
+        ("name of a resource", "data", "renamed"),
+        ("name of a local", "next", "renamed"),
+        ("name of a member", "scale", "renamed"),
+        ("alias", "array<u32>", "array<Word>"),
+        (
+            "`let` written out",
+            "let next = at + 1u; data[at] = next;",
+            "data[at] = at + 1u;",
+        ),
+        ("compound assignment", "sum += at;", "sum = sum + at;"),
+        ("parentheses", "at + 1u", "((at) + (1u))"),
+        ("block", "sum += at;", "{ { sum += at; } }"),
+        ("literal", "1u", "0x1u"),
+        ("constant", "at > 7u", "at > SEVEN"),
+        ("comparison turned round", "at > 7u", "7u < at"),
+        ("commuted sum of integers", "at + 1u", "1u + at"),
+        ("dead `let`", "sum += at;", "let dead = at * 9u; sum += at;"),
+        ("unreached function", "struct", "fn unreached() {} struct"),
+    ];
+    let programs = [
+        "",
+        "sum += 3u;",
+        "if at > 7u { sum += at; }",
+        "sum = step_of(sum);",
+    ];
+    let mut rows = std::collections::BTreeMap::<String, Row>::new();
+    for program in programs {
+        let source = format!(
+            "alias Word = u32; const SEVEN = 7u;
+             struct Settings {{ scale: u32, offset: u32 }}
+             @group(0) @binding(0) var<storage, read_write> data: array<u32>;
+             @group(0) @binding(1) var<uniform> settings: Settings;
+             fn step_of(x: u32) -> u32 {{ return x * settings.scale; }}
+             @compute @workgroup_size(64)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+                 let at = id.x; var sum = step_of(at);
+                 let next = at + 1u; data[at] = next;
+                 sum += at; if at > 7u {{ sum = 0u; }} {program}
+                 data[at + 1u] = sum;
+             }}"
+        );
+        for (name, from, to) in transformations {
+            let other = source.replace(from, to);
+            assert_ne!(source, other, "{name}");
+            rows.entry((*name).to_owned())
+                .or_default()
+                .add(key(&source) == key(&other));
+        }
+    }
+    print_table("naga", &rows);
+    for (transformation, row) in &rows {
+        assert_eq!(row.pairs, row.unified, "{transformation}");
+    }
+}
+
+/// Mutations of generated modules that keep the meaning. Those outside of bodies unify, but for
+/// what the rules keep: custom sections that are added, and unused memories, tables and segments.
+#[cfg(feature = "wasm")]
+#[test]
+fn the_table_of_wasm_mutations() {
+    use pipeline_cache::program::wasm::WasmModule;
+
+    let rounds = std::env::var("PIPELINE_CACHE_WASM_ROUNDS")
+        .ok()
+        .and_then(|rounds| rounds.parse().ok())
+        .unwrap_or(60_u64);
+    let key = |bytes: &[u8]| PipelineFingerprint::of(&WasmModule::new(bytes.to_vec())).unwrap();
+    let mut rows = std::collections::BTreeMap::<String, Row>::new();
+    for seed in 0..rounds * 4 {
+        let module = wasm::runnable(&mut wasm::Random(seed));
+        let expected = key(&module);
+        for round in 0..4 {
+            for (mutator, mutant) in wasm::mutations(&module, seed * 4 + round, true, 4) {
+                let mutator = mutator.rsplit("::").next().unwrap_or_default().to_owned();
+                rows.entry(mutator)
+                    .or_default()
+                    .add(key(&mutant) == expected);
+            }
+        }
+    }
+    print_table("wasm", &rows);
+    for complete in ["AddTypeMutator", "AddFunctionMutator", "AddGlobalMutator"] {
+        let row = &rows[complete];
+        assert_eq!(row.pairs, row.unified, "{complete}");
+    }
+    let outside = [
+        "CodemotionMutator",
+        "PeepholeMutator",
+        "AddCustomSectionMutator",
+    ];
+    let (mut pairs, mut unified) = (0, 0);
+    for (mutator, row) in &rows {
+        if !outside.contains(&mutator.as_str()) {
+            pairs += row.pairs;
+            unified += row.unified;
+        }
+    }
+    println!("  outside of bodies and of sections added: {unified} of {pairs}");
+    assert!(unified * 100 >= pairs * 95);
 }

@@ -6,6 +6,8 @@ mod wire;
 
 #[cfg(feature = "naga")]
 pub mod naga;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use opaque::OpaqueProgram;
 pub use scope::CompileScope;

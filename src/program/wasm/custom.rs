@@ -1,0 +1,40 @@
+//! Custom sections: which are dropped, which are kept, and which pin the whole module.
+
+/// What becomes of a custom section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// For people and debuggers. On an allow-list: a section not known is never dropped.
+    Dropped,
+    /// Part of the program, and free of indices and offsets into it, so that the rest of the
+    /// module may be numbered anew.
+    Kept,
+    /// Part of the program, and perhaps full of indices and offsets: every byte of the program
+    /// stays where it is.
+    PinsProgram,
+    /// For a linker, whose relocations count sections: nothing is dropped either.
+    PinsFile,
+}
+
+pub(super) fn fate(name: &str) -> Fate {
+    // Names of things, tools that wrote the module, and where the source is: no engine's code
+    // depends on them.
+    let dropped = matches!(
+        name,
+        "name" | "producers" | "sourceMappingURL" | "external_debug_info"
+    ) || name.starts_with(".debug_");
+    // Sizes, names of libraries, features and interfaces, and build ids. Whatever of the module
+    // they mention, they mention by the name of an import or export.
+    let free_of_indices = matches!(
+        name,
+        "dylink" | "dylink.0" | "target_features" | "build_id" | "go:buildid"
+    ) || name.starts_with("component-type");
+    if dropped {
+        Fate::Dropped
+    } else if free_of_indices {
+        Fate::Kept
+    } else if name == "linking" || name.starts_with("reloc.") {
+        Fate::PinsFile
+    } else {
+        Fate::PinsProgram
+    }
+}
