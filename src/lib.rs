@@ -8,7 +8,7 @@
 //! - [`Program`], [`ToWire`] and [`CompileScope`] say what is fingerprinted; a
 //!   [`PipelineFingerprint`] is the result.
 //! - An [`Artifact`] is what is stored.
-//! - [`InMemoryPipelineCache`], [`DiskCache`] and `RemoteCache` are tiers; any
+//! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
 //!   [`PipelineCacheStore`] can be one.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers, and compiles what none of them has.
 //!
@@ -56,6 +56,8 @@ mod memory;
 mod metrics;
 #[cfg(feature = "remote-cache")]
 mod network;
+#[cfg(feature = "object-store")]
+mod object_store;
 mod off_worker;
 pub mod program;
 #[cfg(feature = "remote-cache")]
@@ -64,6 +66,8 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "object-store")]
+pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
 #[cfg(feature = "remote-cache")]
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};

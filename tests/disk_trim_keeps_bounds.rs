@@ -188,7 +188,13 @@ async fn puts_start_trims_in_the_background() {
         assert!(!cache.contains(&key(number)).await.unwrap());
     }
     assert!(cache.contains(&key(499)).await.unwrap());
-    assert_eq!(cache.metrics().entries, entries(&cache) as u64);
+    // The count is an estimate: a put that falls into a listing may be counted twice until the
+    // next one, and is never left out.
+    let (counted, there) = (cache.metrics().entries, entries(&cache) as u64);
+    assert!(
+        (there..=there + 8).contains(&counted),
+        "{counted} for {there}"
+    );
 }
 
 #[tokio::test]

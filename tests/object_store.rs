@@ -1,0 +1,152 @@
+//! An object store is a tier like any other: it keeps the contract, verifies what it serves, and
+//! says what failed.
+#![cfg(all(feature = "object-store", feature = "testing"))]
+
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use pipeline_cache::testing::check_conformance;
+use pipeline_cache::{
+    Artifact, DiskCache, Fetched, ObjectStoreCache, PipelineCacheStore, PipelineFingerprint,
+    SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+};
+use std::sync::{Arc, Mutex};
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
+
+fn writing(store: &Arc<InMemory>) -> ObjectStoreCache {
+    let store = Arc::clone(store) as Arc<dyn ObjectStore>;
+    ObjectStoreCache::builder()
+        .writes(true)
+        .on(store, "artifacts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_conforms_in_memory_and_on_a_folder() {
+    let in_memory = || async {
+        let store = ObjectStoreCache::builder()
+            .writes(true)
+            .on(Arc::new(InMemory::new()), "a/b");
+        Arc::new(store) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(in_memory, &[]).await.unwrap();
+
+    let folders = Mutex::new(Vec::new());
+    let on_a_folder = || async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        folders.lock().unwrap().push(folder);
+        let cache = ObjectStoreCache::builder()
+            .writes(true)
+            .on(Arc::new(store), "");
+        Arc::new(cache) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(on_a_folder, &[]).await.unwrap();
+
+    let read_only = || async { Arc::new(ObjectStoreCache::new("memory:///x").unwrap()) as _ };
+    check_conformance(read_only, &[]).await.unwrap();
+}
+
+/// The stored form is one: what a disk tier wrote, an object store over its folder serves.
+#[tokio::test]
+async fn the_folder_of_a_disk_tier_is_an_object_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskCache::new(folder.path()).await.unwrap();
+    disk.put(&KEY, Artifact::new("code")).await.unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let cache = ObjectStoreCache::new(url).unwrap();
+    assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+}
+
+#[tokio::test]
+async fn what_is_not_the_artifact_is_corrupt_and_healed_by_the_next_put() {
+    let store = Arc::new(InMemory::new());
+    let cache = writing(&store);
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    let path = Path::from(format!("artifacts/{KEY}.bin"));
+    let frame = store.get(&path).await.unwrap().bytes().await.unwrap();
+    let other = Path::from(format!(
+        "artifacts/{}.bin",
+        PipelineFingerprint::from_bytes([8; 32])
+    ));
+    store
+        .put(&other, PutPayload::from(frame.clone()))
+        .await
+        .unwrap();
+    let renamed = cache
+        .fetch(&PipelineFingerprint::from_bytes([8; 32]))
+        .await
+        .unwrap();
+    assert!(matches!(renamed, Fetched::Corrupt(_)));
+
+    let mut flipped = frame.to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [
+        Vec::new(),
+        b"<html>".to_vec(),
+        frame[..frame.len() - 1].to_vec(),
+        flipped,
+    ] {
+        store.put(&path, PutPayload::from(bad)).await.unwrap();
+        assert!(matches!(
+            cache.fetch(&KEY).await.unwrap(),
+            Fetched::Corrupt(_)
+        ));
+        cache.put(&KEY, Artifact::new("code")).await.unwrap();
+        assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+    }
+    assert_eq!(cache.metrics().corrupt, 5);
+}
+
+#[tokio::test]
+async fn an_object_longer_than_any_frame_is_not_read() {
+    let store = Arc::new(InMemory::new());
+    let path = Path::from(format!("artifacts/{KEY}.bin"));
+    store
+        .put(&path, PutPayload::from(vec![0; 1 << 20]))
+        .await
+        .unwrap();
+    let builder = ObjectStoreCache::builder().max_artifact_bytes(1_000);
+    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    assert!(matches!(
+        cache.fetch(&KEY).await.unwrap(),
+        Fetched::Corrupt(_)
+    ));
+    assert!(!cache.contains(&KEY).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_secret_adds_nothing() {
+    let store = Arc::new(InMemory::new());
+    writing(&store)
+        .put(&KEY, Artifact::new("forged"))
+        .await
+        .unwrap();
+    let trust = Trust::Authenticated(TrustedKeys::from(SharedSecret::new("s")));
+    let builder = ObjectStoreCache::builder().trust(trust).writes(true);
+    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    assert_eq!(cache.get(&KEY).await.unwrap(), None);
+    assert_eq!(cache.metrics().unauthenticated, 1);
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+}
+
+/// No key of any real account, and no server: the store is set up, fails, and says neither.
+#[tokio::test]
+async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
+    for url in [
+        "no url",
+        "gopher://x/y",
+        "https://user:hunter2@example.com/x?y",
+    ] {
+        if let Err(error) = ObjectStoreCache::new(url) {
+            assert!(!error.to_string().contains("hunter2"));
+        } else {
+            assert!(url.starts_with("https"), "{url}");
+        }
+    }
+    let cache = ObjectStoreCache::builder().on(Arc::new(InMemory::new()), "x");
+    let error = cache.put(&KEY, Artifact::new("x")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
+}
