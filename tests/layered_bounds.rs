@@ -481,3 +481,94 @@ async fn a_tier_that_panics_everywhere_costs_its_own_answers_alone() {
     assert!(memory.peek(&key(1)).is_some() && memory.peek(&key(3)).is_some());
     assert_eq!(cache.layered_metrics().tiers.len(), 3);
 }
+
+/// Every way to go wrong, on every call: each lookup answers, says what the tier did, and leaves
+/// the tiers beside it alone.
+#[tokio::test(start_paused = true)]
+async fn a_bad_tier_is_named_in_every_answer_and_harms_no_other() {
+    let cases = [
+        (
+            Fault::Error(StoreErrorKind::Io),
+            "failed: bad: get: I/O error",
+        ),
+        (Fault::Error(StoreErrorKind::CircuitOpen), "breaker open"),
+        (Fault::Hang, "timed out"),
+        (
+            Fault::Panic,
+            "failed: bad: get: panicked: bad was told to panic",
+        ),
+        (
+            Fault::Corrupt,
+            "corrupt: the payload does not match its digest",
+        ),
+    ];
+    for (fault, said) in cases {
+        let good = Arc::new(FaultyStore::new("good"));
+        let bad = Arc::new(FaultyStore::new("bad").network());
+        bad.set_all(fault);
+        let cache = LayeredPipelineCache::builder()
+            .tier(Arc::clone(&good))
+            .tier(bad)
+            .lookup_deadline(Duration::from_millis(50))
+            .build();
+        good.put(&key(1), Artifact::new("code")).await.unwrap();
+        for _ in 0..20 {
+            assert_eq!(cache.get(&key(1)).await, Some(Artifact::new("code")));
+            let lookup = cache.lookup(&key(2), &LookupOptions::new()).await;
+            let outcomes: Vec<_> = lookup
+                .tiers()
+                .map(|tier| tier.outcome.to_string())
+                .collect();
+            assert_eq!(outcomes, ["miss", said]);
+            assert!(lookup.is_degraded());
+        }
+        assert_eq!(good.calls(StoreOperation::Get), 40);
+    }
+}
+
+#[tokio::test]
+async fn a_tier_that_fails_now_and_then_answers_in_between() {
+    let tier = Arc::new(FaultyStore::new("tier"));
+    tier.put(&key(1), Artifact::new("code")).await.unwrap();
+    tier.set(StoreOperation::Get, Fault::Sometimes(StoreErrorKind::Io, 3));
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&tier))
+        .build();
+    let mut hits = Vec::new();
+    for _ in 0..6 {
+        hits.push(cache.get(&key(1)).await.is_some());
+    }
+    assert_eq!(hits, [false, true, true, false, true, true]);
+}
+
+/// Wrong bytes in the folder are told from the artifact by the frame; a whole artifact that is not
+/// the program's is told by compiling again.
+#[tokio::test]
+async fn a_tier_that_lies_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = pipeline_cache::DiskCache::new(folder.path()).await.unwrap();
+    disk.put(&key(1), Artifact::new("code")).await.unwrap();
+    let file = folder.path().join(format!("{}.bin", key(1)));
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let cache = LayeredPipelineCache::builder().tier(disk).build();
+    let lookup = cache.lookup(&key(1), &LookupOptions::new()).await;
+    let outcome = lookup.tiers().next().unwrap().outcome.to_string();
+    assert_eq!(outcome, "corrupt: the payload does not match its digest");
+
+    let liar = Arc::new(FaultyStore::new("liar"));
+    liar.put(&key(1), Artifact::new("code")).await.unwrap();
+    liar.set(StoreOperation::Get, Fault::Lie);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let cache = LayeredPipelineCache::builder()
+        .tier(liar)
+        .verify_sample(1.0, move |mismatch| tell.send(mismatch.clone()).unwrap())
+        .build();
+    let compile = || async { Ok::<_, std::convert::Infallible>(Artifact::new("code")) };
+    let served = cache.get_or_insert_with(key(1), compile).await.unwrap();
+    let mismatch = told.recv().await.unwrap();
+    assert_eq!(mismatch.stored, served.artifact);
+    assert_eq!(mismatch.recompiled, Artifact::new("code"));
+    assert_eq!(cache.layered_metrics().verify_mismatches, 1);
+}

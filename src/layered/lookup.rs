@@ -120,6 +120,8 @@ pub enum TierOutcome {
     Failed(StoreError),
     /// It gave no answer before a deadline.
     TimedOut,
+    /// It was not asked, because most recent calls of it failed.
+    BreakerOpen,
     /// It was asked, and another tier was first.
     Cancelled,
     /// It was not asked: a faster tier had the artifact, or the options left it out.
@@ -131,7 +133,7 @@ impl TierOutcome {
     #[must_use]
     pub const fn is_failure(&self) -> bool {
         match self {
-            Self::Corrupt(_) | Self::Failed(_) | Self::TimedOut => true,
+            Self::Corrupt(_) | Self::Failed(_) | Self::TimedOut | Self::BreakerOpen => true,
             Self::Hit | Self::Miss | Self::Refused | Self::Cancelled | Self::Skipped => false,
         }
     }
@@ -146,6 +148,7 @@ impl fmt::Display for TierOutcome {
             Self::Refused => f.write_str("refused"),
             Self::Failed(error) => write!(f, "failed: {error}"),
             Self::TimedOut => f.write_str("timed out"),
+            Self::BreakerOpen => f.write_str("breaker open"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Skipped => f.write_str("skipped"),
         }

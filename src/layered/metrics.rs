@@ -75,7 +75,7 @@ pub struct TierMetrics {
     pub misses: u64,
     /// Times it had something that is not the artifact.
     pub corrupt: u64,
-    /// Times it failed.
+    /// Times it failed, or was left alone because it had failed so often.
     pub failed: u64,
     /// Times it gave no answer in time.
     pub timed_out: u64,
@@ -156,7 +156,7 @@ impl TierCounters {
             // To the caller an artifact that is refused is not there.
             TierOutcome::Miss | TierOutcome::Refused => &self.misses,
             TierOutcome::Corrupt(_) => &self.corrupt,
-            TierOutcome::Failed(_) => &self.failed,
+            TierOutcome::Failed(_) | TierOutcome::BreakerOpen => &self.failed,
             TierOutcome::TimedOut => &self.timed_out,
             TierOutcome::Cancelled => &self.cancelled,
             TierOutcome::Skipped => return,

@@ -158,15 +158,20 @@ impl Search {
             }
             Err(error) => {
                 // A tier says once that it is left alone, or that its credentials are refused.
+                let kind = error.kind();
                 if matches!(
-                    error.kind(),
+                    kind,
                     StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied
                 ) {
                     tracing::debug!(key = %self.key, %error, "tier refuses");
                 } else {
                     tracing::warn!(key = %self.key, %error, "tier failed");
                 }
-                (TierOutcome::Failed(error), None)
+                let outcome = match kind {
+                    StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,
+                    _ => TierOutcome::Failed(error),
+                };
+                (outcome, None)
             }
         };
         self.state.progress.answered(index, outcome);

@@ -36,6 +36,9 @@ impl PipelineCacheStore for LayeredPipelineCache {
             match report.outcome {
                 TierOutcome::Failed(error) => return Err(error),
                 TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
+                TierOutcome::BreakerOpen => {
+                    return Err(tier.error(StoreErrorKind::CircuitOpen, StoreOperation::Get));
+                }
                 TierOutcome::Corrupt(reason) => fetched = Fetched::Corrupt(reason),
                 TierOutcome::Refused if fetched == Fetched::Miss => fetched = Fetched::Refused,
                 _ => {}

@@ -23,12 +23,17 @@ pub enum Fault {
     Latency(Duration),
     /// The call fails.
     Error(StoreErrorKind),
+    /// One call in so many fails, beginning with the first.
+    Sometimes(StoreErrorKind, u64),
     /// The call never answers.
     Hang,
     /// The call panics.
     Panic,
     /// A get finds a corrupt entry. Other calls go through.
     Corrupt,
+    /// A get that finds an artifact serves another, whole and sound: bytes that were never put.
+    /// Only a recompile can tell. Other calls go through.
+    Lie,
     /// The call waits for [`FaultyStore::open`], then goes through.
     Gate,
 }
@@ -146,14 +151,19 @@ impl FaultyStore {
         Arc::clone(gate)
     }
 
-    /// Counts the call and does to it what is set; `true` if it is to find a corrupt entry.
-    async fn suffer(&self, operation: StoreOperation) -> Result<bool, StoreError> {
+    /// Counts the call and does to it what is set; returns what that was.
+    async fn suffer(&self, operation: StoreOperation) -> Result<Fault, StoreError> {
         self.calls
             .send_modify(|counts| *counts.entry(operation).or_default() += 1);
         let fault = lock(&self.faults).get(&operation).copied();
-        match fault.unwrap_or_default() {
-            Fault::None => {}
-            Fault::Corrupt => return Ok(true),
+        let fault = fault.unwrap_or_default();
+        match fault {
+            Fault::None | Fault::Corrupt | Fault::Lie => {}
+            Fault::Sometimes(kind, every) => {
+                if self.calls(operation) % every.max(1) == 1 % every.max(1) {
+                    return Err(StoreError::new(kind, self.name.clone(), operation));
+                }
+            }
             Fault::Latency(latency) => tokio::time::sleep(latency).await,
             Fault::Error(kind) => return Err(StoreError::new(kind, self.name.clone(), operation)),
             Fault::Hang => std::future::pending().await,
@@ -166,7 +176,7 @@ impl FaultyStore {
                     .for_each(tokio::sync::OwnedSemaphorePermit::forget);
             }
         }
-        Ok(false)
+        Ok(fault)
     }
 }
 
@@ -201,10 +211,14 @@ impl PipelineCacheStore for FaultyStore {
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        if self.suffer(StoreOperation::Get).await? {
+        let fault = self.suffer(StoreOperation::Get).await?;
+        if fault == Fault::Corrupt {
             return Ok(Fetched::Corrupt(FrameError::BadPayload));
         }
-        self.inner.fetch(key).await
+        Ok(match self.inner.fetch(key).await? {
+            Fetched::Hit(_) if fault == Fault::Lie => Fetched::Hit(Artifact::new("a lie")),
+            fetched => fetched,
+        })
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
