@@ -25,8 +25,10 @@ fn writing(store: &Arc<InMemory>) -> ObjectStoreCache {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tier_conforms_in_memory_and_on_a_folder() {
     let in_memory = || async {
+        // This store copies what is put, on the worker: nothing large, then.
         let store = ObjectStoreCache::builder()
             .writes(true)
+            .max_artifact_bytes(1 << 20)
             .on(Arc::new(InMemory::new()), "a/b");
         Arc::new(store) as Arc<dyn PipelineCacheStore>
     };
