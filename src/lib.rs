@@ -7,6 +7,8 @@
 //!
 //! - [`Program`], [`ToWire`] and [`CompileScope`] say what is fingerprinted; a
 //!   [`PipelineFingerprint`] is the result.
+//! - [`SourceAliases`] knows spellings seen before by their hash; [`explain`](fn@explain) says why
+//!   two keys differ.
 //! - An [`Artifact`] is what is stored.
 //! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
 //!   [`PipelineCacheStore`] can be one.
@@ -48,8 +50,10 @@
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 
+mod alias;
 mod artifact;
 mod disk;
+mod explain;
 mod fingerprint;
 mod layered;
 mod memory;
@@ -68,6 +72,7 @@ pub mod testing;
 
 #[cfg(feature = "object-store")]
 pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
+pub use alias::SourceAliases;
 #[cfg(feature = "remote-cache")]
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
@@ -75,6 +80,7 @@ pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheError,
     DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification, PersistentPipelineCacheStore,
 };
+pub use explain::{KeyDifference, KeyParts, ParseKeyPartsError, explain};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
@@ -87,7 +93,7 @@ pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelin
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 #[cfg(feature = "remote-cache")]
 pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
-pub use program::{CompileScope, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
+pub use program::{CompileScope, KeyPart, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
 #[cfg(feature = "remote-cache")]
 pub use remote::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{

@@ -1,6 +1,7 @@
 //! What is fingerprinted: programs, their canonical forms, and the scope they are compiled in.
 
 mod opaque;
+mod parts;
 mod scope;
 mod wire;
 
@@ -10,8 +11,10 @@ pub mod naga;
 pub mod wasm;
 
 pub use opaque::OpaqueProgram;
+pub use parts::KeyPart;
 pub use scope::CompileScope;
 pub use wire::{ToWire, WireWriter};
+pub(crate) use wire::{WIRE_VERSION, write_program};
 
 use std::borrow::Cow;
 

@@ -98,18 +98,24 @@ impl CompileScope {
             arguments,
             environment,
         } = self;
-        wire.str(compiler);
-        wire.str(target);
+        wire.part("scope: compiler", |wire| wire.str(compiler));
+        wire.part("scope: target", |wire| wire.str(target));
         let options: Vec<_> = options.iter().collect();
         wire.seq(&options, |wire, (name, value)| {
-            wire.str(name);
-            wire.str(value);
+            wire.part(format_args!("scope: option {name}"), |wire| {
+                wire.str(name);
+                wire.str(value);
+            });
         });
-        wire.seq(arguments, |wire, argument| wire.str(argument));
+        wire.part("scope: arguments", |wire| {
+            wire.seq(arguments, |wire, argument| wire.str(argument));
+        });
         let environment: Vec<_> = environment.iter().collect();
         wire.seq(&environment, |wire, (name, value)| {
-            wire.str(name);
-            wire.option(value.as_deref(), WireWriter::str);
+            wire.part(format_args!("scope: environment {name}"), |wire| {
+                wire.str(name);
+                wire.option(value.as_deref(), WireWriter::str);
+            });
         });
     }
 }

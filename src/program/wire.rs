@@ -17,7 +17,10 @@
 //! A program starts with a header: the eight bytes of [`MAGIC`], [`WIRE_VERSION`] as `u16`,
 //! [`Program::DOMAIN`] as text and [`Program::SCHEMA`] as `u32`.
 
+use std::fmt;
+
 use super::Program;
+use super::parts::{KeyPart, PartRecorder};
 use crate::PipelineFingerprint;
 
 /// The first eight bytes of every program on the wire.
@@ -103,12 +106,14 @@ pub trait ToWire {
     }
 }
 
-fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWriter) {
-    wire.raw(&MAGIC);
-    wire.u16(WIRE_VERSION);
-    wire.str(C::Program::DOMAIN);
-    wire.u32(C::Program::SCHEMA);
-    canonical.write_body(wire);
+pub(crate) fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWriter) {
+    wire.part("representation", |wire| {
+        wire.raw(&MAGIC);
+        wire.u16(WIRE_VERSION);
+        wire.str(C::Program::DOMAIN);
+    });
+    wire.part("schema", |wire| wire.u32(C::Program::SCHEMA));
+    wire.part("program", |wire| canonical.write_body(wire));
 }
 
 /// Writes the parts of a canonical program, each so that it cannot be mistaken for another.
@@ -118,49 +123,154 @@ fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWriter) {
 #[derive(Debug)]
 pub struct WireWriter {
     buffer: Vec<u8>,
-    /// Set when the wire is hashed and not kept: the buffer is then drained into it.
-    hasher: Option<Box<blake3::Hasher>>,
+    sink: Sink,
+}
+
+/// Where the bytes go.
+#[derive(Debug)]
+enum Sink {
+    /// They stay in the buffer.
+    Buffer,
+    /// The buffer is drained into a hasher.
+    Hasher(Box<blake3::Hasher>),
+    /// The buffer is drained into the hashers of the parts that are open.
+    Parts(PartRecorder),
 }
 
 impl WireWriter {
-    pub(crate) fn collecting() -> Self {
+    pub(crate) const fn collecting() -> Self {
         Self {
             buffer: Vec::new(),
-            hasher: None,
+            sink: Sink::Buffer,
         }
     }
 
     pub(crate) fn hashing() -> Self {
+        Self::hashing_with(blake3::Hasher::new())
+    }
+
+    pub(crate) fn hashing_with(hasher: blake3::Hasher) -> Self {
         Self {
             buffer: Vec::with_capacity(HASH_CHUNK),
-            hasher: Some(Box::default()),
+            sink: Sink::Hasher(Box::new(hasher)),
+        }
+    }
+
+    pub(crate) fn recording_parts() -> Self {
+        Self {
+            buffer: Vec::with_capacity(HASH_CHUNK),
+            sink: Sink::Parts(PartRecorder::default()),
         }
     }
 
     pub(crate) fn into_vec(self) -> Vec<u8> {
-        debug_assert!(self.hasher.is_none(), "a hashing writer keeps no bytes");
+        debug_assert!(
+            matches!(self.sink, Sink::Buffer),
+            "no other writer keeps its bytes"
+        );
         self.buffer
     }
 
+    /// BLAKE3 of what was written.
+    pub(crate) fn into_digest(mut self) -> [u8; 32] {
+        self.drain();
+        let hash = match self.sink {
+            Sink::Buffer => blake3::hash(&self.buffer),
+            Sink::Hasher(hasher) => hasher.finalize(),
+            Sink::Parts(recorder) => recorder.digest(),
+        };
+        *hash.as_bytes()
+    }
+
     fn into_fingerprint(self) -> PipelineFingerprint {
-        let mut hasher = self.hasher.unwrap_or_default();
-        hasher.update(&self.buffer);
-        PipelineFingerprint::from_bytes(*hasher.finalize().as_bytes())
+        PipelineFingerprint::from_bytes(self.into_digest())
+    }
+
+    /// The digest of the whole, and of each part in the order in which they began. No parts
+    /// where they were not recorded.
+    pub(crate) fn into_parts(mut self) -> ([u8; 32], Vec<KeyPart>) {
+        self.drain();
+        let parts = match &mut self.sink {
+            Sink::Buffer | Sink::Hasher(_) => Vec::new(),
+            Sink::Parts(recorder) => recorder.take_parts(),
+        };
+        (self.into_digest(), parts)
+    }
+
+    /// Hands the buffer on to a sink that is not the buffer itself.
+    fn drain(&mut self) {
+        match &mut self.sink {
+            Sink::Buffer => return,
+            Sink::Hasher(hasher) => drop(hasher.update(&self.buffer)),
+            Sink::Parts(recorder) => recorder.update(&self.buffer),
+        }
+        self.buffer.clear();
     }
 
     /// Private: an unframed run of bytes is what the wire must never hold.
     fn raw(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.hasher {
-            if self.buffer.len() + bytes.len() > HASH_CHUNK {
-                hasher.update(&self.buffer);
-                self.buffer.clear();
-                if bytes.len() >= HASH_CHUNK {
-                    hasher.update(bytes);
-                    return;
+        if self.buffer.len() + bytes.len() > HASH_CHUNK {
+            self.drain();
+            if bytes.len() >= HASH_CHUNK {
+                match &mut self.sink {
+                    Sink::Buffer => self.buffer.extend_from_slice(bytes),
+                    Sink::Hasher(hasher) => drop(hasher.update(bytes)),
+                    Sink::Parts(recorder) => recorder.update(bytes),
                 }
+                return;
             }
         }
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Writes a part that people would name when they ask what changed: a function, a section.
+    ///
+    /// The name does not stand on the wire, and marking a part changes no key: it only lets
+    /// [`explain`](crate::explain) say which part of two programs differs. A part inside of
+    /// another is told apart from the rest of it. The name is formatted only when it is wanted.
+    ///
+    /// ```
+    /// # use pipeline_cache::WireWriter;
+    /// fn write_function(wire: &mut WireWriter, name: &str, code: &[u8]) {
+    ///     wire.part(format_args!("function {name}"), |wire| {
+    ///         wire.str(name);
+    ///         wire.bytes(code);
+    ///     });
+    /// }
+    /// ```
+    pub fn part(&mut self, name: impl fmt::Display, write: impl FnOnce(&mut Self)) {
+        self.drain_parts(|recorder| recorder.begin(&name));
+        write(self);
+        self.drain_parts(PartRecorder::end);
+    }
+
+    /// Where parts are recorded: what was written so far belongs to the part that is open.
+    fn drain_parts(&mut self, then: impl FnOnce(&mut PartRecorder)) {
+        if let Sink::Parts(recorder) = &mut self.sink {
+            recorder.update(&self.buffer);
+            self.buffer.clear();
+            then(recorder);
+        }
+    }
+
+    /// Writes a byte run with its length, in the parts that `divide` finds in it. They are in
+    /// order, and asked for only when they are wanted.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn bytes_in_parts(
+        &mut self,
+        bytes: &[u8],
+        divide: impl FnOnce(&[u8]) -> Vec<(String, std::ops::Range<usize>)>,
+    ) {
+        self.count(bytes.len());
+        let mut written = 0;
+        if matches!(self.sink, Sink::Parts(_)) {
+            for (name, range) in divide(bytes) {
+                self.raw(&bytes[written..range.start]);
+                written = range.end;
+                self.part(name, |wire| wire.raw(&bytes[range]));
+            }
+        }
+        self.raw(&bytes[written..]);
     }
 
     /// Writes which variant of an enum follows.
@@ -258,8 +368,11 @@ mod tests {
     /// Writes of every size around the drain, so that both sinks see each boundary.
     fn write_runs(wire: &mut WireWriter) {
         for length in [0, 1, HASH_CHUNK - 9, HASH_CHUNK, HASH_CHUNK + 1, 3, 100_000] {
-            wire.bytes(&vec![0xa5; length]);
-            wire.u8(7);
+            wire.part(length, |wire| {
+                wire.bytes(&vec![0xa5; length]);
+                wire.part("inner", |wire| wire.u8(7));
+            });
+            wire.u8(9);
         }
     }
 
@@ -267,12 +380,29 @@ mod tests {
     fn the_hash_is_the_hash_of_the_bytes() {
         let mut memory = WireWriter::collecting();
         write_runs(&mut memory);
-        let mut hash = WireWriter::hashing();
-        write_runs(&mut hash);
-        assert_eq!(
-            hash.into_fingerprint().as_bytes(),
-            blake3::hash(&memory.into_vec()).as_bytes()
-        );
+        let expected = *blake3::hash(&memory.into_vec()).as_bytes();
+        for mut wire in [
+            WireWriter::collecting(),
+            WireWriter::hashing(),
+            WireWriter::recording_parts(),
+        ] {
+            write_runs(&mut wire);
+            assert_eq!(wire.into_digest(), expected);
+        }
+    }
+
+    #[test]
+    fn every_byte_is_of_one_part() {
+        let mut memory = WireWriter::collecting();
+        write_runs(&mut memory);
+        let mut recording = WireWriter::recording_parts();
+        recording.part("rest", write_runs);
+        let (_, parts) = recording.into_parts();
+        let bytes: u64 = parts.iter().map(KeyPart::bytes).sum();
+        assert_eq!(bytes, memory.into_vec().len() as u64);
+        let names: Vec<_> = parts.iter().map(KeyPart::name).collect();
+        assert_eq!(names[..4], ["rest", "0", "inner", "1"]);
+        assert_eq!(parts[2].digest(), blake3::hash(&[7]).as_bytes());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 mod conformance;
 mod faulty;
+mod frames;
 
 pub use conformance::{NotConforming, check_conformance};
 pub use faulty::{Fault, FaultyStore};
+pub use frames::{decode_frame, encode_frame};

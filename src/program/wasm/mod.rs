@@ -77,6 +77,7 @@ mod build;
 mod custom;
 mod encode;
 mod operators;
+mod parts;
 mod source;
 mod types;
 
@@ -163,7 +164,7 @@ impl ToWire for CanonicalModule {
     type Program = WasmModule;
 
     fn write_body(&self, wire: &mut WireWriter) {
-        wire.bytes(&self.bytes);
+        wire.bytes_in_parts(&self.bytes, parts::divide);
     }
 }
 

@@ -13,6 +13,8 @@ mod types;
 pub(super) use expression::expression;
 pub(super) use types::{global_head, type_inner};
 
+use std::fmt;
+
 use naga::{
     Constant, EntryPoint, Expression, Function, GlobalVariable, Handle, LocalVariable,
     MeshStageInfo, Module, Override, PredeclaredType, SpecialTypes, Type,
@@ -86,24 +88,69 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
         diagnostic_filter_leaf: _,
         doc_comments: _,
     } = module;
-    let types: Vec<_> = types.iter().collect();
-    wire.seq(&types, |wire, (_, item)| type_(wire, &Indices, item));
-    special_types(wire, special);
-    let constants: Vec<_> = constants.iter().collect();
-    wire.seq(&constants, |wire, (_, item)| constant(wire, &Indices, item));
+    wire.part("types", |wire| {
+        let types: Vec<_> = types.iter().collect();
+        wire.seq(&types, |wire, (_, item)| type_(wire, &Indices, item));
+        special_types(wire, special);
+    });
+    wire.part("constants", |wire| {
+        let constants: Vec<_> = constants.iter().collect();
+        wire.seq(&constants, |wire, (_, item)| constant(wire, &Indices, item));
+    });
     let overrides: Vec<_> = overrides.iter().collect();
-    wire.seq(&overrides, |wire, (_, item)| {
-        override_(wire, &Indices, item);
+    wire.seq(&overrides, |wire, (handle, item)| {
+        wire.part(OverrideName(*handle, item), |wire| {
+            override_(wire, &Indices, item);
+        });
     });
     let globals: Vec<_> = global_variables.iter().collect();
-    wire.seq(&globals, |wire, (_, item)| global(wire, &Indices, item));
-    let expressions: Vec<_> = global_expressions.iter().collect();
-    wire.seq(&expressions, |wire, (_, item)| {
-        expression(wire, &Indices, item);
+    wire.seq(&globals, |wire, (handle, item)| {
+        wire.part(GlobalName(*handle, item), |wire| {
+            global(wire, &Indices, item);
+        });
+    });
+    wire.part("constant expressions", |wire| {
+        let expressions: Vec<_> = global_expressions.iter().collect();
+        wire.seq(&expressions, |wire, (_, item)| {
+            expression(wire, &Indices, item);
+        });
     });
     let functions: Vec<_> = functions.iter().collect();
-    wire.seq(&functions, |wire, (_, item)| function(wire, item));
-    wire.seq(entry_points, entry_point);
+    wire.seq(&functions, |wire, (handle, item)| {
+        let name = format_args!("function {}", handle.index());
+        wire.part(name, |wire| function(wire, item));
+    });
+    wire.seq(entry_points, |wire, item| {
+        let name = format_args!("entry point {} ({:?})", item.name, item.stage);
+        wire.part(name, |wire| entry_point(wire, item));
+    });
+}
+
+/// What people call an override: what a pipeline sets it by.
+struct OverrideName<'m>(Handle<Override>, &'m Override);
+
+impl fmt::Display for OverrideName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(handle, item) = self;
+        match (&item.name, item.id) {
+            (Some(name), _) => write!(f, "override {name}"),
+            (None, Some(id)) => write!(f, "override @id({id})"),
+            (None, None) => write!(f, "override {}", handle.index()),
+        }
+    }
+}
+
+/// What people call a global that has lost its name: where it is bound.
+struct GlobalName<'m>(Handle<GlobalVariable>, &'m GlobalVariable);
+
+impl fmt::Display for GlobalName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(handle, item) = self;
+        match item.binding {
+            Some(at) => write!(f, "resource @group({}) @binding({})", at.group, at.binding),
+            None => write!(f, "variable {}", handle.index()),
+        }
+    }
 }
 
 fn special_types(wire: &mut WireWriter, special: &SpecialTypes) {
