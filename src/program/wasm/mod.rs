@@ -70,7 +70,8 @@
 //!
 //! Invalid modules, components, and modules that use a proposal the rules do not know:
 //! shared-everything-threads, stack switching, memory control, custom descriptors,
-//! acquire-release atomics, multibyte array access.
+//! acquire-release atomics, multibyte array access. Nor do modules whose imports share names so long
+//! that they would take more than four times the module when written out one by one.
 
 mod body;
 mod build;

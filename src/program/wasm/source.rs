@@ -106,6 +106,9 @@ impl<'a> Source<'a> {
             {
                 return Err(Unkeyable::new("components have no canonical form yet"));
             }
+            if let Payload::ImportSection(reader) = &payload {
+                bound_names(reader, bytes.len())?;
+            }
             match validator.payload(&payload).map_err(invalid)? {
                 ValidPayload::Ok | ValidPayload::End(_) => {}
                 ValidPayload::Parser(_) => {
@@ -260,6 +263,22 @@ impl<'a> Source<'a> {
         });
         Ok(validator.into_allocations())
     }
+}
+
+/// Refuses imports that take many times the module when each has its names written out: a name can
+/// be shared by as many imports as there are. Asked before the validator copies the names.
+fn bound_names(imports: &ImportSectionReader<'_>, module: usize) -> Result<(), Unkeyable> {
+    let mut names = 0;
+    for import in imports.clone().into_imports() {
+        let import = import.map_err(invalid)?;
+        names += import.module.len() + import.name.len();
+        if names > 4 * module {
+            return Err(Unkeyable::new(
+                "the names that its imports share take many times the module when written out",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn collect<'a, T: wasmparser::FromReader<'a>>(

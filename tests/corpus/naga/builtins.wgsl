@@ -1,0 +1,1 @@
+@group(0) @binding(0) var<storage, read_write> o: array<f32>; @compute @workgroup_size(1) fn main() { let m = modf(o[0]); let f = frexp(o[1]); o[2] = m.fract + f.fract; o[3] = f32(f.exp) + m.whole; o[4] = min(max(o[0], 1.0), o[1]) + 0.0; o[5] = dot(vec3(o[0]), vec3(1.0, 2.0, 3.0).zyx); }

@@ -1,0 +1,1 @@
+@group(0) @binding(0) var<storage, read_write> data: array<u32>; fn f(x: u32) -> u32 { return x * 3u; } @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) { data[id.x] = f(data[id.x]); }

@@ -1,0 +1,1 @@
+const A = 3; const B: array<i32, 3> = array(1, 2, A); alias T = vec2<i32>; @group(0) @binding(0) var<storage, read_write> o: T; @compute @workgroup_size(1) fn main() { let i = o.x; o = T(B[1], -1) << vec2(1u); _ = i; }

@@ -1,0 +1,1 @@
+@group(0) @binding(0) var<storage, read_write> d: array<i32>; @compute @workgroup_size(1) fn main() { for (var i = 0; i < 4; i++) { if d[i] > 3 { continue; } else { d[i] = 1; } switch d[i] { case 1, 2 { d[0] = 2; } case 3: { break; } default { d[1] = 4; } } } loop { if d[0] == 0 { break; } continuing { d[0] -= 1; break if d[1] > 4; } } }

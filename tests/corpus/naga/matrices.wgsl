@@ -1,0 +1,1 @@
+struct U { m: mat4x4<f32>, v: vec4<f32>, a: array<vec4<f32>, 3> } @group(0) @binding(0) var<uniform> u: U; @group(0) @binding(1) var<storage, read_write> o: array<vec4<f32>>; @compute @workgroup_size(1) fn main() { o[0] = u.m * u.v; o[1] = transpose(u.m)[2] + u.a[1]; o[2].x = bitcast<f32>(7u); }

@@ -1,0 +1,1 @@
+@id(3) override a: f32 = 1.0; override b: bool; override c = a * 2.0; @group(0) @binding(0) var<storage, read_write> o: array<f32>; @compute @workgroup_size(4) fn main() { o[0] = select(a, c, b); }

@@ -1,0 +1,1 @@
+fn inc(p: ptr<function, i32>) { *p += 1; } @group(0) @binding(0) var<storage, read_write> o: i32; @compute @workgroup_size(1) fn main() { var x = 1; inc(&x); let q = &o; *q = x; }

@@ -1,0 +1,1 @@
+@group(0) @binding(0) var t: texture_storage_2d<rgba8unorm, write>; @group(0) @binding(1) var d: texture_depth_2d; @compute @workgroup_size(8, 8, 1) fn main(@builtin(global_invocation_id) id: vec3<u32>) { textureStore(t, id.xy, vec4(textureLoad(d, id.xy, 0))); }

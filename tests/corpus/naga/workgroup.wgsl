@@ -1,0 +1,1 @@
+var<workgroup> w: array<atomic<u32>, 64>; var<private> p: f32 = 2.0; @group(0) @binding(0) var<storage, read_write> o: array<f32>; @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) { atomicAdd(&w[i], 1u); workgroupBarrier(); let r = atomicCompareExchangeWeak(&w[0], 1u, 2u); if r.exchanged { o[i] = f32(r.old_value) * p; } }
