@@ -6,7 +6,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use pipeline_cache::{
     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, OpaqueProgram,
-    PipelineCacheStore, PipelineFingerprint,
+    PipelineCacheStore, PipelineFingerprint, SourceAliases, Unkeyable,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,6 +47,21 @@ mod fingerprint {
         bencher
             .counter(BytesCount::new(size))
             .bench(|| PipelineFingerprint::of(black_box(&program)));
+    }
+
+    /// To be held against `bare_blake3`: a spelling seen before costs its hash.
+    #[divan::bench(args = SIZES)]
+    fn known_alias(bencher: Bencher, size: usize) {
+        let source = bytes::Bytes::from(vec![7; size]);
+        let aliases = SourceAliases::new();
+        let parse =
+            |source: &bytes::Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("bench", source.clone()));
+        runtime()
+            .block_on(aliases.fingerprint("front end", &source, parse))
+            .expect("a key");
+        bencher
+            .counter(BytesCount::new(size))
+            .bench(|| aliases.peek::<OpaqueProgram>("front end", black_box(&source)));
     }
 
     #[divan::bench(args = SIZES)]

@@ -1,0 +1,82 @@
+//! No stall: the longest poll on a worker while large artifacts come and go.
+
+use pipeline_cache::{
+    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::measure::{Plan, quantile};
+use crate::memory::{key, payload};
+use crate::report::Report;
+use crate::runtime::Tokio;
+
+pub(crate) fn cases(plan: &Plan, report: &mut Report) {
+    let case = "runtime_stall, gets and puts of 64 MiB";
+    if !plan.wants(case) {
+        return;
+    }
+    let tokio = Tokio::multi();
+    let polls = Arc::new(Mutex::new(Vec::new()));
+    let rounds = plan.count(50);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, recorded) = (folder.path().to_owned(), Arc::clone(&polls));
+    tokio.run(async move {
+        // The memory tier has room for one, so that the disk is read and written.
+        let memory = InMemoryPipelineCache::with_limits(10, 65 << 20);
+        let disk = DiskCache::new(root).await.expect("a cache");
+        let cache = Arc::new(
+            LayeredPipelineCache::builder()
+                .tier(memory)
+                .tier(disk)
+                .write_policy(pipeline_cache::WritePolicy::Through)
+                .build(),
+        );
+        let bytes = payload(1, 64 << 20);
+        for round in 0..rounds {
+            let cache = Arc::clone(&cache);
+            let bytes = bytes.clone();
+            let one = async move {
+                let artifact = Artifact::hash(bytes, Default::default()).await;
+                cache.put(&key(round % 4), artifact).await.expect("a put");
+                cache.get(&key((round + 1) % 4)).await.expect("a get");
+            };
+            let recorded = Arc::clone(&recorded);
+            tokio::spawn(Timed { future: Box::pin(one), recorded }).await.expect("a task");
+        }
+        cache.flush().await.expect("a flush");
+    });
+    let mut polls = polls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    polls.sort();
+    let at = |share| quantile(&polls, share).as_secs_f64() * 1e3;
+    report.line(&format!(
+        "\n{case}: {} polls, median {:.3} ms, longest {:.3} ms",
+        polls.len(),
+        at(0.5),
+        at(1.0)
+    ));
+    let most = (!plan.is_quick()).then_some(1.0);
+    report.bound(case, "p99.9 of the polls, ms", at(0.999), most);
+}
+
+/// A future whose polls are timed.
+struct Timed<F> {
+    future: Pin<Box<F>>,
+    recorded: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let start = Instant::now();
+        let polled = self.future.as_mut().poll(context);
+        let elapsed = start.elapsed();
+        let mut recorded = self.recorded.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.push(elapsed);
+        polled
+    }
+}
