@@ -52,6 +52,7 @@ mod artifact;
 mod disk;
 mod fingerprint;
 mod layered;
+mod lead;
 mod memory;
 mod metrics;
 #[cfg(feature = "remote-cache")]
@@ -83,6 +84,7 @@ pub use layered::{
     TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
     WritePolicy,
 };
+pub use lead::Lead;
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 #[cfg(feature = "remote-cache")]
