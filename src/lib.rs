@@ -56,6 +56,7 @@ mod disk;
 mod explain;
 mod fingerprint;
 mod layered;
+mod lead;
 mod memory;
 mod metrics;
 #[cfg(feature = "remote-cache")]
@@ -89,6 +90,7 @@ pub use layered::{
     TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
     WritePolicy,
 };
+pub use lead::Lead;
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 #[cfg(feature = "remote-cache")]

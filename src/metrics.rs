@@ -113,6 +113,8 @@ metrics! {
     breaker_closed,
     /// Breakers that are open now.
     breakers_open,
+    /// Compiles that waited because another process was compiling the same.
+    awaited_compiles,
     /// Bytes that the tier holds, where it counts them.
     cached_bytes,
     /// Artifacts that the tier holds, where it counts them.
@@ -275,6 +277,7 @@ pub(crate) struct StoreCounters {
     pub(crate) evicted_bytes: Counter,
     pub(crate) flushes: Counter,
     pub(crate) flush_errors: Counter,
+    pub(crate) awaited_compiles: Counter,
 }
 
 impl StoreCounters {
@@ -299,6 +302,7 @@ impl StoreCounters {
             evicted_bytes: self.evicted_bytes.get(),
             flushes: self.flushes.get(),
             flush_errors: self.flush_errors.get(),
+            awaited_compiles: self.awaited_compiles.get(),
             ..PipelineCacheMetrics::default()
         }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Artifact, FrameError, PipelineCacheMetrics, PipelineFingerprint};
+use crate::{Artifact, FrameError, Lead, PipelineCacheMetrics, PipelineFingerprint};
 
 /// A tier: anything that keeps artifacts under fingerprints.
 ///
@@ -185,6 +185,26 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         }
     }
 
+    /// Waits for the leave to make the artifact of this key, where the tier rules out that two who
+    /// share it make the same at once: a folder, for the processes on it. `None` where it does not,
+    /// which is the default.
+    ///
+    /// Asked when no tier has the artifact. It may have come while this waited, so the tiers are to
+    /// be looked at once more; and the leave is to be held until it is stored. How long to wait is
+    /// the caller's to bound: whoever has the leave may hold it for ever.
+    ///
+    /// # Errors
+    ///
+    /// When the tier cannot give the leave. The caller may do without.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place.
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        let _ = key;
+        Ok(None)
+    }
+
     /// The tier's counters, as they stand now.
     fn metrics(&self) -> PipelineCacheMetrics;
 
@@ -247,6 +267,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         S::close(self, deadline).await
+    }
+
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        S::lead(self, key).await
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
@@ -410,6 +434,8 @@ pub enum StoreOperation {
     Flush,
     /// [`PipelineCacheStore::close`].
     Close,
+    /// [`PipelineCacheStore::lead`].
+    Lead,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
     /// [`DiskCache::entries`](crate::DiskCache::entries).
@@ -429,6 +455,7 @@ impl fmt::Display for StoreOperation {
             Self::Remove => "remove",
             Self::Flush => "flush",
             Self::Close => "close",
+            Self::Lead => "lead",
             Self::Trim => "trim",
             Self::List => "list",
             Self::Verify => "verify",

@@ -43,6 +43,7 @@ pub struct DiskCacheBuilder {
     pub(super) max_pending_flushes: usize,
     private: bool,
     pub(super) bounds: Bounds,
+    pub(super) cross_process_flights: bool,
 }
 
 impl Default for DiskCacheBuilder {
@@ -55,6 +56,7 @@ impl Default for DiskCacheBuilder {
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
             bounds: Bounds::default(),
+            cross_process_flights: false,
         }
     }
 }
@@ -130,6 +132,53 @@ impl DiskCacheBuilder {
     /// starts a trim in the background when the last is so long ago. Default: no bound.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.bounds.max_age = Some(age);
+        self
+    }
+
+    /// Whether processes on this folder that miss the same key compile it once: a
+    /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) over this tier then compiles only
+    /// while it holds the lock of a file of the key's name, and looks for the artifact once more
+    /// when it has it. Default: `false`.
+    ///
+    /// It takes all processes to say so, and the artifact to reach this tier: by a
+    /// [`WritePolicy`](crate::WritePolicy) other than `First` where there are tiers above. The lock
+    /// dies with its process. For how long to wait for one that lives is set by
+    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait). Where there can
+    /// be no lock, as in a folder that cannot be written, compiles go on without, and that is
+    /// counted and traced. An uncontended compile costs two system calls more on the blocking pool
+    /// and one more search of the local tiers; one that has to wait learns of the end within an
+    /// eighth of its wait, or a tenth of a second. On platforms other than Unix this does nothing.
+    ///
+    /// ```
+    /// use pipeline_cache::{
+    ///     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint,
+    ///     WritePolicy,
+    /// };
+    /// use std::convert::Infallible;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let disk = DiskCache::builder()
+    ///     .root(folder.path())
+    ///     .cross_process_flights(true)
+    ///     .open()
+    ///     .await?;
+    /// let cache = LayeredPipelineCache::builder()
+    ///     .tier(InMemoryPipelineCache::new())
+    ///     .tier(disk)
+    ///     .write_policy(WritePolicy::Behind)
+    ///     .build();
+    /// let key = PipelineFingerprint::from_bytes([1; 32]);
+    /// cache
+    ///     .get_or_insert_with(key, || async { Ok::<_, Infallible>(Artifact::new("code")) })
+    ///     .await?;
+    /// assert_eq!(cache.layered_metrics().unshared_compiles, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cross_process_flights(mut self, flights: bool) -> Self {
+        self.cross_process_flights = flights;
         self
     }
 

@@ -5,7 +5,9 @@
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
 //! - [`durability`]: what has been put and is not yet durable
+//! - [`flights`]: one compile of a key at a time, among processes
 //! - [`listing`]: the folder's names, in steps
+//! - [`lock`]: advisory locks on files
 //! - [`maintenance`]: entries, verify and clear, for operators
 //! - [`trim`]: the folder brought back within its bounds
 //! - [`usage`]: how much there is, by the count of all who bound it
@@ -17,8 +19,10 @@
 mod builder;
 mod durability;
 mod error;
+mod flights;
 mod folder;
 mod listing;
+mod lock;
 mod maintenance;
 mod staging;
 mod trim;
@@ -50,8 +54,8 @@ use self::usage::Usage;
 use self::writer::Turns;
 use crate::metrics::StoreCounters;
 use crate::{
-    Artifact, Fetched, FrameError, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
-    StoreError, StoreErrorKind, StoreOperation, off_worker,
+    Artifact, Fetched, FrameError, Lead, PipelineCacheMetrics, PipelineCacheStore,
+    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation, off_worker,
 };
 
 /// The name under which the cache's users have known [`DiskCache`].
@@ -110,6 +114,7 @@ struct Inner {
     staging: Staging,
     ledger: Ledger,
     bounds: Bounds,
+    cross_process_flights: bool,
     usage: Usage,
     max_pending: usize,
     counters: StoreCounters,
@@ -198,6 +203,7 @@ impl DiskCache {
                 staging: Staging::default(),
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
+                cross_process_flights: settings.cross_process_flights,
                 usage: Usage::default(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
@@ -362,6 +368,15 @@ impl PipelineCacheStore for DiskCache {
             Ok(flushed) => flushed,
             Err(_) => Err(inner.refuse(StoreErrorKind::TimedOut, StoreOperation::Close)),
         }
+    }
+
+    /// As the trait has it, where the builder's
+    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so.
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        if !cfg!(unix) || !self.inner.cross_process_flights {
+            return Ok(None);
+        }
+        self.inner.lead(*key).await.map(Some)
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with

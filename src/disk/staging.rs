@@ -23,7 +23,9 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::at;
+use super::flights::is_flight;
 use super::folder::Folder;
+use super::lock::linked;
 use crate::off_worker;
 
 const LOCK: &str = ".lock";
@@ -230,6 +232,14 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
         } else if let Some(owner) = owner_of(name) {
             owners.insert(owner.to_owned());
             temporaries.push(name.to_owned());
+        } else if is_flight(name) {
+            let flight = staging.join(name);
+            // Whoever takes it next may be quicker, and it is theirs then.
+            if let Ok(Some(dead)) = bury(&flight) {
+                if linked(&dead, &flight) {
+                    remove_dead(&flight);
+                }
+            }
         }
     }
     for owner in owners {
@@ -240,15 +250,19 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
             .iter()
             .filter(|name| owner_of(name) == Some(&owner));
         for path in left.map(|name| staging.join(name)).chain([lock]) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(file = %path.display(), %error, "a dead process's file stays");
-                }
-                _ => {}
-            }
+            remove_dead(&path);
         }
     }
     Ok(())
+}
+
+fn remove_dead(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "a dead process's file stays");
+        }
+        _ => {}
+    }
 }
 
 /// The owner in the name of a temporary file.
@@ -280,10 +294,11 @@ fn bury(lock: &Path) -> io::Result<Option<File>> {
         .custom_flags(flags.bits() as i32)
         .open(lock);
     match opened {
-        Ok(file) => {
+        Ok(file) if file.metadata()?.is_file() => {
             flock(&file, FlockOperation::NonBlockingLockExclusive)?;
             Ok(Some(file))
         }
+        Ok(_) => Err(io::ErrorKind::InvalidInput.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -307,12 +322,6 @@ fn take(lock: &File, path: &Path) -> bool {
     }
 }
 
-#[cfg(unix)]
-fn linked(file: &File, _path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
-}
-
 // Elsewhere the lock is that a file which is open unshared cannot be removed.
 
 #[cfg(not(unix))]
@@ -334,9 +343,4 @@ fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
 #[cfg(not(unix))]
 fn take(_lock: &File, _path: &Path) -> bool {
     true
-}
-
-#[cfg(not(unix))]
-fn linked(_file: &File, path: &Path) -> bool {
-    path.exists()
 }

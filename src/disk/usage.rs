@@ -8,12 +8,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::folder::Folder;
+use super::lock::open_locked;
 
 const MAGIC: &[u8; 8] = b"pcusage1";
 
@@ -181,38 +181,6 @@ pub(super) fn lock_trim(folder: &Folder) -> io::Result<File> {
 /// Opens the file, whole or not at all: an error where another process has it.
 fn with_file<T>(folder: &Folder, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
     work(&mut open_locked(folder, "usage")?)
-}
-
-/// Opens a file of the folder's housekeeping and locks it; an error at once where it is locked.
-fn open_locked(folder: &Folder, name: &str) -> io::Result<File> {
-    let path = folder.staging().join(name);
-    match try_open_locked(folder, &path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            folder.create_staging()?;
-            try_open_locked(folder, &path)
-        }
-        opened => opened,
-    }
-}
-
-fn try_open_locked(folder: &Folder, path: &Path) -> io::Result<File> {
-    let mut options = folder.create_new();
-    options.create_new(false).create(true).read(true);
-    #[cfg(unix)]
-    {
-        use rustix::fs::{FlockOperation, OFlags, flock};
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = options.custom_flags(flags.bits() as i32).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(file)
-    }
-    // Without a lock two reports may meet and one be lost, until the next count.
-    #[cfg(not(unix))]
-    options.open(path)
 }
 
 /// What the file says; nothing where it is new, or torn by a crash.

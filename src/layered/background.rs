@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::lookup::LookupSource;
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
-use crate::{Artifact, PipelineFingerprint, StoreError, StoreOperation};
+use crate::{Artifact, Lead, PipelineFingerprint, StoreError, StoreOperation};
 
 /// The bounds of all writes in the background together.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,8 @@ pub(super) struct Route {
     pub(super) era: Option<Era>,
     /// Tiers to write to, in order, and whether each is known to lack the artifact.
     pub(super) targets: Vec<(usize, bool)>,
+    /// Held until it is written, so that nobody makes it again who may soon find it.
+    pub(super) leads: Vec<Lead>,
 }
 
 /// The time between two removals, of any key that shares a counter with this one.
@@ -84,6 +86,7 @@ struct Job {
     id: u64,
     cause: Cause,
     artifact: Artifact,
+    leads: Vec<Lead>,
     task: Option<AbortHandle>,
 }
 
@@ -168,9 +171,9 @@ impl Background {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
-        route: Route,
+        mut route: Route,
     ) -> bool {
-        let id = match self.accept(key, artifact, &route) {
+        let id = match self.accept(key, artifact, &mut route) {
             Accepted::New(id) => id,
             Accepted::UnderWay => return true,
             Accepted::No => {
@@ -198,7 +201,12 @@ impl Background {
         true
     }
 
-    fn accept(&self, key: &PipelineFingerprint, artifact: &Artifact, route: &Route) -> Accepted {
+    fn accept(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        route: &mut Route,
+    ) -> Accepted {
         let mut state = self.lock();
         let bytes = state.bytes.saturating_add(artifact.len() as u64);
         let other = state.jobs.get(key).map(|job| job.cause);
@@ -217,6 +225,9 @@ impl Background {
             // A key names one artifact: the write under way brings the same to the same tiers.
             (Cause::Behind, Some(Cause::Behind)) => {
                 state.behind.coalesced += 1;
+                if let Some(job) = state.jobs.get_mut(key) {
+                    job.leads.append(&mut route.leads);
+                }
                 return Accepted::UnderWay;
             }
             (Cause::Behind, Some(Cause::Promotion(_))) => state.behind.awaited += 1,
@@ -233,6 +244,7 @@ impl Background {
             id,
             cause: route.cause,
             artifact: artifact.clone(),
+            leads: std::mem::take(&mut route.leads),
             task: None,
         };
         state.jobs.insert(*key, job);

@@ -60,6 +60,7 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) lookup_deadline: Duration,
     pub(super) write_policy: WritePolicy,
     pub(super) compile_policy: CompilePolicy,
+    pub(super) compile_wait: Duration,
     pub(super) searches: usize,
     pub(super) background: BackgroundLimits,
     pub(super) verify: Option<VerifySettings>,
@@ -73,6 +74,7 @@ impl Default for LayeredPipelineCacheBuilder {
             lookup_deadline: Duration::from_secs(10),
             write_policy: WritePolicy::default(),
             compile_policy: CompilePolicy::default(),
+            compile_wait: Duration::from_secs(30),
             searches: 1024,
             verify: None,
             background: BackgroundLimits {
@@ -127,6 +129,19 @@ impl LayeredPipelineCacheBuilder {
     #[must_use]
     pub const fn compile_policy(mut self, policy: CompilePolicy) -> Self {
         self.compile_policy = policy;
+        self
+    }
+
+    /// Sets how long a compile waits for another process that compiles the same. Default: 30 s.
+    ///
+    /// That a process waits at all is the tiers' to say: see
+    /// [`DiskCacheBuilder::cross_process_flights`](crate::DiskCacheBuilder::cross_process_flights).
+    /// When the other one dies, the wait is over. When it merely does not get on, this one compiles
+    /// after so long, and is counted in
+    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles).
+    #[must_use]
+    pub const fn max_compile_wait(mut self, wait: Duration) -> Self {
+        self.compile_wait = wait;
         self
     }
 

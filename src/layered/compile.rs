@@ -13,10 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::CompilePolicy;
 use super::flight::{Landing, panic_message};
+use super::leave::Leave;
 use super::lookup::{LookupOptions, LookupSource};
 use super::{Inner, LayeredPipelineCache};
 use crate::program::ToWire as _;
-use crate::{Artifact, CompileScope, PipelineFingerprint, Program, Unkeyable};
+use crate::{Artifact, CompileScope, Lead, PipelineFingerprint, Program, Unkeyable};
 
 /// What a compile function is given.
 #[derive(Debug)]
@@ -162,6 +163,10 @@ impl LayeredPipelineCache {
     /// that the [`WritePolicy`](crate::WritePolicy) names. A tier that fails to store it is counted
     /// in the [`WriteBehindReport`](crate::WriteBehindReport), traced, and returned as an error by
     /// the next [`flush`](Self::flush).
+    ///
+    /// Processes that share a [`DiskCache`](crate::DiskCache) compile once as well, where it is
+    /// opened with
+    /// [`cross_process_flights`](crate::DiskCacheBuilder::cross_process_flights).
     ///
     /// A program without a key is compiled past the cache, by each caller for itself.
     ///
@@ -330,23 +335,25 @@ impl Inner {
             CompilePolicy::AfterMiss => Duration::MAX,
             CompilePolicy::Race { after } => after,
         };
-        let compiled = match timeout(head_start, &mut search).await {
+        let made = match timeout(head_start, &mut search).await {
             Ok(Some(found)) => {
                 self.verifier.maybe_verify(key, &found.0, compile);
                 return Ok(Compiled::cached(key, found));
             }
-            Ok(None) => self.run(compile).await?,
-            Err(_) => match self.race(search, compile).await? {
-                Ok(compiled) => compiled,
-                Err(found) => return Ok(Compiled::cached(key, found)),
-            },
+            Ok(None) => self.make(&key, compile).await?,
+            Err(_) => self.race(search, &key, compile).await?,
         };
-        self.write_compiled(&key, &compiled).await;
-        Ok(Compiled {
-            key: Some(key),
-            artifact: compiled,
-            source: CompileSource::Compiled,
-        })
+        match made {
+            Made::Found(found) => Ok(Compiled::cached(key, found)),
+            Made::Compiled(artifact, leads) => {
+                self.write_compiled(&key, &artifact, leads).await;
+                Ok(Compiled {
+                    key: Some(key),
+                    artifact,
+                    source: CompileSource::Compiled,
+                })
+            }
+        }
     }
 
     async fn search_and_count(&self, key: &PipelineFingerprint) -> Option<Found> {
@@ -360,23 +367,43 @@ impl Inner {
     async fn race<F, C, E>(
         &self,
         mut search: Pin<Box<impl Future<Output = Option<Found>>>>,
+        key: &PipelineFingerprint,
         compile: F,
-    ) -> Result<Result<Artifact, Found>, SharedError>
+    ) -> Result<Made, SharedError>
     where
         F: FnOnce() -> C,
         C: Future<Output = Result<Artifact, E>>,
         E: Send + Sync + 'static,
     {
-        let mut compile = pin!(self.run(compile));
+        let mut made = pin!(self.make(key, compile));
         tokio::select! {
             biased;
             found = &mut search => if let Some(found) = found {
-                return Ok(Err(found));
+                return Ok(Made::Found(found));
             },
-            compiled = &mut compile => return compiled.map(Ok),
+            made = &mut made => return made,
         }
         drop(search);
-        compile.await.map(Ok)
+        made.await
+    }
+
+    /// Compiles, unless somebody who shares a tier is quicker.
+    async fn make<F, C, E>(
+        &self,
+        key: &PipelineFingerprint,
+        compile: F,
+    ) -> Result<Made, SharedError>
+    where
+        F: FnOnce() -> C,
+        C: Future<Output = Result<Artifact, E>>,
+        E: Send + Sync + 'static,
+    {
+        let leads = match self.take_leave(key).await {
+            Leave::Given(leads) => leads,
+            Leave::Needless(found) => return Ok(Made::Found(found)),
+        };
+        let artifact = self.run(compile).await?;
+        Ok(Made::Compiled(artifact, leads))
     }
 
     /// Compiles, and counts it.
@@ -403,7 +430,15 @@ impl Inner {
 }
 
 /// What a search found, and where.
-type Found = (Artifact, LookupSource);
+pub(super) type Found = (Artifact, LookupSource);
+
+/// What came of a miss.
+enum Made {
+    /// Somebody had or stored it after all.
+    Found(Found),
+    /// With the leads to compile it.
+    Compiled(Artifact, Vec<Lead>),
+}
 
 impl Compiled {
     fn cached(key: PipelineFingerprint, (artifact, source): Found) -> Self {

@@ -23,6 +23,8 @@ impl LayeredMetrics {
         counter!("pipeline_cache_joins_total").absolute(self.joins);
         counter!("pipeline_cache_compiles_total").absolute(self.compiles);
         counter!("pipeline_cache_compile_errors_total").absolute(self.compile_errors);
+        counter!("pipeline_cache_followed_total").absolute(self.followed);
+        counter!("pipeline_cache_unshared_compiles_total").absolute(self.unshared_compiles);
         counter!("pipeline_cache_verified_total").absolute(self.verified);
         counter!("pipeline_cache_verify_mismatches_total").absolute(self.verify_mismatches);
         counter!("pipeline_cache_puts_total").absolute(self.puts);

@@ -44,6 +44,11 @@ pub struct LayeredMetrics {
     pub compiles: u64,
     /// Compiles that failed or panicked.
     pub compile_errors: u64,
+    /// Compiles that were not started after all, because another process had stored the artifact.
+    pub followed: u64,
+    /// Compiles that another process may have done as well: a tier that was to rule it out failed
+    /// to, or the wait was over.
+    pub unshared_compiles: u64,
     /// Hits that were compiled again and compared.
     pub verified: u64,
     /// Of these, those that differed.
@@ -97,6 +102,8 @@ pub(super) struct Counters {
     pub(super) joins: Counter,
     pub(super) compiles: Counter,
     pub(super) compile_errors: Counter,
+    pub(super) followed: Counter,
+    pub(super) unshared_compiles: Counter,
     pub(super) puts: Counter,
     pub(super) put_errors: Counter,
     pub(super) removes: Counter,
@@ -115,6 +122,8 @@ impl Counters {
             joins: Counter::default(),
             compiles: Counter::default(),
             compile_errors: Counter::default(),
+            followed: Counter::default(),
+            unshared_compiles: Counter::default(),
             puts: Counter::default(),
             put_errors: Counter::default(),
             removes: Counter::default(),

@@ -13,6 +13,7 @@ mod find;
 mod flight;
 mod lanes;
 mod latency;
+mod leave;
 mod lookup;
 mod metrics;
 mod report;
@@ -99,6 +100,7 @@ struct Inner {
     compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
     lanes: Arc<Lanes>,
     compile_policy: CompilePolicy,
+    compile_wait: Duration,
     verifier: Arc<Verifier>,
     counters: Arc<Counters>,
 }
@@ -153,6 +155,7 @@ impl LayeredPipelineCache {
                 compiles: Flights::new(),
                 lanes: Arc::new(Lanes::new(builder.searches)),
                 compile_policy: builder.compile_policy,
+                compile_wait: builder.compile_wait,
                 verifier: Arc::new(Verifier::new(builder.verify)),
                 counters: Arc::new(Counters::new()),
             }),
@@ -400,6 +403,8 @@ impl Inner {
             joins: counters.joins.get(),
             compiles: counters.compiles.get(),
             compile_errors: counters.compile_errors.get(),
+            followed: counters.followed.get(),
+            unshared_compiles: counters.unshared_compiles.get(),
             verified: self.verifier.verified.get(),
             verify_mismatches: self.verifier.mismatches.get(),
             puts: counters.puts.get(),

@@ -226,6 +226,7 @@ pub(super) fn promote(
             cause: Cause::Promotion(source),
             era: Some(era),
             targets,
+            leads: Vec::new(),
         };
         background.start(key, artifact, route);
     }

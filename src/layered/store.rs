@@ -7,8 +7,8 @@ use super::LayeredPipelineCache;
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
 use crate::{
-    Artifact, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
-    StoreError, StoreErrorKind, StoreOperation,
+    Artifact, Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore,
+    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
 };
 
 /// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
@@ -77,6 +77,15 @@ impl PipelineCacheStore for LayeredPipelineCache {
             None if report.unfinished_writes > 0 => Err(timed_out()),
             None => Ok(()),
         }
+    }
+
+    /// The leave of every tier that gives one.
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        let mut leads = Vec::new();
+        for tier in self.inner.tiers.iter() {
+            leads.extend(tier.lead(key).await?);
+        }
+        Ok((!leads.is_empty()).then(|| Lead::new(leads)))
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

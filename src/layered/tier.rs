@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::flight::panic_message;
 use super::metrics::{TierCounters, TierMetrics};
 use crate::{
-    Artifact, Fetched, Locality, PipelineCacheStore, PipelineFingerprint, StoreError,
+    Artifact, Fetched, Lead, Locality, PipelineCacheStore, PipelineFingerprint, StoreError,
     StoreErrorKind, StoreOperation,
 };
 
@@ -119,6 +119,11 @@ impl Tier {
             Ok(closed) => closed,
             Err(_) => Err(self.timed_out(StoreOperation::Close)),
         }
+    }
+
+    pub(super) async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        self.guard(StoreOperation::Lead, async { self.store.lead(key).await })
+            .await
     }
 
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {

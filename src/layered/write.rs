@@ -8,7 +8,7 @@ use super::background::{Cause, Route};
 use super::builder::WritePolicy;
 use super::lookup::TierSelection;
 use super::tier::Tier;
-use crate::{Artifact, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
+use crate::{Artifact, Lead, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
 
 impl Inner {
     /// Writes to the tiers that the policy names; what failed, in the order of the tiers.
@@ -26,7 +26,7 @@ impl Inner {
             (WritePolicy::Behind, false) => {
                 let lower = targets.split_off(1);
                 let mut errors = self.write_to(&targets, key, artifact).await;
-                errors.extend(self.write_behind(lower, key, artifact).await);
+                errors.extend(self.write_behind(lower, key, artifact, Vec::new()).await);
                 errors
             }
         };
@@ -41,13 +41,19 @@ impl Inner {
     }
 
     /// Writes what was compiled, in the background: whoever waits for it waits no longer, and it
-    /// is not lost when they leave. Until it is written it is served from there.
-    pub(super) async fn write_compiled(&self, key: &PipelineFingerprint, artifact: &Artifact) {
+    /// is not lost when they leave. Until it is written it is served from there, and the leads to
+    /// make it are held.
+    pub(super) async fn write_compiled(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        leads: Vec<Lead>,
+    ) {
         let targets = self.targets(artifact);
         let errors = if targets.is_empty() {
             vec![self.takes_nothing(artifact)]
         } else {
-            self.write_behind(targets, key, artifact).await
+            self.write_behind(targets, key, artifact, leads).await
         };
         self.detach_searches(key);
         for error in errors {
@@ -102,19 +108,23 @@ impl Inner {
         tiers: Vec<usize>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
+        leads: Vec<Lead>,
     ) -> Vec<StoreError> {
         let route = Route {
             cause: Cause::Behind,
             era: None,
             targets: tiers.iter().map(|&tier| (tier, true)).collect(),
+            leads: leads.clone(),
         };
         if tiers.is_empty() || self.background.start(key, artifact, route) {
             return Vec::new();
         }
-        self.write_to(&tiers, key, artifact).await
+        let failed = self.write_to(&tiers, key, artifact).await;
+        drop(leads);
+        failed
     }
 
-    fn detach_searches(&self, key: &PipelineFingerprint) {
+    pub(super) fn detach_searches(&self, key: &PipelineFingerprint) {
         for selection in [TierSelection::All, TierSelection::Local] {
             self.searches.detach(&(*key, selection));
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    Artifact, Fetched, FrameError, InMemoryPipelineCache, Locality, PipelineCacheMetrics,
+    Artifact, Fetched, FrameError, InMemoryPipelineCache, Lead, Locality, PipelineCacheMetrics,
     PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
 };
 
@@ -113,8 +113,8 @@ impl FaultyStore {
 
     /// Sets what happens to every call from now on.
     pub fn set_all(&self, fault: Fault) {
-        use StoreOperation::{Close, Contains, Flush, Get, Put, Remove};
-        for operation in [Get, Put, Contains, Remove, Flush, Close] {
+        use StoreOperation::{Close, Contains, Flush, Get, Lead, Put, Remove};
+        for operation in [Get, Put, Contains, Remove, Flush, Close, Lead] {
             self.set(operation, fault);
         }
     }
@@ -244,6 +244,11 @@ impl PipelineCacheStore for FaultyStore {
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         self.suffer(StoreOperation::Close).await?;
         self.inner.close(deadline).await
+    }
+
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        self.suffer(StoreOperation::Lead).await?;
+        self.inner.lead(key).await
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

@@ -77,6 +77,11 @@ pub fn run(program: &str, arguments: &[&str]) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
+/// Whether the system calls of another process can be recorded and made to fail.
+pub fn can_trace() -> bool {
+    run("strace", &["-qq", "-o", "/dev/null", "true"])
+}
+
 /// A mounted file system, unmounted at the end.
 pub struct Mount(PathBuf);
 

@@ -1,0 +1,103 @@
+//! One compile of a key at a time, among all processes on a folder.
+//!
+//! Whoever compiles holds the lock of a file of the key's name, and removes the file while it still
+//! has the lock. So the file that one has just locked may be gone already, and another of that name
+//! in its place: then it is tried again. The file of a process that died is the next one's to lock,
+//! or is removed when the folder is next opened.
+//!
+//! A lock is tried and never waited for, since what waits in the kernel cannot be called off.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Inner;
+use super::error::{Fault, at};
+use super::folder::Folder;
+use super::lock::{linked, open_locked};
+use crate::{Lead, PipelineFingerprint, StoreError, StoreOperation, off_worker};
+
+const FLIGHT: &str = ".flight";
+
+/// How often a file is locked that turns out to be gone, before others are let through.
+const ATTEMPTS: usize = 8;
+
+/// A lock that another has is tried again after an eighth of the time waited so far, but:
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The right to compile a key, which one process has at a time.
+#[derive(Debug)]
+struct Flight(Option<Held>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        off_worker::discard(self.0.take());
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    file: File,
+    path: PathBuf,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if linked(&self.file, &self.path) {
+            // One that stays is no obstacle.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn lead(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+    ) -> Result<Lead, StoreError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.run(move |inner| take(&inner.folder, &key)).await {
+                Ok(Some(flight)) => return Ok(Lead::new(flight)),
+                Ok(None) => {}
+                Err(error) => {
+                    let fault = Fault::Io(error);
+                    return Err(self.failed(StoreOperation::Lead, Some(&key), fault));
+                }
+            }
+            if waited.is_zero() {
+                self.counters.awaited_compiles.increment();
+                tracing::debug!(tier = %self, %key, "another process compiles this");
+            }
+            let pause = (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            tokio::time::sleep(pause).await;
+            waited += pause;
+        }
+    }
+}
+
+/// Takes the flight of a key; `None` where another has it.
+fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>> {
+    let name = format!("{key}{FLIGHT}");
+    let path = folder.staging().join(&name);
+    for _ in 0..ATTEMPTS {
+        match open_locked(folder, &name) {
+            Ok(file) if linked(&file, &path) => {
+                return Ok(Some(Flight(Some(Held { file, path }))));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(at("lock", &path)(error)),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a name is that of a flight's file.
+pub(super) fn is_flight(name: &str) -> bool {
+    let key = name.strip_suffix(FLIGHT);
+    key.is_some_and(|key| key.parse::<PipelineFingerprint>().is_ok())
+}
