@@ -599,6 +599,23 @@ mod tests {
             frame
         }
 
+        /// Of what compressors write only this much is a promise: that it is read. The payload here
+        /// is one run of a hundred sevens.
+        #[test]
+        fn golden_bytes() {
+            let hex = concat!(
+                "897063660d0a1a0a01000200000000000a000000000000006400000000000000",
+                "1111111111111111111111111111111111111111111111111111111111111111",
+                "065e9dc90a3ebac447458e5c8146571def200c7718b9a0cd38d0929d2572c96f",
+                "655fed89ac1e2f469fb37efda72fa96a5c7ff9e8a15fd31a73ad06aa1c51ca7e",
+                "28b52ffd206423030007",
+            );
+            let bytes = (0..hex.len()).step_by(2);
+            let bytes = bytes.map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+            let served = decode(&format(None), bytes.collect()).unwrap();
+            assert_eq!(served, Artifact::new(vec![7; 100]));
+        }
+
         #[tokio::test]
         async fn what_is_compressed_is_read_back_by_all_and_what_is_small_is_left() {
             for secret in [None, Some("s")] {

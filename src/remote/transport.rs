@@ -33,6 +33,7 @@ pub(super) struct ClientSettings {
     pub(super) connect_timeout: Duration,
     pub(super) max_connections: usize,
     pub(super) proxy_from_environment: bool,
+    pub(super) http2_prior_knowledge: bool,
     pub(super) extra_roots: Vec<Certificate>,
     pub(super) identity: Option<Identity>,
 }
@@ -63,6 +64,11 @@ impl ClientSettings {
         let client = match &self.identity {
             Some(identity) => client.identity(identity.clone()),
             None => client,
+        };
+        let client = if self.http2_prior_knowledge {
+            client.http2_prior_knowledge()
+        } else {
+            client
         };
         if self.proxy_from_environment {
             client
