@@ -48,6 +48,8 @@ const FAULTS: [&str; 7] = [
 
 struct Scale {
     lookups: u64,
+    /// The floor of the breaker.
+    min_calls: u64,
     /// For a whole lookup with its retries, and for one attempt of it.
     deadline: Duration,
     attempt: Duration,
@@ -58,6 +60,7 @@ fn scale() -> Scale {
     if std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some() {
         Scale {
             lookups: 1000,
+            min_calls: 5,
             deadline: Duration::from_secs(3),
             attempt: Duration::from_secs(1),
             probe_interval: Duration::from_secs(2),
@@ -65,6 +68,7 @@ fn scale() -> Scale {
     } else {
         Scale {
             lookups: 100,
+            min_calls: 3,
             deadline: Duration::from_millis(250),
             attempt: Duration::from_millis(150),
             probe_interval: Duration::from_millis(100),
@@ -160,6 +164,9 @@ async fn each_fault_costs_a_deadline_while_it_is_new_and_nothing_after_that() {
 
 /// A day with one fault in it, as a row of the table.
 async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
+    let breaker = BreakerPolicy::default()
+        .min_calls(scale.min_calls)
+        .probe_interval(scale.probe_interval);
     let remote = RemoteCache::builder()
         .proxy_from_environment(false)
         .writes(true)
@@ -168,7 +175,7 @@ async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
         .inactivity_timeout(scale.attempt)
         .connect_timeout(scale.attempt)
         .retry(RetryPolicy::default().base_delay(Duration::from_millis(10)))
-        .breaker(BreakerPolicy::default().probe_interval(scale.probe_interval))
+        .breaker(breaker)
         .build(site.link.url("/cache"));
     let remote = Arc::new(remote.unwrap());
     let mut state = remote.watch_breaker();
@@ -276,13 +283,13 @@ async fn local_hits(remote: &Arc<RemoteCache>, scale: &Scale) -> (Times, Times) 
     let (mut from_disk, mut from_memory) = (Times::default(), Times::default());
     for number in 0..scale.lookups {
         let got = from_disk.take(cache.get(&key(number))).await;
-        assert_eq!(got.unwrap(), Some(artifact()));
+        assert_eq!(got.unwrap(), artifact());
     }
     cache.flush().await.unwrap();
     let lookups = remote.metrics().lookups;
     for number in 0..scale.lookups {
         let got = from_memory.take(cache.get(&key(number))).await;
-        assert_eq!(got.unwrap(), Some(artifact()));
+        assert_eq!(got.unwrap(), artifact());
     }
     assert_eq!(
         remote.metrics().lookups,

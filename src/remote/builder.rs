@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
+use super::connections::Connections;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
 use super::requirement::Requirement;
@@ -187,9 +188,12 @@ impl RemoteCacheBuilder {
     /// URL, which may hold a secret.
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
+        let max_connections = self.network.limits.concurrent_requests.max(1);
+        let connections = Connections::new(max_connections);
         let settings = ClientSettings {
             connect_timeout: self.connect_timeout,
-            max_connections: self.network.limits.concurrent_requests.max(1),
+            connections: connections.clone(),
+            max_connections,
             proxy_from_environment: self.proxy_from_environment,
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
@@ -204,6 +208,7 @@ impl RemoteCacheBuilder {
         let entries = Entries {
             transport: Transport {
                 client,
+                connections,
                 base,
                 credentials,
                 inactivity_timeout: self.inactivity_timeout,

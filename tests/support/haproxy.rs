@@ -35,8 +35,11 @@ impl Haproxy {
     fn try_start(program: &PathBuf, server: u16) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        // Free again at the end of the statement.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
         std::fs::write(folder.path().join("faults.map"), "fault none\n").unwrap();
         let fault = |name: &str| format!("if {{ var(txn.fault) -m str {name} }}");
         let configuration = format!(
@@ -59,8 +62,7 @@ impl Haproxy {
                http-request set-path /drip%[path] {}
                default_backend origin
              backend origin
-               server origin 127.0.0.1:{server}
-            ",
+               server origin 127.0.0.1:{server}\n",
             fault("reset"),
             fault("black-hole"),
             fault("half-503"),

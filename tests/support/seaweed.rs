@@ -213,8 +213,9 @@ fn make_bucket(filer: Ports) -> bool {
 pub(crate) struct Cluster {
     pub(crate) masters: Vec<Node>,
     pub(crate) volumes: Vec<Node>,
-    filers: Vec<Node>,
-    gateways: [Ports; 2],
+    /// Each is a filer and an S3 server on it.
+    gateways: Vec<Node>,
+    endpoints: [Ports; 2],
     _folder: TempDir,
 }
 
@@ -257,8 +258,8 @@ impl Cluster {
         let mut cluster = Self {
             masters: masters.collect(),
             volumes: Vec::new(),
-            filers: Vec::new(),
-            gateways: [s0, s1],
+            gateways: Vec::new(),
+            endpoints: [s0, s1],
             _folder: TempDir::new().unwrap(),
         };
         wait_until("a leader of the masters", || cluster.leader().is_some());
@@ -269,13 +270,16 @@ impl Cluster {
         cluster.wait_for_volumes(3);
         let identities = identities(folder.path());
         for (filer, s3) in [f0, f1].into_iter().enumerate().zip([s0, s1]) {
-            let rest = format!(
-                "-master={all_masters} -s3 -s3.port={} -s3.port.grpc={} -s3.config={identities} \
-                 -s3.port.iceberg=0 -s3.port.lance=0",
-                s3.http, s3.grpc
+            let store = numbered(filer, "filer", format!("-master={all_masters}"));
+            let gateway = format!(
+                "s3 -ip.bind=127.0.0.1 -port={} -port.grpc={} -filer={} -config={identities} \
+                 -port.iceberg=0 -port.lance=0",
+                s3.http,
+                s3.grpc,
+                filer.1.address()
             );
-            cluster.filers.push(numbered(filer, "filer", rest));
-            // The second finds the first, and takes over what it knows.
+            cluster.gateways.extend([store, start(s3, gateway)]);
+            // The second filer finds the first, and takes over what it knows.
             wait_until("a gateway", || {
                 make_bucket(filer.1) && ask("GET", s3.http, "/").is_some()
             });
@@ -285,7 +289,7 @@ impl Cluster {
     }
 
     pub(crate) fn endpoints(&self) -> [String; 2] {
-        self.gateways
+        self.endpoints
             .map(|ports| format!("http://127.0.0.1:{}", ports.http))
     }
 
