@@ -79,7 +79,8 @@ pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheError,
-    DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification, PersistentPipelineCacheStore,
+    DiskCacheFrame, DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification,
+    PersistentPipelineCacheStore,
 };
 pub use explain::{KeyDifference, KeyParts, ParseKeyPartsError, explain};
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};

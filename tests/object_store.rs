@@ -2,6 +2,10 @@
 //! says what failed.
 #![cfg(all(feature = "object-store", feature = "testing"))]
 
+#[path = "support/scripted_http.rs"]
+#[expect(dead_code, reason = "what plays S3 here has a short script")]
+mod scripted_http;
+
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -9,9 +13,11 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
     Artifact, DiskCache, Fetched, ObjectStoreCache, PipelineCacheStore, PipelineFingerprint,
-    SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+    RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
 };
+use scripted_http::{ScriptedServer, answer};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
 
@@ -151,4 +157,35 @@ async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
     let cache = ObjectStoreCache::builder().on(Arc::new(InMemory::new()), "x");
     let error = cache.put(&KEY, Artifact::new("x")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
+}
+
+/// Retries of the store's own would multiply the requests, and outlast the deadline.
+#[tokio::test]
+async fn a_store_that_is_ill_is_asked_as_often_as_the_retry_policy_says() {
+    for attempts in [1, 3] {
+        let server = ScriptedServer::always(answer("503 Slow Down", b""));
+        let retry = RetryPolicy::default().attempts(attempts);
+        let cache = ObjectStoreCache::builder()
+            .retry(retry.base_delay(Duration::from_millis(1)))
+            .store_option("AWS_ENDPOINT", server.url())
+            .store_option("aws_allow_http", "true")
+            .store_option("aws_access_key_id", "us")
+            .store_option("aws_secret_access_key", "hunter2")
+            .open("s3://bucket/artifacts")
+            .unwrap();
+        assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");
+        let error = cache.get(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        let asked: Vec<_> = server.requests().iter().map(|r| r.path.clone()).collect();
+        assert_eq!(
+            asked,
+            vec![format!("/bucket/artifacts/{KEY}.bin"); attempts as usize]
+        );
+    }
+}
+
+#[test]
+fn the_options_of_a_store_are_not_printed() {
+    let builder = ObjectStoreCache::builder().store_option("aws_secret_access_key", "hunter2");
+    assert!(!format!("{builder:?}").contains("hunter2"));
 }

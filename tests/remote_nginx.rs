@@ -3,7 +3,10 @@
 
 #![cfg(feature = "remote-cache")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/nginx.rs"]
+#[expect(dead_code, reason = "it is neither frozen nor restarted here")]
 mod nginx;
 #[path = "support/real_server.rs"]
 mod real_server;
@@ -14,7 +17,9 @@ mod real_server;
 )]
 mod scripted_http;
 
-use nginx::Nginx;
+use certificates::certificates;
+use futures::future::join_all;
+use nginx::{Nginx, Settings};
 use pipeline_cache::{
     Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
     RemoteCache, RemoteCacheBuilder, StoreErrorKind,
@@ -302,4 +307,100 @@ async fn the_http_tier_conforms() {
     let read_only =
         || async { Arc::new(reader(&nginx, "/fresh/0")) as Arc<dyn PipelineCacheStore> };
     check_conformance(read_only, &[]).await.unwrap();
+}
+
+/// Many lookups at once over a connection that carries all of them.
+async fn share_one_connection(nginx: &Nginx, builder: RemoteCacheBuilder) {
+    let remote = builder.writes(true).build(nginx.url("/cache")).unwrap();
+    remote.put(&KEY, artifact(300_000)).await.unwrap();
+    let gets = (0..50).map(|_| remote.get(&KEY));
+    for got in join_all(gets).await {
+        assert_eq!(got.unwrap().unwrap().payload(), artifact(300_000).payload());
+    }
+    assert_eq!(remote.fetch(&OTHER).await.unwrap(), Fetched::Miss);
+    assert!(remote.remove(&KEY).await.unwrap());
+    let log = nginx.access_log();
+    assert_eq!(log.len(), 53);
+    assert!(log.iter().all(|line| line.ends_with("HTTP/2.0")), "{log:?}");
+    let connections: HashSet<_> = log.iter().map(|line| connection(line)).collect();
+    assert_eq!(connections.len(), 1);
+}
+
+#[tokio::test]
+async fn http2_without_tls_is_spoken_to_servers_known_to_speak_it() {
+    let settings = Settings {
+        listen: "http2",
+        ..Settings::default()
+    };
+    let Some(nginx) = Nginx::start_with(&settings, FOLDER) else {
+        return;
+    };
+    share_one_connection(&nginx, builder().http2_prior_knowledge(true)).await;
+}
+
+#[tokio::test]
+async fn http2_is_agreed_on_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    if certificates(folder.path()).is_none() {
+        return;
+    }
+    let path = folder.path().display();
+    let server =
+        format!("ssl_certificate {path}/server.pem; ssl_certificate_key {path}/server.key;");
+    let settings = Settings {
+        listen: "ssl http2",
+        server: &server,
+        ..Settings::default()
+    };
+    let Some(nginx) = Nginx::start_with(&settings, FOLDER) else {
+        return;
+    };
+    let authority = fs::read(folder.path().join("ca.pem")).unwrap();
+    share_one_connection(&nginx, builder().extra_root_certificates(authority)).await;
+}
+
+/// An edge that keeps what it has passed on, before an origin.
+fn edge(origin: &Nginx) -> Option<Nginx> {
+    let settings = Settings {
+        http: "proxy_cache_path $folder/kept keys_zone=kept:1m max_size=64m;",
+        ..Settings::default()
+    };
+    let locations = format!(
+        "location /cache/ {{
+             proxy_pass http://127.0.0.1:{}; proxy_http_version 1.1;
+             proxy_set_header Connection \"\";
+             proxy_cache kept; proxy_cache_valid 200 1h; proxy_cache_lock on;
+             proxy_cache_lock_timeout 30s; proxy_connect_timeout 2s;
+         }}",
+        origin.port()
+    );
+    Nginx::start_with(&settings, &locations)
+}
+
+#[tokio::test]
+async fn an_edge_asks_its_origin_once_and_outlives_it() {
+    let Some(mut origin) = Nginx::start(FOLDER) else {
+        return;
+    };
+    let Some(edge) = edge(&origin) else {
+        return;
+    };
+    let near = writer(&edge, "/cache");
+    // A miss is not kept: what comes after it is found.
+    assert_eq!(near.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    near.put(&KEY, artifact(200_000)).await.unwrap();
+    let readers: Vec<_> = (0..20).map(|_| reader(&edge, "/cache")).collect();
+    let gets = readers.iter().map(|reader| reader.get(&KEY));
+    for got in join_all(gets).await {
+        assert_eq!(got.unwrap().unwrap().payload(), artifact(200_000).payload());
+    }
+    let asked = |line: &&String| line.contains(&format!("200 GET /cache/{KEY}.bin"));
+    assert_eq!(origin.access_log().iter().filter(asked).count(), 1);
+
+    origin.kill();
+    let late = reader(&edge, "/cache");
+    assert_eq!(late.get(&KEY).await.unwrap(), Some(artifact(200_000)));
+    assert!(late.contains(&KEY).await.unwrap());
+    let unknown = late.get(&OTHER).await.unwrap_err();
+    assert_eq!(unknown.kind(), StoreErrorKind::Unavailable);
 }

@@ -2,21 +2,21 @@
 
 #![cfg(feature = "remote-cache")]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/nginx.rs"]
 #[expect(dead_code, reason = "nothing is looked up in its folder")]
 mod nginx;
 #[path = "support/real_server.rs"]
 mod real_server;
 
+use certificates::certificates;
 use nginx::Nginx;
 use pipeline_cache::{
     Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
     RemoteCacheError, RetryPolicy, StoreErrorKind,
 };
-use real_server::installed;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::Command;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
@@ -25,39 +25,6 @@ fn builder() -> RemoteCacheBuilder {
         .proxy_from_environment(false)
         .writes(true)
         .retry(RetryPolicy::default().attempts(1))
-}
-
-/// An authority, and a certificate each for a server and a client. `None` where there is no
-/// openssl.
-fn certificates(folder: &Path) -> Option<()> {
-    let openssl = installed("openssl")?;
-    let run = |arguments: &str| {
-        let output = Command::new(&openssl)
-            .args(arguments.split(' '))
-            .current_dir(folder)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "openssl {arguments}: {text}");
-    };
-    const KEYS: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    run(&format!(
-        "req -x509 {KEYS} -keyout ca.key -out ca.pem -subj /CN=authority -days 2"
-    ));
-    for (name, extension) in [
-        ("server", "subjectAltName=IP:127.0.0.1"),
-        ("client", "extendedKeyUsage=clientAuth"),
-    ] {
-        std::fs::write(folder.join("extensions"), extension).unwrap();
-        run(&format!(
-            "req {KEYS} -keyout {name}.key -out {name}.csr -subj /CN={name}"
-        ));
-        run(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-             -extfile extensions -out {name}.pem"
-        ));
-    }
-    Some(())
 }
 
 #[tokio::test]

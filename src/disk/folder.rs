@@ -143,6 +143,14 @@ impl Folder {
         })
     }
 
+    /// Opens the file of an entry; `None` where there is none.
+    pub(super) fn open(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<(File, Metadata)>, Fault> {
+        open(&self.entry(key))
+    }
+
     /// The metadata of an entry, by the start of its file; `None` where that is no frame of the key.
     pub(super) fn metadata(&self, key: &PipelineFingerprint) -> Option<ArtifactMetadata> {
         // Metadata is a few words, as a rule.

@@ -2,6 +2,7 @@
 //!
 //! - [`builder`]: the settings, and opening
 //! - [`folder`]: the system calls that read, remove and sync entries
+//! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
 //! - [`durability`]: what has been put and is not yet durable
@@ -21,6 +22,7 @@ mod durability;
 mod error;
 mod flights;
 mod folder;
+mod frames;
 mod listing;
 mod lock;
 mod maintenance;
@@ -33,6 +35,7 @@ mod writer;
 pub use builder::DiskCacheBuilder;
 pub use durability::DiskCacheDurabilityReport;
 pub use error::DiskCacheError;
+pub use frames::DiskCacheFrame;
 pub use maintenance::{DiskCacheEntry, DiskCacheHealth, DiskCacheVerification};
 pub use trim::DiskCacheTrimReport;
 

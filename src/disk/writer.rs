@@ -58,6 +58,25 @@ impl Inner {
         key: PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
+        let head = self.folder.format.encode_head(&key, &artifact);
+        let head = head.map_err(|error| {
+            self.counters.rejected_puts.increment();
+            let kind = match error {
+                FrameError::TooLarge => StoreErrorKind::TooLarge,
+                _ => StoreErrorKind::InvalidArtifact,
+            };
+            self.refuse(kind, StoreOperation::Put).with_source(error)
+        })?;
+        let frame = head.chain(artifact.payload().clone());
+        self.put_frame(key, frame).await
+    }
+
+    /// Stores a frame that is known to be the key's.
+    pub(super) async fn put_frame(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+        frame: Frame,
+    ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
         let token = self.tasks.token();
         let operation = StoreOperation::Put;
@@ -66,24 +85,13 @@ impl Inner {
             closed => closed,
         };
         ready.inspect_err(|_| self.counters.put_errors.increment())?;
-        let head = self.folder.format.encode_head(&key, &artifact);
-        let head = head.map_err(|error| {
-            self.counters.rejected_puts.increment();
-            let kind = match error {
-                FrameError::TooLarge => StoreErrorKind::TooLarge,
-                _ => StoreErrorKind::InvalidArtifact,
-            };
-            self.refuse(kind, operation).with_source(error)
-        })?;
 
         let turn = self.turns.of(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
             let _held = (token, turn, permit);
-            inner
-                .store(key, head.chain(artifact.payload().clone()))
-                .await
+            inner.store(key, frame).await
         });
         let stored = off_worker::join(task).await;
         stored.map_err(|fault| self.failed(operation, Some(&key), fault))

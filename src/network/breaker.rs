@@ -70,7 +70,9 @@ impl BreakerPolicy {
         self
     }
 
-    /// The calls within the window below which no rate is taken, at least 1. Default: 5.
+    /// The calls within the window below which no rate is taken, at least 1. Twice as many failures
+    /// in a row open the breaker whatever the rate is: a server that has just died may have
+    /// answered thousands of calls within the window. Default: 5.
     #[must_use]
     pub const fn min_calls(mut self, calls: u64) -> Self {
         self.min_calls = calls;
@@ -117,6 +119,8 @@ pub(super) struct Breaker {
 struct Inner {
     state: BreakerState,
     window: Window,
+    /// Failures since the last success.
+    in_a_row: u64,
     /// Raised at each closing: a call that began before it says nothing about what came after.
     epoch: u64,
     /// Whether somebody probes, or waits to.
@@ -132,6 +136,7 @@ impl Breaker {
             inner: Mutex::new(Inner {
                 state: BreakerState::Closed,
                 window: Window::new(policy.window),
+                in_a_row: 0,
                 epoch: 0,
                 healing: false,
                 last_asked: None,
@@ -176,8 +181,15 @@ impl Breaker {
             return;
         }
         let (calls, failures) = inner.window.record(Instant::now(), success);
-        let failing = failures * 100 >= calls * u64::from(self.policy.failure_percent);
-        if !success && calls >= self.policy.min_calls.max(1) && failing {
+        inner.in_a_row = if success { 0 } else { inner.in_a_row + 1 };
+        let BreakerPolicy {
+            min_calls,
+            failure_percent,
+            ..
+        } = self.policy;
+        let failing = failures * 100 >= calls * u64::from(failure_percent)
+            || failure_percent <= 100 && inner.in_a_row >= min_calls.max(1).saturating_mul(2);
+        if !success && calls >= min_calls.max(1) && failing {
             self.opened.increment();
             self.enter(&mut inner, BreakerState::Open);
         }
@@ -213,6 +225,7 @@ impl Breaker {
         let mut inner = self.lock();
         if success {
             inner.window = Window::new(self.policy.window);
+            inner.in_a_row = 0;
             inner.epoch += 1;
             inner.healing = false;
             self.closed.increment();
@@ -337,6 +350,30 @@ mod tests {
             advance(Duration::from_millis(10)).await;
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_dies_in_the_midst_of_success_is_left_alone_soon() {
+        let breaker = breaker();
+        for _ in 0..10_000 {
+            call(&breaker, true);
+        }
+        for _ in 0..9 {
+            call(&breaker, false);
+        }
+        call(&breaker, true);
+        for _ in 0..9 {
+            call(&breaker, false);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        call(&breaker, false);
+        assert_eq!(breaker.state(), BreakerState::Open);
+
+        let never = Breaker::new(BreakerPolicy::default().failure_percent(101));
+        for _ in 0..1000 {
+            call(&never, false);
+        }
+        assert_eq!(never.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ mod failure;
 mod guard;
 mod recent;
 mod retry;
+mod settings;
 mod tier;
 mod uploads;
 
@@ -20,4 +21,5 @@ pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
 pub(crate) use failure::Failure;
-pub(crate) use tier::{NetworkSettings, NetworkTier};
+pub(crate) use settings::{NetworkSettings, network_settings};
+pub(crate) use tier::NetworkTier;

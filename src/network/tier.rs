@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::breaker::BreakerState;
-use super::guard::{Call, Guard, Limits};
+use super::guard::{Call, Guard};
 use super::recent::RecentKeys;
-use super::uploads::{Admission, UploadPolicy, UploadReport, Uploads};
-use super::{Backend, Failure, Upload};
+use super::uploads::{Admission, UploadReport, Uploads};
+use super::{Backend, Failure, NetworkSettings, Upload};
 use crate::metrics::{Counter, StoreCounters};
 use crate::{
     Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheMetrics, PipelineFingerprint,
@@ -22,16 +22,6 @@ use crate::{
 /// How many keys are kept in mind as being on the server, and for how long.
 const KNOWN_KEYS: usize = 16 * 1024;
 const KNOWN_FOR: Duration = Duration::from_secs(600);
-
-/// What the builders of the tiers have in common.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct NetworkSettings {
-    pub(crate) limits: Limits,
-    pub(crate) writes: bool,
-    pub(crate) uploads: Option<UploadPolicy>,
-    /// For how long a miss is remembered, and how many of them.
-    pub(crate) negative: Option<(Duration, usize)>,
-}
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {

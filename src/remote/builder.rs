@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
+use super::connections::Connections;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
 use super::requirement::Requirement;
 use super::transport::{ClientSettings, Transport};
-#[cfg(feature = "zstd")]
-use crate::artifact::compression::Compression;
-use crate::artifact::frame::FrameFormat;
-use crate::network::{Failure, NetworkSettings, NetworkTier};
-use crate::{BreakerPolicy, RetryPolicy, SharedSecret, Trust, UploadPolicy};
+use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -39,12 +36,9 @@ use crate::{BreakerPolicy, RetryPolicy, SharedSecret, Trust, UploadPolicy};
 pub struct RemoteCacheBuilder {
     connect_timeout: Duration,
     inactivity_timeout: Duration,
-    max_artifact_bytes: u64,
     max_redirects: usize,
     proxy_from_environment: bool,
-    trust: Trust,
-    #[cfg(feature = "zstd")]
-    compression: Option<Compression>,
+    http2_prior_knowledge: bool,
     credentials: Credentials,
     rotating: Option<CredentialSource>,
     extra_roots: Vec<Vec<u8>>,
@@ -57,12 +51,9 @@ impl Default for RemoteCacheBuilder {
         Self {
             connect_timeout: Duration::from_secs(2),
             inactivity_timeout: Duration::from_secs(5),
-            max_artifact_bytes: 64 * 1024 * 1024,
             max_redirects: 5,
             proxy_from_environment: true,
-            trust: Trust::Server,
-            #[cfg(feature = "zstd")]
-            compression: None,
+            http2_prior_knowledge: false,
             credentials: Credentials::none(),
             rotating: None,
             extra_roots: Vec::new(),
@@ -73,6 +64,8 @@ impl Default for RemoteCacheBuilder {
 }
 
 impl RemoteCacheBuilder {
+    network_settings!();
+
     /// How long a connection may take to open: name lookup, TCP and TLS. Default: 2 seconds.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -85,55 +78,6 @@ impl RemoteCacheBuilder {
     #[must_use]
     pub const fn inactivity_timeout(mut self, timeout: Duration) -> Self {
         self.inactivity_timeout = timeout;
-        self
-    }
-
-    /// How long a call may take as a whole: the wait for a free request slot, every retry and the
-    /// wait for it, every redirect, the body and its verification. Default: 30 seconds.
-    #[must_use]
-    pub const fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.network.limits.call_timeout = timeout;
-        self
-    }
-
-    /// How long one attempt of a call may take, within its
-    /// [whole time](Self::request_timeout). Default: 10 seconds.
-    #[must_use]
-    pub const fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.network.limits.attempt_timeout = timeout;
-        self
-    }
-
-    /// How requests that failed for a passing reason are made again. Default:
-    /// [`RetryPolicy::default`], three attempts.
-    #[must_use]
-    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.network.limits.retry = policy;
-        self
-    }
-
-    /// When a server that fails is left alone. Default: [`BreakerPolicy::default`].
-    #[must_use]
-    pub const fn breaker(mut self, policy: BreakerPolicy) -> Self {
-        self.network.limits.breaker = policy;
-        self
-    }
-
-    /// A key that missed is not asked for again within this time, unless it is put through this
-    /// tier: what others put stays unseen for as long. No more than `keys` are remembered.
-    /// Default: none is.
-    #[must_use]
-    pub const fn negative_answers(mut self, time: Duration, keys: usize) -> Self {
-        self.network.negative = Some((time, keys));
-        self
-    }
-
-    /// Uploads in the background: a put returns at once, and
-    /// [`flush`](crate::PipelineCacheStore::flush) waits for it. What the server is known to have
-    /// is not uploaded again. Needs [`writes`](Self::writes). Default: a put waits for its upload.
-    #[must_use]
-    pub const fn background_uploads(mut self, policy: UploadPolicy) -> Self {
-        self.network.uploads = Some(policy);
         self
     }
 
@@ -153,36 +97,11 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// The largest payload that is read or written, in bytes. No more than this and 64 KiB of
-    /// metadata is ever read of an answer. Default: 64 MiB.
-    #[must_use]
-    pub const fn max_artifact_bytes(mut self, bytes: u64) -> Self {
-        self.max_artifact_bytes = bytes;
-        self
-    }
-
-    /// How many requests may be under way at once, at least 1; further calls wait, within their
-    /// timeout. With the largest artifact it bounds the memory that answers take before they are
-    /// verified. Default: 64.
-    #[must_use]
-    pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
-        self.network.limits.concurrent_requests = requests;
-        self
-    }
-
     /// How many redirects one request follows; 0 for none. Never from https to http, and never
     /// with credentials to another scheme, host or port. Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
-        self
-    }
-
-    /// Whether artifacts are written to the server (`PUT`) and removed from it (`DELETE`).
-    /// Default: no, the tier is read-through only.
-    #[must_use]
-    pub const fn writes(mut self, writes: bool) -> Self {
-        self.network.writes = writes;
         self
     }
 
@@ -195,29 +114,12 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Signs what is written and refuses, as corrupt, whatever was not signed with the same
-    /// secret. Without one, whoever can write to the server can make an artifact. Default: none.
+    /// Whether HTTP/2 is spoken from the first byte, to a server that is known to speak it: over
+    /// plain `http`, nothing else leads to HTTP/2. Over `https` the two sides agree on it anyway.
+    /// Default: no.
     #[must_use]
-    pub fn shared_secret(mut self, secret: SharedSecret) -> Self {
-        self.trust = Trust::Authenticated(secret.into());
-        self
-    }
-
-    /// Whom the tier believes: [`shared_secret`](Self::shared_secret) with more to choose from.
-    /// Default: [`Trust::Server`].
-    #[must_use]
-    pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
-        self
-    }
-
-    /// Writes payloads of at least `min_bytes` compressed with zstd at this level, 1 to 19, where
-    /// that makes them shorter. Whoever reads them needs the feature `zstd` as well: to others
-    /// they are corrupt. Compressed entries are read in any case. Default: none is written.
-    #[cfg(feature = "zstd")]
-    #[must_use]
-    pub fn zstd(mut self, level: i32, min_bytes: u64) -> Self {
-        self.compression = Some(Compression::new(level, min_bytes));
+    pub const fn http2_prior_knowledge(mut self, known: bool) -> Self {
+        self.http2_prior_knowledge = known;
         self
     }
 
@@ -286,10 +188,14 @@ impl RemoteCacheBuilder {
     /// URL, which may hold a secret.
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
+        let max_connections = self.network.limits.concurrent_requests.max(1);
+        let connections = Connections::new(max_connections);
         let settings = ClientSettings {
             connect_timeout: self.connect_timeout,
-            max_connections: self.network.limits.concurrent_requests.max(1),
+            connections: connections.clone(),
+            max_connections,
             proxy_from_environment: self.proxy_from_environment,
+            http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
         };
@@ -298,16 +204,11 @@ impl RemoteCacheBuilder {
         let source = self.rotating.unwrap_or(fixed);
         let credentials = CredentialHeaders::new(source, client.clone())?;
         let name = format!("remote({base})");
-        let (keys, promotable) = self.trust.into_keys();
-        #[cfg_attr(not(feature = "zstd"), expect(unused_mut, reason = "set below"))]
-        let mut format = FrameFormat::new(keys, self.max_artifact_bytes);
-        #[cfg(feature = "zstd")]
-        {
-            format.compression = self.compression;
-        }
+        let (format, promotable) = self.network.format();
         let entries = Entries {
             transport: Transport {
                 client,
+                connections,
                 base,
                 credentials,
                 inactivity_timeout: self.inactivity_timeout,
@@ -353,10 +254,9 @@ impl fmt::Debug for RemoteCacheBuilder {
         f.debug_struct("RemoteCacheBuilder")
             .field("connect_timeout", &self.connect_timeout)
             .field("inactivity_timeout", &self.inactivity_timeout)
-            .field("max_artifact_bytes", &self.max_artifact_bytes)
             .field("max_redirects", &self.max_redirects)
             .field("proxy_from_environment", &self.proxy_from_environment)
-            .field("trust", &self.trust)
+            .field("http2_prior_knowledge", &self.http2_prior_knowledge)
             .field("credentials", &self.credentials)
             .field("rotating", &self.rotating)
             .field("extra_roots", &self.extra_roots.len())

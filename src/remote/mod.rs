@@ -9,6 +9,7 @@
 
 mod base_url;
 mod builder;
+mod connections;
 mod credentials;
 mod download;
 mod entries;

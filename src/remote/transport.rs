@@ -4,7 +4,7 @@
 //! Redirects are followed here and not by the client, because credentials of every form, not
 //! only the well-known headers, must stay with the server they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{
     Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode, Url, redirect,
 };
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::base_url::{self, BaseUrl};
+use super::connections::Connections;
 use super::credentials::CredentialHeaders;
 use super::download;
 use super::upload;
@@ -31,8 +32,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the client is built from.
 pub(super) struct ClientSettings {
     pub(super) connect_timeout: Duration,
+    pub(super) connections: Connections,
     pub(super) max_connections: usize,
     pub(super) proxy_from_environment: bool,
+    pub(super) http2_prior_knowledge: bool,
     pub(super) extra_roots: Vec<Certificate>,
     pub(super) identity: Option<Identity>,
 }
@@ -53,6 +56,7 @@ impl ClientSettings {
             .user_agent(concat!("pipeline-cache/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(self.connect_timeout)
+            .connector_layer(self.connections.clone())
             .pool_max_idle_per_host(self.max_connections)
             .pool_idle_timeout(IDLE_CONNECTION)
             .tcp_nodelay(true)
@@ -64,6 +68,11 @@ impl ClientSettings {
             Some(identity) => client.identity(identity.clone()),
             None => client,
         };
+        let client = if self.http2_prior_knowledge {
+            client.http2_prior_knowledge()
+        } else {
+            client
+        };
         if self.proxy_from_environment {
             client
         } else {
@@ -74,6 +83,7 @@ impl ClientSettings {
 
 pub(super) struct Transport {
     pub(super) client: Client,
+    pub(super) connections: Connections,
     pub(super) base: BaseUrl,
     /// Sent to the base's own server and no other.
     pub(super) credentials: CredentialHeaders,
@@ -134,14 +144,21 @@ impl Transport {
                 )
                 .body(upload::body(upload, &progress));
         }
-        let answer = request.send();
+        let answer = self.connections.ask(request.send());
         tokio::pin!(answer);
         loop {
             tokio::select! {
                 // A runtime that was held up finds everything ready at once: what came counts
                 // before the time it took.
                 biased;
-                answer = &mut answer => return Ok(answer?),
+                answer = &mut answer => {
+                    let answer = answer?;
+                    let closes = answer.headers().get(CONNECTION);
+                    if closes.is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"close")) {
+                        self.connections.closed();
+                    }
+                    return Ok(answer);
+                }
                 () = progress.notified() => {}
                 () = sleep(self.inactivity_timeout) => {
                     return Err(Failure::timed_out("no answer came", self.inactivity_timeout));

@@ -13,32 +13,50 @@ use crate::real_server::installed;
 const STARTING: Duration = Duration::from_secs(20);
 
 pub(crate) struct Nginx {
+    program: PathBuf,
     child: Child,
+    scheme: &'static str,
     port: u16,
+    /// Plain HTTP/1, to see whether it is up.
+    control_port: u16,
     folder: TempDir,
+}
+
+/// What is configured other than the locations. `$folder` stands for nginx's folder in all of it.
+#[derive(Default)]
+pub(crate) struct Settings<'a> {
+    /// Next to the port in `listen`, as `http2` or `ssl http2`.
+    pub(crate) listen: &'a str,
+    pub(crate) server: &'a str,
+    pub(crate) http: &'a str,
 }
 
 impl Nginx {
     /// Starts nginx with these `location` blocks, in which `$folder` stands for its folder.
     /// `None` where nginx is not installed.
     pub(crate) fn start(locations: &str) -> Option<Self> {
+        Self::start_with(&Settings::default(), locations)
+    }
+
+    pub(crate) fn start_with(settings: &Settings<'_>, locations: &str) -> Option<Self> {
         let program = installed("nginx")?;
         // Between the choice of a port and nginx's bind another program may take it.
         (0..5)
-            .find_map(|_| Self::try_start(&program, locations))
+            .find_map(|_| Self::try_start(&program, settings, locations))
             .or_else(|| panic!("nginx did not start"))
     }
 
-    fn try_start(program: &PathBuf, locations: &str) -> Option<Self> {
+    fn try_start(program: &PathBuf, settings: &Settings<'_>, locations: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let [port, control_port] =
+            [free(), free()].map(|listener| listener.local_addr().unwrap().port());
         std::fs::create_dir(folder.path().join("www")).unwrap();
-        let locations = locations.replace("$folder", path);
+        let here = |text: &str| text.replace("$folder", path);
+        let (locations, server, http) =
+            (here(locations), here(settings.server), here(settings.http));
+        let listen = settings.listen;
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|module| format!("{module}_temp_path {path}/{module};"))
             .concat();
@@ -50,28 +68,32 @@ impl Nginx {
                  log_format connection '$connection $status $request';
                  access_log {path}/access.log connection;
                  default_type application/octet-stream;
+                 {http}
                  server {{
-                     listen 127.0.0.1:{port};
+                     listen 127.0.0.1:{port} {listen};
+                     {server}
                      client_max_body_size 16m;
                      root {path}/www;
-                     location = /ready {{ access_log off; return 200 {path}; }}
                      {locations}
+                 }}
+                 server {{
+                     listen 127.0.0.1:{control_port};
+                     location = /ready {{ access_log off; return 200 {path}; }}
                  }}
              }}"
         );
         let file = folder.path().join("nginx.conf");
         std::fs::write(&file, configuration).unwrap();
-        let child = Command::new(program)
-            .args(["-e", &format!("{path}/error.log"), "-p", path, "-c"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         let mut nginx = Self {
-            child,
+            child: spawn(program, path),
+            program: program.clone(),
+            scheme: if listen.contains("ssl") {
+                "https"
+            } else {
+                "http"
+            },
             port,
+            control_port,
             folder,
         };
         nginx.wait_until_ready().then_some(nginx)
@@ -95,7 +117,7 @@ impl Nginx {
     }
 
     fn ask_ready(&self) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", self.control_port))?;
         stream.set_read_timeout(Some(STARTING))?;
         stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -105,7 +127,32 @@ impl Nginx {
 
     /// The URL of a path on the server.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.program, self.folder.path().to_str().unwrap());
+        assert!(self.wait_until_ready());
+    }
+
+    /// Stops it as a debugger or a dying machine does: its connections stay, and nothing moves.
+    pub(crate) fn freeze(&self) {
+        signal(&self.child, "STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        signal(&self.child, "CONT");
     }
 
     /// A file or folder below the server's root.
@@ -123,9 +170,25 @@ impl Nginx {
     }
 }
 
+fn spawn(program: &PathBuf, path: &str) -> Child {
+    Command::new(program)
+        .args(["-e", &format!("{path}/error.log"), "-p", path, "-c"])
+        .arg(format!("{path}/nginx.conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

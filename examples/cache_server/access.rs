@@ -1,0 +1,140 @@
+//! Who may do what: tokens with a role each. Only their digests are kept, so that no message,
+//! trace or dump of the server can hold one.
+
+use std::fmt;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use axum::http::{HeaderValue, Method};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+/// Shorter tokens are refused: they can be guessed.
+const MIN_TOKEN_LEN: usize = 16;
+
+/// What a client may do. One that may write may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    ReadOnly,
+    ReadWrite,
+}
+
+impl Role {
+    /// The role that a request of this method takes.
+    pub(crate) fn needed_for(method: &Method) -> Self {
+        match method.as_str() {
+            "GET" | "HEAD" | "OPTIONS" | "PROPFIND" => Self::ReadOnly,
+            _ => Self::ReadWrite,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Token {
+    /// As the access log has it.
+    name: String,
+    role: Role,
+    digest: blake3::Hash,
+}
+
+/// Who a client is.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) name: String,
+    /// `None` for whoever may do nothing.
+    pub(crate) role: Option<Role>,
+}
+
+pub(crate) struct Access {
+    anonymous: Option<Role>,
+    tokens: Vec<Token>,
+}
+
+impl Access {
+    /// Reads tokens, one a line: role, name, token. Empty lines and those that start with `#` say
+    /// nothing. An error names the line, and not what stands in it.
+    pub(crate) fn new(anonymous: Option<Role>, lines: &str) -> Result<Self> {
+        let tokens = lines
+            .lines()
+            .enumerate()
+            .map(|(number, line)| (number + 1, line.trim()))
+            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+            .map(|(number, line)| {
+                token(line).with_context(|| format!("line {number} of the tokens"))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(
+            anonymous.is_some() || !tokens.is_empty(),
+            "nobody could do anything: give --tokens, or allow something with --anonymous"
+        );
+        Ok(Self { anonymous, tokens })
+    }
+
+    /// Who shows this `Authorization`: a bearer token, or a token as the password of any user.
+    pub(crate) fn identify(&self, authorization: Option<&HeaderValue>) -> Client {
+        let Some(authorization) = authorization else {
+            return Client {
+                name: "-".to_owned(),
+                role: self.anonymous,
+            };
+        };
+        // Equal in a time that does not depend on where two digests differ.
+        let known = presented(authorization).and_then(|presented| {
+            let digest = blake3::hash(&presented);
+            self.tokens.iter().find(|token| token.digest == digest)
+        });
+        match known {
+            Some(token) => Client {
+                name: token.name.clone(),
+                role: Some(token.role),
+            },
+            None => Client {
+                name: "?".to_owned(),
+                role: None,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Access({} tokens)", self.tokens.len())
+    }
+}
+
+fn token(line: &str) -> Result<Token> {
+    let mut words = line.split_whitespace();
+    let (Some(role), Some(name), Some(token), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        bail!("is not a role, a name and a token");
+    };
+    let role = match role {
+        "read-only" => Role::ReadOnly,
+        "read-write" => Role::ReadWrite,
+        _ => bail!("starts with neither read-only nor read-write"),
+    };
+    ensure!(
+        token.len() >= MIN_TOKEN_LEN,
+        "its token has fewer than {MIN_TOKEN_LEN} characters"
+    );
+    Ok(Token {
+        name: name.to_owned(),
+        role,
+        digest: blake3::hash(token.as_bytes()),
+    })
+}
+
+/// The token in a header, whatever it is wrapped in.
+fn presented(authorization: &HeaderValue) -> Option<Vec<u8>> {
+    let (scheme, rest) = authorization.to_str().ok()?.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.as_bytes().to_vec());
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let mut pair = BASE64_STANDARD.decode(rest).ok()?;
+        let colon = pair.iter().position(|&byte| byte == b':')?;
+        return Some(pair.split_off(colon + 1));
+    }
+    None
+}

@@ -1,0 +1,102 @@
+//! What the server is told on its command line, each with its default.
+
+use clap::{Parser, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::access::Role;
+
+/// A team's cache: artifacts for pipeline-cache, and blobs for ccache and sccache.
+///
+/// Tokens are lines of a role, a name for the access log and the token itself, as in
+/// `read-write ci 3f9c...`. They come from --tokens, or from the variable CACHE_SERVER_TOKENS.
+#[derive(Debug, Parser)]
+#[command(name = "cache_server")]
+pub(crate) struct Args {
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: PathBuf,
+    /// The address to listen at; port 0 for one that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8420")]
+    pub(crate) listen: SocketAddr,
+    /// A file of tokens
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// What those may do who show no token
+    #[arg(long, value_enum, default_value_t = Anonymous::None)]
+    pub(crate) anonymous: Anonymous,
+    /// A file with the secret that artifacts are signed with: no others are taken
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// How much of artifacts is kept; the least recently used ones go
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
+    pub(crate) max_bytes: u64,
+    /// The largest artifact
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "64M")]
+    pub(crate) max_artifact: u64,
+    /// How much is kept for each of ccache and sccache
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
+    pub(crate) max_foreign_bytes: u64,
+    /// The largest blob of theirs
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
+    pub(crate) max_foreign_blob: u64,
+    /// The memory for artifacts on their way in, each of which is verified as a whole
+    #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
+    pub(crate) upload_memory: u64,
+    /// How many connections are open at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) max_connections: usize,
+    /// How many requests are served at once
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) max_requests: usize,
+    /// The seconds that requests under way have to end once the server is told to stop
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) drain: Duration,
+    /// The seconds that a body on its way in may stand still
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(crate) inactivity: Duration,
+    /// Leave out the access log, which goes to the standard output
+    #[arg(long)]
+    pub(crate) no_access_log: bool,
+}
+
+/// A role for those without a token, or none.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Anonymous {
+    None,
+    ReadOnly,
+    ReadWrite,
+}
+
+impl Anonymous {
+    pub(crate) const fn role(self) -> Option<Role> {
+        match self {
+            Self::None => None,
+            Self::ReadOnly => Some(Role::ReadOnly),
+            Self::ReadWrite => Some(Role::ReadWrite),
+        }
+    }
+}
+
+/// A number of bytes, with K, M, G or T for powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("the unit is none of K, M, G and T".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a number".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "too large a number".to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

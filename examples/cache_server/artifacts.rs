@@ -1,0 +1,131 @@
+//! `/artifacts/<64 hex digits>.bin`: frames, as a remote tier asks for them.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use pipeline_cache::{
+    DiskCache, PipelineCacheStore as _, PipelineFingerprint, StoreError, StoreErrorKind,
+};
+use std::error::Error as _;
+use tokio::sync::Semaphore;
+
+use crate::files::Found;
+use crate::metrics::Metrics;
+use crate::refusal::Refusal;
+use crate::uploads::Uploads;
+
+/// How many frames are verified at once. A compressed one is unpacked for it, so that this bounds
+/// the memory for what comes out as the budget of uploads bounds that for what comes in.
+const VERIFIED_AT_ONCE: usize = 4;
+
+/// The most that a frame adds to a payload: a header of 128 bytes and 64 KiB of metadata.
+const FRAME_OVERHEAD: u64 = 128 + 64 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Artifacts {
+    pub(crate) disk: DiskCache,
+    verifying: Semaphore,
+}
+
+impl Artifacts {
+    pub(crate) const fn new(disk: DiskCache) -> Self {
+        Self {
+            disk,
+            verifying: Semaphore::const_new(VERIFIED_AT_ONCE),
+        }
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        method: &Method,
+        name: &str,
+        headers: &HeaderMap,
+        body: Body,
+        uploads: &Uploads,
+        metrics: &Metrics,
+    ) -> Result<Response, Refusal> {
+        let key = key(name)?;
+        match method.as_str() {
+            "GET" | "HEAD" => self.read(method, &key, headers).await,
+            "PUT" => {
+                let most = self.disk.max_artifact_bytes() + FRAME_OVERHEAD;
+                let received = uploads.receive(headers, body, most).await?;
+                self.write(&key, received.bytes.clone(), metrics).await
+            }
+            "DELETE" => match self.disk.remove(&key).await {
+                Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
+                Ok(false) => Err(Refusal::NotFound),
+                Err(error) => Err(failed(&error)),
+            },
+            _ => Err(Refusal::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
+        }
+    }
+
+    async fn read(
+        &self,
+        method: &Method,
+        key: &PipelineFingerprint,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let opened = self.disk.open_frame(key).await;
+        let frame = opened
+            .map_err(|error| failed(&error))?
+            .ok_or(Refusal::NotFound)?;
+        let tag = &frame.tag()[..16];
+        let etag = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = Found {
+            len: frame.len(),
+            file: frame.into_file(),
+            etag,
+        };
+        found.answer(method, headers).await
+    }
+
+    async fn write(
+        &self,
+        key: &PipelineFingerprint,
+        frame: bytes::Bytes,
+        metrics: &Metrics,
+    ) -> Result<Response, Refusal> {
+        let turn = self.verifying.acquire().await;
+        let stored = self.disk.put_frame(key, frame).await;
+        drop(turn);
+        match stored {
+            Ok(()) => Ok(StatusCode::CREATED.into_response()),
+            Err(error) => {
+                let refusal = failed(&error);
+                if matches!(refusal, Refusal::Unverified(_)) {
+                    metrics.refused_frames.increment();
+                }
+                Err(refusal)
+            }
+        }
+    }
+}
+
+/// The key in a name. Only its one spelling is taken.
+fn key(name: &str) -> Result<PipelineFingerprint, Refusal> {
+    let hex = name.strip_suffix(".bin").ok_or(Refusal::BadPath)?;
+    let key: PipelineFingerprint = hex.parse().map_err(|_| Refusal::BadPath)?;
+    if key.to_hex() == hex {
+        Ok(key)
+    } else {
+        Err(Refusal::BadPath)
+    }
+}
+
+fn failed(error: &StoreError) -> Refusal {
+    match error.kind() {
+        StoreErrorKind::InvalidArtifact => {
+            let reason = error.source().map(ToString::to_string);
+            Refusal::Unverified(reason.unwrap_or_default())
+        }
+        StoreErrorKind::TooLarge => Refusal::TooLarge,
+        StoreErrorKind::StorageFull => Refusal::DiskFull,
+        StoreErrorKind::Closed => Refusal::Busy,
+        _ => {
+            eprintln!("cache_server: {error}");
+            Refusal::Disk
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! A team's cache in one command.
+//!
+//! ```text
+//! cache_server --cache-dir /var/cache/team --tokens tokens.txt --listen 0.0.0.0:8420
+//! ```
+//!
+//! | path | what is there |
+//! |---|---|
+//! | `/artifacts/<64 hex digits>.bin` | artifacts: the base URL of a `RemoteCache` is `/artifacts` |
+//! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
+//! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
+//! | `/metrics` | for Prometheus |
+//! | `/healthz` | 200 while the server takes requests; the one path that needs no token |
+//!
+//! Every artifact is verified against the key in its path before it is stored. TLS is the affair of
+//! whatever stands in front.
+
+mod access;
+mod access_log;
+mod args;
+mod artifacts;
+mod dav;
+mod exchange;
+mod files;
+mod foreign;
+mod listener;
+mod metrics;
+mod refusal;
+mod site;
+mod sweep;
+mod uploads;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use access::Access;
+use access_log::AccessLog;
+use args::Args;
+use artifacts::Artifacts;
+use foreign::Foreign;
+use listener::Listener;
+use metrics::Metrics;
+use site::Site;
+use uploads::Uploads;
+
+/// How long a power loss can take back what was stored.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("cache_server: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all that was under way at the end could be finished.
+async fn run(args: Args) -> Result<bool> {
+    let metrics = Arc::new(Metrics::default());
+    let (log, log_thread) = match args.no_access_log {
+        true => (AccessLog::off(Arc::clone(&metrics)), None),
+        false => {
+            let (log, thread) = AccessLog::start(Arc::clone(&metrics))?;
+            (log, Some(thread))
+        }
+    };
+    let disk = open_disk(&args).await?;
+    let site = Arc::new(Site {
+        artifacts: Artifacts::new(disk.clone()),
+        ccache: open_foreign(&args, "ccache").await?,
+        sccache: open_foreign(&args, "sccache").await?,
+        uploads: Uploads::new(args.upload_memory, args.inactivity),
+        access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
+        log,
+        metrics: Arc::clone(&metrics),
+        places: Arc::new(Semaphore::new(args.max_requests.max(1))),
+    });
+    let socket = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen at {}", args.listen))?;
+    let stop = stop_signal()?;
+    println!("listening on http://{}", socket.local_addr()?);
+    let flushing = tokio::spawn(keep_durable(disk.clone()));
+    let listener = Listener {
+        socket,
+        max_connections: args.max_connections,
+        drain: args.drain,
+        metrics,
+    };
+    let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
+    flushing.abort();
+    disk.close(args.drain).await?;
+    drop(site);
+    if let (Some(thread), true) = (log_thread, drained) {
+        // Connections that were given up may still hold the log.
+        let _ = spawn_blocking(move || thread.join()).await;
+    }
+    Ok(drained)
+}
+
+async fn open_disk(args: &Args) -> Result<DiskCache> {
+    let mut disk = DiskCache::builder()
+        .root(args.cache_dir.join("artifacts"))
+        .max_artifact_bytes(args.max_artifact)
+        .max_bytes(args.max_bytes);
+    if let Some(file) = &args.secret_file {
+        let secret = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        disk = disk.shared_secret(SharedSecret::new(secret.trim_end()));
+    }
+    Ok(disk.open().await?)
+}
+
+async fn open_foreign(args: &Args, name: &str) -> Result<Arc<Foreign>> {
+    let root = args.cache_dir.join(name);
+    let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
+    let opened = spawn_blocking(move || Foreign::open(root, max_bytes, max_blob)).await?;
+    let opened = opened.with_context(|| format!("cannot open the folder of {name}"))?;
+    Ok(Arc::new(opened))
+}
+
+/// The tokens of the file and those of the environment.
+fn tokens(args: &Args) -> Result<String> {
+    let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
+    if let Some(file) = &args.tokens {
+        lines.push('\n');
+        let file_lines = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        lines.push_str(&file_lines);
+    }
+    Ok(lines)
+}
+
+/// Ends with the first signal to stop. A second one kills, as ever.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            eprintln!("cache_server: stopping");
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+async fn keep_durable(disk: DiskCache) {
+    let mut ticks = interval(FLUSH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = disk.flush().await {
+            eprintln!("cache_server: {error}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What the server counts, in the text form that Prometheus reads.
+
+use axum::http::StatusCode;
+use pipeline_cache::PipelineCacheMetrics;
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn increment(&self) {
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number of what is there now: it goes up with a value of this type and down with its end.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn enter(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The parts of the server that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Area {
+    Artifacts,
+    Ccache,
+    Sccache,
+    Other,
+}
+
+impl Area {
+    const ALL: [Self; 4] = [Self::Artifacts, Self::Ccache, Self::Sccache, Self::Other];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Artifacts => "artifacts",
+            Self::Ccache => "ccache",
+            Self::Sccache => "sccache",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The methods that are counted apart; anything else is one class, whoever invents it.
+const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "DELETE", "PROPFIND", "MKCOL", "other"];
+const CLASSES: usize = 5;
+
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// By area, method and class of status.
+    requests: [[[Counter; CLASSES]; METHODS.len()]; Area::ALL.len()],
+    pub(crate) bytes_sent: Counter,
+    /// Answers whose client left before the end.
+    pub(crate) broken_off: Counter,
+    pub(crate) refused_frames: Counter,
+    pub(crate) log_lines_lost: Counter,
+    pub(crate) requests_under_way: Gauge,
+    pub(crate) connections: Gauge,
+}
+
+/// What others know.
+pub(crate) struct Elsewhere {
+    pub(crate) disk: PipelineCacheMetrics,
+    pub(crate) unsynced: u64,
+    pub(crate) ccache_bytes: u64,
+    pub(crate) sccache_bytes: u64,
+}
+
+impl Metrics {
+    pub(crate) fn count(&self, area: Area, method: &str, status: StatusCode) {
+        let method = METHODS.iter().position(|known| *known == method);
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
+        self.requests[area as usize][method.unwrap_or(METHODS.len() - 1)][class].increment();
+    }
+
+    pub(crate) fn text(&self, elsewhere: &Elsewhere) -> String {
+        let mut text = Text::default();
+        text.family(
+            "requests_total",
+            "counter",
+            "Requests, by the class of their answer.",
+        );
+        for (area, methods) in Area::ALL.iter().zip(&self.requests) {
+            for (method, classes) in METHODS.iter().zip(methods) {
+                for (class, counter) in classes.iter().enumerate() {
+                    // What never happened is not worth a line.
+                    if counter.get() > 0 {
+                        let (area, class) = (area.name(), class + 1);
+                        let labels =
+                            format!("area=\"{area}\",method=\"{method}\",status=\"{class}xx\"");
+                        text.sample("requests_total", &labels, counter.get());
+                    }
+                }
+            }
+        }
+        let disk = &elsewhere.disk;
+        for (name, kind, help, value) in [
+            (
+                "sent_bytes_total",
+                "counter",
+                "Bytes of bodies sent.",
+                self.bytes_sent.get(),
+            ),
+            (
+                "broken_off_total",
+                "counter",
+                "Answers whose client left early.",
+                self.broken_off.get(),
+            ),
+            (
+                "refused_frames_total",
+                "counter",
+                "Uploads that were not the frame of their key.",
+                self.refused_frames.get(),
+            ),
+            (
+                "log_lines_lost_total",
+                "counter",
+                "Lines that the access log could not take.",
+                self.log_lines_lost.get(),
+            ),
+            (
+                "requests_under_way",
+                "gauge",
+                "Requests being served.",
+                self.requests_under_way.get(),
+            ),
+            (
+                "connections",
+                "gauge",
+                "Open connections.",
+                self.connections.get(),
+            ),
+            (
+                "artifact_hits_total",
+                "counter",
+                "Artifacts found.",
+                disk.hits,
+            ),
+            (
+                "artifact_misses_total",
+                "counter",
+                "Artifacts not found.",
+                disk.misses,
+            ),
+            (
+                "artifact_puts_total",
+                "counter",
+                "Artifacts stored.",
+                disk.puts,
+            ),
+            (
+                "artifact_corrupt_total",
+                "counter",
+                "Entries found corrupt and set aside.",
+                disk.corrupt,
+            ),
+            (
+                "artifact_evictions_total",
+                "counter",
+                "Artifacts removed to make room.",
+                disk.evictions,
+            ),
+            (
+                "artifact_bytes",
+                "gauge",
+                "Bytes of artifacts, estimated; 0 before the first put.",
+                disk.cached_bytes,
+            ),
+            (
+                "artifacts",
+                "gauge",
+                "Artifacts, estimated; 0 before the first put.",
+                disk.entries,
+            ),
+            (
+                "artifacts_unsynced",
+                "gauge",
+                "Artifacts that a power loss would still take.",
+                elsewhere.unsynced,
+            ),
+        ] {
+            text.family(name, kind, help);
+            text.sample(name, "", value);
+        }
+        text.family("blob_bytes", "gauge", "Bytes of other caches' blobs.");
+        text.sample("blob_bytes", "area=\"ccache\"", elsewhere.ccache_bytes);
+        text.sample("blob_bytes", "area=\"sccache\"", elsewhere.sccache_bytes);
+        text.0
+    }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP cache_server_{name} {help}"));
+        self.line(format_args!("# TYPE cache_server_{name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+        if labels.is_empty() {
+            self.line(format_args!("cache_server_{name} {value}"));
+        } else {
+            self.line(format_args!("cache_server_{name}{{{labels}}} {value}"));
+        }
+    }
+
+    fn line(&mut self, line: impl Display) {
+        // A string takes all that is written to it.
+        let _ = writeln!(self.0, "{line}");
+    }
+}

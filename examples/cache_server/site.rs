@@ -1,0 +1,130 @@
+//! What is where on the server, and the way of every request: it takes its place, is told who
+//! asks, goes to the part that its path names, and is counted and logged once it is over.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use pipeline_cache::PipelineCacheStore as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Semaphore;
+
+use crate::access::{Access, Client, Role};
+use crate::access_log::AccessLog;
+use crate::artifacts::Artifacts;
+use crate::exchange::Exchange;
+use crate::foreign::Foreign;
+use crate::metrics::{Area, Elsewhere, Metrics};
+use crate::refusal::Refusal;
+use crate::uploads::Uploads;
+
+pub(crate) struct Site {
+    pub(crate) artifacts: Artifacts,
+    pub(crate) ccache: Arc<Foreign>,
+    pub(crate) sccache: Arc<Foreign>,
+    pub(crate) uploads: Uploads,
+    pub(crate) access: Access,
+    pub(crate) log: AccessLog,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// The service of the whole site.
+pub(crate) fn router(site: Arc<Site>) -> Router {
+    Router::new().fallback(serve).with_state(site)
+}
+
+async fn serve(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    site.metrics.requests_under_way.enter();
+    let client = site.access.identify(request.headers().get(AUTHORIZATION));
+    let path = request.uri().path().to_owned();
+    let mut exchange = Exchange {
+        area: area(&path).0,
+        method: request.method().clone(),
+        path,
+        peer,
+        client: client.name.clone(),
+        status: None,
+        log: site.log.clone(),
+        metrics: Arc::clone(&site.metrics),
+        began: Instant::now(),
+        sent: 0,
+        whole: false,
+        _place: None,
+    };
+    exchange._place = Arc::clone(&site.places).acquire_owned().await.ok();
+    let answer = site.answer(request, &client).await;
+    exchange.watch(answer.unwrap_or_else(Refusal::into_response))
+}
+
+/// The part of the site that a path leads to, and the rest of the path.
+fn area(path: &str) -> (Area, &str) {
+    let areas = [
+        ("/artifacts/", Area::Artifacts),
+        ("/ccache/", Area::Ccache),
+        ("/sccache/", Area::Sccache),
+    ];
+    let within = areas
+        .iter()
+        .find_map(|(prefix, area)| Some((*area, path.strip_prefix(prefix)?)));
+    within.unwrap_or((Area::Other, path))
+}
+
+impl Site {
+    async fn answer(&self, request: Request, client: &Client) -> Result<Response, Refusal> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if path == "/healthz" {
+            return Ok("well\n".into_response());
+        }
+        allow(client, Role::needed_for(&head.method))?;
+        let (method, headers, uploads) = (&head.method, &head.headers, &self.uploads);
+        match area(path) {
+            (Area::Artifacts, name) => {
+                let artifacts = &self.artifacts;
+                artifacts
+                    .answer(method, name, headers, body, uploads, &self.metrics)
+                    .await
+            }
+            (Area::Ccache, name) => {
+                self.ccache
+                    .answer(method, name, headers, body, uploads)
+                    .await
+            }
+            (Area::Sccache, name) => {
+                self.sccache
+                    .answer(method, name, headers, body, uploads)
+                    .await
+            }
+            (Area::Other, "/metrics") => Ok(self.metrics()),
+            (Area::Other, _) => Err(Refusal::NotFound),
+        }
+    }
+
+    fn metrics(&self) -> Response {
+        let disk = &self.artifacts.disk;
+        let text = self.metrics.text(&Elsewhere {
+            disk: disk.metrics(),
+            unsynced: disk.durability_report().pending_flushes,
+            ccache_bytes: self.ccache.held(),
+            sccache_bytes: self.sccache.held(),
+        });
+        let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        (head, Body::from(text)).into_response()
+    }
+}
+
+fn allow(client: &Client, needed: Role) -> Result<(), Refusal> {
+    match client.role {
+        Some(role) if role >= needed => Ok(()),
+        Some(_) => Err(Refusal::Forbidden),
+        None => Err(Refusal::Unauthorized),
+    }
+}

@@ -1,0 +1,153 @@
+//! The real server, started on a port that was free, with a folder of its own. It dies with the
+//! value.
+
+use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, spawn};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub(crate) const READER: &str = "reader-token-0123456789";
+pub(crate) const WRITER: &str = "writer-token-0123456789";
+
+pub(crate) struct CacheServer {
+    child: Child,
+    url: String,
+    folder: TempDir,
+    said: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl CacheServer {
+    /// Starts it with a token for each role, and what else is given.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = folder.path().join("tokens");
+        let lines = format!("# Ours\nread-only reader {READER}\n\nread-write writer {WRITER}\n");
+        std::fs::write(&tokens, lines).unwrap();
+        let mut child = Command::new(program())
+            .args(["--listen", "127.0.0.1:0", "--tokens"])
+            .arg(&tokens)
+            .arg("--cache-dir")
+            .arg(folder.path().join("cache"))
+            .args(arguments)
+            .env_remove("CACHE_SERVER_TOKENS")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::<Mutex<String>>::default();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        out.read_line(&mut first).unwrap();
+        let errors = child.stderr.take().unwrap();
+        let readers = vec![collect(out, &said), collect(errors, &said)];
+        let Some(url) = first.trim().strip_prefix("listening on ") else {
+            child.wait().unwrap();
+            readers
+                .into_iter()
+                .for_each(|reader| reader.join().unwrap());
+            panic!("it did not start: {}", said.lock().unwrap());
+        };
+        Self {
+            url: url.to_owned(),
+            child,
+            folder,
+            said,
+            readers,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// The folder that holds everything.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    /// All that it has printed so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, as an init system does.
+    pub(crate) fn terminate(&self) {
+        let pid = self.pid().to_string();
+        let killed = Command::new("kill").arg(&pid).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// How it ended; all that it said is there then.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                for reader in self.readers.drain(..) {
+                    reader.join().unwrap();
+                }
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it did not end: {}", self.said());
+    }
+}
+
+impl Drop for CacheServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Cargo builds the examples beside the tests.
+pub(crate) fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    profile.join("examples/cache_server")
+}
+
+fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            into.lock().unwrap().push_str(&text);
+        }
+    })
+}
+
+/// The stored form of an artifact, as the library writes it.
+pub(crate) async fn frame(key: &PipelineFingerprint, artifact: Artifact) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskCache::new(folder.path()).await.unwrap();
+    disk.put(key, artifact).await.unwrap();
+    std::fs::read(folder.path().join(format!("{key}.bin"))).unwrap()
+}
+
+/// All files below a folder, with their lengths.
+pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(folder)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| (entry.path().to_owned(), entry.metadata().unwrap().len()))
+        .collect();
+    files.sort();
+    files
+}
