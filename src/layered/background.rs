@@ -60,7 +60,8 @@ const ERAS: usize = 64;
 pub(super) struct Background {
     tiers: Arc<[Tier]>,
     limits: BackgroundLimits,
-    slots: Semaphore,
+    /// For each tier, so that one that hangs holds up no writes to the others.
+    slots: Box<[Semaphore]>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -118,8 +119,11 @@ impl State {
 impl Background {
     pub(super) fn new(tiers: Arc<[Tier]>, limits: BackgroundLimits) -> Self {
         Self {
+            slots: tiers
+                .iter()
+                .map(|_| Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS)))
+                .collect(),
             tiers,
-            slots: Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
             state: Mutex::new(State {
                 eras: vec![0; ERAS],
@@ -345,18 +349,17 @@ struct Run {
 impl Run {
     async fn write(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
         let background = Arc::clone(&self.background);
-        let blocked = background.wait_until(|state| state.blocked.contains_key(&self.key));
-        let _slot = tokio::select! {
-            biased;
-            () = blocked => return,
-            slot = background.slots.acquire() => slot,
-        };
         let mut end = End::Written;
         for (target, lacks) in targets {
-            if background.lock().blocked.contains_key(&self.key) {
-                end = End::Dropped;
-                break;
-            }
+            let blocked = background.wait_until(|state| state.blocked.contains_key(&self.key));
+            let _slot = tokio::select! {
+                biased;
+                () = blocked => {
+                    end = End::Dropped;
+                    break;
+                }
+                slot = background.slots[target].acquire() => slot,
+            };
             let tier = &background.tiers[target];
             let write = write(tier, &self.key, &artifact, lacks);
             let written = timeout(background.limits.write_timeout, write)

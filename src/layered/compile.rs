@@ -160,7 +160,8 @@ impl LayeredPipelineCache {
     /// await. It must not ask this cache for its own key: it would wait for itself.
     ///
     /// The artifact is handed to all who wait and then written, in the background, to the tiers
-    /// that the [`WritePolicy`](crate::WritePolicy) names. A tier that fails to store it is counted
+    /// that the [`WritePolicy`](crate::WritePolicy) names; where the bounds of the background are
+    /// reached they wait for the write, each tier under its deadline. A tier that fails to store it is counted
     /// in the [`WriteBehindReport`](crate::WriteBehindReport), traced, and returned as an error by
     /// the next [`flush`](Self::flush).
     ///

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
@@ -22,21 +23,30 @@ impl Inner {
         peek_all(&self.tiers, key).or_else(|| self.background.peek(key))
     }
 
-    /// As [`at_hand`](Self::at_hand), on a runtime: what was at hand in a lower tier is promoted.
+    /// As [`at_hand`](Self::at_hand), and what was at hand in a lower tier is promoted, where
+    /// there is a runtime to do it.
     pub(super) fn take_at_hand(
         &self,
         key: &PipelineFingerprint,
     ) -> Option<(Artifact, LookupSource)> {
-        let found = self.at_hand(key)?;
-        if let LookupSource::Tier(tier @ 1..) = found.1 {
-            // Looked at again in this era: it may have been removed since the first look.
-            let era = self.background.era(key);
-            if self.tiers[tier].peek(key).is_some() {
-                let tiers = &self.tiers;
-                promote(&self.background, tiers, key, &found.0, era, tier, |_| false);
-            }
+        let (first, lower) = self.tiers.split_first()?;
+        if let Some(artifact) = first.peek(key) {
+            return Some((artifact, LookupSource::Tier(0)));
         }
-        Some(found)
+        // Taken before the look, so that nothing is promoted that was removed since.
+        let era = self.background.era(key);
+        let mut peeked = (1..).zip(lower);
+        let found = peeked.find_map(|(index, tier)| Some((index, tier.peek(key)?)));
+        let Some((tier, artifact)) = found else {
+            return self.background.peek(key);
+        };
+        if Handle::try_current().is_ok() {
+            let tiers = &self.tiers;
+            promote(&self.background, tiers, key, &artifact, era, tier, |_| {
+                false
+            });
+        }
+        Some((artifact, LookupSource::Tier(tier)))
     }
 
     pub(super) async fn lookup(

@@ -278,6 +278,8 @@ enum Asked {
     No,
     Since(tokio::time::Instant),
     Answered(TierReport),
+    /// The search ended before it was asked.
+    Never(TierReport),
 }
 
 impl Progress {
@@ -301,7 +303,7 @@ impl Progress {
         let mut tiers = self.lock();
         let elapsed = match tiers[tier] {
             Asked::Since(start) => start.elapsed(),
-            Asked::Barred | Asked::No | Asked::Answered(_) => Duration::ZERO,
+            Asked::Barred | Asked::No | Asked::Answered(_) | Asked::Never(_) => Duration::ZERO,
         };
         tiers[tier] = Asked::Answered(TierReport { outcome, elapsed });
     }
@@ -327,8 +329,21 @@ impl Progress {
     /// Ends the search: what is said of a tier now is what was said of it in the end.
     pub(super) fn settle(&self, unanswered: &TierOutcome) {
         for asked in self.lock().iter_mut() {
-            *asked = Asked::Answered(asked.report(unanswered));
+            let report = asked.report(unanswered);
+            *asked = match asked {
+                Asked::Barred | Asked::No | Asked::Never(_) => Asked::Never(report),
+                Asked::Since(_) | Asked::Answered(_) => Asked::Answered(report),
+            };
         }
+    }
+
+    /// The reports of the tiers that were really asked, and `None` for each other.
+    pub(super) fn of_asked(&self, unanswered: &TierOutcome) -> Vec<Option<TierReport>> {
+        let of_asked = |asked: &Asked| match asked {
+            Asked::Barred | Asked::No | Asked::Never(_) => None,
+            Asked::Since(_) | Asked::Answered(_) => Some(asked.report(unanswered)),
+        };
+        self.lock().iter().map(of_asked).collect()
     }
 }
 
@@ -342,7 +357,7 @@ impl Asked {
                 outcome: unanswered.clone(),
                 elapsed: start.elapsed(),
             },
-            Self::Answered(report) => report.clone(),
+            Self::Answered(report) | Self::Never(report) => report.clone(),
         }
     }
 }

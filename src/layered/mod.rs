@@ -35,7 +35,9 @@ pub use metrics::{LayeredMetrics, TierMetrics};
 pub use report::{LayeredPromotionReport, WriteBehindReport};
 pub use verify::VerifyMismatch;
 
+use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -290,7 +292,8 @@ impl LayeredPipelineCache {
     }
 
     /// Takes no more writes in the background, waits for those under way, and closes every tier.
-    /// At the deadline whatever is left is given up, and reported.
+    /// Writes under way have half the deadline, so that a tier that hangs does not cost the others
+    /// their flush, and the tiers have the rest of it. What is left then is given up, and reported.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///
@@ -323,21 +326,25 @@ impl Inner {
                 .await
                 .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Contains)))
         });
-        let answers = join_all(answers).await;
-        if answers.iter().any(|answer| matches!(answer, Ok(true))) {
-            return Ok(true);
+        let mut answers: FuturesUnordered<_> = answers.collect();
+        let mut failed = None;
+        // One that has it is enough: nobody waits for a slower tier to agree.
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        answers
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-            .map(|_| false)
+        failed.map_or(Ok(false), Err)
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
         self.background.drain().await;
-        let behind = self.background.take_behind_error();
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
-        let failed = flushed.into_iter().find_map(Result::err).or(behind);
+        let failed = flushed.into_iter().find_map(Result::err);
+        // Taken only to be returned: not before the wait, in which this flush may be dropped.
+        let failed = failed.or_else(|| self.background.take_behind_error());
         match failed {
             None => {
                 self.counters.flushes.increment();

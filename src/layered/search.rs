@@ -127,7 +127,10 @@ impl Search {
         let allowed =
             (0..self.tiers.len()).filter(|&tier| self.selection.allows(self.tiers[tier].locality));
         match self.policy {
-            LookupPolicy::Concurrent => vec![allowed.collect()],
+            LookupPolicy::Concurrent
+            | LookupPolicy::Hedged {
+                delay: Duration::ZERO,
+            } => vec![allowed.collect()],
             LookupPolicy::Sequential => allowed.map(|tier| vec![tier]).collect(),
             LookupPolicy::Hedged { .. } => {
                 let (local, network): (Vec<_>, Vec<_>) =
@@ -195,11 +198,13 @@ impl Search {
 }
 
 impl Drop for Search {
-    /// Counts what the tiers did, also in a search that nobody waited for to the end.
+    /// Counts what the tiers that were asked did, also in a search that nobody waited for to the end.
     fn drop(&mut self) {
-        let reports = self.state.progress.reports(&TierOutcome::Cancelled);
-        for (tier, report) in self.tiers.iter().zip(reports.iter()) {
-            tier.counters.count(report);
+        let reports = self.state.progress.of_asked(&TierOutcome::Cancelled);
+        for (tier, report) in self.tiers.iter().zip(reports) {
+            if let Some(report) = report {
+                tier.counters.count(&report);
+            }
         }
     }
 }

@@ -41,7 +41,8 @@ impl Inner {
     }
 
     /// Writes what was compiled, in the background: whoever waits for it waits no longer, and it
-    /// is not lost when they leave. Until it is written it is served from there, and the leads to
+    /// is not lost when they leave. Where the background is full they wait for the write, as
+    /// those who put do, for what waits must stay bounded. Until it is written it is served from there, and the leads to
     /// make it are held.
     pub(super) async fn write_compiled(
         &self,
@@ -56,8 +57,12 @@ impl Inner {
             self.write_behind(targets, key, artifact, leads).await
         };
         self.detach_searches(key);
-        for error in errors {
+        if errors.is_empty() {
+            self.counters.puts.increment();
+        } else {
             self.counters.put_errors.increment();
+        }
+        for error in errors {
             tracing::warn!(%key, %error, "compiled and not stored");
         }
     }

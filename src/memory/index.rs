@@ -53,6 +53,13 @@ impl Default for ShardState {
 }
 
 impl ShardState {
+    fn hit(&mut self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let artifact = self.entries.get(key)?.artifact.clone();
+        self.hits += 1;
+        self.note(key);
+        Some(artifact)
+    }
+
     fn note(&mut self, key: &PipelineFingerprint) {
         self.notes[self.noted % NOTES] = *key;
         self.noted = self.noted.wrapping_add(1);
@@ -95,14 +102,20 @@ impl Index {
         self.shards[shard].lock()
     }
 
+    /// The artifact, if it is held.
+    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        self.shard(key).hit(key)
+    }
+
     /// The artifact, if it is held. A miss is noted too: what is asked for in vain is worth
     /// keeping when it comes.
     pub(super) fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
         let mut shard = self.shard(key);
-        shard.note(key);
-        let artifact = shard.entries.get(key)?.artifact.clone();
-        shard.hits += 1;
-        Some(artifact)
+        let hit = shard.hit(key);
+        if hit.is_none() {
+            shard.note(key);
+        }
+        hit
     }
 
     /// Takes the notes of all lookups since the last time, shard by shard. No lock is held while

@@ -253,7 +253,7 @@ fn error(kind: StoreErrorKind) -> StoreError {
 #[async_trait]
 impl PipelineCacheStore for InMemoryPipelineCache {
     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        self.inner.index.get(key)
+        self.inner.index.peek(key)
     }
 
     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {

@@ -23,7 +23,7 @@ pub enum Fault {
     Latency(Duration),
     /// The call fails.
     Error(StoreErrorKind),
-    /// One call in so many fails, beginning with the first.
+    /// One call in so many fails: the first that the store ever had of its kind, and so on.
     Sometimes(StoreErrorKind, u64),
     /// The call never answers.
     Hang,
@@ -153,14 +153,18 @@ impl FaultyStore {
 
     /// Counts the call and does to it what is set; returns what that was.
     async fn suffer(&self, operation: StoreOperation) -> Result<Fault, StoreError> {
-        self.calls
-            .send_modify(|counts| *counts.entry(operation).or_default() += 1);
+        let mut call = 0;
+        self.calls.send_modify(|counts| {
+            let count = counts.entry(operation).or_default();
+            *count += 1;
+            call = *count;
+        });
         let fault = lock(&self.faults).get(&operation).copied();
         let fault = fault.unwrap_or_default();
         match fault {
             Fault::None | Fault::Corrupt | Fault::Lie => {}
             Fault::Sometimes(kind, every) => {
-                if self.calls(operation) % every.max(1) == 1 % every.max(1) {
+                if call % every.max(1) == 1 % every.max(1) {
                     return Err(StoreError::new(kind, self.name.clone(), operation));
                 }
             }
