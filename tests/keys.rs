@@ -1,5 +1,21 @@
 //! Keys are stable across releases, and tell apart what must not be shared.
 
+#[cfg(feature = "naga")]
+#[path = "support/naga_generate.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod generate;
+#[cfg(feature = "naga")]
+#[path = "support/naga_grammar.rs"]
+mod grammar;
+#[cfg(feature = "naga")]
+#[path = "support/naga_parts.rs"]
+mod parts;
+#[cfg(feature = "naga")]
+#[path = "support/naga_shuffle.rs"]
+mod shuffle;
+#[cfg(feature = "naga")]
+#[path = "support/vello.rs"]
+mod vello;
 #[cfg(feature = "wasm")]
 #[path = "support/wasm.rs"]
 mod wasm;
@@ -208,6 +224,63 @@ fn the_table_of_shader_spellings() {
     print_table("naga", &rows);
     for (transformation, row) in &rows {
         assert_eq!(row.pairs, row.unified, "{transformation}");
+    }
+}
+
+/// Real shaders in another order, and through other tools and back.
+///
+/// SPIR-V says something else, and none of it unifies: naga's writer counts the rounds of every
+/// loop and sets workgroup memory to zero, buffers become the structs that SPIR-V asks for, and
+/// naga's reader calls the entry point from another that hands it its inputs in private variables.
+#[cfg(feature = "naga")]
+#[test]
+fn the_table_of_shader_round_trips() {
+    use naga::Module;
+    use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+    use pipeline_cache::Program as _;
+
+    fn through_wgsl(module: &Module, info: &ModuleInfo) -> Module {
+        let flags = naga::back::wgsl::WriterFlags::empty();
+        let text = naga::back::wgsl::write_string(module, info, flags).unwrap();
+        naga::front::wgsl::parse_str(&text).unwrap()
+    }
+    fn through_spirv(module: &Module, info: &ModuleInfo) -> Module {
+        let options = naga::back::spv::Options::default();
+        let words = naga::back::spv::write_vec(module, info, &options, None).unwrap();
+        let options = naga::front::spv::Options::default();
+        let front_end = naga::front::spv::Frontend::new(words.into_iter(), &options);
+        front_end.parse().unwrap()
+    }
+    let mut rows = std::collections::BTreeMap::<String, Row>::new();
+    for (seed, (name, module)) in vello::vello().into_iter().enumerate() {
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+        let info = validator.validate(&module).unwrap();
+        let key = PipelineFingerprint::of(&module).unwrap();
+        let shuffled = shuffle::shuffle(&module, &mut generate::Random(seed as u64));
+        let others = [
+            ("every arena in another order", shuffled),
+            ("naga's WGSL writer and back", through_wgsl(&module, &info)),
+            (
+                "naga's SPIR-V writer and back",
+                through_spirv(&module, &info),
+            ),
+        ];
+        for (transformation, other) in others {
+            match other.canonicalize() {
+                Ok(other) => {
+                    let row = rows.entry(transformation.to_owned()).or_default();
+                    row.add(other.fingerprint() == key);
+                }
+                Err(reason) => println!("{transformation}: {name}: {reason}"),
+            }
+        }
+    }
+    print_table("naga, vello's shaders", &rows);
+    for complete in [
+        "every arena in another order",
+        "naga's WGSL writer and back",
+    ] {
+        assert_eq!((rows[complete].pairs, rows[complete].unified), (23, 23));
     }
 }
 

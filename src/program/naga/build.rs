@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::panic::{self, AssertUnwindSafe};
 
 use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
 use naga::{
@@ -292,9 +293,14 @@ fn validate_canonical(module: &Module) -> Rebased<ModuleInfo> {
 }
 
 /// Every capability is allowed: whether a device has it is for its compiler to say.
+///
+/// On some modules that are not valid naga's validator panics: a member whose offset overflows, an
+/// immediate whose length is overridable. That is a refusal as any other.
 fn validate(module: &Module, flags: ValidationFlags) -> Rebased<ModuleInfo> {
     let mut validator = Validator::new(flags, Capabilities::all());
-    validator.validate(module).map_err(|error| {
+    let validated = panic::catch_unwind(AssertUnwindSafe(|| validator.validate(module)))
+        .map_err(|_| Unkeyable::new("naga's validator panics on the module"))?;
+    validated.map_err(|error| {
         let mut reason = String::from("naga finds the module invalid");
         let mut cause: Option<&dyn Error> = Some(error.as_inner());
         while let Some(error) = cause {

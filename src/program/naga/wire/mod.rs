@@ -8,6 +8,8 @@
 mod expression;
 mod statement;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub(super) use expression::expression;

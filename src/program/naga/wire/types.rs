@@ -273,7 +273,10 @@ fn built_in(wire: &mut WireWriter, builtin: BuiltIn) {
         BuiltIn::HitKind => (48, None),
     };
     wire.tag(tag);
-    wire.option(detail, WireWriter::bool);
+    // The tag says whether there is one.
+    if let Some(detail) = detail {
+        wire.bool(detail);
+    }
 }
 
 pub(super) fn constant(wire: &mut WireWriter, to: &impl References, constant: &Constant) {

@@ -1,0 +1,295 @@
+//! One change to a generated shader: some keep its meaning, some do not, and the mutator does not
+//! know which.
+
+use super::generate::{BARRIERS, Body, Expr, Kind, Node, Random, Shader, Stmt, Type, literals};
+
+/// The changes, by name.
+pub(crate) const CHANGES: [&str; 20] = [
+    "operator",
+    "operands swapped",
+    "comparison turned round",
+    "literal",
+    "another name",
+    "components",
+    "function",
+    "identity added",
+    "cast",
+    "statements swapped",
+    "statement removed",
+    "statement repeated",
+    "statement moved",
+    "block added",
+    "barrier added",
+    "`let` written out",
+    "`let` added",
+    "assignment spelled out",
+    "declarations rotated",
+    "renamed and respaced",
+];
+
+/// Applies a change at a random place, if there is one that it fits.
+pub(crate) fn mutate(shader: &Shader, change: &str, random: &mut Random) -> Option<Shader> {
+    let mut mutant = shader.clone();
+    let changed = match change {
+        "declarations rotated" => {
+            mutant.rotation += 1 + random.below(8);
+            true
+        }
+        "renamed and respaced" => {
+            mutant.prefix = "renamed_";
+            mutant.space = " /* */\n ";
+            true
+        }
+        _ => (0..20).any(|_| {
+            let helpers = mutant.helpers.len();
+            let body = match random.below(helpers + 2) {
+                helper if helper < helpers => &mut mutant.helpers[helper].body,
+                _ => &mut mutant.main,
+            };
+            in_body(body, change, random)
+        }),
+    };
+    (changed && mutant != *shader).then_some(mutant)
+}
+
+/// Somewhere in a body or in one that it nests.
+fn in_body(body: &mut Body, change: &str, random: &mut Random) -> bool {
+    if body.is_empty() {
+        return false;
+    }
+    let at = random.below(body.len());
+    let mut nested = body[at].bodies();
+    if !nested.is_empty() && random.one_in(2) {
+        let chosen = random.below(nested.len());
+        return in_body(nested.swap_remove(chosen), change, random);
+    }
+    match change {
+        "statements swapped" => {
+            at + 1 < body.len() && {
+                body.swap(at, at + 1);
+                true
+            }
+        }
+        "statement removed" => {
+            body.remove(at);
+            true
+        }
+        "statement repeated" => match body[at] {
+            Stmt::Let(..) | Stmt::Var(..) => false,
+            _ => {
+                body.insert(at, body[at].clone());
+                true
+            }
+        },
+        "statement moved" => {
+            let statement = body.remove(at);
+            body.insert(random.below(body.len() + 1), statement);
+            true
+        }
+        "block added" => match body[at] {
+            Stmt::Let(..) | Stmt::Var(..) => false,
+            _ => {
+                let statement = body.remove(at);
+                body.insert(at, Stmt::Block(vec![statement]));
+                true
+            }
+        },
+        "barrier added" => {
+            body.insert(at, Stmt::Plain(random.pick(&BARRIERS)));
+            true
+        }
+        "`let` written out" => write_out(body, at),
+        "`let` added" => add_let(body, at, random),
+        "assignment spelled out" => spell_out(&mut body[at]),
+        _ => {
+            let mut exprs = body[at].exprs();
+            if exprs.is_empty() {
+                return false;
+            }
+            let chosen = random.below(exprs.len());
+            in_expr(exprs.swap_remove(chosen), change, random)
+        }
+    }
+}
+
+fn in_expr(expr: &mut Expr, change: &str, random: &mut Random) -> bool {
+    let operands = expr.operands();
+    if !operands.is_empty() && random.below(3) > 0 {
+        let chosen = random.below(operands.len());
+        return in_expr(&mut *expr.operands()[chosen], change, random);
+    }
+    let ty = expr.ty;
+    match (change, &mut expr.node) {
+        ("operator", Node::Binary(op, _, _)) => {
+            let classes: [&[&str]; 5] = [
+                &["+", "-", "*", "/"],
+                &["&", "|", "^"],
+                &["<<", ">>"],
+                &["<", "<=", ">", ">=", "==", "!="],
+                &["&&", "||"],
+            ];
+            let class = classes.iter().find(|class| class.contains(op));
+            class.is_some_and(|class| {
+                *op = random.pick(class);
+                true
+            })
+        }
+        ("operands swapped", Node::Binary(_, left, right)) => {
+            std::mem::swap(left, right);
+            true
+        }
+        ("operands swapped", Node::Call(_, arguments)) => {
+            arguments.len() > 1 && {
+                arguments.swap(0, 1);
+                true
+            }
+        }
+        ("comparison turned round", Node::Binary(op, left, right)) => {
+            let turned = match *op {
+                "<" => ">",
+                ">" => "<",
+                "<=" => ">=",
+                ">=" => "<=",
+                "==" | "!=" => *op,
+                _ => return false,
+            };
+            *op = turned;
+            std::mem::swap(left, right);
+            true
+        }
+        ("literal", Node::Literal(text)) => {
+            *text = random.pick(literals(ty.kind));
+            true
+        }
+        ("another name", Node::Name(name)) => {
+            *name = format!("x_{}", 1 + random.below(12));
+            true
+        }
+        ("another name", Node::Element(array, _)) => {
+            *array = random.pick(match *array {
+                "u" | "w" => &["u", "w"],
+                _ => &["f", "i"],
+            });
+            true
+        }
+        ("components", Node::Swizzle(_, pattern)) => {
+            let letter = random.pick(&["x", "y"]);
+            pattern.replace_range(0..1, letter);
+            true
+        }
+        ("function", Node::Call(name, _)) => {
+            let classes: [&[&str]; 4] = [
+                &["min", "max"],
+                &["clamp", "fma", "mix"],
+                &["abs", "floor", "ceil", "trunc", "sign"],
+                &["all", "any"],
+            ];
+            let class = classes.iter().find(|class| class.contains(&name.as_str()));
+            class.is_some_and(|class| {
+                *name = random.pick(class).to_owned();
+                true
+            })
+        }
+        ("function", Node::Atomic(name, _)) => {
+            *name = random.pick(&["atomicAdd", "atomicMax", "atomicOr"]);
+            true
+        }
+        ("cast", Node::Call(name, _)) if *name == ty.name() && ty.kind != Kind::Bool => {
+            *name = format!("bitcast<{name}>");
+            true
+        }
+        ("identity added", _) => {
+            add_identity(expr, random);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Not all are: floats have NaNs and two zeros.
+fn add_identity(expr: &mut Expr, random: &mut Random) {
+    let ty = expr.ty;
+    let of = expr.clone();
+    let literal = |text| Expr {
+        ty,
+        node: Node::Literal(text),
+    };
+    let (op, text) = match (ty.kind, random.below(2)) {
+        (Kind::Bool, _) => ("|", "false"),
+        (Kind::Int, 0) => ("+", "0i"),
+        (Kind::Int, _) => ("*", "1i"),
+        (Kind::Uint, 0) => ("+", "0u"),
+        (Kind::Uint, _) => ("*", "1u"),
+        (Kind::Float, 0) => ("+", "0f"),
+        (Kind::Float, _) => ("*", "1f"),
+    };
+    expr.node = match random.below(4) {
+        0 => Node::Binary(op, Box::new(literal(text)), Box::new(of)),
+        1 => Node::Swizzle(Box::new(of), "xyzw"[..ty.size].to_owned()),
+        2 => Node::Call(ty.name(), vec![of]),
+        _ => Node::Binary(op, Box::new(of), Box::new(literal(text))),
+    };
+}
+
+/// Replaces the uses of a `let` in the statements after it.
+fn write_out(body: &mut Body, at: usize) -> bool {
+    let Stmt::Let(name, value) = body[at].clone() else {
+        return false;
+    };
+    body.remove(at);
+    for statement in &mut body[at..] {
+        replace_in_statement(statement, &name, &value);
+    }
+    true
+}
+
+fn replace_in_statement(statement: &mut Stmt, name: &str, value: &Expr) {
+    for expr in statement.exprs() {
+        replace(expr, name, value);
+    }
+    for body in statement.bodies() {
+        for statement in body {
+            replace_in_statement(statement, name, value);
+        }
+    }
+}
+
+fn replace(expr: &mut Expr, name: &str, value: &Expr) {
+    if matches!(&expr.node, Node::Name(of) if of == name) {
+        *expr = value.clone();
+        return;
+    }
+    for operand in expr.operands() {
+        replace(operand, name, value);
+    }
+}
+
+/// Binds a part of a statement by a `let` in front of it.
+fn add_let(body: &mut Body, at: usize, random: &mut Random) -> bool {
+    let mut exprs = body[at].exprs();
+    let Some(mut expr) = exprs.pop() else {
+        return false;
+    };
+    while random.below(3) > 0 && !expr.operands().is_empty() {
+        let chosen = random.below(expr.operands().len());
+        expr = expr.operands().swap_remove(chosen);
+    }
+    let bound = expr.clone();
+    *expr = Expr::name(bound.ty, "x_added");
+    body.insert(at, Stmt::Let("x_added".into(), bound));
+    true
+}
+
+fn spell_out(statement: &mut Stmt) -> bool {
+    let Stmt::Assign(place, op, value) = statement else {
+        return false;
+    };
+    if op.is_empty() {
+        return false;
+    }
+    let ty: Type = place.ty;
+    let node = Node::Binary(op, Box::new(place.clone()), Box::new(value.clone()));
+    *value = Expr { ty, node };
+    *op = "";
+    true
+}
