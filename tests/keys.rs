@@ -19,6 +19,18 @@ mod vello;
 #[cfg(feature = "wasm")]
 #[path = "support/wasm.rs"]
 mod wasm;
+#[cfg(feature = "wasm")]
+#[path = "support/wasm_ast.rs"]
+mod wasm_ast;
+#[cfg(feature = "wasm")]
+#[path = "support/wasm_shuffle.rs"]
+mod wasm_shuffle;
+#[cfg(feature = "wasm")]
+#[path = "support/wasm_tools.rs"]
+mod wasm_tools;
+
+#[cfg(any(feature = "naga", feature = "wasm"))]
+use std::collections::BTreeMap;
 
 use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint, ToWire};
 
@@ -147,7 +159,7 @@ impl Row {
 }
 
 #[cfg(any(feature = "naga", feature = "wasm"))]
-fn print_table(title: &str, rows: &std::collections::BTreeMap<String, Row>) {
+fn print_table(title: &str, rows: &BTreeMap<String, Row>) {
     println!(
         "{title:<52} {:>6} {:>8} {:>8}",
         "pairs", "unified", "percent"
@@ -197,7 +209,7 @@ fn the_table_of_shader_spellings() {
         "if at > 7u { sum += at; }",
         "sum = step_of(sum);",
     ];
-    let mut rows = std::collections::BTreeMap::<String, Row>::new();
+    let mut rows = BTreeMap::<String, Row>::new();
     for program in programs {
         let source = format!(
             "alias Word = u32; const SEVEN = 7u;
@@ -289,43 +301,145 @@ fn the_table_of_shader_round_trips() {
 #[cfg(feature = "wasm")]
 #[test]
 fn the_table_of_wasm_mutations() {
-    use pipeline_cache::program::wasm::WasmModule;
-
-    let rounds = std::env::var("PIPELINE_CACHE_WASM_ROUNDS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(60_u64);
-    let key = |bytes: &[u8]| PipelineFingerprint::of(&WasmModule::new(bytes.to_vec())).unwrap();
-    let mut rows = std::collections::BTreeMap::<String, Row>::new();
+    let rounds = wasm::rounds();
+    let mut rows = BTreeMap::<String, Row>::new();
     for seed in 0..rounds * 4 {
         let module = wasm::runnable(&mut wasm::Random(seed));
-        let expected = key(&module);
+        let expected = wasm_key(&module);
         for round in 0..4 {
             for (mutator, mutant) in wasm::mutations(&module, seed * 4 + round, true, 4) {
                 let mutator = mutator.rsplit("::").next().unwrap_or_default().to_owned();
                 rows.entry(mutator)
                     .or_default()
-                    .add(key(&mutant) == expected);
+                    .add(wasm_key(&mutant) == expected);
             }
         }
     }
-    print_table("wasm", &rows);
+    print_table("wasm, mutations that keep the meaning", &rows);
     for complete in ["AddTypeMutator", "AddFunctionMutator", "AddGlobalMutator"] {
         let row = &rows[complete];
         assert_eq!(row.pairs, row.unified, "{complete}");
     }
-    let outside = [
-        "CodemotionMutator",
-        "PeepholeMutator",
-        "AddCustomSectionMutator",
+    let sum = |without: &[&str]| {
+        let mut sum = Row::default();
+        for (mutator, row) in &rows {
+            if !without.contains(&mutator.as_str()) {
+                sum.pairs += row.pairs;
+                sum.unified += row.unified;
+            }
+        }
+        sum
+    };
+    let inside = ["CodemotionMutator", "PeepholeMutator"];
+    let outside = sum(&inside);
+    // It adds a section of a random name, which is part of the program as far as anyone knows.
+    let without_added = sum(&[&inside[..], &["AddCustomSectionMutator"]].concat());
+    assert!(without_added.unified * 100 >= without_added.pairs * 95);
+    let sums = [
+        ("all", sum(&[])),
+        ("outside of bodies", outside),
+        ("outside of bodies, no custom section added", without_added),
     ];
-    let (mut pairs, mut unified) = (0, 0);
-    for (mutator, row) in &rows {
-        if !outside.contains(&mutator.as_str()) {
-            pairs += row.pairs;
-            unified += row.unified;
+    let sums = sums.map(|(name, row)| (name.to_owned(), row));
+    print_table("wasm, together", &BTreeMap::from(sums));
+}
+
+/// The same modules as written by other hands: in another order, and by other tools.
+#[cfg(feature = "wasm")]
+#[test]
+fn the_table_of_wasm_spellings() {
+    let fixtures = wasm::FIXTURES.iter();
+    let generated = (0..wasm::rounds() / 2).map(|seed| wasm::runnable(&mut wasm::Random(seed)));
+    let modules: Vec<(bool, Vec<u8>)> = fixtures
+        .map(|text| (true, wat::parse_str(text).unwrap()))
+        .chain(generated.map(|module| (false, module)))
+        .collect();
+    let mut rows = BTreeMap::<String, Row>::new();
+    for (number, (_, module)) in modules.iter().enumerate() {
+        for round in 0..4 {
+            let mut random = wasm::Random(number as u64 * 4 + round);
+            let other = wasm_shuffle::shuffle(module, &mut random);
+            rows.entry("declarations in another order, long forms".to_owned())
+                .or_default()
+                .add(wasm_key(&other) == wasm_key(module));
         }
     }
-    println!("  outside of bodies and of sections added: {unified} of {pairs}");
-    assert!(unified * 100 >= pairs * 95);
+    let mut causes = BTreeMap::<String, u32>::new();
+    for tool in wasm_tools::TOOLS {
+        if !tool.is_installed() {
+            continue;
+        }
+        for (by_hand, module) in &modules {
+            let kind = if *by_hand { "by hand" } else { "generated" };
+            match tool.rewrite(module) {
+                Ok(other) => {
+                    let cause = difference(module, &other);
+                    rows.entry(format!("{} ({kind})", tool.name))
+                        .or_default()
+                        .add(cause.is_none());
+                    if let Some(cause) = cause {
+                        let reason = NOT_KEPT.iter().find(|(name, part, _)| {
+                            tool.name.starts_with(name) && cause.ends_with(part)
+                        });
+                        let (_, _, reason) =
+                            reason.unwrap_or_else(|| panic!("{}: {cause}", tool.name));
+                        let cause = format!("{}: {cause}: {reason}", tool.name);
+                        *causes.entry(cause).or_default() += 1;
+                    }
+                }
+                Err(error) => {
+                    let cause = format!("not read by {}: {error}", tool.name);
+                    *causes.entry(cause).or_default() += 1;
+                }
+            }
+        }
+    }
+    print_table("wasm, other spellings", &rows);
+    for (cause, count) in causes {
+        println!("    {count:>3} {cause}");
+    }
+    for (spelling, row) in &rows {
+        if !spelling.contains(':') {
+            assert_eq!(row.pairs, row.unified, "{spelling}");
+        }
+    }
+}
+
+/// What other tools do not keep, and rules therefore tell apart.
+#[cfg(feature = "wasm")]
+const NOT_KEPT: [(&str, &str, &str); 3] = [
+    (
+        "wabt: to text and back",
+        "elements",
+        "it writes expressions that are all `ref.func` as functions: elements of another type",
+    ),
+    ("binaryen", "elements", "the same"),
+    (
+        "binaryen",
+        "code",
+        "it writes bodies anew from a tree: without dead code, with other blocks",
+    ),
+];
+
+/// What differs between the canonical forms of two modules.
+#[cfg(feature = "wasm")]
+fn difference(one: &[u8], two: &[u8]) -> Option<String> {
+    use pipeline_cache::Program as _;
+    use pipeline_cache::program::wasm::WasmModule;
+    let canonical = |bytes: &[u8]| WasmModule::new(bytes.to_vec()).canonicalize();
+    match (canonical(one), canonical(two)) {
+        (Ok(one), Ok(two)) if one == two => None,
+        (Ok(one), Ok(two)) => {
+            let (one, two) = (one.bytes(), two.bytes());
+            let parts = wasm_ast::Ast::read(one).differences(&wasm_ast::Ast::read(two));
+            Some(parts.join(", "))
+        }
+        (Err(error), _) | (_, Err(error)) => Some(error.to_string()),
+    }
+}
+
+#[cfg(feature = "wasm")]
+fn wasm_key(bytes: &[u8]) -> PipelineFingerprint {
+    use pipeline_cache::program::wasm::WasmModule;
+    PipelineFingerprint::of(&WasmModule::new(bytes.to_vec())).unwrap()
 }

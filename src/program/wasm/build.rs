@@ -6,9 +6,8 @@
 use bytes::Bytes;
 use wasm_encoder::reencode::Reencode as _;
 use wasm_encoder::{
-    CodeSection, CustomSection, DataCountSection, DataSection, ElementSection, ExportSection,
-    FunctionSection, GlobalSection, ImportSection, MemorySection, Module, StartSection,
-    TableSection, TagSection,
+    CodeSection, CustomSection, DataCountSection, ElementSection, ExportSection, FunctionSection,
+    GlobalSection, ImportSection, MemorySection, Module, StartSection, TableSection, TagSection,
 };
 use wasmparser::{ConstExpr, ElementKind, Global, Operator};
 
@@ -246,15 +245,6 @@ impl<'s, 'a> Builder<'s, 'a> {
         Ok(section)
     }
 
-    fn data(&mut self) -> Result<DataSection, Unkeyable> {
-        let mut section = DataSection::new();
-        for reader in self.source.data.iter().cloned() {
-            self.parse_data_section(&mut section, reader)
-                .map_err(encode::failed)?;
-        }
-        Ok(section)
-    }
-
     /// Keeps the globals whose initializer may fail, whether anything reaches them or not.
     fn globals_with_effects(&mut self) -> Result<(), Unkeyable> {
         let imported = self.source.imported_globals;
@@ -277,7 +267,7 @@ impl<'s, 'a> Builder<'s, 'a> {
         while let Some(&function) = self.reached.get(next) {
             functions.function(self.ty(self.source.functions[function]));
             body.clear();
-            self.body(&self.source.bodies[function], &mut body)?;
+            self.body(&self.source.code.bodies[function], &mut body)?;
             code.raw(&body);
             next += 1;
         }

@@ -76,11 +76,14 @@
 mod body;
 mod build;
 mod custom;
+mod data;
 mod encode;
 mod operators;
 mod parts;
 mod source;
 mod types;
+mod validate;
+mod verbatim;
 
 use bytes::Bytes;
 use wasmparser::{WasmFeatures, WasmFeaturesInflated};
@@ -149,7 +152,12 @@ impl Program for WasmModule {
     const SCHEMA: u32 = 1;
     type Canonical = CanonicalModule;
 
-    /// Takes about the time that validating the module takes, and memory of a few times its size.
+    /// Takes up to twice the time that validating the module takes, and memory of a few times its
+    /// size. Like any computation of milliseconds, it belongs on a thread that may be blocked.
+    ///
+    /// The function bodies of modules with more than 256 KiB of them are validated by several
+    /// threads: one for each 256 KiB, but no more than eight, nor more than the machine has
+    /// processors. All of them end before this returns.
     ///
     /// # Errors
     ///

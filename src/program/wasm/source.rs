@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use wasmparser::{
-    DataSectionReader, ElementSectionReader, Encoding, ExportSectionReader, FuncToValidate,
-    FuncValidatorAllocations, FunctionBody, Global, ImportSectionReader, MemorySectionReader,
-    Parser, Payload, RecGroup, TableSectionReader, TagSectionReader, TypeRef, ValidPayload,
-    Validator, ValidatorResources, WasmFeatures,
+    ElementSectionReader, Encoding, ExportSectionReader, Global, ImportSectionReader,
+    MemorySectionReader, Parser, Payload, RecGroup, TableSectionReader, TagSectionReader, TypeRef,
+    ValidPayload, Validator, WasmFeatures,
 };
 
-use super::body::{self, Patch};
 use super::custom::{self, Fate};
+use super::validate::{Pending, Validated};
 use super::{Unkeyable, features, invalid};
 
 /// A custom section that is kept, and where it stands.
@@ -41,16 +40,6 @@ pub(super) enum Place {
     Data,
 }
 
-/// The body of a function: its locals and then its operators.
-#[derive(Debug)]
-pub(super) struct Body<'a> {
-    pub(super) body: FunctionBody<'a>,
-    /// The operators, from the start of the module.
-    pub(super) operators: Range<usize>,
-    /// Those of [`Source::patches`] that lie in it.
-    pub(super) patches: Range<usize>,
-}
-
 /// A valid module, in pieces that borrow its bytes.
 #[derive(Debug, Default)]
 pub(super) struct Source<'a> {
@@ -70,9 +59,9 @@ pub(super) struct Source<'a> {
     pub(super) exports: Option<ExportSectionReader<'a>>,
     pub(super) start: Option<u32>,
     pub(super) elements: Option<ElementSectionReader<'a>>,
-    pub(super) data: Option<DataSectionReader<'a>>,
-    pub(super) bodies: Vec<Body<'a>>,
-    pub(super) patches: Vec<Patch>,
+    /// The contents of the data section, from the start of the module.
+    pub(super) data: Option<Range<usize>>,
+    pub(super) code: Validated<'a>,
     pub(super) customs: Vec<Custom<'a>>,
     /// The sections to drop, as they lie in the module.
     pub(super) dropped: Vec<Range<usize>>,
@@ -88,7 +77,7 @@ impl<'a> Source<'a> {
         let mut parser = Parser::new(0);
         parser.set_features(features);
         let mut validator = Validator::new_with_features(features);
-        let mut allocations = FuncValidatorAllocations::default();
+        let mut pending = Pending::default();
         let mut source = Self {
             bytes,
             features,
@@ -115,12 +104,13 @@ impl<'a> Source<'a> {
                     return Err(Unkeyable::new("a module inside of the module"));
                 }
                 ValidPayload::Func(function, body) => {
-                    allocations = source.body(function, body, allocations)?;
+                    pending.push(function, body);
                     continue;
                 }
             }
             section_start = source.section(payload, &mut place, section_start)?;
         }
+        source.code = pending.validate(bytes, features)?;
         Ok(source)
     }
 
@@ -201,7 +191,7 @@ impl<'a> Source<'a> {
             } => (Place::Code, range),
             Payload::DataSection(reader) => {
                 let range = reader.range();
-                self.data = Some(reader);
+                self.data = Some(index(range.start)?..index(range.end)?);
                 (Place::Data, range)
             }
             Payload::CustomSection(reader) => {
@@ -238,30 +228,6 @@ impl<'a> Source<'a> {
         };
         *place = now;
         index(range.end)
-    }
-
-    fn body(
-        &mut self,
-        function: FuncToValidate<ValidatorResources>,
-        body: FunctionBody<'a>,
-        allocations: FuncValidatorAllocations,
-    ) -> Result<FuncValidatorAllocations, Unkeyable> {
-        let mut validator = function.into_validator(allocations);
-        let first_patch = self.patches.len();
-        let operators = body::validate(
-            &mut validator,
-            &body,
-            self.features,
-            self.bytes,
-            &mut self.patches,
-        )
-        .map_err(invalid)?;
-        self.bodies.push(Body {
-            body,
-            operators,
-            patches: first_patch..self.patches.len(),
-        });
-        Ok(validator.into_allocations())
     }
 }
 
