@@ -1,21 +1,24 @@
 //! Processes that share a folder compile once what none of them has, and none waits for ever for
 //! another.
+//!
+//! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment they race for 10,007 keys instead of 307.
 #![cfg(unix)]
 
 mod disk_support;
 
 use disk_support::{
-    Mount, ROLE, STAGING, artifact, child, folder, is_child, key, names, open, skip,
+    Mount, ROLE, ROOT, STAGING, artifact, block_on, child, folder, is_child, is_long, key, names,
+    open, skip,
 };
 use futures::StreamExt as _;
 use pipeline_cache::{
     CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
     WritePolicy,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs;
-use std::future::Future;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -26,7 +29,6 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncBufReadExt as _;
 use tokio::sync::Semaphore;
 
-const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
 const WAIT: &str = "PIPELINE_CACHE_TEST_WAIT_MS";
 
 /// Longer than any test waits for anything.
@@ -110,9 +112,8 @@ impl Process {
         said.expect("the other process has something to say")
     }
 
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(disk_support::run("kill", &[signal, &pid]));
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 
@@ -154,12 +155,6 @@ fn obey() {
             }
         }
     });
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(2).enable_all();
-    runtime.build().unwrap().block_on(future)
 }
 
 /// Lets compiles end.
@@ -255,10 +250,7 @@ fn a_race_for_many_keys_compiles_each_once() {
     if is_child() {
         return obey();
     }
-    let keys = match std::env::var_os("PIPELINE_CACHE_LONG_TESTS") {
-        Some(_) => 10_007,
-        None => 307,
-    };
+    let keys = if is_long() { 10_007 } else { 307 };
     let folder = folder();
     let start = || Process::start(TEST, folder.path(), FOR_EVER);
     let mut processes = [start(), start(), start(), start()];
@@ -296,7 +288,7 @@ fn when_the_one_dies_the_other_goes_on() {
     assert_eq!(one.says(), "compiling 2");
     two.tell("compile 1");
     assert_eq!(two.says(), "waiting 1");
-    one.signal("-KILL");
+    one.signal(Signal::KILL);
     assert_eq!(two.says(), "compiling 1");
     two.tell("finish 1");
     assert_eq!(two.says(), "compiled 1");
@@ -323,7 +315,7 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
     let mut two = Process::start(TEST, folder.path(), Duration::from_millis(300));
     one.tell("compile 1");
     assert_eq!(one.says(), "compiling 1");
-    one.signal("-STOP");
+    one.signal(Signal::STOP);
     two.tell("compile 1");
     assert_eq!(two.says(), "waiting 1");
     assert_eq!(two.says(), "compiling 1");
@@ -335,7 +327,7 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
     block_on(async { drop(open(folder.path()).await) });
     assert_eq!(flights(folder.path()), [format!("{}.flight", key(1))]);
 
-    one.signal("-CONT");
+    one.signal(Signal::CONT);
     one.tell("finish 1");
     assert_eq!(one.says(), "compiled 1");
     one.tell("close 0");

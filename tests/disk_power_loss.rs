@@ -13,7 +13,9 @@ mod disk_support;
 #[path = "disk_support/recording.rs"]
 mod recording;
 
-use disk_support::{ROLE, artifact, child, folder, is_child, key, open, skip, temporaries};
+use disk_support::{
+    ROLE, ROOT, artifact, block_on, child, folder, is_child, is_long, key, open, skip, temporaries,
+};
 use pipeline_cache::{DiskCache, PipelineCacheStore};
 use recording::{Loss, Model, Step};
 use std::collections::BTreeSet;
@@ -22,22 +24,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
 const ROUNDS: &str = "PIPELINE_CACHE_TEST_ROUNDS";
 
 /// Puts of one round, at once.
 const BATCH: u64 = 4;
 
-fn is_long() -> bool {
-    std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some()
-}
-
 fn len_of(number: u64) -> usize {
     (number * 37 % 400) as usize
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    run_on(8, future)
 }
 
 /// Faults are counted for each thread by itself, so that with one they come in order.

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bounds::Bounds;
 use super::error::DiskCacheError;
 use super::folder::Folder;
-use super::trim::Bounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, staging};
 use crate::artifact::frame::FrameFormat;
@@ -113,9 +113,10 @@ impl DiskCacheBuilder {
     /// The bytes of files that the folder is to hold at most. Default: no bound.
     ///
     /// Puts of this cache start a trim in the background when the folder is 15/16 full; it stops
-    /// at 7/8. Puts do not wait for it: what is stored while it runs can exceed the bound. One
-    /// process trims at a time, all that bound the folder keep one count of it, and those that do
-    /// not are noticed once an hour.
+    /// at 7/8. Puts do not wait for it: what is stored while it runs can exceed the bound. All that
+    /// bound the folder keep one count of it, and those that do not are noticed once an hour. What
+    /// is next to go is kept in mind, in at most 4 MiB, so that the folder is listed once for many
+    /// trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self

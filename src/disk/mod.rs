@@ -11,18 +11,21 @@
 //! - [`lock`]: advisory locks on files
 //! - [`maintenance`]: entries, verify and clear, for operators
 //! - [`trim`]: the folder brought back within its bounds
+//! - [`bounds`] and [`keeper`]: when, and by whom
 //! - [`usage`]: how much there is, by the count of all who bound it
 //! - [`user_dir`]: where the user's caches are
 //!
 //! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
 //! not in one process, nor between processes on one folder.
 
+mod bounds;
 mod builder;
 mod durability;
 mod error;
 mod flights;
 mod folder;
 mod frames;
+mod keeper;
 mod listing;
 mod lock;
 mod maintenance;
@@ -48,11 +51,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
+use self::bounds::Bounds;
 use self::durability::Ledger;
 use self::error::Fault;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
-use self::trim::Bounds;
+use self::trim::Victims;
 use self::usage::Usage;
 use self::writer::Turns;
 use crate::metrics::StoreCounters;
@@ -119,6 +123,7 @@ struct Inner {
     bounds: Bounds,
     cross_process_flights: bool,
     usage: Usage,
+    victims: Victims,
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
@@ -208,6 +213,7 @@ impl DiskCache {
                 bounds: settings.bounds,
                 cross_process_flights: settings.cross_process_flights,
                 usage: Usage::default(),
+                victims: Victims::default(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
@@ -253,6 +259,16 @@ impl Inner {
             work(&inner)
         })
         .await
+    }
+
+    /// Runs work of the cache's own, which does not queue with that of its callers. It comes one
+    /// call after the other.
+    async fn run_aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
+    ) -> T {
+        let inner = Arc::clone(self);
+        off_worker::blocking(move || work(&inner)).await
     }
 
     /// `None` never comes, as the semaphore is never closed.

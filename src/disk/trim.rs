@@ -5,17 +5,13 @@
 //! the folder in steps, remembers the oldest [`VICTIMS`] entries and no more, and removes them in
 //! steps; where that is not enough, it lists again. So it never holds up the others, can be dropped
 //! at any time, and takes the same memory for a million entries as for a hundred thousand.
-//!
-//! Puts of a bounded cache start one in the background when the count of [`super::usage`] passes
-//! the high-water mark. It stops at the low-water mark, so that the listing is paid for by many
-//! puts.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::fs::File;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::bounds::Bounds;
 use super::error::{Fault, at};
 use super::folder::look;
 use super::listing::{Listing, Named, Seen, see};
@@ -31,25 +27,6 @@ const VICTIMS: usize = 64 * 1024;
 
 /// How many entries one step removes.
 const EVICTION_STEP: usize = 32;
-
-/// The longest time between two counts of a bounded folder, as long as there are puts.
-const COUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
-
-/// How long to let a folder alone that another process trims, or that a trim could not help.
-const PAUSE_WHILE_OTHERS_TRIM: Duration = Duration::from_millis(20);
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
-
-/// How long, and how often, to wait for others who report. After that the next put tries again.
-const PAUSE_WHILE_OTHERS_REPORT: Duration = Duration::from_millis(1);
-const REPORT_ATTEMPTS: u32 = 20;
-
-/// The bounds that a trim brings a folder back within. `None` is no bound.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bounds {
-    pub(super) max_bytes: Option<u64>,
-    pub(super) max_entries: Option<u64>,
-    pub(super) max_age: Option<Duration>,
-}
 
 /// What a trim did.
 ///
@@ -115,7 +92,7 @@ impl DiskCache {
         let _token = inner.tasks.token();
         inner.check_open(StoreOperation::Trim)?;
         // Where another process trims, two do: what either removes, both take for gone.
-        let _lock = inner.run(|inner| lock_trim(&inner.folder)).await;
+        let _lock = inner.run_aside(|inner| lock_trim(&inner.folder)).await;
         inner.trim(inner.bounds).await
     }
 }
@@ -140,6 +117,69 @@ impl Survey {
     }
 }
 
+/// The eviction of entries that have been found.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// What is left in the folder.
+    pub(super) left: Total,
+    /// The least recently used first.
+    pub(super) victims: VecDeque<Seen>,
+    pub(super) removed: u64,
+    pub(super) removed_bytes: u64,
+    pub(super) failure: Option<StoreError>,
+}
+
+impl Sweep {
+    /// The next victims: as many as have to go if all of them can.
+    fn next_step(&mut self, bounds: Bounds) -> Vec<Seen> {
+        let expired = bounds.expired();
+        let mut after = self.left;
+        let mut step = Vec::with_capacity(EVICTION_STEP);
+        while step.len() < EVICTION_STEP {
+            let goes = |seen: &Seen| !bounds.hold(&after) || expired.is_some_and(|e| seen.used < e);
+            let Some(seen) = self.victims.front().copied().filter(goes) else {
+                break;
+            };
+            self.victims.pop_front();
+            after = after.without(&seen);
+            step.push(seen);
+        }
+        step
+    }
+}
+
+/// When the victims of a sweep were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// By the listing that this trim began with: one that is gone since was counted.
+    InThisTrim,
+    /// Long ago: one that is gone is out of the count.
+    Before,
+}
+
+/// The entries that the last trim of a bounded folder found and left, the least recently used
+/// first. They are the next to go, unless they are used: so the next trim need not list.
+#[derive(Debug, Default)]
+pub(super) struct Victims(Mutex<VecDeque<Seen>>);
+
+impl Victims {
+    pub(super) fn keep(&self, victims: VecDeque<Seen>) {
+        *self.lock() = victims;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    pub(super) fn take(&self) -> VecDeque<Seen> {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What became of an entry that was to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Eviction {
@@ -151,118 +191,99 @@ enum Eviction {
 }
 
 impl Inner {
-    /// Tells what was stored or removed to all who keep the folder within its bounds, and starts a
-    /// trim where one is due. Never on a caller's path.
-    pub(super) fn account(self: &Arc<Self>, bytes: i64, entries: i64) {
-        if !self.bounds.is_any() {
-            return;
-        }
-        self.usage.add(Change { bytes, entries });
-        if self.usage.wake() {
-            let awake = Awake {
-                inner: Arc::clone(self),
-                rests: false,
-            };
-            self.tasks.spawn(awake.keep_within_bounds());
-        }
-    }
-
-    /// Whether that helped.
-    async fn trim_in_background(self: &Arc<Self>) -> bool {
-        let Ok(_lock) = self.run(|inner| lock_trim(&inner.folder)).await else {
-            // Whoever trims looks again at the end, and sees what this process has reported.
-            self.usage.put_off(PAUSE_WHILE_OTHERS_TRIM);
-            return false;
-        };
-        match self.trim(self.bounds.low_water()).await {
-            // Where nothing was due but a count, or others were quicker, it helped as well.
-            Ok(report) if report.removed > 0 || self.bounds.less(16).hold(&report.kept()) => true,
-            // Traced. Before long the same would happen again.
-            _ => {
-                self.usage.put_off(PAUSE_AFTER_FAILURE);
-                false
-            }
-        }
-    }
-
-    async fn trim(self: &Arc<Self>, bounds: Bounds) -> Result<DiskCacheTrimReport, StoreError> {
-        let operation = StoreOperation::Trim;
+    pub(super) async fn trim(
+        self: &Arc<Self>,
+        bounds: Bounds,
+    ) -> Result<DiskCacheTrimReport, StoreError> {
         let start = Instant::now();
-        let mut report = DiskCacheTrimReport {
-            scanned: 0,
-            scanned_bytes: 0,
-            removed: 0,
-            removed_bytes: 0,
-            oldest_kept: None,
-            elapsed: Duration::ZERO,
-        };
-        let mut failure = None;
-        for round in 0.. {
+        let mut found = None;
+        let mut sweep = Sweep::default();
+        loop {
             let survey = self.survey().await?;
-            if round == 0 {
-                report.scanned = survey.total.entries;
-                report.scanned_bytes = survey.total.bytes;
-            }
+            let total = survey.total;
+            let found = *found.get_or_insert(total);
             let was_full = survey.oldest.len() == VICTIMS;
-            let removed_before = report.removed;
-            let mut left = survey.total;
-            let expired = bounds.expired();
-            let victims = self.run(move |_| survey.oldest.into_sorted_vec()).await;
-            let mut victims = victims.into_iter().peekable();
-            loop {
-                // As many as have to go if all of them can.
-                let mut after = left;
-                let mut step = Vec::with_capacity(EVICTION_STEP);
-                while step.len() < EVICTION_STEP {
-                    let goes = |seen: &Seen| {
-                        !bounds.hold(&after) || expired.is_some_and(|e| seen.used < e)
-                    };
-                    let Some(seen) = victims.next_if(goes) else {
-                        break;
-                    };
-                    after = after.without(&seen);
-                    step.push(seen);
-                }
-                if step.is_empty() {
-                    break;
-                }
-                self.check_open(operation)?;
-                let done = self.run(move |inner| inner.evict(step)).await;
-                for (seen, outcome) in done {
-                    match outcome {
-                        Ok(Eviction::Removed) => {
-                            report.removed += 1;
-                            report.removed_bytes += seen.bytes;
-                            left = left.without(&seen);
-                        }
-                        Ok(Eviction::Gone) => left = left.without(&seen),
-                        Ok(Eviction::Used) => {}
-                        Err(fault) if failure.is_none() => {
-                            failure = Some(self.failed(operation, Some(&seen.key), fault));
-                        }
-                        Err(fault) => tracing::debug!(key = %seen.key, %fault, "and so did this"),
-                    }
-                }
+            let removed_before = sweep.removed;
+            sweep.left = total;
+            sweep.victims = self
+                .run_aside(move |_| survey.oldest.into_sorted_vec().into())
+                .await;
+            while self
+                .evict_step(bounds, &mut sweep, Counted::InThisTrim)
+                .await?
+            {}
+            let again = was_full && sweep.victims.is_empty() && sweep.removed > removed_before;
+            if again {
+                continue;
             }
-            report.oldest_kept = victims.peek().map(|seen| seen.used);
-            let again = was_full && victims.peek().is_none() && report.removed > removed_before;
-            if !again {
-                break;
+            let report = DiskCacheTrimReport {
+                scanned: found.entries,
+                scanned_bytes: found.bytes,
+                removed: sweep.removed,
+                removed_bytes: sweep.removed_bytes,
+                oldest_kept: sweep.victims.front().map(|seen| seen.used),
+                elapsed: start.elapsed(),
+            };
+            tracing::debug!(tier = %self, ?report, "trimmed");
+            if self.bounds.is_any() {
+                self.victims.keep(sweep.victims);
+            }
+            return sweep.failure.map_or(Ok(report), Err);
+        }
+    }
+
+    /// Evicts the next victims; whether there were any that have to go.
+    pub(super) async fn evict_step(
+        self: &Arc<Self>,
+        bounds: Bounds,
+        sweep: &mut Sweep,
+        counted: Counted,
+    ) -> Result<bool, StoreError> {
+        let operation = StoreOperation::Trim;
+        let step = sweep.next_step(bounds);
+        if step.is_empty() {
+            return Ok(false);
+        }
+        self.check_open(operation)?;
+        let done = self.run_aside(move |inner| {
+            let done = inner.evict(step);
+            if inner.bounds.is_any() {
+                // Or else others, who do not see it shrink, would trim it as well.
+                inner.usage.report(&inner.folder);
+            }
+            done
+        });
+        for (seen, outcome) in done.await {
+            match outcome {
+                Ok(Eviction::Removed) => {
+                    sweep.removed += 1;
+                    sweep.removed_bytes += seen.bytes;
+                    sweep.left = sweep.left.without(&seen);
+                }
+                Ok(Eviction::Gone) if counted == Counted::InThisTrim => {
+                    sweep.left = sweep.left.without(&seen);
+                }
+                Ok(Eviction::Gone | Eviction::Used) => {}
+                Err(fault) if sweep.failure.is_none() => {
+                    sweep.failure = Some(self.failed(operation, Some(&seen.key), fault));
+                }
+                Err(fault) => tracing::debug!(key = %seen.key, %fault, "and so did this"),
             }
         }
-        report.elapsed = start.elapsed();
-        tracing::debug!(tier = %self, ?report, "trimmed");
-        failure.map_or(Ok(report), Err)
+        Ok(true)
     }
 
     /// Lists the folder, and removes what was set aside in it.
     async fn survey(self: &Arc<Self>) -> Result<Survey, StoreError> {
         let operation = StoreOperation::Trim;
         let counts = self.bounds.is_any();
-        let opened = self.run(move |inner| {
+        let opened = self.run_aside(move |inner| {
             let before = counts
                 .then(|| inner.usage.report(&inner.folder).0)
                 .flatten();
+            if before.is_none() {
+                inner.usage.forget_unreported();
+            }
             Listing::open(&inner.folder).map(|listing| (before, listing))
         });
         let failed = |fault| self.failed(operation, None, fault);
@@ -270,7 +291,7 @@ impl Inner {
         let mut survey = Survey::default();
         loop {
             self.check_open(operation)?;
-            let step = self.run(move |inner| {
+            let step = self.run_aside(move |inner| {
                 let more = listing.step(&inner.folder, |key, named, file| {
                     match (named, see(key, file)?) {
                         (Named::Entry, Some(seen)) => survey.count(seen),
@@ -290,7 +311,7 @@ impl Inner {
         }
         if counts {
             let total = survey.total;
-            self.run(move |inner| inner.usage.correct(&inner.folder, before, total))
+            self.run_aside(move |inner| inner.usage.correct(&inner.folder, before, total))
                 .await;
         }
         Ok(survey)
@@ -336,94 +357,8 @@ impl Inner {
     }
 }
 
-/// The one who reports and trims. However it ends, another can begin.
-struct Awake {
-    inner: Arc<Inner>,
-    rests: bool,
-}
-
-impl Awake {
-    async fn keep_within_bounds(mut self) {
-        let inner = Arc::clone(&self.inner);
-        let mut refusals = 0;
-        loop {
-            let report = inner.run(|inner| inner.usage.report(&inner.folder));
-            let (total, reported) = report.await;
-            let due = total.is_none_or(|total| inner.bounds.is_due(&total));
-            if due && !inner.usage.is_put_off() && inner.trim_in_background().await {
-                continue;
-            }
-            refusals = if reported { 0 } else { refusals + 1 };
-            if refusals > 0 && refusals < REPORT_ATTEMPTS {
-                tokio::time::sleep(PAUSE_WHILE_OTHERS_REPORT).await;
-                continue;
-            }
-            self.rests = true;
-            inner.usage.rest();
-            // What came between the report and the rest has woken nobody.
-            let again = reported && inner.usage.has_news();
-            if !again || inner.closed.load(Ordering::SeqCst) || !inner.usage.wake() {
-                break;
-            }
-            self.rests = false;
-        }
-    }
-}
-
-impl Drop for Awake {
-    fn drop(&mut self) {
-        if !self.rests {
-            self.inner.usage.rest();
-        }
-    }
-}
-
-impl Bounds {
-    pub(super) fn is_any(&self) -> bool {
-        self.max_bytes.is_some() || self.max_entries.is_some() || self.max_age.is_some()
-    }
-
-    /// Whether a folder that holds so much is within the bounds on that.
-    fn hold(&self, total: &Total) -> bool {
-        self.max_bytes.is_none_or(|max| total.bytes <= max)
-            && self.max_entries.is_none_or(|max| total.entries <= max)
-    }
-
-    /// Before when an entry must have been used to be too old.
-    fn expired(&self) -> Option<SystemTime> {
-        self.max_age
-            .and_then(|age| SystemTime::now().checked_sub(age))
-    }
-
-    /// Whether it is time for a trim in the background.
-    fn is_due(&self, total: &Total) -> bool {
-        !self.less(16).hold(total) || total.age() > self.count_interval()
-    }
-
-    fn count_interval(&self) -> Duration {
-        self.max_age
-            .map_or(COUNT_INTERVAL, |age| (age / 8).min(COUNT_INTERVAL))
-            // A count of seconds says no more.
-            .max(Duration::from_secs(2))
-    }
-
-    /// Where a trim in the background stops.
-    fn low_water(&self) -> Self {
-        self.less(8)
-    }
-
-    /// Bounds that are lower by one part in so many, and never nothing of something.
-    fn less(&self, part: u64) -> Self {
-        Self {
-            max_bytes: self.max_bytes.map(|max| max - max / part),
-            max_entries: self.max_entries.map(|max| max - max / part),
-            max_age: self.max_age,
-        }
-    }
-}
-
 impl DiskCacheTrimReport {
-    fn kept(&self) -> Total {
+    pub(super) fn kept(&self) -> Total {
         Total {
             entries: self.scanned.saturating_sub(self.removed),
             bytes: self.scanned_bytes.saturating_sub(self.removed_bytes),
@@ -438,15 +373,6 @@ impl Total {
             bytes: self.bytes.saturating_sub(seen.bytes),
             entries: self.entries.saturating_sub(1),
             ..self
-        }
-    }
-}
-
-impl Change {
-    fn removal(bytes: u64) -> Self {
-        Self {
-            bytes: -i64::try_from(bytes).unwrap_or(i64::MAX),
-            entries: -1,
         }
     }
 }
@@ -502,19 +428,6 @@ mod tests {
         for (number, seen) in oldest.iter().enumerate() {
             let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);
             assert_eq!(seen.used, expected);
-        }
-    }
-
-    #[test]
-    fn marks_leave_something_of_a_small_bound() {
-        for max in 0..100 {
-            let bounds = Bounds {
-                max_entries: Some(max),
-                ..Bounds::default()
-            };
-            let (high, low) = (bounds.less(16), bounds.low_water());
-            assert!(low.max_entries <= high.max_entries && high.max_entries <= Some(max));
-            assert_eq!(low.max_entries == Some(0), max == 0);
         }
     }
 }

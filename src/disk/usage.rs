@@ -15,7 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::folder::Folder;
 use super::lock::open_locked;
 
-const MAGIC: &[u8; 8] = b"pcusage1";
+const MAGIC: &[u8; 8] = b"pcusage2";
+
+/// The file, but for its checksum.
+const BODY: usize = 48;
 
 /// What the folder holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,13 +27,22 @@ pub(super) struct Total {
     pub(super) entries: u64,
     /// When it was last counted, in seconds of the Unix time.
     pub(super) counted: u64,
+    pub(super) stored: Stored,
+}
+
+/// All that was ever stored, whatever has become of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
 }
 
 /// What was stored, less what was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) bytes: i64,
-    pub(super) entries: i64,
+    bytes: i64,
+    entries: i64,
+    stored: Stored,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +57,8 @@ struct State {
     /// As the file last said.
     known: Option<Total>,
     unreported: Change,
+    /// By this cache, since it was opened.
+    stored: Stored,
     /// No trim in the background before then.
     rests_until: Option<Instant>,
 }
@@ -53,6 +67,12 @@ impl Usage {
     pub(super) fn add(&self, change: Change) {
         let mut state = self.lock();
         state.unreported = state.unreported.plus(change);
+        state.stored = state.stored.plus(change.stored);
+    }
+
+    /// What this cache has stored since it was opened.
+    pub(super) fn stored(&self) -> Stored {
+        self.lock().stored
     }
 
     /// Whether the caller is the one to report from now on, until it [`rests`](Self::rest).
@@ -93,7 +113,6 @@ impl Usage {
         };
         let reported = with_file(folder, |file| {
             let there = read(file)?;
-            // Where nobody has counted, whoever does will count this change.
             let total = there.or(known).map(|total| total.plus(change));
             if let Some(total) = total.filter(|_| total != there) {
                 write(file, total)?;
@@ -103,28 +122,46 @@ impl Usage {
         let mut state = self.lock();
         let done = reported.is_ok();
         match reported {
-            Ok(total) => state.known = total,
-            // Another process is at it, or the folder cannot be written. The next report has it.
-            Err(_) => state.unreported = state.unreported.plus(change),
+            Ok(Some(total)) => state.known = Some(total),
+            // Nobody has counted yet, another process is at it, or the folder cannot be written.
+            // The next report has it.
+            Ok(None) | Err(_) => state.unreported = state.unreported.plus(change),
         }
         let total = state.known.map(|known| known.plus(state.unreported));
         (total, done)
     }
 
-    /// Puts the count of a listing in the place of the estimate from before it. What was reported
-    /// during the listing is taken for not listed, so that the estimate errs upwards.
+    /// What is about to be counted need not be reported.
+    pub(super) fn forget_unreported(&self) {
+        self.lock().unreported = Change::default();
+    }
+
+    /// Puts the count of a listing in the place of the estimate from before it. Of what was
+    /// reported during the listing, the stored is taken for not listed and the removed for gone
+    /// before, so that the estimate errs upwards.
     pub(super) fn correct(&self, folder: &Folder, before: Option<Total>, mut counted: Total) {
         counted.counted = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
         let corrected = with_file(folder, |file| {
             let total = match (before, read(file)?) {
-                (Some(before), Some(now)) => Total {
-                    bytes: counted.bytes + now.bytes.saturating_sub(before.bytes),
-                    entries: counted.entries + now.entries.saturating_sub(before.entries),
+                (Some(before), Some(now)) => {
+                    let stored = now.stored.since(before.stored);
+                    Total {
+                        bytes: counted.bytes.saturating_add(stored.bytes),
+                        entries: counted.entries.saturating_add(stored.entries),
+                        stored: now.stored,
+                        ..counted
+                    }
+                }
+                // Another has counted in the same time.
+                (None, Some(now)) => Total {
+                    bytes: counted.bytes.max(now.bytes),
+                    entries: counted.entries.max(now.entries),
+                    stored: now.stored,
                     ..counted
                 },
-                _ => counted,
+                (_, None) => counted,
             };
             write(file, total)?;
             Ok(total)
@@ -147,10 +184,45 @@ impl Usage {
 }
 
 impl Change {
+    /// An entry of so many bytes came.
+    pub(super) fn put(bytes: u64) -> Self {
+        Self {
+            bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            entries: 1,
+            stored: Stored { bytes, entries: 1 },
+        }
+    }
+
+    /// An entry of so many bytes is gone.
+    pub(super) fn removal(bytes: u64) -> Self {
+        Self {
+            bytes: -i64::try_from(bytes).unwrap_or(i64::MAX),
+            entries: -1,
+            stored: Stored::default(),
+        }
+    }
+
     fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes.saturating_add(other.bytes),
             entries: self.entries.saturating_add(other.entries),
+            stored: self.stored.plus(other.stored),
+        }
+    }
+}
+
+impl Stored {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            entries: self.entries.saturating_add(other.entries),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(before.bytes),
+            entries: self.entries.saturating_sub(before.entries),
         }
     }
 }
@@ -160,6 +232,7 @@ impl Total {
         Self {
             bytes: self.bytes.saturating_add_signed(change.bytes),
             entries: self.entries.saturating_add_signed(change.entries),
+            stored: self.stored.plus(change.stored),
             ..self
         }
     }
@@ -188,7 +261,7 @@ fn read(file: &mut File) -> io::Result<Option<Total>> {
     let mut bytes = Vec::with_capacity(64);
     file.rewind()?;
     io::Read::by_ref(file).take(64).read_to_end(&mut bytes)?;
-    let Some((body, check)) = bytes.split_first_chunk::<32>() else {
+    let Some((body, check)) = bytes.split_first_chunk::<BODY>() else {
         return Ok(None);
     };
     if !body.starts_with(MAGIC) || check != checksum(body) {
@@ -203,13 +276,21 @@ fn read(file: &mut File) -> io::Result<Option<Total>> {
         bytes: number(8),
         entries: number(16),
         counted: number(24),
+        stored: Stored {
+            bytes: number(32),
+            entries: number(40),
+        },
     }))
 }
 
 fn write(file: &mut File, total: Total) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(40);
+    let mut bytes = Vec::with_capacity(64);
     bytes.extend_from_slice(MAGIC);
-    for number in [total.bytes, total.entries, total.counted] {
+    let Stored {
+        bytes: stored,
+        entries,
+    } = total.stored;
+    for number in [total.bytes, total.entries, total.counted, stored, entries] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     let check = checksum(&bytes);

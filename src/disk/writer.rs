@@ -127,7 +127,7 @@ impl Inner {
                 self.counters.puts.increment();
                 if *new_file {
                     // A corrupt entry that it replaced is counted twice, until the next count.
-                    self.account(bytes as i64, 1);
+                    self.account(bytes as u64);
                 }
             }
             Err(_) => self.counters.put_errors.increment(),

@@ -24,6 +24,38 @@ pub fn artifact(len: usize) -> Artifact {
     Artifact::with_metadata(payload, ArtifactMetadata::new().with_provenance("test"))
 }
 
+/// The artifact of a number: what is served under another, or in part, shows.
+pub fn artifact_of(number: u64, len: usize) -> Artifact {
+    let mut payload = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&number.to_le_bytes());
+    hasher.finalize_xof().fill(&mut payload);
+    Artifact::new(payload)
+}
+
+/// Numbers that are the same in each run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// Whether the long tests are to run whole.
+pub fn is_long() -> bool {
+    std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some()
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all();
+    runtime.build().unwrap().block_on(future)
+}
+
 pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -99,6 +131,9 @@ impl Drop for Mount {
         run("umount", &["-l", self.0.to_str().unwrap()]);
     }
 }
+
+/// Tells another process of the folder it is to use.
+pub const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
 
 /// In which of the processes of a test this is: the variable is set in the other one.
 pub const ROLE: &str = "PIPELINE_CACHE_TEST_ROLE";

@@ -1,0 +1,188 @@
+//! A folder of a million entries opens, answers and is trimmed as one of a thousand, in little
+//! memory.
+//!
+//! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment there are a million, which take 5 GB of
+//! disk for some minutes, and times are held to what is promised. Without, there are 20,000, and
+//! times are only printed: they are those of a machine that runs other tests as well.
+#![cfg(target_os = "linux")]
+
+mod disk_support;
+
+use disk_support::{ROOT, block_on, child, folder, is_child, is_long, key, names, open};
+use futures::StreamExt as _;
+use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Entries of the folder that the large one is compared with.
+const FEW: u64 = 1000;
+
+const MEMORY: u64 = 16 << 20;
+
+fn many() -> u64 {
+    if is_long() { 1_000_000 } else { 20_000 }
+}
+
+fn artifact_of(number: u64) -> Artifact {
+    Artifact::new(number.to_le_bytes().repeat(25))
+}
+
+async fn fill(root: &Path, entries: u64) {
+    let cache = &open(root).await;
+    futures::stream::iter(0..entries)
+        .for_each_concurrent(16, |number| async move {
+            let put = async { cache.put(&key(number), artifact_of(number)).await };
+            put.await.unwrap();
+        })
+        .await;
+    cache.close(Duration::from_secs(600)).await.unwrap();
+}
+
+/// A figure of this process, in bytes.
+fn memory(what: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn of(&mut self, per_mille: usize) -> Duration {
+        self.0.sort_unstable();
+        self.0[(self.0.len() - 1) * per_mille / 1000]
+    }
+}
+
+async fn timed<T>(times: &mut Times, call: impl Future<Output = T>) -> T {
+    let start = Instant::now();
+    let result = call.await;
+    times.0.push(start.elapsed());
+    result
+}
+
+async fn get(cache: &DiskCache, number: u64) -> bool {
+    let got = cache.get(&key(number)).await.unwrap();
+    assert!(got.as_ref().is_none_or(|got| *got == artifact_of(number)));
+    got.is_some()
+}
+
+/// Opens both folders, some times.
+async fn opens(few: &Path, many: &Path) {
+    for (root, what) in [(few, FEW), (many, self::many())] {
+        let mut times = Times(Vec::new());
+        for _ in 0..9 {
+            timed(&mut times, open(root)).await;
+        }
+        println!(
+            "open at {what}: {:?}, at most {:?}",
+            times.of(500),
+            times.of(1000)
+        );
+        assert!(!is_long() || times.of(1000) < Duration::from_millis(20));
+    }
+}
+
+/// Gets as many entries from both folders, by turns, so that both meet the same weather.
+async fn gets(few: &Path, many: &Path) {
+    let (few, many) = (open(few).await, open(many).await);
+    let stride = self::many() / FEW;
+    let mut times = [Times(Vec::new()), Times(Vec::new())];
+    for round in 0..11 {
+        for number in 0..FEW {
+            // The first round is to warm up.
+            if round == 0 {
+                times = [Times(Vec::new()), Times(Vec::new())];
+            }
+            let [at_few, at_many] = &mut times;
+            assert!(timed(at_few, get(&few, number)).await);
+            assert!(timed(at_many, get(&many, number * stride)).await);
+        }
+    }
+    let [at_few, at_many] = times.each_mut().map(|times| times.of(500));
+    let ratio = at_many.as_secs_f64() / at_few.as_secs_f64();
+    println!(
+        "get at {FEW}: {at_few:?}, at {}: {at_many:?}, {ratio:.2} times as long",
+        self::many()
+    );
+    assert!(!is_long() || ratio < 1.3);
+}
+
+/// Trims half of them away, with gets beside it; the times of these, and of as many gets without.
+async fn trim(root: &Path) -> [Times; 2] {
+    let half = many() / 2;
+    let cache = DiskCache::builder().root(root).max_entries(half);
+    let cache = cache.open().await.unwrap();
+    let mut number = 0;
+    let mut next = || {
+        number = (number + 7919) % many();
+        number
+    };
+    let mut alone = Times(Vec::new());
+    for _ in 0..FEW * 10 {
+        timed(&mut alone, get(&cache, next())).await;
+    }
+    let trimming = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.trim().await.unwrap() }
+    });
+    let (mut beside, mut hits) = (Times(Vec::new()), 0_u64);
+    while !trimming.is_finished() {
+        hits += u64::from(timed(&mut beside, get(&cache, next())).await);
+    }
+    let report = trimming.await.unwrap();
+    println!(
+        "trim of {} in {:?}; beside it {} gets, {hits} hits",
+        report.removed,
+        report.elapsed,
+        beside.0.len(),
+    );
+    assert_eq!((report.scanned, report.removed), (many(), many() - half));
+    [alone, beside]
+}
+
+#[test]
+fn a_million_entries_in_one_folder() {
+    let roots = |parent: &Path| (parent.join("few"), parent.join("many"));
+    if is_child() {
+        let parent = PathBuf::from(std::env::var_os(ROOT).unwrap());
+        let (few, many) = roots(&parent);
+        return block_on(async {
+            let before = memory("VmRSS");
+            opens(&few, &many).await;
+            gets(&few, &many).await;
+            let gets = memory("VmHWM") - before;
+            let times = trim(&many).await;
+            let trim = memory("VmHWM") - before;
+            println!("memory: {gets} bytes more for opens and gets, {trim} with the trim");
+            assert!(trim < MEMORY);
+            let [alone, beside] = times.map(|mut times| {
+                let [p50, p99, max] = [500, 990, 1000].map(|per_mille| times.of(per_mille));
+                println!("gets: {p50:?}, p99 {p99:?}, at most {max:?}");
+                p99
+            });
+            // What the machine alone is too busy for, the trim is not to blame for.
+            let bearable = Duration::from_millis(5).max(alone * 2);
+            assert!(!is_long() || beside < bearable);
+        });
+    }
+    let folder = folder();
+    let (few, many) = roots(folder.path());
+    let start = Instant::now();
+    block_on(async {
+        fill(&few, FEW).await;
+        fill(&many, self::many()).await;
+    });
+    println!("put {} entries in {:?}", self::many(), start.elapsed());
+    // Another process: what the puts took does not count.
+    let output = child("a_million_entries_in_one_folder")
+        .env(ROOT, folder.path())
+        .output();
+    let output = output.unwrap();
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    disk_support::assert_success(&output);
+    let left = names(&many).len() as u64;
+    assert_eq!(left, self::many() / 2);
+}
