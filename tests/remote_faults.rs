@@ -116,7 +116,7 @@ fn artifact() -> Artifact {
 struct Times(Vec<Duration>);
 
 impl Times {
-    async fn take<T>(&mut self, work: impl Future<Output = T>) -> T {
+    async fn take<T: Send>(&mut self, work: impl Future<Output = T> + Send) -> T {
         let began = Instant::now();
         let result = work.await;
         self.0.push(began.elapsed());

@@ -108,7 +108,7 @@ impl Server {
     }
 }
 
-async fn wait_until(what: &str, reached: impl Fn() -> bool) {
+async fn wait_until(what: &str, reached: impl Fn() -> bool + Send) {
     let began = Instant::now();
     while !reached() {
         assert!(

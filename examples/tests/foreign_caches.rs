@@ -77,6 +77,15 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
+/// Compiles the C files with the compiler behind a cache's command.
+fn compile_c(folder: &Path, cache: impl Fn() -> Command) {
+    for (name, _) in C {
+        let mut cc = cache();
+        cc.current_dir(folder).args(["cc", "-O1", "-c", name, "-o"]);
+        succeed(cc.arg(format!("out/{name}.o")));
+    }
+}
+
 /// What was made, by name; the folder is empty after it.
 fn take_made(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let out = folder.join("out");
@@ -116,11 +125,7 @@ impl Ccache {
     }
 
     fn compile(&self, folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-        for (name, _) in C {
-            let mut cc = self.command();
-            cc.current_dir(folder).args(["cc", "-O1", "-c", name, "-o"]);
-            succeed(cc.arg(format!("out/{name}.o")));
-        }
+        compile_c(folder, || self.command());
         take_made(folder)
     }
 
@@ -213,11 +218,7 @@ impl Sccache {
     }
 
     fn compile(&self, folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-        for (name, _) in C {
-            let mut cc = self.command();
-            cc.current_dir(folder).args(["cc", "-O1", "-c", name, "-o"]);
-            succeed(cc.arg(format!("out/{name}.o")));
-        }
+        compile_c(folder, || self.command());
         for (name, _) in RUST {
             let mut rustc = self.command();
             rustc

@@ -122,8 +122,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// How many requests may be under way at once, at least 1; further calls wait, within
-        /// their timeout. With the largest artifact it bounds the memory that answers take before
+        /// How many requests may be under way at once, at least 1, and how many connections are
+        /// open to a server of HTTP; further calls wait, within their timeout. With the largest artifact it bounds the memory that answers take before
         /// they are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {

@@ -47,7 +47,7 @@ impl Connections {
     }
 
     /// Runs a request up to its answer's head.
-    pub(super) async fn ask<T>(&self, request: impl Future<Output = T>) -> T {
+    pub(super) async fn ask<T: Send>(&self, request: impl Future<Output = T> + Send) -> T {
         let answered = CancellationToken::new();
         let _answered = answered.clone().drop_guard();
         ANSWERED.scope(answered, request).await

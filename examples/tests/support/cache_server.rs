@@ -1,7 +1,12 @@
 //! The real server, started on a port that was free, with a folder of its own. It dies with the
 //! value.
 
-use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+use pipeline_cache::{
+    Artifact, ArtifactMetadata, DiskCache, PipelineCacheStore as _, PipelineFingerprint,
+    RemoteCache, RemoteCacheBuilder, RetryPolicy,
+};
+use reqwest::header::HeaderMap;
+use reqwest::{Body, Client, Response, StatusCode};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,6 +75,35 @@ impl CacheServer {
         self.url.strip_prefix("http://").unwrap()
     }
 
+    pub(crate) async fn put(&self, path: &str, body: impl Into<Body>) -> StatusCode {
+        let request = client().put(self.url(path)).bearer_auth(WRITER);
+        request.body(body).send().await.unwrap().status()
+    }
+
+    pub(crate) async fn get(&self, path: &str, headers: HeaderMap) -> Response {
+        let request = client().get(self.url(path)).bearer_auth(READER);
+        request.headers(headers).send().await.unwrap()
+    }
+
+    /// Waits until a number of the server's is what it should come to be.
+    pub(crate) async fn wait_for(&self, name: &str, reached: impl Fn(u64) -> bool + Send + Sync) {
+        for _ in 0..4000 {
+            if reached(self.metric(name).await) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{name} stays at {}", self.metric(name).await);
+    }
+
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics", HeaderMap::new()).await;
+        let text = text.text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = value.unwrap_or_else(|| panic!("no {name} in {text}"));
+        value.trim().parse().unwrap()
+    }
+
     /// The folder that holds everything.
     pub(crate) fn folder(&self) -> PathBuf {
         self.folder.path().join("cache")
@@ -130,6 +164,36 @@ fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> J
             into.lock().unwrap().push_str(&text);
         }
     })
+}
+
+pub(crate) const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
+pub(crate) const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0x22; 32]);
+
+pub(crate) fn builder(token: &str) -> RemoteCacheBuilder {
+    RemoteCache::builder()
+        .proxy_from_environment(false)
+        .bearer_token(token)
+        .retry(RetryPolicy::default().attempts(1))
+        .writes(true)
+}
+
+pub(crate) fn remote(server: &CacheServer, token: &str) -> RemoteCache {
+    builder(token).build(server.url("/artifacts")).unwrap()
+}
+
+pub(crate) fn artifact(bytes: usize) -> Artifact {
+    let payload: Vec<u8> = (0..bytes).map(|i| (i * 31 % 251) as u8).collect();
+    Artifact::with_metadata(payload, ArtifactMetadata::new().with_provenance("ci"))
+}
+
+pub(crate) fn client() -> Client {
+    // Without the platform's certificates, which take long to read.
+    let client = Client::builder().no_proxy().tls_certs_only([]);
+    client.build().unwrap()
+}
+
+pub(crate) fn path(key: &PipelineFingerprint) -> String {
+    format!("/artifacts/{key}.bin")
 }
 
 /// The stored form of an artifact, as the library writes it.

@@ -1,0 +1,236 @@
+//! What `cache_server` withstands: bodies without end, paths with tricks, clients that leave, more
+//! uploads than it has memory for, and the signal to stop in the midst of all that.
+#![cfg(unix)]
+
+#[path = "support/cache_server.rs"]
+#[expect(dead_code, reason = "here it is mostly talked to in raw bytes")]
+mod support;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use pipeline_cache::{PipelineCacheStore as _, PipelineFingerprint};
+use reqwest::{Body, StatusCode};
+use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+use support::{CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path};
+
+#[tokio::test]
+async fn bodies_above_their_limit_are_not_taken_whatever_is_announced() {
+    let server = CacheServer::start(&["--max-artifact", "100K", "--max-foreign-blob", "100K"]);
+    let whole = frame(&KEY, artifact(100 << 10)).await;
+    assert_eq!(server.put(&path(&KEY), whole).await, StatusCode::CREATED);
+    let large = frame(&OTHER, artifact((100 << 10) + 1)).await;
+    for target in [path(&OTHER), "/sccache/a/b".to_owned()] {
+        let large = [&large[..], &vec![0; 1 << 20]].concat();
+        assert_eq!(
+            server.put(&target, large.clone()).await,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
+        // In chunks, of which nobody knows how many will come.
+        let chunks = large.chunks(1000).map(Bytes::copy_from_slice);
+        let chunks: Vec<_> = chunks
+            .map(|part| Ok::<_, Infallible>(Frame::data(part)))
+            .collect();
+        let body = Body::wrap(StreamBody::new(futures::stream::iter(chunks)));
+        let request = client()
+            .put(server.url(&target))
+            .bearer_auth(WRITER)
+            .body(body);
+        match request.send().await {
+            Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
+            // It may close the connection while the client still sends.
+            Err(error) => assert!(error.is_request(), "{error:?}"),
+        }
+    }
+    assert_eq!(
+        server.put(&path(&OTHER), large).await,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let blobs = files(&server.folder().join("sccache"));
+    assert_eq!(blobs, []);
+}
+
+/// One request as bytes, and the status of its answer; 0 where the connection is closed instead.
+fn raw(server: &CacheServer, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer);
+    answer
+        .split(' ')
+        .nth(1)
+        .map_or(0, |status| status.parse().unwrap())
+}
+
+#[tokio::test]
+async fn no_path_leads_out_of_its_place() {
+    let server = CacheServer::start(&[]);
+    std::fs::write(server.folder().join("outside"), "secret").unwrap();
+    let hex = KEY.to_hex();
+    let before = files(server.folder().parent().unwrap());
+    let paths = [
+        "/artifacts/../outside".to_owned(),
+        "/artifacts/..%2foutside".to_owned(),
+        "/artifacts/%2e%2e/outside".to_owned(),
+        "/artifacts//etc/passwd".to_owned(),
+        "/artifacts/".to_owned(),
+        "/artifacts/.staging".to_owned(),
+        format!("/artifacts/{hex}"),
+        format!("/artifacts/{hex}.corrupt"),
+        format!("/artifacts/{hex}.bin/"),
+        format!("/artifacts/{hex}.bin%00"),
+        format!("/artifacts/./{hex}.bin"),
+        format!("/artifacts/{}.bin", hex.replace('1', "A")),
+        "/sccache/../outside".to_owned(),
+        "/sccache/../artifacts/x".to_owned(),
+        "/sccache/..\\outside".to_owned(),
+        "/sccache/%2e%2e/outside".to_owned(),
+        "/sccache/a/./b".to_owned(),
+        "/sccache/a//b".to_owned(),
+        "/sccache/a%00b".to_owned(),
+        format!("/sccache/{}", "a".repeat(2000)),
+        "/ccache/~root".to_owned(),
+        "/outside".to_owned(),
+        "/../outside".to_owned(),
+        "/".to_owned(),
+    ];
+    for path in &paths {
+        for method in ["GET", "PUT", "DELETE"] {
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                 Authorization: Bearer {WRITER}\r\nContent-Length: 1\r\n\r\nx"
+            );
+            let status = raw(&server, &request);
+            assert!(
+                matches!(status, 400 | 404 | 405 | 414),
+                "{method} {path}: {status}"
+            );
+        }
+    }
+    assert_eq!(files(server.folder().parent().unwrap()), before);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_or_stands_still_leaves_nothing() {
+    let server = CacheServer::start(&["--inactivity", "0.2"]);
+    for target in [path(&KEY), "/ccache/ab/cd".to_owned()] {
+        let head = format!(
+            "PUT {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
+             Content-Length: 1000\r\n\r\nonly this"
+        );
+        // It stands still: the server gives it up.
+        assert_eq!(raw(&server, &head), 408);
+        let mut broken = TcpStream::connect(server.address()).unwrap();
+        broken.write_all(head.as_bytes()).unwrap();
+        drop(broken);
+    }
+    // What is asked for next comes after the server has noticed.
+    let gone = async {
+        loop {
+            let left: Vec<_> = files(&server.folder());
+            let left: Vec<_> = left
+                .iter()
+                .filter(|(path, _)| !path.ends_with("lock"))
+                .collect();
+            if left.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone)
+        .await
+        .unwrap();
+}
+
+/// Its memory for uploads is a budget, and not what clients make of it.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn many_uploads_at_once_take_bounded_memory() {
+    const UPLOADS: u8 = 24;
+    // They wait for one another, on a machine that may have other things to do.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let server = CacheServer::start(&["--upload-memory", "16M"]);
+    let remote = builder(WRITER)
+        .max_concurrent_requests(usize::from(UPLOADS))
+        .inactivity_timeout(PATIENCE)
+        .attempt_timeout(PATIENCE)
+        .request_timeout(PATIENCE);
+    let remote = remote.build(server.url("/artifacts")).unwrap();
+    let artifact = artifact(8 << 20);
+    let puts = (0..UPLOADS).map(|number| {
+        let key = PipelineFingerprint::from_bytes([number; 32]);
+        let (remote, artifact) = (&remote, artifact.clone());
+        async move { remote.put(&key, artifact).await.unwrap() }
+    });
+    join_all(puts).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    let peak: u64 = peak.parse().unwrap();
+    println!(
+        "{UPLOADS} uploads of 8 MiB at once: at most {} MiB",
+        peak >> 10
+    );
+    assert!(peak >> 10 < 160, "{} MiB", peak >> 10);
+    assert_eq!(
+        server.metric("cache_server_artifact_puts_total").await,
+        u64::from(UPLOADS)
+    );
+}
+
+#[tokio::test]
+async fn a_server_told_to_stop_finishes_what_is_under_way() {
+    let mut server = CacheServer::start(&[]);
+    let whole = frame(&KEY, artifact(100_000)).await;
+    let mut upload = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        path(&KEY),
+        whole.len()
+    );
+    upload.write_all(head.as_bytes()).unwrap();
+    upload.write_all(&whole[..5000]).unwrap();
+    // The upload is under way once it is counted.
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 2).await;
+    server.terminate();
+    // It takes nobody any more.
+    while TcpStream::connect(server.address()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    upload.write_all(&whole[5000..]).unwrap();
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert_eq!(server.wait().code(), Some(0));
+    let entry = server.folder().join(path(&KEY).trim_start_matches('/'));
+    assert_eq!(std::fs::read(entry).unwrap(), whole);
+    let line = format!(" writer PUT {} 201 ", path(&KEY));
+    assert!(server.said().contains(&line), "{}", server.said());
+}
+
+#[tokio::test]
+async fn a_server_told_to_stop_does_not_wait_for_ever() {
+    let mut server = CacheServer::start(&["--drain", "0.3"]);
+    let mut stuck = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "PUT /ccache/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
+         Content-Length: 10\r\n\r\n"
+    );
+    stuck.write_all(head.as_bytes()).unwrap();
+    server
+        .wait_for("cache_server_requests_under_way", |requests| requests >= 2)
+        .await;
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(3));
+}
