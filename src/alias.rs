@@ -22,13 +22,22 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 /// it reads the source with (includes, defines, the language's version). Two front ends that share
 /// a name share aliases.
 ///
-/// The fingerprint is the bare one; scope it as any other:
+/// The fingerprint is the bare one; scope it as any other. Whoever then compiles, compiles the
+/// canonical form, as [`get_or_compile`] does by itself: what was left out of the key, such as
+/// names, must not get into an artifact that others share.
+///
+/// [`get_or_compile`]: crate::LayeredPipelineCache::get_or_compile
 ///
 /// ```
-/// use pipeline_cache::{CompileScope, OpaqueProgram, SourceAliases, Unkeyable};
+/// use pipeline_cache::{
+///     Artifact, CompileScope, InMemoryPipelineCache, LayeredPipelineCache, OpaqueProgram,
+///     Program as _, SourceAliases, Unkeyable,
+/// };
+/// # use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Unkeyable> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
 /// let aliases = SourceAliases::new();
 /// let source = bytes::Bytes::from_static(b"a + b");
 /// let parse = |source: &bytes::Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("ast", source.clone()));
@@ -37,9 +46,15 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 /// let again = aliases.peek::<OpaqueProgram>("parser 1.0", &source);
 /// assert_eq!(again, Some(program));
 ///
-/// // What to hand to `get_or_insert_with`, whose compile parses the source where it runs at all.
+/// // Parsed only where there is something to compile.
 /// let key = program.scoped(&CompileScope::new("compiler 1.0", "x86_64"));
-/// # let _ = key;
+/// let compiled = cache
+///     .get_or_insert_with(&key, async move || {
+///         let canonical = parse(&source)?.canonicalize()?;
+///         Ok::<_, Unkeyable>(Artifact::new(canonical.bytes().to_ascii_uppercase()))
+///     })
+///     .await?;
+/// assert_eq!(&compiled.artifact.payload()[..], b"A + B");
 /// # Ok(())
 /// # }
 /// ```
@@ -75,7 +90,7 @@ impl SourceAliases {
     /// [`fingerprint`](Self::fingerprint) returns; a
     /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) that writes
     /// [behind](crate::WritePolicy::Behind) takes that wait away. A store that fails costs nothing
-    /// but the long way.
+    /// but the long way; one that hangs is waited for, so give it deadlines.
     #[must_use]
     pub fn kept_in(mut self, store: impl PipelineCacheStore + 'static) -> Self {
         self.store = Some(Arc::new(store));
@@ -101,11 +116,12 @@ impl SourceAliases {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing but whether the alias is remembered.
+    /// Dropping the future changes nothing but whether the alias is remembered. A `parse` that has
+    /// begun runs to its end.
     ///
     /// # Panics
     ///
-    /// Where `parse` does.
+    /// Where `parse` does, and outside of a tokio runtime.
     pub async fn fingerprint<P, E>(
         &self,
         front_end: &str,

@@ -8,7 +8,7 @@ use crate::program::{
     CompileScope, KeyPart, Program, ToWire, Unkeyable, WireWriter, write_program,
 };
 use crate::{
-    Artifact, ArtifactMetadata, PipelineCacheStore, PipelineFingerprint, StoreError, off_worker,
+    Artifact, PipelineCacheStore, PipelineFingerprint, StoreError, off_worker,
 };
 
 /// The context of the keys under which parts are kept; part of their format.
@@ -91,12 +91,18 @@ impl KeyParts {
     ///
     /// As [`PipelineCacheStore::put`].
     ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, where there are many parts.
+    ///
     /// # Cancel safety
     ///
     /// As `put`.
     pub async fn keep(&self, store: &(impl PipelineCacheStore + ?Sized)) -> Result<(), StoreError> {
-        let text = self.to_string();
-        let parts = Artifact::hash(text, ArtifactMetadata::new()).await;
+        let (parts, lines) = (self.clone(), self.parts.len());
+        // A line is about a hundred bytes.
+        let artifact = off_worker::run(lines * 100, move || Artifact::new(parts.to_string()));
+        let parts = artifact.await;
         store.put(&kept_under(&self.key), parts).await
     }
 
@@ -181,6 +187,10 @@ fn part(line: &str) -> Option<KeyPart> {
     let digest: PipelineFingerprint = fields.next()?.parse().ok()?;
     let bytes = fields.next()?.parse().ok()?;
     let name = fields.next()?.to_owned();
+    // Escapes stand for these, and a terminal must not be led astray.
+    if name.contains(char::is_control) {
+        return None;
+    }
     Some(KeyPart {
         name,
         bytes,
@@ -207,6 +217,8 @@ pub enum KeyDifference {
         /// The name of the part.
         part: String,
     },
+    /// Both have the same parts in another order.
+    Order,
 }
 
 impl fmt::Display for KeyDifference {
@@ -215,14 +227,14 @@ impl fmt::Display for KeyDifference {
             Self::Changed { part } => write!(f, "{part} differs"),
             Self::OnlyInFirst { part } => write!(f, "{part} is only in the first"),
             Self::OnlyInSecond { part } => write!(f, "{part} is only in the second"),
+            Self::Order => f.write_str("the order of the parts differs"),
         }
     }
 }
 
 /// Which parts of two keys differ, in the order of the first and then of the second.
 ///
-/// Empty exactly when the keys are equal, as long as the parts are those that
-/// [`KeyParts`] found. Parts are matched by name, and where a name occurs more than once, in order.
+/// Empty exactly when the keys are equal. Parts are matched by name, and where a name occurs more than once, in order.
 /// Something inserted early on shifts the numbers of what comes after it, so read the first
 /// difference first. See [`KeyParts`] for an example.
 #[must_use]
@@ -241,6 +253,9 @@ pub fn explain(first: &KeyParts, second: &KeyParts) -> Vec<KeyDifference> {
     differences.extend(left.map(|(_, part)| KeyDifference::OnlyInSecond {
         part: part.name.clone(),
     }));
+    if differences.is_empty() && first.key != second.key {
+        differences.push(KeyDifference::Order);
+    }
     differences
 }
 

@@ -127,6 +127,7 @@ fn differences_and_keys_agree() {
         for g in bodies {
             all.push(parts(&Functions::<1>(vec![("f", f), ("g", g)])));
             all.push(parts(&Functions::<1>(vec![("f", f), ("f", g)])));
+            all.push(parts(&Functions::<1>(vec![("g", g), ("f", f)])));
             all.push(parts(&Functions::<1>(vec![("f", f)])).scoped(&CompileScope::new(f, g)));
         }
     }
@@ -135,6 +136,13 @@ fn differences_and_keys_agree() {
             assert_eq!(first.key() == second.key(), why(first, second).is_empty());
         }
     }
+}
+
+#[test]
+fn another_order_is_a_difference() {
+    let one = parts(&Functions::<1>(vec![("f", "x"), ("g", "y")]));
+    let two = parts(&Functions::<1>(vec![("g", "y"), ("f", "x")]));
+    assert_eq!(why(&one, &two), ["the order of the parts differs"]);
 }
 
 #[tokio::test]
@@ -183,6 +191,7 @@ fn parts_as_text_are_read_back_whatever_their_names() {
         text.replacen("parts 1", "parts 2", 1),
         text.replacen('\n', "\nx", 1),
         format!("{text}x"),
+        text.replacen("schema", "sch\u{1b}ema", 1),
         format!("{text}\n"),
         text.to_uppercase(),
     ];

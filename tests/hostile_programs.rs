@@ -437,3 +437,27 @@ fn a_shader_takes_time_and_memory_in_proportion() {
         }
     }
 }
+
+/// What branches share is computed in each of them. Much of it in many branches would be a form
+/// of many times the module.
+#[test]
+fn branches_that_share_values_do_not_multiply_a_shader() {
+    let shader = |size| {
+        let lets = each(size, |n| format!("let s{} = s{n} * s{n} + 1u;", n + 1));
+        let branches = each(size, |n| {
+            format!("if data[{n}] == 0u {{ data[{n}] = s{size}; }}")
+        });
+        let source = format!(
+            "@group(0) @binding(0) var<storage, read_write> data: array<u32>;
+             @compute @workgroup_size(1) fn main() {{ let s0 = data[0]; {lets} {branches} }}"
+        );
+        naga::front::wgsl::parse_str(&source).unwrap()
+    };
+    assert!(PipelineFingerprint::of(&shader(30)).is_ok());
+    let large = shader(600);
+    let mut key = None;
+    let memory = allocation_counter::measure(|| key = Some(PipelineFingerprint::of(&large)));
+    println!("{} bytes: {key:?}", memory.bytes_max);
+    assert!(key.unwrap().is_err());
+    assert!(memory.bytes_max < 30 << 20);
+}

@@ -572,3 +572,97 @@ async fn a_tier_that_lies_is_found_out() {
     assert_eq!(mismatch.recompiled, Artifact::new("code"));
     assert_eq!(cache.layered_metrics().verify_mismatches, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_a_key_is_asked_of_the_fastest() {
+    let slow = Arc::new(FaultyStore::new("slow"));
+    slow.set_all(Fault::Hang);
+    let memory = Arc::new(InMemoryPipelineCache::new());
+    memory.put(&key(1), Artifact::new("code")).await.unwrap();
+    let cache = LayeredPipelineCache::new([memory as _, slow as _]);
+    let start = tokio::time::Instant::now();
+    assert!(cache.contains(&key(1)).await.unwrap());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_that_is_dropped_keeps_what_it_has_to_tell() {
+    let lower = Arc::new(FaultyStore::new("lower"));
+    lower.set(StoreOperation::Put, Fault::Error(StoreErrorKind::Io));
+    lower.set(StoreOperation::Flush, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(Arc::clone(&lower))
+        .write_policy(WritePolicy::Behind)
+        .build();
+    cache.put(&key(1), Artifact::new("code")).await.unwrap();
+    let dropped = tokio::time::timeout(Duration::from_secs(1), cache.flush()).await;
+    assert!(dropped.is_err(), "the gate is closed");
+    lower.set(StoreOperation::Flush, Fault::None);
+    let error = cache.flush().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Io);
+    cache.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_hangs_holds_up_no_writes_to_others() {
+    let hung = Arc::new(FaultyStore::new("hung"));
+    hung.set(StoreOperation::Put, Fault::Hang);
+    let first = Arc::new(InMemoryPipelineCache::new());
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&first))
+        .tier(Arc::clone(&hung))
+        .background_concurrency(1)
+        .write_policy(WritePolicy::Through)
+        .build();
+    for number in 0..5 {
+        let compile = async || Ok::<_, StoreError>(Artifact::new("code"));
+        cache.get_or_insert_with(&key(number), compile).await.unwrap();
+    }
+    // One waits in the tier that hangs, and the others behind it: all are in the first tier.
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(hung.calls(StoreOperation::Put), 1);
+    assert_eq!(first.metrics().entries, 5);
+}
+
+#[tokio::test]
+async fn a_hit_at_hand_in_a_lower_tier_counts_once() {
+    let lower = Arc::new(InMemoryPipelineCache::new());
+    lower.put(&key(1), Artifact::new("code")).await.unwrap();
+    let upper = InMemoryPipelineCache::new();
+    let cache = LayeredPipelineCache::new([Arc::new(upper) as _, Arc::clone(&lower) as _]);
+    assert!(cache.get(&key(1)).await.unwrap().is_some());
+    assert_eq!(lower.metrics().hits, 1);
+    cache.flush().await.unwrap();
+    assert_eq!(cache.promotion_report().promoted, 1);
+}
+
+/// What is at hand is served where there is no runtime to promote it in.
+#[test]
+fn a_hit_at_hand_needs_no_runtime() {
+    let lower = Arc::new(InMemoryPipelineCache::new());
+    let put = lower.put(&key(1), Artifact::new("code"));
+    futures::executor::block_on(put).unwrap();
+    let upper = InMemoryPipelineCache::new();
+    let cache = LayeredPipelineCache::new([Arc::new(upper) as _, lower as _]);
+    let hit = futures::executor::block_on(cache.get(&key(1))).unwrap();
+    assert!(hit.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_that_was_not_asked_has_not_timed_out() {
+    let hung = Arc::new(FaultyStore::new("hung"));
+    hung.set_all(Fault::Hang);
+    let next = Arc::new(FaultyStore::new("next"));
+    let cache = LayeredPipelineCache::builder()
+        .tier(hung)
+        .tier(next)
+        .lookup_policy(pipeline_cache::LookupPolicy::Sequential)
+        .build();
+    let lookup = cache.lookup(&key(1), &LookupOptions::default()).await;
+    assert!(lookup.is_degraded());
+    let tiers = cache.layered_metrics().tiers;
+    assert_eq!((tiers[0].timed_out, tiers[1].timed_out), (1, 0));
+}

@@ -193,7 +193,8 @@ impl LayeredPipelineCacheBuilder {
         self
     }
 
-    /// Sets how many writes run in the background at a time; at least one does. Default: 16.
+    /// Sets how many writes to each tier run in the background at a time; at least one does.
+    /// Default: 16.
     #[must_use]
     pub const fn background_concurrency(mut self, writes: usize) -> Self {
         self.background.concurrency = writes;

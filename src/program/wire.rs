@@ -134,7 +134,7 @@ enum Sink {
     /// The buffer is drained into a hasher.
     Hasher(Box<blake3::Hasher>),
     /// The buffer is drained into the hashers of the parts that are open.
-    Parts(PartRecorder),
+    Parts(Box<PartRecorder>),
 }
 
 impl WireWriter {
@@ -159,7 +159,7 @@ impl WireWriter {
     pub(crate) fn recording_parts() -> Self {
         Self {
             buffer: Vec::with_capacity(HASH_CHUNK),
-            sink: Sink::Parts(PartRecorder::default()),
+            sink: Sink::Parts(Box::default()),
         }
     }
 

@@ -48,7 +48,7 @@
 //! | the order of declarations | entry points go by stage and name, overrides by id and name, resources by group and binding, functions before their callers, all else by first use |
 //! | a named constant and its value | a constant is its value; arrays and structs stay constants, once each, since back ends copy a table to each place where it is written |
 //! | `{ }` around statements | handles need no scopes |
-//! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen |
+//! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a value that many branches share is computed in each of them |
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
 //! | `a > b` and `b < a`, `a >= b` and `b <= a` | one comparison; on NaN all are false |
 //! | operands of `+ * & \| ^ == !=` on integers and booleans | exact and commutative; what operands read is read at its own place, before |
@@ -68,6 +68,7 @@
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
 //! | names of `modf`'s results and their like | back ends look members up by name |
+//! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
 //! | unused samples, unused loads from resources | they use a resource: the same |
 //!
 //! An artifact's debug information therefore holds none of the source's names. Callers who need

@@ -3,10 +3,10 @@
 //! Nothing is copied before it is asked for, so what no entry point reaches is never there, and
 //! items stand in the order in which they are first needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use naga::{
-    AddressSpace, ArraySize, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable,
+    AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle, LocalVariable,
     Module, Override, Span, StructMember, Type, TypeInner,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct ModuleBuilder<'m> {
     expressions: HashMap<Digest, Handle<Expression>>,
     globals: Vec<Option<Handle<GlobalVariable>>>,
     functions: Vec<Option<Handle<Function>>>,
+    /// The variables that an entry point names in its interface.
+    payloads: HashSet<Handle<GlobalVariable>>,
 }
 
 impl<'m> ModuleBuilder<'m> {
@@ -50,6 +52,7 @@ impl<'m> ModuleBuilder<'m> {
             expressions: HashMap::new(),
             globals: vec![None; source.global_variables.len()],
             functions: vec![None; source.functions.len()],
+            payloads: source.entry_points.iter().flat_map(payloads).collect(),
         }
     }
 
@@ -199,7 +202,7 @@ impl<'m> ModuleBuilder<'m> {
             memory_decorations,
         } = &self.source.global_variables[source];
         let item = GlobalVariable {
-            name: None,
+            name: self.payload_name(source),
             space: *space,
             binding: *binding,
             ty: self.ty(*ty)?,
@@ -207,6 +210,15 @@ impl<'m> ModuleBuilder<'m> {
             memory_decorations: *memory_decorations,
         };
         Ok(self.out.global_variables.append(item, Span::UNDEFINED))
+    }
+
+    /// naga's WGSL writer prints the name of a payload as it is, and fails where there is none. In
+    /// letters alone, since it would change a name that ends in a digit at the declaration.
+    fn payload_name(&self, source: Handle<GlobalVariable>) -> Option<String> {
+        let number = self.out.global_variables.len().to_string();
+        let letters = number.bytes().map(|digit| char::from(digit - b'0' + b'a'));
+        let is_payload = self.payloads.contains(&source);
+        is_payload.then(|| "payload_".chars().chain(letters).collect())
     }
 
     /// Adds a constant expression of the module, once.
@@ -280,6 +292,12 @@ impl Rebase for ModuleBuilder<'_> {
         self.functions[source.index()]
             .ok_or_else(|| Unkeyable::new("a function is called before it is known"))
     }
+}
+
+fn payloads(entry: &EntryPoint) -> impl Iterator<Item = Handle<GlobalVariable>> + use<> {
+    let mesh = entry.mesh_info.as_ref().map(|mesh| mesh.output_variable);
+    let payloads = [mesh, entry.task_payload, entry.incoming_ray_payload];
+    payloads.into_iter().flatten()
 }
 
 /// Whether a pipeline can see that a shader uses a variable of this address space.

@@ -22,6 +22,12 @@ use super::timing::{Timing, is_anchored, timing};
 use super::values::{Context, Values};
 use crate::program::Unkeyable;
 
+/// How many times the expressions of its source a canonical function may have. More than real
+/// shaders come to, and little enough to hold.
+const MAX_COPIES: usize = 8;
+/// A function of this many expressions is small, whatever it came from.
+const SMALL: usize = 10_000;
+
 /// Builds the canonical form of a function.
 pub(super) fn function(module: &mut ModuleBuilder<'_>, context: Context<'_>) -> Rebased<Function> {
     let Function {
@@ -268,6 +274,14 @@ impl Placer<'_, '_> {
 
     /// Appends a value whose operands are all there.
     fn compute(&mut self, value: Value) -> Rebased<Placed> {
+        // A value is computed in each branch that needs it. Where many branches need much, that
+        // would be the product of both.
+        let most = self.values.arena.len().saturating_mul(MAX_COPIES) + SMALL;
+        if self.out.expressions.len() > most {
+            return Err(Unkeyable::new(
+                "many branches share values that would be written out in each",
+            ));
+        }
         // `modf` and its like return a type that no expression names.
         if let Some(ty) = self.values.special_type(value, self.module) {
             self.module.ty(ty)?;

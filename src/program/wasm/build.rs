@@ -39,6 +39,9 @@ fn without(bytes: &Bytes, source: &Source<'_>) -> Bytes {
     out.into()
 }
 
+/// The bytes that engines take at most in one body. Other numbers may be longer ones.
+const MAX_BODY: usize = 7_654_321;
+
 /// The canonical module under construction.
 #[derive(Debug)]
 pub(super) struct Builder<'s, 'a> {
@@ -268,6 +271,9 @@ impl<'s, 'a> Builder<'s, 'a> {
             functions.function(self.ty(self.source.functions[function]));
             body.clear();
             self.body(&self.source.code.bodies[function], &mut body)?;
+            if body.len() > MAX_BODY {
+                return Err(Unkeyable::new("a body is too large when it is numbered anew"));
+            }
             code.raw(&body);
             next += 1;
         }

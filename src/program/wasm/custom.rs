@@ -8,10 +8,10 @@ pub(super) enum Fate {
     /// Part of the program, and free of indices and offsets into it, so that the rest of the
     /// module may be numbered anew.
     Kept,
-    /// Part of the program, and perhaps full of indices and offsets: every byte of the program
-    /// stays where it is.
+    /// Part of the program, and full of numbers of functions and offsets into their bodies: the
+    /// program stays as it is.
     PinsProgram,
-    /// For a linker, whose relocations count sections: nothing is dropped either.
+    /// Perhaps full of offsets into the file, or counts of its sections: nothing is dropped either.
     PinsFile,
 }
 
@@ -32,9 +32,10 @@ pub(super) fn fate(name: &str) -> Fate {
         Fate::Dropped
     } else if free_of_indices {
         Fate::Kept
-    } else if name == "linking" || name.starts_with("reloc.") {
-        Fate::PinsFile
-    } else {
+    } else if name.starts_with("metadata.code.") {
         Fate::PinsProgram
+    } else {
+        // `linking`, `reloc.*`, and all that is not known.
+        Fate::PinsFile
     }
 }

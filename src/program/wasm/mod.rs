@@ -41,7 +41,7 @@
 //! | runs of equal locals, split or merged, empty or not there | a body sees its locals by number alone |
 //! | empty sections; a data count that no body needs | they declare nothing |
 //! | one type declared twice; the order of types; types that nothing uses | types are compared by structure, whole recursion groups at a time; an index is no part of a type |
-//! | the order of functions; functions that no export, segment, initializer, start or reached function names | a function is known by what refers to it, and imported functions keep their numbers |
+//! | the order of functions; functions that no export, segment, initializer, start or reached function names | a function is known by what refers to it, and imported functions keep their numbers; stack traces, and the `name` that JavaScript gives an exported function, are of the canonical module |
 //! | the order of globals; globals that nothing reaches and whose initializer is plain | an initializer without effects yields the same whenever it is evaluated |
 //!
 //! # What is not
@@ -58,10 +58,9 @@
 //! | two equal functions | references to them differ by their place in a table |
 //! | every other custom section, in its place | `dylink.0`, `target_features`, `component-type*` steer tools and hosts |
 //!
-//! A custom section of a kind that is not known to be free of indices and offsets
-//! (`metadata.code.*` and all unknown ones) pins everything it may point to: such a module is kept
-//! byte by byte, apart from the sections dropped. A module for a linker (`linking`, `reloc.*`) is
-//! kept whole.
+//! `metadata.code.*` counts functions and bytes of their bodies: a module with such a section is kept
+//! byte by byte, apart from the sections dropped. One with `linking`, `reloc.*`, or a custom section
+//! that is not known, which may count bytes of the file, is kept whole.
 //!
 //! An artifact therefore holds none of the source's names. Callers who need names in artifacts key
 //! their source as an [`OpaqueProgram`](crate::OpaqueProgram).
