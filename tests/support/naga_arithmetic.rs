@@ -13,7 +13,7 @@ pub(crate) enum Value {
     Int(i32),
     Uint(u32),
     Float(u32),
-    Composite(Vec<Value>),
+    Composite(Vec<Self>),
     Pointer { variable: usize, path: Vec<usize> },
 }
 

@@ -8,7 +8,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 
-use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{
+    Capabilities, FunctionInfo, ModuleInfo, ValidationError, ValidationFlags, Validator,
+};
 use naga::{
     Block, EntryPoint, Expression, Function, GlobalVariable, Handle, MeshStageInfo, Module, Span,
 };
@@ -297,17 +299,22 @@ fn validate_canonical(module: &Module) -> Rebased<ModuleInfo> {
 /// On some modules that are not valid naga's validator panics: a member whose offset overflows, an
 /// immediate whose length is overridable. That is a refusal as any other.
 fn validate(module: &Module, flags: ValidationFlags) -> Rebased<ModuleInfo> {
-    let mut validator = Validator::new(flags, Capabilities::all());
-    let validated = panic::catch_unwind(AssertUnwindSafe(|| validator.validate(module)))
-        .map_err(|_| Unkeyable::new("naga's validator panics on the module"))?;
-    validated.map_err(|error| {
-        let mut reason = String::from("naga finds the module invalid");
-        let mut cause: Option<&dyn Error> = Some(error.as_inner());
-        while let Some(error) = cause {
-            // Writing to a string does not fail.
-            let _ = write!(reason, ": {error}");
-            cause = error.source();
-        }
-        Unkeyable::new(reason)
-    })
+    let validate = || {
+        let mut validator = Validator::new(flags, Capabilities::all());
+        let validated = validator.validate(module);
+        validated.map_err(|error| refusal(error.as_inner()))
+    };
+    panic::catch_unwind(AssertUnwindSafe(validate))
+        .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module")))
+}
+
+fn refusal(error: &ValidationError) -> Unkeyable {
+    let mut reason = String::from("naga finds the module invalid");
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        // Writing to a string does not fail.
+        let _ = write!(reason, ": {error}");
+        cause = error.source();
+    }
+    Unkeyable::new(reason)
 }
