@@ -7,9 +7,7 @@ use std::str::FromStr;
 use crate::program::{
     CompileScope, KeyPart, Program, ToWire, Unkeyable, WireWriter, write_program,
 };
-use crate::{
-    Artifact, PipelineCacheStore, PipelineFingerprint, StoreError, off_worker,
-};
+use crate::{Artifact, PipelineCacheStore, PipelineFingerprint, StoreError, off_worker};
 
 /// The context of the keys under which parts are kept; part of their format.
 const CONTEXT: &str = "pipeline-cache 2026-11 kept parts of a key v1";

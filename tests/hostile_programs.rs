@@ -109,9 +109,12 @@ fn each(size: u32, text: impl Fn(u32) -> String) -> String {
     (0..size).map(text).collect()
 }
 
+/// A name, a size to begin with, and the text of a module of any size.
+type Shape = (&'static str, u32, fn(u32) -> String);
+
 #[test]
 fn a_wasm_module_takes_time_and_memory_in_proportion() {
-    let shapes: [(&str, u32, fn(u32) -> String); 14] = [
+    let shapes: [Shape; 14] = [
         ("a chain of calls", 500, |size| {
             let calls = each(size, |n| format!("(func call {})", n + 1));
             format!("(export \"f\" (func 0)) {calls} (func)")
@@ -256,8 +259,8 @@ impl std::fmt::Write for StringWriter<'_> {
 fn a_shader_takes_time_and_memory_in_proportion() {
     let main = |body: &str| format!("@compute @workgroup_size(1) fn main() {{ {body} }}");
     let data = "@group(0) @binding(0) var<storage, read_write> data: array<u32>;";
-    type Shape<'a> = (&'a str, u32, Box<dyn Fn(u32) -> String + 'a>);
-    let shapes: Vec<Shape<'_>> = vec![
+    type ShaderShape<'a> = (&'a str, u32, Box<dyn Fn(u32) -> String + 'a>);
+    let shapes: Vec<ShaderShape<'_>> = vec![
         (
             "a chain of calls",
             40,

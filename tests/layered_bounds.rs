@@ -617,7 +617,10 @@ async fn a_tier_that_hangs_holds_up_no_writes_to_others() {
         .build();
     for number in 0..5 {
         let compile = async || Ok::<_, StoreError>(Artifact::new("code"));
-        cache.get_or_insert_with(&key(number), compile).await.unwrap();
+        cache
+            .get_or_insert_with(key(number), compile)
+            .await
+            .unwrap();
     }
     // One waits in the tier that hangs, and the others behind it: all are in the first tier.
     for _ in 0..20 {
@@ -633,7 +636,7 @@ async fn a_hit_at_hand_in_a_lower_tier_counts_once() {
     lower.put(&key(1), Artifact::new("code")).await.unwrap();
     let upper = InMemoryPipelineCache::new();
     let cache = LayeredPipelineCache::new([Arc::new(upper) as _, Arc::clone(&lower) as _]);
-    assert!(cache.get(&key(1)).await.unwrap().is_some());
+    assert!(cache.get(&key(1)).await.is_some());
     assert_eq!(lower.metrics().hits, 1);
     cache.flush().await.unwrap();
     assert_eq!(cache.promotion_report().promoted, 1);
@@ -643,11 +646,10 @@ async fn a_hit_at_hand_in_a_lower_tier_counts_once() {
 #[test]
 fn a_hit_at_hand_needs_no_runtime() {
     let lower = Arc::new(InMemoryPipelineCache::new());
-    let put = lower.put(&key(1), Artifact::new("code"));
-    futures::executor::block_on(put).unwrap();
+    futures::executor::block_on(lower.put(&key(1), Artifact::new("code"))).unwrap();
     let upper = InMemoryPipelineCache::new();
     let cache = LayeredPipelineCache::new([Arc::new(upper) as _, lower as _]);
-    let hit = futures::executor::block_on(cache.get(&key(1))).unwrap();
+    let hit = futures::executor::block_on(cache.get(&key(1)));
     assert!(hit.is_some());
 }
 

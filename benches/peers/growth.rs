@@ -141,7 +141,7 @@ fn tasks(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Vec<Line> {
                     })
                     .collect();
                 for task in tasks {
-                    assert!(task.await.expect("a task").expect("a get").is_some());
+                    assert!(task.await.expect("a task").is_some());
                 }
                 start.elapsed()
             });

@@ -101,7 +101,7 @@ fn fan(plan: &Plan, report: &mut Report) {
                     })
                     .collect();
                 for task in tasks {
-                    assert!(task.await.expect("a task").expect("a get").is_some());
+                    assert!(task.await.expect("a task").is_some());
                 }
                 start.elapsed()
             })
@@ -160,7 +160,7 @@ fn stampede(plan: &Plan, report: &mut Report) {
                             tokio::time::sleep(Duration::from_millis(50)).await;
                             Ok::<_, StoreError>(Artifact::new("code"))
                         };
-                        let compiled = cache.get_or_insert_with(&key(round), compile).await;
+                        let compiled = cache.get_or_insert_with(key(round), compile).await;
                         let source = compiled.expect("an artifact").source;
                         (start.elapsed(), matches!(source, CompileSource::Compiled { .. }))
                     })

@@ -29,8 +29,8 @@ enum Value {
     Bytes(Vec<u8>),
     Str(String),
     Option(Option<u8>),
-    Seq(Vec<Value>),
-    Part(Box<Value>),
+    Seq(Vec<Self>),
+    Part(Box<Self>),
 }
 
 /// Takes values out of any bytes.

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use naga::{
-    AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle, LocalVariable,
-    Module, Override, Span, StructMember, Type, TypeInner,
+    AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle,
+    LocalVariable, Module, Override, Span, StructMember, Type, TypeInner,
 };
 
 use super::digest::{Digest, Digests};

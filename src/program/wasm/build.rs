@@ -272,7 +272,9 @@ impl<'s, 'a> Builder<'s, 'a> {
             body.clear();
             self.body(&self.source.code.bodies[function], &mut body)?;
             if body.len() > MAX_BODY {
-                return Err(Unkeyable::new("a body is too large when it is numbered anew"));
+                return Err(Unkeyable::new(
+                    "a body is too large when it is numbered anew",
+                ));
             }
             code.raw(&body);
             next += 1;
