@@ -530,8 +530,8 @@ fn padding_of_numbers_does_not_count() {
 fn padding_of_segments_does_not_count() {
     let padded = [
         &b"\0asm\x01\0\0\0\x05\x03\x01\x00\x01"[..],
-        b"\x0b\x98\x00\x83\x00",
-        b"\x00\x41\x88\x00\x0b\x81\x00a",
+        b"\x0b\x97\x00\x83\x00",
+        b"\x00\x41\x88\x00\x0b\x01a",
         b"\x02\x00\x41\xf8\x7f\x0b\x01b",
         b"\x01\x82\x80\x00cd",
     ];
