@@ -2,7 +2,7 @@
 //! memory.
 //!
 //! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment there are a million, which take 5 GB of
-//! disk for some minutes, and times are held to what is promised. Without, there are 20,000, and
+//! disk for some minutes, and times are held to what is promised. Without, there are 5,000, and
 //! times are only printed: they are those of a machine that runs other tests as well.
 #![cfg(target_os = "linux")]
 
@@ -21,7 +21,7 @@ const FEW: u64 = 1000;
 const MEMORY: u64 = 16 << 20;
 
 fn many() -> u64 {
-    if is_long() { 1_000_000 } else { 20_000 }
+    if is_long() { 1_000_000 } else { 5000 }
 }
 
 fn artifact_of(number: u64) -> Artifact {

@@ -42,18 +42,20 @@ impl Inner {
         }
     }
 
-    /// Whether it is time for a trim. One that stores much and has nothing to go on with lists
+    /// Whether it is time for a trim. One that stores much and has little to go on with lists
     /// sooner, so that it is done before there has to be room; one that comes and goes does not.
     fn is_due(&self, total: &Total) -> bool {
-        let unprepared = self.victims.is_empty()
+        let unprepared = self.victims.are_few(total.entries)
             && !self.bounds.low_water().hold(total)
             && self.bounds.is_part(self.usage.stored(), 256);
         unprepared || self.bounds.is_due(total)
     }
 
     async fn trim_in_background(self: &Arc<Self>, total: Option<Total>) -> Trimmed {
-        let counted = total.filter(|total| total.age() <= self.bounds.count_interval());
-        if let Some(total) = counted {
+        let goes_on = |total: &Total| {
+            total.age() <= self.bounds.count_interval() && !self.bounds.less(16).hold(total)
+        };
+        if let Some(total) = total.filter(goes_on) {
             if self.evict_remembered(total).await {
                 return Trimmed::Enough;
             }

@@ -167,8 +167,10 @@ impl Victims {
         *self.lock() = victims;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    /// Whether they are few, of so many entries.
+    pub(super) fn are_few(&self, entries: u64) -> bool {
+        let few = (entries / 4).min(VICTIMS as u64 / 4);
+        (self.lock().len() as u64) < few
     }
 
     pub(super) fn take(&self) -> VecDeque<Seen> {
