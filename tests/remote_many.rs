@@ -18,6 +18,9 @@ use tokio::sync::Semaphore;
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 const CONNECTIONS: usize = 64;
 
+/// Everybody is answered, however little time the machine has for it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Now, and at most.
 #[derive(Default)]
 struct Gauge {
@@ -135,6 +138,9 @@ async fn through_the_tier(server: &Server, lookups: usize, artifact: &Artifact) 
     let remote = RemoteCache::builder()
         .proxy_from_environment(false)
         .max_concurrent_requests(CONNECTIONS)
+        .inactivity_timeout(PATIENCE)
+        .attempt_timeout(PATIENCE)
+        .request_timeout(PATIENCE)
         .build(server.url())
         .unwrap();
     let remote = Arc::new(remote);

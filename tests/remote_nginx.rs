@@ -22,7 +22,7 @@ use futures::future::join_all;
 use nginx::{Nginx, Settings};
 use pipeline_cache::{
     Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
-    RemoteCache, RemoteCacheBuilder, StoreErrorKind,
+    RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreErrorKind,
 };
 use scripted_http::{ScriptedServer, Step, answer_of_length};
 use std::collections::HashSet;
@@ -311,7 +311,14 @@ async fn the_http_tier_conforms() {
 
 /// Many lookups at once over a connection that carries all of them.
 async fn share_one_connection(nginx: &Nginx, builder: RemoteCacheBuilder) {
-    let remote = builder.writes(true).build(nginx.url("/cache")).unwrap();
+    // Each is asked for once, however little time the machine has for it.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let patient = builder
+        .retry(RetryPolicy::default().attempts(1))
+        .inactivity_timeout(PATIENCE)
+        .attempt_timeout(PATIENCE)
+        .request_timeout(PATIENCE);
+    let remote = patient.writes(true).build(nginx.url("/cache")).unwrap();
     remote.put(&KEY, artifact(300_000)).await.unwrap();
     let gets = (0..50).map(|_| remote.get(&KEY));
     for got in join_all(gets).await {

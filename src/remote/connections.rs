@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 /// How long a connection may take to come back. Only a process that gets no time takes this long.
-const COMING_BACK: Duration = Duration::from_millis(100);
+const COMING_BACK: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
     /// Cancelled once the request that runs in this task has its answer, or wants none.
@@ -34,6 +34,8 @@ struct Inner {
     most: usize,
     /// Those that were opened and are not known to be closed: no fewer than there are.
     open: AtomicUsize,
+    /// Requests under way, each with one connection at most.
+    under_way: AtomicUsize,
     last_end: Mutex<Option<Instant>>,
 }
 
@@ -42,6 +44,7 @@ impl Connections {
         Self(Arc::new(Inner {
             most,
             open: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
             last_end: Mutex::default(),
         }))
     }
@@ -53,10 +56,11 @@ impl Connections {
         ANSWERED.scope(answered, request).await
     }
 
-    /// To be dropped when a request has ended, however it did: its connection may be on its way
-    /// back from then on.
-    pub(super) const fn until_end(&self) -> End<'_> {
-        End(self)
+    /// A request begins. The value is to be dropped when it has ended, however it did: its
+    /// connection may be on its way back from then on.
+    pub(super) fn begin(&self) -> UnderWay<'_> {
+        self.0.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(self)
     }
 
     /// One connection is closed, or will be.
@@ -88,32 +92,31 @@ impl Connections {
 
     /// Waits until one more may be opened. What is counted then is taken back unless it is kept.
     async fn permit(&self) -> Opening {
-        let mut opening = Opening(None);
         if !self.reserve() {
-            // Nobody comes back any more from what has ended long ago: those that are counted and
-            // not idle are closed.
             if let Some(ended) = self.last_end() {
                 sleep(COMING_BACK.saturating_sub(ended.elapsed())).await;
             }
-            // In place of one that is closed.
-            return opening;
+            // None is idle and none comes back any more, so those in use are all there are: the
+            // others have been closed by the server, or for being idle.
+            let in_use = self.0.under_way.load(Ordering::SeqCst);
+            self.0.open.store(in_use, Ordering::SeqCst);
         }
-        opening.0 = Some(self.clone());
-        opening
+        Opening(Some(self.clone()))
     }
 }
 
-pub(super) struct End<'a>(&'a Connections);
+/// A request that has begun and not ended.
+pub(super) struct UnderWay<'a>(&'a Connections);
 
-impl Drop for End<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut last_end = self
-            .0
-            .0
-            .last_end
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *last_end = Some(Instant::now());
+        let Inner {
+            under_way,
+            last_end,
+            ..
+        } = &*self.0.0;
+        *last_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Entries {
 #[async_trait]
 impl Backend for Entries {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
-        let _end = self.transport.connections.until_end();
+        let _under_way = self.transport.connections.begin();
         let response = self.transport.ask(Method::GET, key, None).await?;
         let status = response.status();
         if status != StatusCode::OK {
@@ -70,7 +70,7 @@ impl Backend for Entries {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
-        let _end = self.transport.connections.until_end();
+        let _under_way = self.transport.connections.begin();
         let mut response = self.transport.ask(Method::HEAD, key, None).await?;
         if matches!(
             response.status(),
@@ -104,7 +104,7 @@ impl Entries {
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
     ) -> Result<Refusal, Failure> {
-        let _end = self.transport.connections.until_end();
+        let _under_way = self.transport.connections.begin();
         let response = self.transport.ask(method, key, upload).await?;
         let refusal = Refusal::new(response.status(), response.headers());
         download::drain(response).await;
