@@ -286,10 +286,11 @@ impl Inner {
             if before.is_none() {
                 inner.usage.forget_unreported();
             }
-            Listing::open(&inner.folder).map(|listing| (before, listing))
+            let stored_before = inner.usage.stored();
+            Listing::open(&inner.folder).map(|listing| (before, stored_before, listing))
         });
         let failed = |fault| self.failed(operation, None, fault);
-        let (before, mut listing) = opened.await.map_err(failed)?;
+        let (before, stored_before, mut listing) = opened.await.map_err(failed)?;
         let mut survey = Survey::default();
         loop {
             self.check_open(operation)?;
@@ -313,8 +314,11 @@ impl Inner {
         }
         if counts {
             let total = survey.total;
-            self.run_aside(move |inner| inner.usage.correct(&inner.folder, before, total))
-                .await;
+            self.run_aside(move |inner| {
+                let (usage, folder) = (&inner.usage, &inner.folder);
+                usage.correct(folder, before, stored_before, total);
+            })
+            .await;
         }
         Ok(survey)
     }

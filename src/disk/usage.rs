@@ -139,7 +139,15 @@ impl Usage {
     /// Puts the count of a listing in the place of the estimate from before it. Of what was
     /// reported during the listing, the stored is taken for not listed and the removed for gone
     /// before, so that the estimate errs upwards.
-    pub(super) fn correct(&self, folder: &Folder, before: Option<Total>, mut counted: Total) {
+    ///
+    /// `stored_before` is what this cache had stored when the listing began.
+    pub(super) fn correct(
+        &self,
+        folder: &Folder,
+        before: Option<Total>,
+        stored_before: Stored,
+        mut counted: Total,
+    ) {
         counted.counted = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
@@ -171,8 +179,13 @@ impl Usage {
             .as_ref()
             .is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
         {
-            // There is no such file to be had: this cache counts for itself, and has.
-            state.unreported = Change::default();
+            // There is no such file to be had: this cache counts for itself.
+            let stored = state.stored.since(stored_before);
+            state.unreported = Change {
+                bytes: i64::try_from(stored.bytes).unwrap_or(i64::MAX),
+                entries: i64::try_from(stored.entries).unwrap_or(i64::MAX),
+                stored,
+            };
         }
         state.known = Some(corrected.unwrap_or(counted));
     }

@@ -101,7 +101,12 @@ impl Inner {
     async fn make_room(self: &Arc<Self>) -> Result<(), StoreError> {
         let pending = self.ledger.len();
         if pending >= self.max_pending {
-            return self.flush(StoreOperation::Put).await;
+            let flushed = self.flush(StoreOperation::Put).await;
+            // Another entry's failure is its own, as long as there is room now.
+            return match self.ledger.len() < self.max_pending {
+                true => Ok(()),
+                false => flushed,
+            };
         }
         if pending * 2 >= self.max_pending {
             // Whoever holds the lock is flushing already.
