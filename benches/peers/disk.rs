@@ -1,8 +1,8 @@
 //! The disk tier: hits with the page cache warm, puts, and puts made durable.
 
 use bytes::Bytes;
+use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore as _, ObjectStoreExt as _};
 use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,7 +86,9 @@ impl Filled {
         let objects = LocalFileSystem::new_with_prefix(at("objects")).expect("a store");
         let (vyre, objects) = (Arc::new(vyre), Arc::new(objects));
         let root = at("ours");
-        let ours = tokio.run(async move { DiskCache::new(root).await }).expect("a cache");
+        let ours = tokio
+            .run(async move { DiskCache::new(root).await })
+            .expect("a cache");
         for number in 0..entries {
             let bytes = payload(number, size);
             let key = key(number);
@@ -94,9 +96,13 @@ impl Filled {
             vyre.put(vyre_key(&key), bytes.to_vec());
             let (ours, objects, cached) = (ours.clone(), Arc::clone(&objects), cached.clone());
             tokio.run(async move {
-                ours.put(&key, Artifact::new(bytes.clone())).await.expect("a put");
+                ours.put(&key, Artifact::new(bytes.clone()))
+                    .await
+                    .expect("a put");
                 put_object(&objects, &key, bytes.clone()).await;
-                cacache::write(&cached, key.to_hex(), &bytes).await.expect("a write");
+                cacache::write(&cached, key.to_hex(), &bytes)
+                    .await
+                    .expect("a write");
             });
         }
         Self {
@@ -139,9 +145,16 @@ impl Filled {
                 let get = |key| self.vyre.get(&vyre_key(&key)).expect("a hit").len();
                 keys().map(get).sum::<usize>()
             }),
-            in_task!("tokio::fs::read (unverified)", Arc::clone(&plain), |key, plain| {
-                tokio::fs::read(plain.join(key.to_hex())).await.expect("a read").len()
-            }),
+            in_task!(
+                "tokio::fs::read (unverified)",
+                Arc::clone(&plain),
+                |key, plain| {
+                    tokio::fs::read(plain.join(key.to_hex()))
+                        .await
+                        .expect("a read")
+                        .len()
+                }
+            ),
             in_task!("one hop: std::fs::read + blake3", plain, |key, plain| {
                 let path = plain.join(key.to_hex());
                 let read = tokio::task::spawn_blocking(move || read_and_hash(&path));
@@ -151,12 +164,19 @@ impl Filled {
                 let get = |key: PipelineFingerprint| read_and_hash(&inline.join(key.to_hex()));
                 keys().map(get).sum::<usize>()
             }),
-            in_task!("object_store (unverified)", Arc::clone(&self.objects), |key, objects| {
-                let object = objects.get(&object_path(&key)).await.expect("a get");
-                object.bytes().await.expect("a read").len()
-            }),
+            in_task!(
+                "object_store (unverified)",
+                Arc::clone(&self.objects),
+                |key, objects| {
+                    let object = objects.get(&object_path(&key)).await.expect("a get");
+                    object.bytes().await.expect("a read").len()
+                }
+            ),
             in_task!("cacache", cached, |key, cached| {
-                cacache::read(&*cached, key.to_hex()).await.expect("a read").len()
+                cacache::read(&*cached, key.to_hex())
+                    .await
+                    .expect("a read")
+                    .len()
             }),
         ]
     }
@@ -172,7 +192,10 @@ fn object_path(key: &PipelineFingerprint) -> object_store::path::Path {
 }
 
 async fn put_object(objects: &LocalFileSystem, key: &PipelineFingerprint, bytes: Bytes) {
-    objects.put(&object_path(key), bytes.into()).await.expect("a put");
+    objects
+        .put(&object_path(key), bytes.into())
+        .await
+        .expect("a put");
 }
 
 /// Keys that were never put before, in a folder that is emptied between the rounds.
@@ -242,12 +265,14 @@ fn puts<'a>(plan: &Plan, tokio: &'a Tokio, entries: usize, size: usize) -> Vec<C
                 frame.extend_from_slice(hash.as_bytes());
                 frame.extend_from_slice(&bytes);
                 tokio::fs::write(&staged, frame).await.expect("a write");
-                tokio::fs::rename(&staged, root.join(key.to_hex())).await.expect("a rename");
+                tokio::fs::rename(&staged, root.join(key.to_hex()))
+                    .await
+                    .expect("a rename");
             }
         ),
         in_task!(
             "vyre (synchronous)",
-            async |root| vyre::DiskCache::new::<PathBuf>(root).expect("a cache"),
+            async |root: PathBuf| vyre::DiskCache::new(root).expect("a cache"),
             |vyre, key, bytes| vyre.put(vyre_key(&key), bytes.to_vec())
         ),
         in_task!(
@@ -256,7 +281,9 @@ fn puts<'a>(plan: &Plan, tokio: &'a Tokio, entries: usize, size: usize) -> Vec<C
             |objects, key, bytes| put_object(&objects, &key, bytes).await
         ),
         in_task!("cacache", async |root| root, |root, key, bytes| {
-            cacache::write::<&PathBuf, _, _>(&root, key.to_hex(), &bytes).await.expect("a write");
+            cacache::write::<&PathBuf, _, _>(&root, key.to_hex(), &bytes)
+                .await
+                .expect("a write");
         }),
     ]
 }

@@ -30,8 +30,18 @@ pub(crate) fn cases(plan: &Plan, plots: Option<&Path>, report: &mut Report) {
     let by_size = sizes(plan, &tokio, report);
     if let Some(folder) = plots {
         std::fs::create_dir_all(folder).expect("a folder for plots");
-        plot::draw(&folder.join("latency_by_size.svg"), "Latency of a hit", "bytes", &by_size);
-        plot::draw(&folder.join("latency_by_tasks.svg"), "Time per lookup", "tasks at once", &by_tasks);
+        plot::draw(
+            &folder.join("latency_by_size.svg"),
+            "Latency of a hit",
+            "bytes",
+            &by_size,
+        );
+        plot::draw(
+            &folder.join("latency_by_tasks.svg"),
+            "Time per lookup",
+            "tasks at once",
+            &by_tasks,
+        );
     }
 }
 
@@ -45,18 +55,27 @@ fn spread(mut times: Vec<Duration>) -> (f64, f64) {
 /// The resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = status
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or_default() * 4096
 }
 
 fn memory(tokio: &Tokio, entries: usize, report: &mut Report) {
     let shared = Artifact::new(Bytes::from_static(&[7; 64]));
     let before = resident();
-    let cache = Arc::new(InMemoryPipelineCache::with_limits(2 * entries as u64, u64::MAX));
+    let cache = Arc::new(InMemoryPipelineCache::with_limits(
+        2 * entries as u64,
+        u64::MAX,
+    ));
     let filled = Arc::clone(&cache);
     tokio.run(async move {
         for number in 0..entries {
-            filled.put(&key(number), shared.clone()).await.expect("a put");
+            filled
+                .put(&key(number), shared.clone())
+                .await
+                .expect("a put");
         }
     });
     let per_entry = (resident().saturating_sub(before)) as f64 / entries as f64;
@@ -103,7 +122,11 @@ fn disk(tokio: &Tokio, entries: usize, report: &mut Report) {
     let (median, slow) = spread(times);
     let case = format!("growth: folder of {entries} entries");
     report.bound(&case, "ms to open", open, None);
-    report.line(&format!("  a get: median {}, p99 {}", time(median), time(slow)));
+    report.line(&format!(
+        "  a get: median {}, p99 {}",
+        time(median),
+        time(slow)
+    ));
     report.bound(&case, "us per get", median / 1e3, None);
 }
 
@@ -131,7 +154,10 @@ fn tasks(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Vec<Line> {
                         memory.put(&key(number), artifact).await.expect("a put");
                     }
                 }
-                let cache = LayeredPipelineCache::builder().tier(memory).tier(disk).build();
+                let cache = LayeredPipelineCache::builder()
+                    .tier(memory)
+                    .tier(disk)
+                    .build();
                 let cache = Arc::new(cache);
                 let start = Instant::now();
                 let tasks: Vec<_> = (0..at_once)
@@ -141,7 +167,7 @@ fn tasks(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Vec<Line> {
                     })
                     .collect();
                 for task in tasks {
-                    assert!(task.await.expect("a task").is_some());
+                    assert!(task.await.expect("a task").expect("a get").is_some());
                 }
                 start.elapsed()
             });
@@ -167,7 +193,9 @@ fn sizes(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Vec<Line> {
             let disk = DiskCache::new(root).await.expect("a cache");
             let memory = InMemoryPipelineCache::with_limits(10, 64 << 20);
             let artifact = Artifact::hash(bytes, Default::default()).await;
-            disk.put(&key(power), artifact.clone()).await.expect("a put");
+            disk.put(&key(power), artifact.clone())
+                .await
+                .expect("a put");
             memory.put(&key(power), artifact).await.expect("a put");
             let mut times = [const { Vec::new() }; 3];
             for _ in 0..operations {

@@ -47,14 +47,20 @@ fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
 fn shaders(plan: &Plan, report: &mut Report) {
     let sources = sources();
     let modules: Vec<_> = sources.iter().map(parse).collect();
-    let canonical: Vec<_> = modules.iter().map(|module| module.canonicalize().expect("a form")).collect();
+    let canonical: Vec<_> = modules
+        .iter()
+        .map(|module| module.canonicalize().expect("a form"))
+        .collect();
     let aliases = SourceAliases::new();
     let tokio = Tokio::multi();
     let (known, new) = (aliases, sources.clone());
     let aliases = tokio.run(async move {
         for source in &new {
             let parse = |source: &Bytes| Ok::<_, Unkeyable>(parse(source));
-            known.fingerprint("naga", source, parse).await.expect("a key");
+            known
+                .fingerprint("naga", source, parse)
+                .await
+                .expect("a key");
         }
         known
     });
@@ -64,10 +70,16 @@ fn shaders(plan: &Plan, report: &mut Report) {
             modules.iter().filter(|module| of(*module)).count()
         }),
         Contender::new("naga: parse and validate", 1, || {
-            sources.iter().map(|source| validate(&parse(source))).count()
+            sources
+                .iter()
+                .map(|source| validate(&parse(source)))
+                .count()
         }),
         Contender::new("of it, wire and hash in one pass", 1, || {
-            canonical.iter().map(|form| form.fingerprint()).fold(0, |sum, key| sum ^ key.as_bytes()[0])
+            canonical
+                .iter()
+                .map(|form| form.fingerprint())
+                .fold(0, |sum, key| sum ^ key.as_bytes()[0])
         }),
     ]);
     let goals = [("naga: parse and validate", 1.5)];
@@ -79,10 +91,17 @@ fn shaders(plan: &Plan, report: &mut Report) {
             assert_eq!(sources.iter().filter(known).count(), sources.len());
         }),
         Contender::new("bare blake3", 1, || {
-            sources.iter().map(|source| blake3::hash(source)).fold(0, |sum, hash| sum ^ hash.as_bytes()[0])
+            sources
+                .iter()
+                .map(|source| blake3::hash(source))
+                .fold(0, |sum, hash| sum ^ hash.as_bytes()[0])
         }),
     ]);
-    report.case("fingerprint naga, known sources", &figures, &[("bare blake3", 1.5)]);
+    report.case(
+        "fingerprint naga, known sources",
+        &figures,
+        &[("bare blake3", 1.5)],
+    );
 }
 
 fn modules(plan: &Plan, file: Option<&Path>, report: &mut Report) {
@@ -100,7 +119,9 @@ fn modules(plan: &Plan, file: Option<&Path>, report: &mut Report) {
         Contender::new("wasmparser: validate", 1, || {
             wasmparser::validate(&bytes).expect("a valid module")
         }),
-        Contender::new("of it, wire and hash in one pass", 1, || canonical.fingerprint()),
+        Contender::new("of it, wire and hash in one pass", 1, || {
+            canonical.fingerprint()
+        }),
         Contender::new("bare blake3", 1, || blake3::hash(&bytes)),
     ]);
     let case = format!("fingerprint wasm, {}", file.display());

@@ -90,7 +90,10 @@ fn fan(plan: &Plan, report: &mut Report) {
                 let tiers: [Arc<dyn PipelineCacheStore>; 3] = [memory, disk, far];
                 for number in 0..lookups {
                     let artifact = Artifact::new(payload(number, 4 << 10));
-                    tiers[number * 7 % 3].put(&key(number), artifact).await.expect("a put");
+                    tiers[number * 7 % 3]
+                        .put(&key(number), artifact)
+                        .await
+                        .expect("a put");
                 }
                 let cache = Arc::new(LayeredPipelineCache::new(tiers.to_vec()));
                 let start = Instant::now();
@@ -101,7 +104,7 @@ fn fan(plan: &Plan, report: &mut Report) {
                     })
                     .collect();
                 for task in tasks {
-                    assert!(task.await.expect("a task").is_some());
+                    assert!(task.await.expect("a task").expect("a get").is_some());
                 }
                 start.elapsed()
             })
@@ -162,7 +165,10 @@ fn stampede(plan: &Plan, report: &mut Report) {
                         };
                         let compiled = cache.get_or_insert_with(key(round), compile).await;
                         let source = compiled.expect("an artifact").source;
-                        (start.elapsed(), matches!(source, CompileSource::Compiled { .. }))
+                        (
+                            start.elapsed(),
+                            matches!(source, CompileSource::Compiled { .. }),
+                        )
                     })
                 })
                 .collect();

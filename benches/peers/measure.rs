@@ -29,7 +29,11 @@ impl Plan {
 
     /// A number of things, or few where there is no time for more.
     pub(crate) fn count(&self, whole: usize) -> usize {
-        if self.quick { (whole / 50).max(1) } else { whole }
+        if self.quick {
+            (whole / 50).max(1)
+        } else {
+            whole
+        }
     }
 
     fn rounds(&self) -> usize {

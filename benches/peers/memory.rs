@@ -13,7 +13,6 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 use vyre_runtime::pipeline_cache as vyre;
-use vyre_runtime::pipeline_cache::PipelineCacheStore as _;
 
 use crate::measure::{Contender, Plan};
 use crate::report::Report;
@@ -73,7 +72,9 @@ fn contender<'a>(
                 }
             };
             let handles: Vec<_> = keys.iter().map(|keys| scope.spawn(run(keys))).collect();
-            let times = handles.into_iter().map(|handle| handle.join().expect("a thread"));
+            let times = handles
+                .into_iter()
+                .map(|handle| handle.join().expect("a thread"));
             times.max()
         });
         times.unwrap_or(Duration::ZERO)
@@ -97,25 +98,33 @@ fn hits(plan: &Plan, report: &mut Report, case: &str, threads: usize) {
     let vyre: Arc<dyn vyre::PipelineCacheStore> = Arc::new(vyre);
     let quick = quick_cache::sync::Cache::<PipelineFingerprint, Artifact>::new(2 * KEYS);
     let moka = moka::sync::Cache::<PipelineFingerprint, Artifact>::new(2 * KEYS as u64);
-    let foyer = foyer::Cache::<PipelineFingerprint, Artifact>::builder(2 * KEYS).build();
+    let foyer = foyer::CacheBuilder::new(2 * KEYS).build::<foyer::CacheProperties>();
     for number in 0..KEYS {
         let bytes = payload(number, SIZE);
         let artifact = Artifact::new(bytes.clone());
         let (ours, put) = (Arc::clone(&ours), artifact.clone());
-        tokio.run(async move { ours.put(&key(number), put).await }).expect("a put");
+        tokio
+            .run(async move { ours.put(&key(number), put).await })
+            .expect("a put");
         vyre.put(vyre_key(&key(number)), bytes.to_vec());
         quick.insert(key(number), artifact.clone());
         moka.insert(key(number), artifact.clone());
         foyer.insert(key(number), artifact);
     }
     let figures = plan.contend(vec![
-        contender("ours (dyn, layered)", threads, &keys, |key| ours.peek(key).is_some()),
+        contender("ours (dyn, layered)", threads, &keys, |key| {
+            ours.peek(key).is_some()
+        }),
         contender("vyre get_arc (dyn, layered)", threads, &keys, |key| {
             vyre.get_arc(&vyre_key(key)).is_some()
         }),
-        contender("quick_cache", threads, &keys, |key| quick.get(key).is_some()),
+        contender("quick_cache", threads, &keys, |key| {
+            quick.get(key).is_some()
+        }),
         contender("moka::sync", threads, &keys, |key| moka.get(key).is_some()),
-        contender("foyer memory", threads, &keys, |key| foyer.get(key).is_some()),
+        contender("foyer memory", threads, &keys, |key| {
+            foyer.get(key).is_some()
+        }),
         contender("ours (get().await, boxed future)", threads, &keys, |key| {
             futures::executor::block_on(ours.get(key)).is_ok_and(|hit| hit.is_some())
         }),
@@ -138,8 +147,12 @@ fn zipf(plan: &Plan, report: &mut Report) {
     let asks = plan.count(400_000);
     let law = rand_distr::Zipf::new(KEYS as f64, 0.9).expect("a law");
     let mut random = SmallRng::seed_from_u64(1);
-    let asked: Vec<usize> = (0..asks).map(|_| law.sample(&mut random) as usize).collect();
-    let artifacts: Vec<_> = (0..=KEYS).map(|number| Artifact::new(payload(number, SIZE))).collect();
+    let asked: Vec<usize> = (0..asks)
+        .map(|_| law.sample(&mut random) as usize)
+        .collect();
+    let artifacts: Vec<_> = (0..=KEYS)
+        .map(|number| Artifact::new(payload(number, SIZE)))
+        .collect();
     let keys: Vec<_> = (0..=KEYS).map(key).collect();
     let tokio = Tokio::current();
 
@@ -147,11 +160,12 @@ fn zipf(plan: &Plan, report: &mut Report) {
     let ours = Arc::new(InMemoryPipelineCache::with_limits(budget as u64, limit));
     let (mut hits, mut most_bytes, mut most_entries) = (0, 0, 0);
     for &number in &asked {
-        let (ours, key, artifact) = (Arc::clone(&ours), keys[number], artifacts[number].clone());
+        let (key, artifact) = (keys[number], artifacts[number].clone());
+        let asked = Arc::clone(&ours);
         hits += usize::from(tokio.run(async move {
-            let hit = ours.get(&key).await.expect("a get").is_some();
+            let hit = asked.get(&key).await.expect("a get").is_some();
             if !hit {
-                ours.put(&key, artifact).await.expect("a put");
+                asked.put(&key, artifact).await.expect("a put");
             }
             hit
         }));
@@ -174,7 +188,12 @@ fn zipf(plan: &Plan, report: &mut Report) {
     ));
     report.bound("memory_hit_zipf", "moka's hits / ours", ratio, Some(1.01));
     let over = most_bytes as f64 / limit as f64;
-    report.bound("memory_hit_zipf budget", "most bytes held / budget", over, Some(1.0));
+    report.bound(
+        "memory_hit_zipf budget",
+        "most bytes held / budget",
+        over,
+        Some(1.0),
+    );
 }
 
 fn ours_bytes(cache: &InMemoryPipelineCache) -> u64 {

@@ -21,13 +21,19 @@ impl Line {
     }
 }
 
-const COLOURS: [RGBColor; 3] = [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(120, 120, 120)];
+const COLOURS: [RGBColor; 3] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(120, 120, 120),
+];
 
 pub(crate) fn draw(path: &Path, title: &str, axis: &str, lines: &[Line]) {
     let points = || lines.iter().flat_map(|line| &line.points);
     let bounds = |of: fn(&(f64, f64)) -> f64| {
         let values = points().map(of);
-        values.fold((f64::MAX, 0.0_f64), |(least, most), value| (least.min(value), most.max(value)))
+        values.fold((f64::MAX, 0.0_f64), |(least, most), value| {
+            (least.min(value), most.max(value))
+        })
     };
     let ((left, right), (bottom, top)) = (bounds(|point| point.0), bounds(|point| point.1));
     let area = SVGBackend::new(path, (720, 420)).into_drawing_area();
@@ -37,7 +43,10 @@ pub(crate) fn draw(path: &Path, title: &str, axis: &str, lines: &[Line]) {
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(80)
-        .build_cartesian_2d((left..right).log_scale(), (bottom / 2.0..top * 2.0).log_scale())
+        .build_cartesian_2d(
+            (left..right).log_scale(),
+            (bottom / 2.0..top * 2.0).log_scale(),
+        )
         .expect("a plot");
     chart
         .configure_mesh()
@@ -58,6 +67,10 @@ pub(crate) fn draw(path: &Path, title: &str, axis: &str, lines: &[Line]) {
     }
     let mut labels = chart.configure_series_labels();
     let labels = labels.position(SeriesLabelPosition::UpperLeft);
-    labels.border_style(BLACK).background_style(WHITE).draw().expect("a plot");
+    labels
+        .border_style(BLACK)
+        .background_style(WHITE)
+        .draw()
+        .expect("a plot");
     area.present().expect("a plot");
 }

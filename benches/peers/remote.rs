@@ -59,11 +59,18 @@ struct Frames {
     after: Duration,
 }
 
-async fn serve(State(frames): State<Arc<Frames>>, Path(name): Path<String>) -> Result<Bytes, StatusCode> {
+async fn serve(
+    State(frames): State<Arc<Frames>>,
+    Path(name): Path<String>,
+) -> Result<Bytes, StatusCode> {
     if !frames.after.is_zero() {
         tokio::time::sleep(frames.after).await;
     }
-    frames.frames.get(&name).cloned().ok_or(StatusCode::NOT_FOUND)
+    frames
+        .frames
+        .get(&name)
+        .cloned()
+        .ok_or(StatusCode::NOT_FOUND)
 }
 
 struct Server {
@@ -89,10 +96,14 @@ impl Server {
         let runtime = Tokio::multi();
         let address = runtime.run(async move {
             use axum::serve::ListenerExt as _;
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+                .await
+                .expect("a port");
             let address = listener.local_addr().expect("an address");
             let listener = listener.tap_io(|stream| stream.set_nodelay(true).expect("an option"));
-            let router = Router::new().route("/{name}", routing::get(serve)).with_state(frames);
+            let router = Router::new()
+                .route("/{name}", routing::get(serve))
+                .with_state(frames);
             tokio::spawn(async move { axum::serve(listener, router).await });
             address
         });
@@ -131,7 +142,10 @@ impl Server {
     fn bare(&self, tokio: &Tokio) -> Duration {
         let (address, keys, client) = (self.address, self.keys.clone(), self.client.clone());
         tokio.run(async move {
-            let absent = client.get(format!("http://{address}/absent.bin")).send().await;
+            let absent = client
+                .get(format!("http://{address}/absent.bin"))
+                .send()
+                .await;
             absent.expect("an answer").bytes().await.expect("a body");
             let start = Instant::now();
             for key in keys {

@@ -57,7 +57,9 @@ impl Report {
             }
         }
         let map = |value: &dyn Fn(&Figures) -> f64| -> Map<String, Value> {
-            let pairs = peers.iter().map(|peer| (peer.name.clone(), json!(value(peer))));
+            let pairs = peers
+                .iter()
+                .map(|peer| (peer.name.clone(), json!(value(peer))));
             pairs.collect()
         };
         self.cases.push(json!({

@@ -42,10 +42,15 @@ pub(crate) fn cases(plan: &Plan, report: &mut Report) {
             let one = async move {
                 let artifact = Artifact::hash(bytes, Default::default()).await;
                 cache.put(&key(round % 4), artifact).await.expect("a put");
-                cache.get(&key((round + 1) % 4)).await;
+                assert!(cache.get(&key((round + 1) % 4)).await.is_ok());
             };
             let recorded = Arc::clone(&recorded);
-            tokio::spawn(Timed { future: Box::pin(one), recorded }).await.expect("a task");
+            tokio::spawn(Timed {
+                future: Box::pin(one),
+                recorded,
+            })
+            .await
+            .expect("a task");
         }
         cache.flush().await.expect("a flush");
     });
