@@ -219,7 +219,7 @@ async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
     site.end(fault);
     let healing = Instant::now();
     // A probe that began before the end may still have to fail.
-    let most = scale.probe_interval + scale.attempt + SLACK;
+    let most = scale.probe_interval.max(scale.attempt) + SLACK;
     let closed = timeout(most, state.wait_for(|state| *state == BreakerState::Closed));
     assert!(closed.await.is_ok(), "{fault}: not healed within {most:?}");
     let healed = healing.elapsed();

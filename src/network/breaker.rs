@@ -87,8 +87,10 @@ impl BreakerPolicy {
         self
     }
 
-    /// How long the tier is left alone before it is probed, and between two probes. A probe reads
-    /// the entry that was asked for last. Default: 5 seconds.
+    /// How long the tier is left alone before it is probed, and from one probe to the next. A probe
+    /// reads the entry that was asked for last. A server that is well again is asked again after
+    /// this time, or that of a probe that hangs (the timeout of an attempt), whichever is longer.
+    /// Default: 5 seconds.
     #[must_use]
     pub const fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;

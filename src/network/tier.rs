@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use super::breaker::BreakerState;
-use super::guard::{Call, Guard};
+use super::guard::{Call, Guard, after};
 use super::recent::RecentKeys;
 use super::uploads::{Admission, UploadReport, Uploads};
 use super::{Backend, Failure, NetworkSettings, Upload};
@@ -372,15 +372,20 @@ impl<B: Backend> NetworkTier<B> {
         );
         let healer = Healer(Arc::downgrade(self));
         runtime.spawn(async move {
+            let mut next = after(interval);
             // The tier is not held while nothing happens: who drops it ends this.
             loop {
-                sleep(interval).await;
+                sleep_until(next).await;
                 let Some(tier) = healer.0.upgrade() else {
                     return;
                 };
+                // From the start of one probe to that of the next: a server that comes back while
+                // a probe still hangs is found by the next one, and that must not be long after.
+                next = after(interval);
                 if tier.probe().await {
                     return;
                 }
+                next = next.max(after(PAUSE_BETWEEN_PROBES));
             }
         });
     }
@@ -400,6 +405,9 @@ impl<B: Backend> NetworkTier<B> {
         breaker.probed(success)
     }
 }
+
+/// Between two probes of which the first took longer than the interval.
+const PAUSE_BETWEEN_PROBES: Duration = Duration::from_millis(1);
 
 struct HealOnDrop<'a, B: Backend>(&'a Arc<NetworkTier<B>>);
 
