@@ -120,7 +120,7 @@ impl Server {
         let (address, keys) = (self.address, self.keys.clone());
         let root = disk.map(|root| tempfile::tempdir_in(root).expect("a folder"));
         tokio.run(async move {
-            let remote = RemoteCache::new(&format!("http://{address}")).expect("a remote");
+            let remote = RemoteCache::new(format!("http://{address}")).expect("a remote");
             let mut builder = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new());
             if let Some(root) = &root {
                 builder = builder.tier(DiskCache::new(root.path()).await.expect("a cache"));

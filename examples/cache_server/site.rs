@@ -45,6 +45,7 @@ async fn serve(
     site.metrics.requests_under_way.enter();
     let client = site.access.identify(request.headers().get(AUTHORIZATION));
     let path = request.uri().path().to_owned();
+    let needed = Role::needed_for(request.method());
     let mut exchange = Exchange {
         area: area(&path).0,
         method: request.method().clone(),
@@ -59,8 +60,16 @@ async fn serve(
         whole: false,
         _place: None,
     };
-    exchange._place = Arc::clone(&site.places).acquire_owned().await.ok();
+    // Refusals and the sign of life take no place: whoever has no token could hold them all by
+    // not reading the answers.
+    let is_free = exchange.path == "/healthz" || allow(&client, needed).is_err();
+    if !is_free {
+        exchange._place = Arc::clone(&site.places).acquire_owned().await.ok();
+    }
     let answer = site.answer(request, &client).await;
+    if answer.is_err() {
+        exchange._place = None;
+    }
     exchange.watch(answer.unwrap_or_else(Refusal::into_response))
 }
 

@@ -7,13 +7,12 @@
 use bytes::{Buf as _, Bytes};
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::Arc;
 
-use super::DiskCache;
 use super::trim::renew_use;
-use crate::artifact::frame::{FrameFormat, HEADER_LEN, stored_tag};
-use crate::{
-    FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation, off_worker,
-};
+use super::{DiskCache, Inner};
+use crate::artifact::frame::{HEADER_LEN, stored_tag};
+use crate::{FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
 
 /// The stored form of an entry, to be read from its start.
 #[derive(Debug)]
@@ -141,10 +140,12 @@ impl DiskCache {
         key: &PipelineFingerprint,
         frame: Bytes,
     ) -> Result<(), StoreError> {
-        let format: FrameFormat = self.inner.folder.format.clone();
         let (sought, bytes) = (*key, frame.clone());
-        // What comes out of a compressed frame is work in proportion to its limit.
-        let verified = off_worker::blocking(move || format.decode(&sought, &bytes).map(drop)).await;
+        // What comes out of a compressed frame may be as large as an artifact can be: it takes its
+        // turn among the operations.
+        let verify =
+            move |inner: &Arc<Inner>| inner.folder.format.decode(&sought, &bytes).map(drop);
+        let verified = self.inner.run(verify).await;
         verified.map_err(|reason| {
             self.inner.counters.rejected_puts.increment();
             let kind = match reason {

@@ -6,7 +6,8 @@
 
 use reqwest::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{
-    Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode, Url, redirect,
+    Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode, Url, Version,
+    redirect,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,8 +154,7 @@ impl Transport {
                 biased;
                 answer = &mut answer => {
                     let answer = answer?;
-                    let closes = answer.headers().get(CONNECTION);
-                    if closes.is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"close")) {
+                    if closes_its_connection(&answer) {
                         self.connections.closed();
                     }
                     return Ok(answer);
@@ -201,6 +201,21 @@ fn redirect_target(
         return Err(refused("a redirect to a URL with credentials in it"));
     }
     Ok(Some(target))
+}
+
+/// Whether the connection of an answer is good for this one alone, as it says or as was the rule
+/// before HTTP/1.1.
+fn closes_its_connection(answer: &Response) -> bool {
+    let says = |wanted: &str| {
+        let how = answer.headers().get_all(CONNECTION).iter();
+        let mut how = how.filter_map(|how| how.to_str().ok());
+        how.any(|how| {
+            how.split(',')
+                .any(|one| one.trim().eq_ignore_ascii_case(wanted))
+        })
+    };
+    let is_old = matches!(answer.version(), Version::HTTP_09 | Version::HTTP_10);
+    says("close") || (is_old && !says("keep-alive"))
 }
 
 #[cfg(test)]
