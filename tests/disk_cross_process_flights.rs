@@ -483,3 +483,32 @@ fn a_file_system_without_locks_is_compiled_for_without() {
         _ => skip("no strace"),
     }
 }
+
+/// What is on the disk is there for others, however long the network takes.
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_slow_network_keeps_no_other_process_waiting() {
+    use pipeline_cache::testing::{Fault, FaultyStore};
+    use pipeline_cache::{LookupSource, StoreOperation};
+
+    let folder = folder();
+    let remote = Arc::new(FaultyStore::new("remote").network());
+    remote.set(StoreOperation::Put, Fault::Gate);
+    let disk = DiskCache::builder().root(folder.path());
+    let cache = LayeredPipelineCache::builder()
+        .tier(disk.cross_process_flights(true).open().await.unwrap())
+        .tier(Arc::clone(&remote))
+        .write_policy(WritePolicy::Behind)
+        .build();
+    let compile = || async { Ok::<_, Infallible>(artifact(1)) };
+    cache.get_or_insert_with(key(1), compile).await.unwrap();
+
+    // Its upload hangs, and the other has the artifact from the disk.
+    let other = layered(folder.path(), FOR_EVER).await;
+    let compiled = other.get_or_insert_with(key(1), compile).await.unwrap();
+    let from_disk = CompileSource::Cache(LookupSource::Tier(1));
+    assert_eq!(compiled.source, from_disk);
+    eventually("no lock", || flights(folder.path()).is_empty()).await;
+    remote.open(StoreOperation::Put, 1);
+    cache.flush().await.unwrap();
+}

@@ -31,6 +31,8 @@ fn builder() -> RemoteCacheBuilder {
 async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = elsewhere.local_addr().unwrap().port();
     // Free again at the end of the statement.
     let port = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
@@ -40,6 +42,7 @@ async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() 
         "listen 127.0.0.1:{port} ssl;
          ssl_certificate {path}/server.pem; ssl_certificate_key {path}/server.key;
          ssl_client_certificate {path}/ca.pem; ssl_verify_client on;
+         location /away/ {{ return 307 https://127.0.0.1:{other}/; }}
          location /cache/ {{ dav_methods PUT DELETE; create_full_put_path on; }}",
         path = path.display()
     );
@@ -61,6 +64,17 @@ async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() 
     let artifact = Artifact::new(vec![7; 100_000]);
     remote.put(&KEY, artifact.clone()).await.unwrap();
     assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Hit(artifact));
+
+    // Where the server points to, a certificate is not shown: nobody is even called there.
+    elsewhere.set_nonblocking(true).unwrap();
+    let pointed = builder()
+        .extra_root_certificates(read("ca.pem"))
+        .client_certificate(identity.clone())
+        .build(format!("https://127.0.0.1:{port}/away"))
+        .unwrap();
+    let error = pointed.fetch(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Protocol, "{error}");
+    assert!(elsewhere.accept().is_err());
 
     // Nobody vouches for the server.
     let stranger = builder().client_certificate(identity).build(&url).unwrap();

@@ -280,9 +280,12 @@ impl Inner {
         let operation = StoreOperation::Trim;
         let counts = self.bounds.is_any();
         let opened = self.run_aside(move |inner| {
-            let before = counts
-                .then(|| inner.usage.report(&inner.folder).0)
-                .flatten();
+            let (before, reported) = match counts {
+                true => inner.usage.report(&inner.folder),
+                false => (None, false),
+            };
+            // What could not be reported is about to be counted, and must not be added to that.
+            let before = before.filter(|_| reported);
             if before.is_none() {
                 inner.usage.forget_unreported();
             }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::lookup::LookupSource;
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
-use crate::{Artifact, Lead, PipelineFingerprint, StoreError, StoreOperation};
+use crate::{Artifact, Lead, Locality, PipelineFingerprint, StoreError, StoreOperation};
 
 /// The bounds of all writes in the background together.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,8 @@ pub(super) struct Route {
     pub(super) era: Option<Era>,
     /// Tiers to write to, in order, and whether each is known to lack the artifact.
     pub(super) targets: Vec<(usize, bool)>,
-    /// Held until it is written, so that nobody makes it again who may soon find it.
+    /// Held until it is written to the local tiers, so that nobody makes it again who may soon find
+    /// it. Not longer: others in the same building need not wait for a network.
     pub(super) leads: Vec<Lead>,
 }
 
@@ -88,6 +89,8 @@ struct Job {
     cause: Cause,
     artifact: Artifact,
     leads: Vec<Lead>,
+    /// Whether local tiers are still to be written to.
+    is_local_yet: bool,
     task: Option<AbortHandle>,
 }
 
@@ -230,7 +233,9 @@ impl Background {
             (Cause::Behind, Some(Cause::Behind)) => {
                 state.behind.coalesced += 1;
                 if let Some(job) = state.jobs.get_mut(key) {
-                    job.leads.append(&mut route.leads);
+                    if job.is_local_yet {
+                        job.leads.append(&mut route.leads);
+                    }
                 }
                 return Accepted::UnderWay;
             }
@@ -249,10 +254,24 @@ impl Background {
             cause: route.cause,
             artifact: artifact.clone(),
             leads: std::mem::take(&mut route.leads),
+            is_local_yet: true,
             task: None,
         };
         state.jobs.insert(*key, job);
         Accepted::New(id)
+    }
+
+    /// The local tiers have it: whoever waited to make it may look there now.
+    fn end_leads(&self, key: &PipelineFingerprint) {
+        let mut state = self.lock();
+        let Some(job) = state.jobs.get_mut(key) else {
+            return;
+        };
+        job.is_local_yet = false;
+        let leads = std::mem::take(&mut job.leads);
+        // Foreign code, and so outside of the lock.
+        drop(state);
+        drop(leads);
     }
 
     /// The first failure of a write behind since the last time, for a flush to return.
@@ -350,7 +369,16 @@ impl Run {
     async fn write(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
         let background = Arc::clone(&self.background);
         let mut end = End::Written;
-        for (target, lacks) in targets {
+        let is_local =
+            |target: &(usize, bool)| background.tiers[target.0].locality == Locality::Local;
+        let local = targets
+            .iter()
+            .rposition(is_local)
+            .map_or(0, |last| last + 1);
+        for (number, (target, lacks)) in targets.into_iter().enumerate() {
+            if number == local {
+                background.end_leads(&self.key);
+            }
             let blocked = background.wait_until(|state| state.blocked.contains_key(&self.key));
             let _slot = tokio::select! {
                 biased;

@@ -97,8 +97,9 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// How many redirects one request follows; 0 for none. Never from https to http, and never
-    /// with credentials to another scheme, host or port. Default: 5.
+    /// How many redirects one request follows; 0 for none. Never from https to http, never with
+    /// credentials to another scheme, host or port, and with a client certificate not there at
+    /// all. Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
@@ -211,6 +212,7 @@ impl RemoteCacheBuilder {
                 connections,
                 base,
                 credentials,
+                has_certificate: self.identity.is_some(),
                 inactivity_timeout: self.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },

@@ -88,6 +88,8 @@ pub(super) struct Transport {
     pub(super) base: BaseUrl,
     /// Sent to the base's own server and no other.
     pub(super) credentials: CredentialHeaders,
+    /// Whether the client shows a certificate, which it does to whatever server it talks to.
+    pub(super) has_certificate: bool,
     pub(super) inactivity_timeout: Duration,
     pub(super) max_redirects: usize,
 }
@@ -113,6 +115,12 @@ impl Transport {
             }
             download::drain(response).await;
             at_home &= self.base.same_origin(&url);
+            if self.has_certificate && !at_home {
+                return Err(Failure::new(
+                    StoreErrorKind::Protocol,
+                    "a redirect to another server, which must not be shown the client certificate",
+                ));
+            }
         }
         Err(Failure::new(
             StoreErrorKind::Protocol,
