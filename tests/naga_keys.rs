@@ -984,3 +984,56 @@ fn golden_fingerprint() {
         "50add57818b4faf27b140f7c1c37ba8b00b68b1beedd2ce57eae7ce1b2051c42"
     );
 }
+
+/// naga's WGSL writer names payloads in attributes as the module does, and at their declaration as
+/// it likes: the names of the canonical module must survive that.
+#[test]
+fn payloads_of_mesh_shaders_can_be_written() {
+    let source = "
+        enable wgpu_mesh_shader;
+        struct Payload { mask: vec4<f32>, visible: bool }
+        var<task_payload> payload: Payload;
+        struct Vertex { @builtin(position) position: vec4<f32>, @location(0) color: vec4<f32> }
+        struct Primitive {
+            @builtin(triangle_indices) indices: vec3<u32>,
+            @builtin(cull_primitive) cull: bool,
+            @per_primitive @location(1) mask: vec4<f32>,
+        }
+        struct Output {
+            @builtin(vertices) vertices: array<Vertex, 3>,
+            @builtin(primitives) primitives: array<Primitive, 1>,
+            @builtin(vertex_count) vertex_count: u32,
+            @builtin(primitive_count) primitive_count: u32,
+        }
+        var<workgroup> output: Output;
+        @task @payload(payload) @workgroup_size(1)
+        fn task() -> @builtin(mesh_task_size) vec3<u32> {
+            payload.mask = vec4(1.0, 1.0, 0.0, 1.0);
+            payload.visible = true;
+            return vec3(1u, 1u, 1u);
+        }
+        @mesh(output) @payload(payload) @workgroup_size(1)
+        fn mesh() {
+            output.vertex_count = 3u;
+            output.primitive_count = 1u;
+            output.vertices[0].position = vec4(0.0, 1.0, 0.0, 1.0);
+            output.vertices[0].color = vec4(1.0) * payload.mask;
+            output.primitives[0].indices = vec3<u32>(0u, 1u, 2u);
+            output.primitives[0].cull = !payload.visible;
+            output.primitives[0].mask = vec4<f32>(1.0, 0.0, 1.0, 1.0);
+        }";
+    let module = parse(source);
+    let renamed = source
+        .replace("payload", "other7")
+        .replace("output", "result1");
+    let renamed = parse(
+        &renamed
+            .replace("task_other7", "task_payload")
+            .replace("@other7", "@payload"),
+    );
+    let key = |module: &Module| PipelineFingerprint::of(module).unwrap();
+    assert_eq!(key(&module), key(&renamed));
+    let canonical = canonical(&module);
+    assert_eq!(key(canonical.module()), key(&module));
+    assert_eq!(key(&respelled(canonical.module())), key(&module));
+}
