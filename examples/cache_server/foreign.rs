@@ -167,11 +167,24 @@ impl Foreign {
         spawn_blocking(move || {
             // Below the limit by an eighth, so that not every blob brings the next sweep.
             let goal = this.max_bytes - this.max_bytes / 8;
-            match sweep::down_to(&this.root, goal) {
-                Ok(held) => this.held.store(held, Ordering::Relaxed),
+            let before = this.held();
+            let swept = sweep::down_to(&this.root, goal);
+            match &swept {
+                // What was stored meanwhile may have been seen or not: it is taken for not seen.
+                Ok(left) => {
+                    let _ = this
+                        .held
+                        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                            Some(left.saturating_add(held.saturating_sub(before)))
+                        });
+                }
                 Err(error) => eprintln!("cache_server: cannot make room for blobs: {error}"),
             }
             this.sweeping.store(false, Ordering::Release);
+            if swept.is_ok() {
+                // Whoever came during this sweep has started none.
+                this.sweep_if_full();
+            }
         });
     }
 }
