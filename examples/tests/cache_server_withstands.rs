@@ -18,6 +18,19 @@ use std::net::TcpStream;
 use std::time::Duration;
 use support::{CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path};
 
+/// Puts what the server refuses before it has read it all.
+async fn is_too_large(server: &CacheServer, path: &str, body: impl Into<Body>) {
+    let request = client()
+        .put(server.url(path))
+        .bearer_auth(WRITER)
+        .body(body);
+    match request.send().await {
+        Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
+        // It may close the connection while the client still sends.
+        Err(error) => assert!(error.is_request(), "{error:?}"),
+    }
+}
+
 #[tokio::test]
 async fn bodies_above_their_limit_are_not_taken_whatever_is_announced() {
     let server = CacheServer::start(&["--max-artifact", "100K", "--max-foreign-blob", "100K"]);
@@ -26,30 +39,16 @@ async fn bodies_above_their_limit_are_not_taken_whatever_is_announced() {
     let large = frame(&OTHER, artifact((100 << 10) + 1)).await;
     for target in [path(&OTHER), "/sccache/a/b".to_owned()] {
         let large = [&large[..], &vec![0; 1 << 20]].concat();
-        assert_eq!(
-            server.put(&target, large.clone()).await,
-            StatusCode::PAYLOAD_TOO_LARGE
-        );
+        is_too_large(&server, &target, large.clone()).await;
         // In chunks, of which nobody knows how many will come.
         let chunks = large.chunks(1000).map(Bytes::copy_from_slice);
         let chunks: Vec<_> = chunks
             .map(|part| Ok::<_, Infallible>(Frame::data(part)))
             .collect();
         let body = Body::wrap(StreamBody::new(futures::stream::iter(chunks)));
-        let request = client()
-            .put(server.url(&target))
-            .bearer_auth(WRITER)
-            .body(body);
-        match request.send().await {
-            Ok(answer) => assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE),
-            // It may close the connection while the client still sends.
-            Err(error) => assert!(error.is_request(), "{error:?}"),
-        }
+        is_too_large(&server, &target, body).await;
     }
-    assert_eq!(
-        server.put(&path(&OTHER), large).await,
-        StatusCode::PAYLOAD_TOO_LARGE
-    );
+    is_too_large(&server, &path(&OTHER), large).await;
     let blobs = files(&server.folder().join("sccache"));
     assert_eq!(blobs, []);
 }
