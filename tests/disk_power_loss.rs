@@ -202,6 +202,35 @@ fn survives(test: &str, faults: &[&str]) -> Option<u64> {
     Some(promised.failures)
 }
 
+/// Of two threads: the second has the number of a file that the first is not yet seen to have
+/// closed, as happens where the recorder is slow.
+#[test]
+fn a_recording_has_the_files_of_two_threads_apart() {
+    let hex =
+        |text: &str| -> String { text.bytes().map(|byte| format!("\\x{byte:02x}")).collect() };
+    let (old, new) = (hex("/root/new/old"), hex("/root/new/file"));
+    let log = [
+        &format!("1 mkdir(\"{}\", 0777 <unfinished ...>", hex("/root/new")),
+        &format!("2 openat(AT_FDCWD, \"{old}\", O_WRONLY|O_CREAT, 0666) = 7"),
+        "1 <... mkdir resumed>) = 0",
+        "1 close(7 <unfinished ...>",
+        &format!("2 openat(AT_FDCWD, \"{new}\", O_WRONLY|O_CREAT, 0666) = 7"),
+        "1 <... close resumed>) = 0",
+        &format!("2 write(7, \"{}\", 4) = 4", hex("data")),
+        "2 fdatasync(7) = 0",
+    ];
+    let calls = recording::read(&log.join("\n"));
+    let mut model = Model::new(Path::new("/root"));
+    for step in recording::steps(&calls) {
+        model.apply(&calls, &step);
+    }
+    let after = folder();
+    // Names are there, and of files what was synced.
+    model.after(Loss::Data, after.path());
+    assert_eq!(fs::read(after.path().join("new/file")).unwrap(), b"data");
+    assert_eq!(fs::read(after.path().join("new/old")).unwrap(), b"");
+}
+
 #[test]
 fn what_was_flushed_survives_a_power_loss_at_any_moment() {
     const TEST: &str = "what_was_flushed_survives_a_power_loss_at_any_moment";

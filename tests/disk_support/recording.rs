@@ -122,6 +122,10 @@ pub enum Step {
 
 /// The order of what happened. A call takes effect when it returns; a sync covers what was there
 /// when it was called; and what is said counts from the first moment on.
+///
+/// The recorder sees a return later than the kernel makes it, so that another thread's call may
+/// have built on the effect already: opened a file in the new folder, or under the number that has
+/// just been closed. Making a folder and closing therefore take effect at once.
 pub fn steps(calls: &[Call]) -> Vec<Step> {
     let mut steps = Vec::new();
     for (index, call) in calls.iter().enumerate() {
@@ -134,6 +138,7 @@ pub fn steps(calls: &[Call]) -> Vec<Step> {
                 steps.push((call.begin, 1, Step::SyncBegins(index)));
                 steps.push((call.end, 2, Step::Effect(index)));
             }
+            "close" | "mkdir" | "mkdirat" => steps.push((call.begin, 0, Step::Effect(index))),
             _ => steps.push((call.end, 2, Step::Effect(index))),
         }
     }
