@@ -26,8 +26,8 @@ const PAUSE_WHILE_OTHERS_WRITE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 20;
 
 impl Inner {
-    /// Tells what was stored, and removed before, to all who keep the folder within its bounds, and starts a
-    /// trim where one is due. Never on a caller's path.
+    /// Tells what was stored, and removed before, to all who keep the folder within its bounds,
+    /// and starts a trim where one is due. Never on a caller's path.
     pub(super) fn account(self: &Arc<Self>, bytes: u64) {
         if !self.bounds.is_any() {
             return;

@@ -42,8 +42,8 @@ impl Inner {
 
     /// Writes what was compiled, in the background: whoever waits for it waits no longer, and it
     /// is not lost when they leave. Where the background is full they wait for the write, as
-    /// those who put do, for what waits must stay bounded. Until it is written it is served from there, and the leads to
-    /// make it are held.
+    /// those who put do, for what waits must stay bounded. Until it is written it is served from
+    /// there, and the leads to make it are held.
     pub(super) async fn write_compiled(
         &self,
         key: &PipelineFingerprint,

@@ -137,6 +137,18 @@ enum Sink {
     Parts(Box<PartRecorder>),
 }
 
+impl Sink {
+    /// Hands bytes on; whether there is anyone to hand them to but the buffer.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Buffer => return false,
+            Self::Hasher(hasher) => drop(hasher.update(bytes)),
+            Self::Parts(recorder) => recorder.update(bytes),
+        }
+        true
+    }
+}
+
 impl WireWriter {
     pub(crate) const fn collecting() -> Self {
         Self {
@@ -199,24 +211,16 @@ impl WireWriter {
 
     /// Hands the buffer on to a sink that is not the buffer itself.
     fn drain(&mut self) {
-        match &mut self.sink {
-            Sink::Buffer => return,
-            Sink::Hasher(hasher) => drop(hasher.update(&self.buffer)),
-            Sink::Parts(recorder) => recorder.update(&self.buffer),
+        if self.sink.take(&self.buffer) {
+            self.buffer.clear();
         }
-        self.buffer.clear();
     }
 
     /// Private: an unframed run of bytes is what the wire must never hold.
     fn raw(&mut self, bytes: &[u8]) {
         if self.buffer.len() + bytes.len() > HASH_CHUNK {
             self.drain();
-            if bytes.len() >= HASH_CHUNK {
-                match &mut self.sink {
-                    Sink::Buffer => self.buffer.extend_from_slice(bytes),
-                    Sink::Hasher(hasher) => drop(hasher.update(bytes)),
-                    Sink::Parts(recorder) => recorder.update(bytes),
-                }
+            if bytes.len() >= HASH_CHUNK && self.sink.take(bytes) {
                 return;
             }
         }

@@ -1,10 +1,15 @@
 //! Generated WebAssembly modules, their mutations, and an interpreter to compare them in.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "random.rs"]
+mod random;
+
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use wasmi::{CompilationMode, Config, Engine, Extern, Linker, Module, Store, Val};
+
+pub(crate) use random::Random;
 
 /// How many modules to generate, in units of each test's own.
 pub(crate) fn rounds() -> u64 {
@@ -12,27 +17,6 @@ pub(crate) fn rounds() -> u64 {
         .ok()
         .and_then(|rounds| rounds.parse().ok())
         .unwrap_or(60)
-}
-
-/// SplitMix64: the same modules in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
-    }
 }
 
 /// A module of what the interpreter can run, which ends by itself or by its fuel.
