@@ -3,6 +3,8 @@
 
 #[path = "support/fuzzed.rs"]
 mod fuzzed;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/wasm.rs"]
 mod wasm;
 

@@ -10,6 +10,9 @@ mod grammar;
 #[cfg(feature = "naga")]
 #[path = "support/naga_parts.rs"]
 mod parts;
+#[cfg(any(feature = "naga", feature = "wasm"))]
+#[path = "support/random.rs"]
+mod random;
 #[cfg(feature = "naga")]
 #[path = "support/naga_shuffle.rs"]
 mod shuffle;

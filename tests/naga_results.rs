@@ -13,6 +13,8 @@ mod evaluate;
 mod generate;
 #[path = "support/naga_mutate.rs"]
 mod mutate;
+#[path = "support/random.rs"]
+mod random;
 
 use std::collections::BTreeMap;
 

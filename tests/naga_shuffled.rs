@@ -15,6 +15,8 @@ mod generate;
 mod grammar;
 #[path = "support/naga_parts.rs"]
 mod parts;
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/naga_shuffle.rs"]
 mod shuffle;
 #[path = "support/vello.rs"]

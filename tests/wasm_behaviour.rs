@@ -9,6 +9,8 @@
 //! (in release: `cargo test --release --all-features --test wasm_behaviour -- --nocapture`).
 #![cfg(feature = "wasm")]
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/wasm.rs"]
 mod wasm;
 #[path = "support/wasm_ast.rs"]

@@ -3,6 +3,8 @@
 //! `PIPELINE_CACHE_WASM_ROUNDS` is the number of generated modules per test, 60 if it is not set.
 #![cfg(feature = "wasm")]
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/wasm.rs"]
 mod support;
 

@@ -6,6 +6,8 @@
 //! ```
 #![cfg(feature = "wasm")]
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/wasm.rs"]
 mod wasm;
 #[path = "support/wasm_ast.rs"]

@@ -2,6 +2,8 @@
 //! written by other hands without a change.
 #![cfg(feature = "wasm")]
 
+#[path = "support/random.rs"]
+mod random;
 #[path = "support/wasm.rs"]
 mod wasm;
 #[path = "support/wasm_ast.rs"]

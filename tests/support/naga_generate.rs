@@ -1,12 +1,9 @@
 //! Compute shaders made up at random: integers, floats, vectors, locals, blocks, branches, loops,
 //! calls, atomics, barriers, and memory of every kind.
 
-#[path = "random.rs"]
-mod random;
-
 use std::fmt::Write as _;
 
-pub(crate) use random::Random;
+pub(crate) use super::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

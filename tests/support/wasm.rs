@@ -1,15 +1,12 @@
 //! Generated WebAssembly modules, their mutations, and an interpreter to compare them in.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-#[path = "random.rs"]
-mod random;
-
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use wasmi::{CompilationMode, Config, Engine, Extern, Linker, Module, Store, Val};
 
-pub(crate) use random::Random;
+pub(crate) use super::random::Random;
 
 /// How many modules to generate, in units of each test's own.
 pub(crate) fn rounds() -> u64 {

@@ -7,6 +7,8 @@ mod generate;
 mod grammar;
 #[path = "../../../../tests/support/naga_parts.rs"]
 mod parts;
+#[path = "../../../../tests/support/random.rs"]
+mod random;
 #[path = "../../../../tests/support/vello.rs"]
 mod vello;
 
