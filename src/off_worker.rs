@@ -46,7 +46,22 @@ pub(crate) async fn join<T>(task: JoinHandle<T>) -> T {
 /// Drops a value whose drop waits, as that of a file may, on the blocking pool. Inline where there
 /// is no runtime any more.
 pub(crate) fn discard<T: Send + 'static>(value: T) {
+    detach(move || drop(value));
+}
+
+/// Runs work on the blocking pool for which nobody waits. Drops it where there is no runtime.
+pub(crate) fn detach(work: impl FnOnce() + Send + 'static) {
     if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn_blocking(move || drop(value));
+        runtime.spawn_blocking(work);
+    }
+}
+
+/// Takes its share of a task's turn on the worker for work that was done inline, so that a task
+/// with much such work lets others run.
+pub(crate) async fn pay_for(bytes: usize) {
+    /// About as much work as other operations that take one unit of the budget.
+    const BYTES_PER_UNIT: usize = 4096;
+    for _ in 0..=bytes / BYTES_PER_UNIT {
+        tokio::task::coop::consume_budget().await;
     }
 }

@@ -156,7 +156,7 @@ async fn a_put_that_is_dropped_at_any_time() {
         {
             let key = key(1);
             let mut put = pin!(cache.put(&key, artifact(100)));
-            assert!(futures::poll!(&mut put).is_pending());
+            let _ = futures::poll!(&mut put);
             for _ in 0..turns * 4 {
                 tokio::task::yield_now().await;
             }
@@ -229,7 +229,8 @@ async fn an_artifact_over_the_limit_is_refused() {
     );
 }
 
-/// Every operation is put off while the blocking pool is busy: none is done on the worker instead.
+/// Every operation is put off while the blocking pool is busy: none is done on the worker instead,
+/// but the reading of what is at hand (see `disk_at_hand.rs`).
 #[test]
 fn no_operation_works_on_a_runtime_worker() {
     let folder = folder();
@@ -241,7 +242,7 @@ fn no_operation_works_on_a_runtime_worker() {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let cache = open(folder.path()).await;
-        cache.put(&key(1), artifact(10)).await.unwrap();
+        cache.put(&key(1), artifact(LARGE)).await.unwrap();
 
         let (release, gate) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || gate.recv());

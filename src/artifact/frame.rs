@@ -288,10 +288,8 @@ impl FrameFormat {
         frame: Bytes,
     ) -> Result<Artifact, FrameError> {
         let (format, key) = (self.clone(), *key);
-        // What comes out of a compressed frame is work as well.
-        let length = Head::parse(&frame).map_or(0, |head| head.served_len);
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        off_worker::run(length.max(frame.len()), move || format.decode(&key, &frame)).await
+        let work = decoding_work(&frame);
+        off_worker::run(work, move || format.decode(&key, &frame)).await
     }
 
     fn check_tag(
@@ -317,6 +315,16 @@ impl FrameFormat {
             Err(FrameError::BadTag)
         }
     }
+}
+
+/// How many bytes are read or made when a frame is decoded: of a compressed one, what comes out of
+/// it.
+#[cfg(any(target_os = "linux", feature = "remote-cache"))]
+pub(crate) fn decoding_work(frame: &[u8]) -> usize {
+    let served = Head::parse(frame).map_or(0, |head| head.served_len);
+    usize::try_from(served)
+        .unwrap_or(usize::MAX)
+        .max(frame.len())
 }
 
 /// The tag of a frame, if its header, in a file of this length, may be the one of this key. What the

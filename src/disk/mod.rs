@@ -2,6 +2,7 @@
 //!
 //! - [`builder`]: the settings, and opening
 //! - [`folder`]: the system calls that read, remove and sync entries
+//! - [`at_hand`]: entries that can be read without waiting
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
@@ -18,6 +19,8 @@
 //! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
 //! not in one process, nor between processes on one folder.
 
+#[cfg(target_os = "linux")]
+mod at_hand;
 mod bounds;
 mod builder;
 mod durability;
@@ -85,7 +88,9 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   device or folder under a key's name is never followed, waited for or removed: reads and
 ///   removals fail with [`StoreErrorKind::UnsafeEntry`]. A put replaces it, except for a folder,
 ///   where it fails likewise.
-/// - **No waiting on a worker.** All system calls run on the runtime's blocking pool.
+/// - **No waiting on a worker.** System calls run on the runtime's blocking pool. On Linux, an entry
+///   of up to 64 KiB that is in the page cache is read on the worker, by calls that fail where they
+///   would have to wait.
 /// - **Gone is gone.** Where the folder is removed meanwhile, lookups miss and the next put
 ///   creates it again.
 ///
@@ -239,6 +244,13 @@ impl DiskCache {
     }
 
     async fn lookup(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        #[cfg(target_os = "linux")]
+        if let Some(fetched) = self.inner.read_at_hand(key) {
+            if let Fetched::Hit(artifact) = &fetched {
+                off_worker::pay_for(artifact.len()).await;
+            }
+            return Ok(fetched);
+        }
         let key = *key;
         let found = self.inner.run(move |inner| inner.read(&key)).await;
         found.map_err(|fault| self.inner.failed(StoreOperation::Get, Some(&key), fault))
@@ -276,10 +288,38 @@ impl Inner {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
+    /// Reads what is at hand, and counts as [`read`](Self::read).
+    #[cfg(target_os = "linux")]
+    fn read_at_hand(self: &Arc<Self>, key: &PipelineFingerprint) -> Option<Fetched> {
+        let found = at_hand::read(&self.folder, key, |file| self.renew_use(file))?;
+        self.count_lookup(key, Ok(found)).ok()
+    }
+
+    /// Records that an entry is used, in the background. Another reader does it where there are
+    /// too many at once.
+    #[cfg(target_os = "linux")]
+    fn renew_use(&self, file: std::fs::File) {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            let held = (permit, self.tasks.token());
+            off_worker::detach(move || {
+                let _held = held;
+                trim::touch(&file);
+            });
+        }
+    }
+
     /// Reads and counts. Counted where the work is done, so that a caller who leaves hides nothing.
     fn read(&self, key: &PipelineFingerprint) -> Result<Fetched, Fault> {
+        self.count_lookup(key, self.folder.read(key))
+    }
+
+    fn count_lookup(
+        &self,
+        key: &PipelineFingerprint,
+        found: Result<Found, Fault>,
+    ) -> Result<Fetched, Fault> {
         let counters = &self.counters;
-        match self.folder.read(key) {
+        match found {
             Ok(Found::Whole(artifact)) => {
                 counters.hits.increment();
                 Ok(Fetched::Hit(artifact))

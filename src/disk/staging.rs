@@ -9,7 +9,7 @@
 //! temporary file is a dead owner's exactly when its lock can be taken or is gone, whatever became
 //! of the process id and in whatever namespace it was; and no name is ever used twice.
 
-use bytes::Buf;
+use bytes::{Buf as _, Bytes, buf::Chain};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempPath;
-use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -31,9 +30,11 @@ use crate::off_worker;
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
 
-/// How much is handed to the blocking pool at once. It is copied on the worker first, in about the
-/// time of the hop to the pool; with less, the hops are most of what a large put costs.
-const WRITE_BYTES: usize = 256 * 1024;
+/// The head and the payload. They are copied into one where that is less work than another call.
+pub(super) type Frame = Chain<Bytes, Bytes>;
+
+/// The most bytes that are copied to save a call.
+const COPIED_BYTES: usize = 64 * 1024;
 
 /// How often an opener makes a new lock file where another's sweep took its last one for dead,
 /// which takes a sweep between two neighbouring system calls.
@@ -152,7 +153,7 @@ impl Drop for Owner {
     }
 }
 
-/// A temporary file, removed when it is dropped before it was published. Dropping it may wait.
+/// A temporary file, removed when it is dropped before it was published.
 #[derive(Debug)]
 pub(super) struct Staged {
     file: File,
@@ -165,42 +166,33 @@ pub(super) struct Staged {
 
 impl Staged {
     /// Writes the frame and renames it to its entry. On failure nothing is left of it.
-    pub(super) async fn publish(self, mut frame: impl Buf, entry: &Path) -> io::Result<()> {
-        let Self {
-            file,
-            mut path,
-            _owner: owner,
-            _token: token,
-        } = self;
-        let mut file = tokio::fs::File::from_std(file);
-        file.set_max_buf_size(WRITE_BYTES);
-        let published = async {
-            file.write_all_buf(&mut frame)
-                .await
-                .map_err(at("write", &path))?;
-            // The file reports the failure of a write at the next call; without a flush, never.
-            file.flush().await.map_err(at("write", &path))?;
-            let renamed = tokio::fs::rename(&path, entry).await;
-            renamed.map_err(at("rename a temporary file to", entry))
-        };
-        let published = published.await;
-        match published {
-            Ok(()) => {
-                path.disable_cleanup(true);
-                off_worker::discard((file, path, owner, token));
-            }
-            // Awaited: where the disk is full, the next put needs the space.
-            Err(_) => off_worker::blocking(move || drop((file, path, owner, token))).await,
-        }
-        published
+    pub(super) fn publish(mut self, frame: Frame, entry: &Path) -> io::Result<()> {
+        self.write(frame)?;
+        self.rename(entry)
     }
 
-    /// As [`publish`](Self::publish), in one go, and the data is durable before it is renamed.
-    pub(super) fn publish_durably(mut self, frame: [&[u8]; 2], entry: &Path) -> io::Result<()> {
-        for part in frame {
-            self.file.write_all(part).map_err(at("write", &self.path))?;
-        }
+    /// As [`publish`](Self::publish), and the data is durable before it is renamed.
+    pub(super) fn publish_durably(mut self, frame: Frame, entry: &Path) -> io::Result<()> {
+        self.write(frame)?;
         self.file.sync_data().map_err(at("sync", &self.path))?;
+        self.rename(entry)
+    }
+
+    fn write(&mut self, mut frame: Frame) -> io::Result<()> {
+        if frame.remaining() <= COPIED_BYTES {
+            let whole = frame.copy_to_bytes(frame.remaining());
+            return self.file.write_all(&whole).map_err(at("write", &self.path));
+        }
+        while frame.has_remaining() {
+            let part = frame.chunk();
+            let len = part.len();
+            self.file.write_all(part).map_err(at("write", &self.path))?;
+            frame.advance(len);
+        }
+        Ok(())
+    }
+
+    fn rename(mut self, entry: &Path) -> io::Result<()> {
         fs::rename(&self.path, entry).map_err(at("rename a temporary file to", entry))?;
         self.path.disable_cleanup(true);
         Ok(())

@@ -386,13 +386,37 @@ impl Total {
     }
 }
 
-/// Renews an entry's time of use. Where that is not permitted, the entry is the next to go.
+/// Renews an entry's time of use, where that is due.
 pub(super) fn renew_use(file: &File, used: Option<SystemTime>) {
-    let now = SystemTime::now();
-    let age = used.and_then(|used| now.duration_since(used).ok());
-    if age.is_some_and(|age| age >= USE_GRANULARITY) {
-        let _ = file.set_modified(now);
+    if is_use_stale(used) {
+        touch(file);
     }
+}
+
+/// Whether an entry's time of use is so old that its next use is to be recorded.
+pub(super) fn is_use_stale(used: Option<SystemTime>) -> bool {
+    let age = used.and_then(|used| SystemTime::now().duration_since(used).ok());
+    age.is_some_and(|age| age >= USE_GRANULARITY)
+}
+
+/// Records that an entry is used now. Where that is not permitted, the entry is the next to go.
+pub(super) fn touch(file: &File) {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+        // Who may write a file may say "now" of both its times, and nothing else unless it is his.
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _ = futimens(file, &times);
+    }
+    #[cfg(not(unix))]
+    let _ = file.set_modified(SystemTime::now());
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Put, remove and flush.
 //!
-//! A put is a task of its own from its first system call on. A caller that leaves cannot stop it
-//! between two steps: no temporary file without an owner, no entry that is not counted and not
-//! flushed. What such tasks may take is bounded before they start: by a turn of the key and a permit.
+//! A put is one piece of work on the blocking pool from its first system call on: each hop there
+//! and back takes as long as what is done there. A caller that leaves cannot stop it between two
+//! steps: no temporary file without an owner, no entry that is not counted and not flushed. How much
+//! such work there is at once is bounded before it starts: by a turn of the key and a permit.
 
-use bytes::{Buf as _, Bytes, buf::Chain};
+use bytes::Buf as _;
 use futures::stream::{self, StreamExt as _};
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::Inner;
 use super::durability::Due;
 use super::error::Fault;
 use super::folder::{Found, SyncError};
+use super::staging::Frame;
 use crate::{
     Artifact, FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
     off_worker,
@@ -21,9 +23,6 @@ use crate::{
 
 /// How many entries a flush syncs at once. File systems put concurrent syncs into one commit.
 const CONCURRENT_SYNCS: usize = 16;
-
-/// The head and the payload, which are never copied into one.
-type Frame = Chain<Bytes, Bytes>;
 
 /// One lock per first byte of a key: the writers of one key take turns, so that the second finds
 /// the first's entry instead of replacing one that a flush has just made durable. Only another
@@ -89,12 +88,13 @@ impl Inner {
         let turn = self.turns.of(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
-        let task = tokio::spawn(async move {
+        let stored = off_worker::blocking(move || {
             let _held = (token, turn, permit);
-            inner.store(key, frame).await
+            inner.store(key, frame)
         });
-        let stored = off_worker::join(task).await;
-        stored.map_err(|fault| self.failed(operation, Some(&key), fault))
+        stored
+            .await
+            .map_err(|fault| self.failed(operation, Some(&key), fault))
     }
 
     /// Keeps the number of entries that await a flush within its bound.
@@ -123,9 +123,9 @@ impl Inner {
         Ok(())
     }
 
-    async fn store(self: &Arc<Self>, key: PipelineFingerprint, frame: Frame) -> Result<(), Fault> {
+    fn store(self: &Arc<Self>, key: PipelineFingerprint, frame: Frame) -> Result<(), Fault> {
         let bytes = frame.remaining();
-        let stored = self.write(key, frame).await;
+        let stored = self.write(key, frame);
         match &stored {
             Ok(new_file) => {
                 self.ledger.accept(key, *new_file);
@@ -141,25 +141,14 @@ impl Inner {
     }
 
     /// Whether a new file was written; else the whole entry was there.
-    async fn write(
-        self: &Arc<Self>,
-        key: PipelineFingerprint,
-        frame: Frame,
-    ) -> Result<bool, Fault> {
-        let inner = Arc::clone(self);
-        let staged = off_worker::blocking(move || {
-            // Anything but a whole entry is replaced, or says why not when it is.
-            if let Ok(Found::Whole(_)) = inner.folder.read(&key) {
-                return Ok(None);
-            }
-            let staged = inner.staging.stage(&inner.folder, &inner.tasks);
-            staged.map(Some)
-        });
-        let Some(staged) = staged.await? else {
+    fn write(&self, key: PipelineFingerprint, frame: Frame) -> Result<bool, Fault> {
+        // Anything but a whole entry is replaced, or says why not when it is.
+        if let Ok(Found::Whole(_)) = self.folder.read(&key) {
             return Ok(false);
-        };
+        }
+        let staged = self.staging.stage(&self.folder, &self.tasks)?;
         let entry = self.folder.entry(&key);
-        match staged.publish(frame, &entry).await {
+        match staged.publish(frame, &entry) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
                 Err(Fault::NotAFile(entry))
@@ -284,7 +273,8 @@ impl Inner {
         let head = head.map_err(io::Error::other)?;
         let staged = self.staging.stage(&self.folder, &self.tasks)?;
         let entry = self.folder.entry(key);
-        Ok(staged.publish_durably([&head, artifact.payload()], &entry)?)
+        let frame = head.chain(artifact.payload().clone());
+        Ok(staged.publish_durably(frame, &entry)?)
     }
 
     /// Makes the names in the folder durable, and with them the entries whose data is.
