@@ -122,7 +122,7 @@ fn an_entry_on_the_disk_alone_is_read_on_the_pool() {
     let mut byte = [0];
     let mut one = [IoSliceMut::new(&mut byte)];
     if preadv2(
-        &File::open(&probe).unwrap(),
+        File::open(&probe).unwrap(),
         &mut one,
         0,
         ReadWriteFlags::NOWAIT,

@@ -8,6 +8,7 @@
 //! Rounds are interleaved (A B C A B C …), so that what else the machine does meets all alike. Trust
 //! the ratios; times are of the machine and the day.
 
+mod compile;
 mod disk;
 mod growth;
 mod keys;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     remote::cases(&plan, &mut report);
     stall::cases(&plan, &mut report);
     keys::cases(&plan, options.wasm.as_deref(), &mut report);
+    compile::cases(&plan, &mut report);
     growth::cases(&plan, options.plots.as_deref(), &mut report);
     report.finish();
     ExitCode::SUCCESS
