@@ -1,6 +1,10 @@
 //! The disk tier: hits with the page cache warm, puts, and puts made durable.
 
 use bytes::Bytes;
+use foyer::{
+    BlockEngineConfig, DeviceBuilder as _, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
+    HybridCachePolicy, Load,
+};
 use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
 use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
@@ -70,6 +74,8 @@ struct Filled {
     ours: DiskCache,
     vyre: Arc<vyre::DiskCache>,
     objects: Arc<LocalFileSystem>,
+    /// Its disk tier, whose memory is too small to hold anything.
+    foyer: Option<HybridCache<String, Bytes>>,
     keys: Arc<Vec<PipelineFingerprint>>,
 }
 
@@ -85,6 +91,10 @@ impl Filled {
         let vyre = vyre::DiskCache::new(at("vyre")).expect("a cache");
         let objects = LocalFileSystem::new_with_prefix(at("objects")).expect("a store");
         let (vyre, objects) = (Arc::new(vyre), Arc::new(objects));
+        let foyer = (size <= MIB).then(|| {
+            let root = at("foyer");
+            tokio.run(async move { open_foyer(&root).await })
+        });
         let root = at("ours");
         let ours = tokio
             .run(async move { DiskCache::new(root).await })
@@ -93,6 +103,9 @@ impl Filled {
             let bytes = payload(number, size);
             let key = key(number);
             std::fs::write(plain.join(key.to_hex()), &bytes).expect("a write");
+            if let Some(foyer) = &foyer {
+                foyer.insert(key.to_hex(), bytes.clone());
+            }
             vyre.put(vyre_key(&key), bytes.to_vec());
             let (ours, objects, cached) = (ours.clone(), Arc::clone(&objects), cached.clone());
             tokio.run(async move {
@@ -105,11 +118,15 @@ impl Filled {
                     .expect("a write");
             });
         }
+        if let Some(foyer) = foyer.clone() {
+            tokio.run(async move { foyer.storage().wait().await });
+        }
         Self {
             folder,
             ours,
             vyre,
             objects,
+            foyer,
             keys: Arc::new(shuffled(entries, 0)),
         }
     }
@@ -137,7 +154,15 @@ impl Filled {
         let plain = Arc::new(self.folder.path().join("plain"));
         let inline = Arc::clone(&plain);
         let cached = Arc::new(self.folder.path().join("cacache"));
-        vec![
+        let foyer = self.foyer.clone().map(|foyer| {
+            in_task!("foyer hybrid, its disk", foyer, |key, foyer| {
+                match foyer.storage().load(&key.to_hex()).await.expect("a load") {
+                    Load::Entry { value, .. } => value.len(),
+                    _ => panic!("it is on the disk"),
+                }
+            })
+        });
+        let others = vec![
             in_task!("ours", self.ours.clone(), |key, ours| {
                 ours.get(&key).await.expect("a get").expect("a hit").len()
             }),
@@ -178,8 +203,23 @@ impl Filled {
                     .expect("a read")
                     .len()
             }),
-        ]
+        ];
+        others.into_iter().chain(foyer).collect()
     }
+}
+
+async fn open_foyer(root: &Path) -> HybridCache<String, Bytes> {
+    let device = FsDeviceBuilder::new(root).with_capacity(256 * MIB);
+    let device = device.build().expect("a device");
+    HybridCacheBuilder::new()
+        .with_policy(HybridCachePolicy::WriteOnInsertion)
+        .memory(1)
+        .with_shards(1)
+        .storage()
+        .with_engine_config(BlockEngineConfig::new(device))
+        .build()
+        .await
+        .expect("a cache")
 }
 
 fn read_and_hash(path: &Path) -> usize {

@@ -127,13 +127,7 @@ impl Folder {
         }
         // A file that shrinks meanwhile is read short, one that grows is read to its old length;
         // either way the frame holds or it does not.
-        let mut frame = Vec::new();
-        let reserved = usize::try_from(len).map(|len| frame.try_reserve_exact(len));
-        if !matches!(reserved, Ok(Ok(()))) {
-            return Err(at("read", &path)(io::ErrorKind::OutOfMemory.into()).into());
-        }
-        let read = (&file).take(len).read_to_end(&mut frame);
-        read.map_err(at("read", &path))?;
+        let frame = read_up_to(&file, len).map_err(at("read", &path))?;
         Ok(match self.format.decode(key, &Bytes::from(frame)) {
             Ok(artifact) => {
                 whole(&file, &metadata);
@@ -286,6 +280,27 @@ fn open_with(
             _ => Err(at("open", path)(error).into()),
         },
     }
+}
+
+/// What a file begins with, up to a length that it is known to have had.
+fn read_up_to(file: &File, len: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let reserved = usize::try_from(len).map(|len| bytes.try_reserve_exact(len));
+    if !matches!(reserved, Ok(Ok(()))) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    // In one call, as a rule; the standard library would take several for a part of a file.
+    #[cfg(unix)]
+    while (bytes.len() as u64) < len {
+        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut bytes)) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    #[cfg(not(unix))]
+    file.take(len).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The metadata of a regular file; `None` where there is nothing.

@@ -13,7 +13,7 @@ use bytes::{Buf as _, Bytes, buf::Chain};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, IoSlice, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,11 +30,8 @@ use crate::off_worker;
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
 
-/// The head and the payload. They are copied into one where that is less work than another call.
+/// The head and the payload.
 pub(super) type Frame = Chain<Bytes, Bytes>;
-
-/// The most bytes that are copied to save a call.
-const COPIED_BYTES: usize = 64 * 1024;
 
 /// How often an opener makes a new lock file where another's sweep took its last one for dead,
 /// which takes a sweep between two neighbouring system calls.
@@ -178,16 +175,18 @@ impl Staged {
         self.rename(entry)
     }
 
+    /// In one call, as a rule: the kernel keeps what comes at once in larger pieces, and what is
+    /// kept in larger pieces is read faster.
     fn write(&mut self, mut frame: Frame) -> io::Result<()> {
-        if frame.remaining() <= COPIED_BYTES {
-            let whole = frame.copy_to_bytes(frame.remaining());
-            return self.file.write_all(&whole).map_err(at("write", &self.path));
-        }
         while frame.has_remaining() {
-            let part = frame.chunk();
-            let len = part.len();
-            self.file.write_all(part).map_err(at("write", &self.path))?;
-            frame.advance(len);
+            let mut parts = [IoSlice::new(&[]); 2];
+            let count = frame.chunks_vectored(&mut parts);
+            let written = match self.file.write_vectored(&parts[..count]) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+                written => written,
+            };
+            frame.advance(written.map_err(at("write", &self.path))?);
         }
         Ok(())
     }

@@ -87,6 +87,9 @@ fn parse(line: &str, begin: usize, end: usize) -> Option<Call> {
     let returned = returned.split(' ').next()?.parse().ok()?;
     let mut arguments = Vec::new();
     for argument in inside.split(", ") {
+        // The parts of a vectored write stand one after the other.
+        let argument = argument.trim_start_matches(['[', '{']);
+        let argument = argument.strip_prefix("iov_base=").unwrap_or(argument);
         arguments.push(match argument.strip_prefix('"') {
             // In hexadecimal throughout, so that nothing in it looks like an end of it.
             Some(text) => Argument::Text(bytes(text.strip_suffix('"').expect("a whole text"))),
@@ -245,7 +248,7 @@ impl Model {
             "fcntl" if call.word(1).starts_with("F_DUPFD") => self.duplicate(call),
             "fcntl" => false,
             "dup" | "dup2" | "dup3" => self.duplicate(call),
-            "write" => self.write(call),
+            "write" | "writev" => self.write(call),
             "ftruncate" => match self.files.get(&call.number(0)) {
                 Some(&(id, _)) => {
                     let len = usize::try_from(call.number(1)).unwrap();
@@ -314,11 +317,17 @@ impl Model {
         let Some(&(id, at)) = self.files.get(&call.number(0)) else {
             return false;
         };
-        let written = &call.text(1)[..usize::try_from(call.returned).unwrap()];
+        let mut written = Vec::new();
+        for argument in &call.arguments {
+            if let Argument::Text(part) = argument {
+                written.extend_from_slice(part);
+            }
+        }
+        written.truncate(usize::try_from(call.returned).unwrap());
         let end = at + written.len();
         let data = self.data(id);
         data.resize(data.len().max(end), 0);
-        data[at..end].copy_from_slice(written);
+        data[at..end].copy_from_slice(&written);
         self.files.insert(call.number(0), (id, end));
         true
     }
