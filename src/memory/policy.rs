@@ -1,8 +1,8 @@
 //! Who stays: one moka cache per budget, over keys and sizes alone.
 //!
 //! moka holds one budget, and this tier has two. So each has a moka of its own, and an artifact
-//! stays while it is in both. Nothing here is on the path of a read. Evicted keys leave the [`Index`] at once, from moka's listener, and
-//! are then forgotten by the other budget too.
+//! stays while it is in both. Nothing here is on the path of a read. Evicted keys leave the
+//! [`Index`] at once, from moka's listener, and are then forgotten by the other budget too.
 
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
@@ -51,7 +51,9 @@ impl Policy {
     ///
     /// One call at a time: the caller holds the lock of puts.
     pub(super) fn admit(&self, key: &PipelineFingerprint, cost: u32) -> (bool, Tally) {
-        for (limit, budget) in [(Limit::Bytes, &self.bytes), (Limit::Entries, &self.entries)] {
+        // The budget of entries first: where both are full, the one whose moka counts more exactly
+        // decides.
+        for (limit, budget) in [(Limit::Entries, &self.entries), (Limit::Bytes, &self.bytes)] {
             budget.insert(*key, cost);
             settle(budget);
             self.forget_evicted();
@@ -94,13 +96,15 @@ fn weights(
     evicted: &Arc<Mutex<Evicted>>,
 ) -> Weights {
     let (index, evicted) = (Arc::clone(index), Arc::clone(evicted));
-    Cache::builder()
-        // A moka of no capacity would refuse empty artifacts too.
-        .max_capacity(capacity.max(1))
-        .weigher(move |_, cost: &u32| match limit {
-            Limit::Bytes => *cost,
-            Limit::Entries => 1,
-        })
+    // A moka of no capacity would refuse empty artifacts too.
+    let cache = Cache::builder().max_capacity(capacity.max(1));
+    let cache = match limit {
+        Limit::Bytes => cache.weigher(|_, cost: &u32| *cost),
+        // One each without a weigher: then moka knows from the start how many entries there will
+        // be, and makes its table of lookups as large as it needs.
+        Limit::Entries => cache,
+    };
+    cache
         .eviction_listener(move |key, _, cause| {
             // Replaced and removed keys are this tier's own doing.
             if cause != RemovalCause::Size {
