@@ -6,7 +6,7 @@
 #[expect(dead_code, reason = "the model needs a part of what a flight offers")]
 mod layered {
     mod shim {
-        pub(super) use crate::spawn_counted as spawn;
+        pub(super) use crate::Handle;
         pub(super) use shuttle::future::AbortHandle;
         pub(super) use shuttle::sync::{Mutex, MutexGuard};
     }
@@ -26,6 +26,8 @@ use std::task::{Context, Poll};
 thread_local! {
     /// Tasks of flights that are not quite gone. The checker runs an execution on one thread.
     static TASKS: Cell<usize> = const { Cell::new(0) };
+    /// Whether flights begin with their leader alone, who drives them.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A task that is counted until everything in it is dropped.
@@ -50,15 +52,24 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-fn spawn_counted<F>(work: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    TASKS.set(TASKS.get() + 1);
-    spawn(Counted {
-        work: Box::pin(work),
-        _until_dropped: OneTask,
-    })
+/// What stands for a runtime.
+struct Handle;
+
+impl Handle {
+    fn current() -> Self {
+        Self
+    }
+
+    fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        TASKS.set(TASKS.get() + 1);
+        spawn(Counted {
+            work: Box::pin(work),
+            _until_dropped: OneTask,
+        })
+    }
 }
 
 /// Orders tried for each test.
@@ -103,7 +114,17 @@ impl Tower {
     }
 
     fn board(&self, board: &Board, steps: usize) -> Seat<(), u32> {
-        board.board(1, || ((), self.flight(steps)))
+        start(board, || ((), self.flight(steps)))
+    }
+}
+
+fn start<F>(board: &Board, start: impl FnOnce() -> ((), F)) -> Seat<(), u32>
+where
+    F: Future<Output = u32> + Send + 'static,
+{
+    match ALONE.get() {
+        true => board.board_alone(1, start),
+        false => board.board(1, start),
     }
 }
 
@@ -115,7 +136,19 @@ fn landed(landing: Landing<u32>) -> u32 {
     }
 }
 
+/// Checks it with flights that are tasks from the start, and with flights that are not.
 fn check(test: impl Fn() + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    for alone in [false, true] {
+        let test = Arc::clone(&test);
+        check_each_order(move || {
+            ALONE.set(alone);
+            test();
+        });
+    }
+}
+
+fn check_each_order(test: impl Fn() + Send + Sync + 'static) {
     let seed = std::env::var("SHUTTLE_SEED").ok();
     let scheduler = match seed.and_then(|seed| seed.parse().ok()) {
         Some(seed) => RandomScheduler::new_from_seed(seed, 1),
@@ -251,7 +284,7 @@ fn a_crash_is_told_to_all_and_poisons_nothing() {
     check(|| {
         let board = Arc::new(Board::new());
         let crashing = || {
-            board.board(1, || {
+            start(&board, || {
                 let crash = async {
                     yield_now().await;
                     // Not `panic!`, which would print its message some thousand times.
@@ -269,4 +302,34 @@ fn a_crash_is_told_to_all_and_poisons_nothing() {
         }
         assert_eq!(landed(block_on(Tower::default().board(&board, 1))), 7);
     });
+}
+
+/// A leader who is alone does the work himself; with company he need not even be polled.
+#[test]
+fn a_leader_drives_a_flight_until_somebody_joins() {
+    check_each_order(|| {
+        ALONE.set(true);
+        let (board, tower) = (Arc::new(Board::new()), Tower::default());
+        let leader = tower.board(&board, 2);
+        assert_eq!(TASKS.get(), 0, "nobody else is aboard");
+        assert_eq!(landed(block_on(leader)), 7);
+        assert_eq!(TASKS.get(), 0);
+    });
+    for polls in 0..3 {
+        check_each_order(move || {
+            ALONE.set(true);
+            let (board, tower) = (Arc::new(Board::new()), Tower::default());
+            tower.held.store(true, Ordering::SeqCst);
+            let mut idle = tower.board(&board, 1);
+            for _ in 0..polls {
+                let poll = block_on(async { futures::poll!(&mut idle) });
+                assert!(poll.is_pending());
+            }
+            let follower = tower.board(&board, 1);
+            tower.held.store(false, Ordering::SeqCst);
+            assert_eq!(landed(block_on(follower)), 7);
+            assert_eq!(landed(block_on(idle)), 7);
+            assert_eq!(tower.started.load(Ordering::SeqCst), 1);
+        });
+    }
 }

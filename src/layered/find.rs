@@ -103,7 +103,7 @@ impl Inner {
         loop {
             let seat = self
                 .searches
-                .board((*key, options.tiers), || self.new_search(key, options));
+                .board_alone((*key, options.tiers), || self.new_search(key, options));
             let progress = Arc::clone(seat.progress());
             let leads = seat.leads;
             if !leads {
@@ -148,7 +148,7 @@ impl Inner {
             priority: options.priority,
             state: Arc::clone(&state),
         };
-        // The span is made in the task: nothing foreign runs while the flights are locked.
+        // The span is made in the work: nothing foreign runs while the flights are locked.
         let run = async move {
             let span = tracing::debug_span!("search", key = %search.key, tiers = ?search.selection);
             search.run().instrument(span).await

@@ -1,7 +1,9 @@
 //! One flight per key: work that many wait for and nobody has to drive.
 //!
-//! A flight runs as a task of its own, so a waiter that is dropped, or is never polled, holds
-//! nobody up. It lives while anyone waits: when the last seat is given up the task is aborted.
+//! A flight with company runs as a task of its own, so a waiter that is dropped, or is never polled,
+//! holds nobody up. One that was boarded alone is driven by its leader, which saves the task; as
+//! soon as somebody joins, it becomes a task. It lives while anyone waits: when the last seat is
+//! given up the work is dropped.
 
 use futures::FutureExt as _;
 use std::any::Any;
@@ -13,7 +15,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::shim::{AbortHandle, Mutex, MutexGuard, spawn};
+use super::shim::{AbortHandle, Handle, Mutex, MutexGuard};
 
 /// How a flight ended.
 pub(crate) enum Landing<T> {
@@ -54,7 +56,16 @@ struct State<T> {
     seats: usize,
     next_waiter: u64,
     waiters: HashMap<u64, Waker>,
+    /// The work while the leader drives it, but for the moments in which he does.
+    solo: Option<Solo>,
+    /// The work once it is a task.
     task: Option<AbortHandle>,
+}
+
+/// The work of a flight that is not a task yet, and where it becomes one.
+struct Solo {
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    runtime: Handle,
 }
 
 /// A caller's place on a flight: a future of its landing.
@@ -77,44 +88,58 @@ where
         }
     }
 
-    /// Joins the flight for this key, or starts it with the work that `start` makes.
+    /// Joins the flight for this key, or starts it with the work that `start` makes, as a task.
     ///
     /// Must be called on a tokio runtime; the flight is a task of it.
     pub(crate) fn board<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let (flight, work) = {
+        let seat = self.board_alone(key, start);
+        let solo = seat.flight.lock().solo.take();
+        seat.flight.launch(solo);
+        seat
+    }
+
+    /// As [`board`](Self::board), and work that is started is the caller's to drive, by polling
+    /// his seat, as long as nobody else is aboard.
+    pub(crate) fn board_alone<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let runtime = Handle::current();
+        let (seat, solo) = {
             let mut table = lock(&self.table);
-            if let Some(seat) = table.get(&key).and_then(Flight::join) {
-                return seat;
+            match table.get(&key).and_then(Flight::join) {
+                Some(joined) => joined,
+                None => {
+                    let (progress, work) = start();
+                    let flight = Arc::new(Flight::new(progress));
+                    flight.lock().solo = Some(Solo {
+                        work: Box::pin(self.runway(key, &flight).run(work)),
+                        runtime,
+                    });
+                    table.insert(key, Arc::clone(&flight));
+                    return Seat {
+                        flight,
+                        waiter: 0,
+                        leads: true,
+                    };
+                }
             }
-            let (progress, work) = start();
-            let flight = Arc::new(Flight::new(progress));
-            table.insert(key, Arc::clone(&flight));
-            (flight, work)
-        };
-        let seat = Seat {
-            flight: Arc::clone(&flight),
-            waiter: 0,
-            leads: true,
-        };
-        let runway = Runway {
-            table: Arc::clone(&self.table),
-            key,
-            flight: Arc::clone(&flight),
         };
         // Outside the lock: a runtime that is shutting down drops the task, and with it the
         // runway, right here.
-        let task = spawn(async move {
-            let landing = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(value) => Landing::Landed(value),
-                Err(panic) => Landing::Crashed(panic_message(&*panic)),
-            };
-            runway.land(landing);
-        });
-        flight.lock().task = Some(task.abort_handle());
+        seat.flight.launch(solo);
         seat
+    }
+
+    fn runway(&self, key: K, flight: &Arc<Flight<P, T>>) -> Runway<K, P, T> {
+        Runway {
+            table: Arc::clone(&self.table),
+            key,
+            flight: Arc::clone(flight),
+        }
     }
 
     /// Takes the flight for this key off the table: those aboard stay, and whoever comes from now
@@ -135,6 +160,7 @@ impl<P, T> Flight<P, T> {
                 seats: 1,
                 next_waiter: 1,
                 waiters: HashMap::new(),
+                solo: None,
                 task: None,
             }),
         }
@@ -144,7 +170,8 @@ impl<P, T> Flight<P, T> {
         lock(&self.state)
     }
 
-    fn join(self: &Arc<Self>) -> Option<Seat<P, T>> {
+    /// A seat, and the work if that is now to be launched.
+    fn join(self: &Arc<Self>) -> Option<(Seat<P, T>, Option<Solo>)> {
         let mut state = self.lock();
         if state.seats == 0 || state.landing.is_some() {
             return None;
@@ -152,11 +179,41 @@ impl<P, T> Flight<P, T> {
         state.seats += 1;
         let waiter = state.next_waiter;
         state.next_waiter += 1;
-        Some(Seat {
+        let seat = Seat {
             flight: Arc::clone(self),
             waiter,
             leads: false,
-        })
+        };
+        Some((seat, state.solo.take()))
+    }
+
+    /// Makes a task of the work. The caller has a seat.
+    fn launch(&self, solo: Option<Solo>) {
+        if let Some(Solo { work, runtime }) = solo {
+            let task = runtime.spawn(work);
+            self.lock().task = Some(task.abort_handle());
+        }
+    }
+
+    /// Drives the work, if it is the caller's to drive. Whoever joins meanwhile leaves it to him
+    /// to launch it.
+    fn drive(&self, context: &mut Context<'_>) {
+        let Some(mut solo) = self.lock().solo.take() else {
+            return;
+        };
+        if solo.work.as_mut().poll(context).is_ready() {
+            return;
+        }
+        let joined = {
+            let mut state = self.lock();
+            if state.seats > 1 {
+                Some(solo)
+            } else {
+                state.solo = Some(solo);
+                None
+            }
+        };
+        self.launch(joined);
     }
 
     /// Ends the flight, unless it has ended.
@@ -186,6 +243,7 @@ impl<P, T: Clone> Future for Seat<P, T> {
     type Output = Landing<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.flight.drive(context);
         let mut state = self.flight.lock();
         if let Some(landing) = &state.landing {
             return Poll::Ready(landing.clone());
@@ -202,14 +260,15 @@ impl<P, T: Clone> Future for Seat<P, T> {
 impl<P, T> Drop for Seat<P, T> {
     /// The last one to leave ends the flight.
     fn drop(&mut self) {
-        let task = {
+        // The work is dropped once the lock is free: its runway takes it.
+        let (task, _solo) = {
             let mut state = self.flight.lock();
             state.waiters.remove(&self.waiter);
             state.seats -= 1;
             if state.seats > 0 {
                 return;
             }
-            state.task.take()
+            (state.task.take(), state.solo.take())
         };
         if let Some(task) = task {
             task.abort();
@@ -217,20 +276,31 @@ impl<P, T> Drop for Seat<P, T> {
     }
 }
 
-/// Owned by the task of a flight: whichever way the task ends, the flight leaves the table and
-/// its waiters are told.
+/// Owned by the work of a flight: whichever way that ends, the flight leaves the table and its
+/// waiters are told.
 struct Runway<K: Copy + Eq + Hash, P, T> {
     table: Arc<Table<K, P, T>>,
     key: K,
     flight: Arc<Flight<P, T>>,
 }
 
-impl<K: Copy + Eq + Hash, P, T> Runway<K, P, T> {
-    fn land(self, landing: Landing<T>) {
+impl<K, P, T> Runway<K, P, T>
+where
+    K: Copy + Eq + Hash + Send,
+    P: Send + Sync,
+    T: Send,
+{
+    async fn run(self, work: impl Future<Output = T> + Send) {
+        let landing = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(value) => Landing::Landed(value),
+            Err(panic) => Landing::Crashed(panic_message(&*panic)),
+        };
         self.leave_table();
         self.flight.end(landing);
     }
+}
 
+impl<K: Copy + Eq + Hash, P, T> Runway<K, P, T> {
     /// Only if the table still holds this flight: it may have been detached, and replaced.
     fn leave_table(&self) {
         let mut table = lock(&self.table);

@@ -2,5 +2,5 @@
 //! in their stead: see `tests/flight_model.rs`.
 
 pub(super) use std::sync::{Mutex, MutexGuard};
-pub(super) use tokio::spawn;
+pub(super) use tokio::runtime::Handle;
 pub(super) use tokio::task::AbortHandle;
