@@ -113,7 +113,7 @@ impl PipelineFingerprint {
     }
 
     /// The hex digits on the stack, for paths and messages that need no allocation.
-    fn hex(&self) -> impl std::ops::Deref<Target = str> {
+    pub(crate) fn hex(&self) -> impl std::ops::Deref<Target = str> {
         blake3::Hash::from_bytes(self.0).to_hex()
     }
 }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use measure::Plan;
-use report::Report;
+use report::{Form, Report};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures the cache beside its peers")]
@@ -40,6 +40,9 @@ struct Options {
     /// One JSON object instead of tables
     #[arg(long)]
     json: bool,
+    /// One table in Markdown, goals that are missed in bold
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     /// A WebAssembly module to fingerprint
     #[arg(long, value_name = "FILE")]
     wasm: Option<PathBuf>,
@@ -51,7 +54,12 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let plan = Plan::new(options.only.as_deref(), options.quick);
-    let mut report = Report::new(options.json);
+    let form = match (options.json, options.markdown) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Markdown,
+        _ => Form::Text,
+    };
+    let mut report = Report::new(form);
     memory::cases(&plan, &mut report);
     disk::cases(&plan, &mut report);
     layered::cases(&plan, &mut report);

@@ -1,4 +1,4 @@
-//! The table for people, and the object for programs.
+//! The tables for people, and the object for programs.
 
 use serde_json::{Map, Value, json};
 
@@ -7,17 +7,29 @@ use crate::measure::Figures;
 /// What a case must reach: at most so many times the median of a peer.
 pub(crate) type Goal = (&'static str, f64);
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Form {
+    Text,
+    Json,
+    /// One table of all cases, as in the README.
+    Markdown,
+}
+
 #[derive(Debug)]
 pub(crate) struct Report {
-    json: bool,
+    form: Form,
     cases: Vec<Value>,
     missed: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(form: Form) -> Self {
+        if form == Form::Markdown {
+            println!("| case | median (spread) | beside its peers, and the goal |");
+            println!("|---|---|---|");
+        }
         Self {
-            json,
+            form,
             cases: Vec::new(),
             missed: Vec::new(),
         }
@@ -34,6 +46,7 @@ impl Report {
             "  {:<38} {:>12}  {:>25}  {:>6}",
             "", "median", "least to greatest", "ratio"
         ));
+        self.row(case, ours, peers, goals);
         for figures in figures {
             let ratio = ours.median / figures.median;
             let verdict = match goal(figures) {
@@ -81,6 +94,10 @@ impl Report {
             None => String::new(),
         };
         self.line(&format!("\n{case}\n  {what}: {ours:.3}  {verdict}"));
+        if let (Form::Markdown, Some(most)) = (self.form, most) {
+            let beside = beside(ours <= most, &format!("at most {most}"));
+            println!("| {case} | {what}: {ours:.3} | {beside} |");
+        }
         if verdict.ends_with("MISSED") {
             self.missed.push(format!("{case}: {what} {ours:.3}"));
         }
@@ -88,22 +105,55 @@ impl Report {
             .push(json!({ "case": case, "what": what, "ours": ours, "most": most }));
     }
 
-    /// Prints a line of the table, and nothing where the output is an object.
+    fn row(&self, case: &str, ours: &Figures, peers: &[Figures], goals: &[Goal]) {
+        if self.form != Form::Markdown {
+            return;
+        }
+        let ratios = peers.iter().map(|peer| {
+            let ratio = ours.median / peer.median;
+            let goal = goals.iter().find(|(name, _)| *name == peer.name);
+            let text = format!("{ratio:.2} x {}", peer.name);
+            match goal {
+                Some((_, most)) => beside(ratio <= *most, &format!("{text}, at most {most}")),
+                None => text,
+            }
+        });
+        let ratios: Vec<_> = ratios.collect();
+        println!(
+            "| {case} | {} ({} to {}) | {} |",
+            time(ours.median),
+            time(ours.least),
+            time(ours.greatest),
+            ratios.join("; ")
+        );
+    }
+
+    /// Prints a line of the table for people at a terminal.
     pub(crate) fn line(&self, line: &str) {
-        if !self.json {
+        if self.form == Form::Text {
             println!("{line}");
         }
     }
 
     pub(crate) fn finish(self) {
-        if self.json {
-            println!("{}", json!({ "cases": self.cases }));
-            return;
+        match self.form {
+            Form::Json => println!("{}", json!({ "cases": self.cases })),
+            Form::Markdown => {}
+            Form::Text => {
+                println!("\n{} goals missed", self.missed.len());
+                for missed in self.missed {
+                    println!("  {missed}");
+                }
+            }
         }
-        println!("\n{} goals missed", self.missed.len());
-        for missed in self.missed {
-            println!("  {missed}");
-        }
+    }
+}
+
+/// What was reached, and in bold where that was not the goal.
+fn beside(met: bool, text: &str) -> String {
+    match met {
+        true => text.to_owned(),
+        false => format!("**{text}**"),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) enum Found {
 impl Folder {
     /// Where the entry of a key is.
     pub(super) fn entry(&self, key: &PipelineFingerprint) -> PathBuf {
-        self.root.join(format!("{key}.bin"))
+        self.of_key(key, ".bin")
     }
 
     /// Where temporary files and locks are: within the root, so that a rename can move a file from
@@ -45,7 +45,18 @@ impl Folder {
 
     /// Where a corrupt entry is set aside: one place per key, so that they cannot pile up.
     fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
-        self.root.join(format!("{key}.corrupt"))
+        self.of_key(key, ".corrupt")
+    }
+
+    /// In one allocation: a read of what is at hand takes little more time than its name.
+    fn of_key(&self, key: &PipelineFingerprint, ending: &str) -> PathBuf {
+        let hex = key.hex();
+        let len = self.root.as_os_str().len() + 1 + hex.len() + ending.len();
+        let mut path = PathBuf::with_capacity(len);
+        path.push(&self.root);
+        path.push(&*hex);
+        path.as_mut_os_string().push(ending);
+        path
     }
 
     /// Creates the folder where it is missing.
