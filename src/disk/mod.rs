@@ -5,12 +5,14 @@
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put, remove and flush, in tasks that outlive their callers
+//! - [`turns`]: one writer per key at a time
 //! - [`durability`]: what has been put and is not yet durable
 //! - [`flights`]: one compile of a key at a time, among processes
 //! - [`listing`]: the folder's names, in steps
 //! - [`lock`]: advisory locks on files
 //! - [`maintenance`]: entries, verify and clear, for operators
 //! - [`trim`]: the folder brought back within its bounds
+//! - [`eviction`]: the oldest entries, removed unless they were used
 //! - [`bounds`] and [`keeper`]: when, and by whom
 //! - [`usage`]: how much there is, by the count of all who bound it
 //! - [`user_dir`]: where the user's caches are
@@ -22,6 +24,7 @@ mod bounds;
 mod builder;
 mod durability;
 mod error;
+mod eviction;
 mod flights;
 mod folder;
 mod frames;
@@ -31,6 +34,7 @@ mod lock;
 mod maintenance;
 mod staging;
 mod trim;
+mod turns;
 mod usage;
 mod user_dir;
 mod writer;
@@ -48,17 +52,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::bounds::Bounds;
 use self::durability::Ledger;
 use self::error::Fault;
+use self::eviction::Victims;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
-use self::trim::Victims;
+use self::turns::Turns;
 use self::usage::Usage;
-use self::writer::Turns;
 use crate::metrics::StoreCounters;
 use crate::{
     Artifact, Fetched, FrameError, Lead, PipelineCacheMetrics, PipelineCacheStore,
@@ -124,6 +128,8 @@ struct Inner {
     cross_process_flights: bool,
     usage: Usage,
     victims: Victims,
+    /// Told of each step of an eviction.
+    room: Notify,
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
@@ -214,6 +220,7 @@ impl DiskCache {
                 cross_process_flights: settings.cross_process_flights,
                 usage: Usage::default(),
                 victims: Victims::default(),
+                room: Notify::new(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),

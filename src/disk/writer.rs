@@ -8,7 +8,6 @@ use bytes::{Buf as _, Bytes, buf::Chain};
 use futures::stream::{self, StreamExt as _};
 use std::io;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Inner;
 use super::durability::Due;
@@ -24,33 +23,6 @@ const CONCURRENT_SYNCS: usize = 16;
 
 /// The head and the payload, which are never copied into one.
 type Frame = Chain<Bytes, Bytes>;
-
-/// One lock per first byte of a key: the writers of one key take turns, so that the second finds
-/// the first's entry instead of replacing one that a flush has just made durable. Only another
-/// process that writes the same key in the same instant can still do that: a power loss then may
-/// cost the entry, until either has flushed.
-pub(super) struct Turns([Arc<Mutex<()>>; 256]);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Arc::default()))
-    }
-}
-
-impl Turns {
-    pub(super) async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
-        let [first, ..] = *key.as_bytes();
-        Arc::clone(&self.0[usize::from(first)]).lock_owned().await
-    }
-
-    /// The turn of a key, if nobody has it.
-    pub(super) fn try_of(&self, key: &PipelineFingerprint) -> Option<OwnedMutexGuard<()>> {
-        let [first, ..] = *key.as_bytes();
-        Arc::clone(&self.0[usize::from(first)])
-            .try_lock_owned()
-            .ok()
-    }
-}
 
 impl Inner {
     pub(super) async fn put(
@@ -86,6 +58,7 @@ impl Inner {
         };
         ready.inspect_err(|_| self.counters.put_errors.increment())?;
 
+        self.await_room().await;
         let turn = self.turns.of(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
