@@ -90,9 +90,13 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// How many entries may await a flush, at about 64 bytes of memory each. At half the number a
-    /// flush starts in the background, at the whole number a put waits for one. At least 1.
-    /// Default: 4096.
+    /// How many entries may await a flush, those of puts under way among them, at about 64 bytes of
+    /// memory each. At half the number a flush starts in the background, at the whole number a put
+    /// waits for one. At least 1. Default: 4096.
+    ///
+    /// After a flush that failed, puts start none for a second, after each further one for twice as
+    /// long, up to a minute. They go on as long as there is room; then they fail at once, with the
+    /// reason. A [`flush`](crate::PipelineCacheStore::flush) on demand always tries.
     pub fn max_pending_flushes(mut self, entries: usize) -> Self {
         self.max_pending_flushes = entries.max(1);
         self

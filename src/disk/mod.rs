@@ -4,9 +4,10 @@
 //! - [`folder`]: the system calls that read, remove and sync entries
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
-//! - [`writer`]: put, remove and flush, in tasks that outlive their callers
+//! - [`writer`]: put and remove, in tasks that outlive their callers
 //! - [`turns`]: one writer per key at a time
 //! - [`durability`]: what has been put and is not yet durable
+//! - [`flushing`]: what has been put made durable
 //! - [`flights`]: one compile of a key at a time, among processes
 //! - [`listing`]: the folder's names, in steps
 //! - [`lock`]: advisory locks on files
@@ -26,6 +27,7 @@ mod durability;
 mod error;
 mod eviction;
 mod flights;
+mod flushing;
 mod folder;
 mod frames;
 mod keeper;
@@ -59,6 +61,7 @@ use self::bounds::Bounds;
 use self::durability::Ledger;
 use self::error::Fault;
 use self::eviction::Victims;
+use self::flushing::Setback;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
 use self::turns::Turns;
@@ -137,6 +140,8 @@ struct Inner {
     turns: Turns,
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
+    /// What keeps puts from flushing for a while.
+    setback: Setback,
     /// The writes that are in progress, and the flushes in the background.
     tasks: TaskTracker,
     closed: AtomicBool,
@@ -226,6 +231,7 @@ impl DiskCache {
                 permits: Arc::new(Semaphore::new(operations)),
                 turns: Turns::default(),
                 flushing: Arc::default(),
+                setback: Setback::default(),
                 tasks: TaskTracker::new(),
                 closed: AtomicBool::new(false),
             }),
@@ -373,8 +379,9 @@ impl PipelineCacheStore for DiskCache {
     /// Makes durable what puts of this cache have stored, whether or not they returned to a caller:
     /// first the data of each entry, then their names in the folder.
     ///
-    /// The error is the first of what may be several; all are traced. What failed stays pending,
-    /// and the next flush writes it anew: after a failed sync, a second one proves nothing.
+    /// The error is the first of what may be several, and says how many more. What failed stays
+    /// pending, and the next flush writes it anew: after a failed sync, a second one proves
+    /// nothing. As long as the medium refuses all, a flush tries 16 of them and no more.
     async fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush(StoreOperation::Flush).await
     }
