@@ -147,12 +147,17 @@ impl DiskCacheBuilder {
     ///
     /// It takes all processes to say so, and the artifact to reach this tier: by a
     /// [`WritePolicy`](crate::WritePolicy) other than `First` where there are tiers above. The lock
-    /// dies with its process. For how long to wait for one that lives is set by
-    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait). Where there can
-    /// be no lock, as in a folder that cannot be written, compiles go on without, and that is
-    /// counted and traced. An uncontended compile costs two system calls more on the blocking pool
-    /// and one more search of the local tiers; one that has to wait learns of the end within an
-    /// eighth of its wait, or a tenth of a second. On platforms other than Unix this does nothing.
+    /// dies with its process. Else it lasts until the artifact is here or its put has failed, even
+    /// where whoever waited for the put has given up; a compile that fails, or that nobody waits
+    /// for any more, ends it. For how long to wait for one that lives is set by
+    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait).
+    ///
+    /// Where there can be no lock, as in a folder that cannot be written, compiles go on without,
+    /// and that is counted and traced. After a close of this tier they go on without as well. An
+    /// uncontended compile costs that a file is created, locked and removed, in two hops to the
+    /// blocking pool, and one more search of the local tiers; one that has to wait learns of the
+    /// end within an eighth of its wait, or a tenth of a second. On platforms other than Unix this
+    /// does nothing.
     ///
     /// ```
     /// use pipeline_cache::{

@@ -66,6 +66,7 @@ use self::folder::{Folder, Found};
 use self::staging::Staging;
 use self::turns::Turns;
 use self::usage::Usage;
+use crate::lead::Leads;
 use crate::metrics::StoreCounters;
 use crate::{
     Artifact, Fetched, FrameError, Lead, PipelineCacheMetrics, PipelineCacheStore,
@@ -129,6 +130,7 @@ struct Inner {
     ledger: Ledger,
     bounds: Bounds,
     cross_process_flights: bool,
+    leads: Leads,
     usage: Usage,
     victims: Victims,
     /// Told of each step of an eviction.
@@ -223,6 +225,7 @@ impl DiskCache {
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
                 cross_process_flights: settings.cross_process_flights,
+                leads: Leads::default(),
                 usage: Usage::default(),
                 victims: Victims::default(),
                 room: Notify::new(),
@@ -387,6 +390,8 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on.
+    /// A [lead](crate::Lead) that was given stays its holder's; there are no more, as what is made
+    /// could not be stored.
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         let inner = &self.inner;
         inner.closed.store(true, Ordering::SeqCst);
@@ -404,9 +409,11 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// As the trait has it, where the builder's
-    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so.
+    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so. A put of the key
+    /// holds the lead, too, from its start until the entry is there.
     async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        if !cfg!(unix) || !self.inner.cross_process_flights {
+        let is_closed = self.inner.closed.load(Ordering::SeqCst);
+        if !cfg!(unix) || !self.inner.cross_process_flights || is_closed {
             return Ok(None);
         }
         self.inner.lead(*key).await.map(Some)

@@ -46,6 +46,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
         let token = self.tasks.token();
+        let lead = self.leads.of(&key);
         let operation = StoreOperation::Put;
         let ready = match self.check_open(operation) {
             Ok(()) => self.make_room().await,
@@ -58,7 +59,7 @@ impl Inner {
         let permit = self.permit().await;
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
-            let _held = (token, place, turn, permit);
+            let _held = (lead, token, place, turn, permit);
             inner.store(key, frame).await
         });
         let stored = off_worker::join(task).await;
