@@ -420,8 +420,15 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
-    /// bounds that has put something: what all bounded caches on the folder have counted. They are
-    /// 0 otherwise, as to know them would be to list the folder.
+    /// bounds that has put something or trimmed: what all bounded caches on the folder have
+    /// counted. They are 0 otherwise, as to know them would be to list the folder.
+    ///
+    /// They are of the last time that this cache has reported, which its puts and trims make it do,
+    /// and of what it has stored and removed since: what others did after that is not in them. What
+    /// comes during a listing may be counted twice; caches without bounds, removals by hand and
+    /// crashes are not counted at all. The next listing, at most an hour later where there are
+    /// puts, mends all that. Where the common count cannot be written, as in a folder of another
+    /// user, removals by others are unknown until then, so that the figures only grow.
     fn metrics(&self) -> PipelineCacheMetrics {
         let held = self.inner.usage.estimate().unwrap_or_default();
         PipelineCacheMetrics {
