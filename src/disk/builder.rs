@@ -117,10 +117,11 @@ impl DiskCacheBuilder {
     /// The bytes of files that the folder is to hold at most. Default: no bound.
     ///
     /// Puts of this cache start a trim in the background when the folder is 15/16 full; it stops
-    /// at 7/8. Puts do not wait for it: what is stored while it runs can exceed the bound. All that
-    /// bound the folder keep one count of it, and those that do not are noticed once an hour. What
-    /// is next to go is kept in mind, in at most 4 MiB, so that the folder is listed once for many
-    /// trims.
+    /// at 7/8. Puts do not wait for it, unless the bound itself is passed: then, while entries are
+    /// going, until there is room, and a tenth of a second at most. Nobody waits while the folder
+    /// is listed. All that bound the folder keep one count of it, and those that do not are noticed
+    /// once an hour. What is next to go is kept in mind, in at most 4 MiB, so that the folder is
+    /// listed once for many trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self

@@ -96,15 +96,16 @@ impl Inner {
             if let Some(place) = self.place() {
                 return Ok(place);
             }
-            if self.ledger.len() == 0 {
-                // All places are those of puts under way.
+            let (pending, reason) = (self.ledger.len(), self.setback.reason());
+            if let Some(reason) = reason.as_ref().filter(|_| pending >= self.max_pending) {
+                let refused = StoreError::new(reason.kind(), self.to_string(), StoreOperation::Put);
+                return Err(refused.with_source(reason.clone()));
+            }
+            if pending == 0 || reason.is_some() {
+                // The places that are left are those of puts under way.
                 drop(turn);
                 released.await;
                 continue;
-            }
-            if let Some(reason) = self.setback.reason() {
-                let refused = StoreError::new(reason.kind(), self.to_string(), StoreOperation::Put);
-                return Err(refused.with_source(reason));
             }
             let flushed = self.flush_in_turn(StoreOperation::Put).await;
             // Another entry's failure is its own, as long as there is room now.
