@@ -127,3 +127,35 @@ async fn a_removal_takes_what_was_set_aside_too() {
     assert!(!cache.remove(&key(1)).await.unwrap());
     assert_eq!(names(folder.path()), [""; 0]);
 }
+
+/// What is replaced between two looks at it is there for both.
+#[test]
+fn one_that_heals_while_its_frame_is_opened_is_found() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // What waits is done in the order in which it was asked for.
+    let runtime = runtime.max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let folder = folder();
+        let cache = open(folder.path()).await;
+        cache.put(&key(1), artifact(10)).await.unwrap();
+        let entry = entry(folder.path(), &key(1));
+        let healed = folder.path().join("healed");
+        fs::rename(&entry, &healed).unwrap();
+        fs::write(&entry, "torn").unwrap();
+
+        let key = key(1);
+        let mut frame = std::pin::pin!(cache.open_frame(&key));
+        assert!(futures::poll!(&mut frame).is_pending());
+        let heals = tokio::task::spawn_blocking(move || fs::rename(&healed, &entry));
+        let frame = frame.await.unwrap().expect("it is whole by now");
+        assert_eq!(
+            frame.len(),
+            fs::metadata(disk_support::entry(folder.path(), &key))
+                .unwrap()
+                .len()
+        );
+        heals.await.unwrap().unwrap();
+        let metrics = cache.metrics();
+        assert_eq!((metrics.lookups, metrics.hits, metrics.corrupt), (1, 1, 0));
+    });
+}

@@ -84,20 +84,33 @@ async fn what_failed_to_flush_stays_pending() {
     assert_eq!(pending(&cache), 0);
 }
 
-#[tokio::test]
-async fn a_dropped_flush_loses_nothing() {
-    let folder = folder();
-    let cache = open(folder.path()).await;
-    for number in 0..50 {
-        cache.put(&key(number), artifact(10)).await.unwrap();
-    }
-    {
-        let mut flush = std::pin::pin!(cache.flush());
-        assert!(futures::poll!(&mut flush).is_pending());
-    }
-    assert_eq!(pending(&cache), 50);
-    cache.flush().await.unwrap();
-    assert_eq!(pending(&cache), 0);
+/// A runtime with one thread for what waits, which can be kept busy.
+fn narrow() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.max_blocking_threads(1).enable_all();
+    runtime.build().unwrap()
+}
+
+#[test]
+fn a_dropped_flush_loses_nothing() {
+    narrow().block_on(async {
+        let folder = folder();
+        let cache = open(folder.path()).await;
+        for number in 0..50 {
+            cache.put(&key(number), artifact(10)).await.unwrap();
+        }
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || gate.recv());
+        {
+            let mut flush = std::pin::pin!(cache.flush());
+            assert!(futures::poll!(&mut flush).is_pending());
+        }
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert_eq!(pending(&cache), 50);
+        cache.flush().await.unwrap();
+        assert_eq!(pending(&cache), 0);
+    });
 }
 
 #[tokio::test]
@@ -116,6 +129,132 @@ async fn what_awaits_a_flush_is_bounded() {
     assert!(cache.metrics().flushes > 0);
     cache.close(Duration::from_secs(60)).await.unwrap();
     assert_eq!(pending(&cache), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_awaits_a_flush_is_bounded_among_many_puts() {
+    const PUTS: u64 = 400;
+    let folder = folder();
+    let cache = DiskCache::builder().root(folder.path());
+    let cache = cache.max_pending_flushes(8).open().await.unwrap();
+    let puts = (0..PUTS).map(|number| {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            cache.put(&key(number), artifact(10)).await.unwrap();
+            pending(&cache)
+        })
+    });
+    for put in join_all(puts).await {
+        assert!(put.unwrap() <= 8);
+    }
+    cache.close(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(names(folder.path()).len() as u64, PUTS);
+}
+
+/// A medium that fails is not asked again by every put.
+#[tokio::test(start_paused = true)]
+async fn puts_leave_a_medium_alone_that_refused_to_sync() {
+    let parent = folder();
+    let (root, moved) = (parent.path().join("cache"), parent.path().join("moved"));
+    let cache = DiskCache::builder().root(&root).max_pending_flushes(8);
+    let cache = cache.open().await.unwrap();
+    for number in 0..3 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    let hide = || {
+        fs::rename(&root, &moved).unwrap();
+        fs::write(&root, "").unwrap();
+    };
+    let show = || {
+        fs::remove_file(&root).unwrap();
+        fs::rename(&moved, &root).unwrap();
+    };
+    hide();
+    let why = cache.flush().await.unwrap_err();
+    show();
+    // They go on, as long as there is room.
+    for number in 3..8 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    assert_eq!(pending(&cache), 8);
+    // Then they say why there is none.
+    for number in 8..100 {
+        let error = cache.put(&key(number), artifact(10)).await.unwrap_err();
+        assert_eq!(error.operation(), StoreOperation::Put);
+        assert!(error.to_string().contains(&why.to_string()), "{error}");
+    }
+    assert_eq!(cache.metrics().flush_errors, 1, "nobody tried");
+    assert_eq!(pending(&cache), 8);
+
+    // The pause grows.
+    hide();
+    let mut tried = 1;
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(10)).await;
+        cache.put(&key(8), artifact(10)).await.unwrap_err();
+        assert_eq!(cache.metrics().flush_errors, tried, "{seconds}");
+        tokio::time::advance(Duration::from_millis(20)).await;
+        cache.put(&key(8), artifact(10)).await.unwrap_err();
+        tried += 1;
+        assert_eq!(cache.metrics().flush_errors, tried, "{seconds}");
+    }
+    // It is over with the first flush that succeeds.
+    show();
+    cache.put(&key(8), artifact(10)).await.unwrap_err();
+    cache.flush().await.unwrap();
+    for number in 8..100 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+}
+
+/// What the medium refuses is not written again and again.
+#[test]
+fn a_medium_that_refuses_everything_is_asked_for_little() {
+    const TEST: &str = "a_medium_that_refuses_everything_is_asked_for_little";
+    const ENTRIES: u64 = 200;
+    const FLUSHES: u64 = 5;
+    if is_child() {
+        let root = PathBuf::from(std::env::var_os(disk_support::ROOT).unwrap());
+        return disk_support::block_on(async {
+            let cache = open(root).await;
+            for number in 0..ENTRIES {
+                cache.put(&key(number), artifact(10)).await.unwrap();
+            }
+            for _ in 0..FLUSHES {
+                let error = cache.flush().await.unwrap_err();
+                assert_eq!(error.kind(), StoreErrorKind::Io);
+                assert_eq!(pending(&cache), ENTRIES);
+            }
+            for number in 0..ENTRIES {
+                assert!(cache.get(&key(number)).await.unwrap().is_some());
+            }
+        });
+    }
+    // The data is refused, or the names.
+    for (refused, again) in [("fdatasync", 32), ("fsync", 16)] {
+        let folder = folder();
+        let log = folder.path().join("calls");
+        let test = child(TEST);
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq", "-e", "trace=fdatasync,fsync", "-o"]);
+        traced.arg(&log);
+        traced.args(["-e", &format!("inject={refused}:error=EIO")]);
+        traced.arg(test.get_program()).args(test.get_args());
+        traced
+            .env(disk_support::ROLE, "child")
+            .env(disk_support::ROOT, folder.path().join("cache"));
+        match traced.output() {
+            Ok(output) if disk_support::can_trace() => assert_success(&output),
+            _ => return skip("no strace"),
+        }
+        let log = fs::read_to_string(log).unwrap();
+        let calls = log.lines().filter(|line| line.contains("fdatasync("));
+        let calls = calls.count() as u64;
+        // Each once, and then no more than are tried at once.
+        assert!(calls >= ENTRIES, "{refused}: {calls}");
+        let most = ENTRIES + (FLUSHES - 1) * again;
+        assert!(calls <= most, "{refused}: {calls}");
+    }
 }
 
 #[tokio::test]
@@ -138,12 +277,7 @@ async fn a_closed_cache_is_durable_and_takes_no_more() {
 
 #[test]
 fn a_close_that_takes_too_long_says_so() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .max_blocking_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    narrow().block_on(async {
         let folder = folder();
         let cache = open(folder.path()).await;
         cache.put(&key(1), artifact(10)).await.unwrap();

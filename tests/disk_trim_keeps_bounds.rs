@@ -274,35 +274,74 @@ async fn nonsense_in_the_count_is_counted_anew() {
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }
 
-/// The lock of another process that lists the folder.
-fn listing_elsewhere(root: &Path) -> File {
-    let lock = File::create(root.join(".staging/trim")).unwrap();
+/// The lock of another process on a file of the housekeeping.
+fn locked_elsewhere(root: &Path, name: &str) -> File {
+    let lock = File::create(root.join(".staging").join(name)).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     lock
 }
 
-#[tokio::test]
-async fn one_lists_at_a_time() {
+/// Returns when nothing is left to be done but to wait: only then does a clock that stands still
+/// move on.
+async fn idle(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+async fn bounded(root: &Path, entries: u64) -> DiskCache {
+    let settings = DiskCache::builder().root(root).max_entries(entries);
+    settings.open().await.unwrap()
+}
+
+/// A folder whose count is there, of one entry.
+async fn counted() -> tempfile::TempDir {
     let folder = folder();
-    let bounded = async || {
-        let settings = DiskCache::builder().root(folder.path()).max_entries(100);
-        settings.open().await.unwrap()
-    };
-    let counter = bounded().await;
+    let counter = bounded(folder.path(), 100).await;
     counter.put(&key(0), artifact(10)).await.unwrap();
     eventually("a count", async || counter.metrics().entries > 0).await;
     counter.close(Duration::from_secs(60)).await.unwrap();
+    fs::remove_file(folder.path().join(".staging/trim")).unwrap();
+    folder
+}
 
-    let cache = bounded().await;
-    let lock = listing_elsewhere(folder.path());
+#[tokio::test(start_paused = true)]
+async fn one_lists_at_a_time() {
+    let folder = counted().await;
+    let cache = bounded(folder.path(), 100).await;
+    let lock = locked_elsewhere(folder.path(), "trim");
     for number in 1..96 {
         cache.put(&key(number), artifact(10)).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    idle(HOUR).await;
     assert_eq!(entries(&cache), 96);
     drop(lock);
     cache.put(&key(96), artifact(10)).await.unwrap();
     eventually("within its bound", async || entries(&cache) <= 88).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_that_is_just_being_written_is_waited_for() {
+    let folder = counted().await;
+    let cache = bounded(folder.path(), 100).await;
+    let usage = folder.path().join(".staging/usage");
+    let lock = File::open(&usage).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    cache.put(&key(1), artifact(10)).await.unwrap();
+    idle(Duration::from_millis(5)).await;
+    drop(lock);
+    idle(HOUR).await;
+    assert_eq!(cache.metrics().entries, 2);
+    let listed = folder.path().join(".staging/trim").exists();
+    assert!(!listed, "there was no need to");
+
+    // One who does not let go of it is not waited for.
+    let cache = bounded(folder.path(), 1).await;
+    let lock = File::open(&usage).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    for number in 2..10 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    idle(HOUR).await;
+    assert!(entries(&cache) <= 1);
 }
 
 /// As one does whose process is stopped.
@@ -310,7 +349,7 @@ async fn one_lists_at_a_time() {
 async fn one_that_stands_still_is_not_waited_for_past_the_bound() {
     let folder = folder();
     fs::create_dir(folder.path().join(".staging")).unwrap();
-    let _lock = listing_elsewhere(folder.path());
+    let _lock = locked_elsewhere(folder.path(), "trim");
     let settings = DiskCache::builder().root(folder.path()).max_entries(5);
     let cache = settings.open().await.unwrap();
     for number in 0..50 {

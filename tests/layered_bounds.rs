@@ -668,3 +668,38 @@ async fn a_tier_that_was_not_asked_has_not_timed_out() {
     let tiers = cache.layered_metrics().tiers;
     assert_eq!((tiers[0].timed_out, tiers[1].timed_out), (1, 0));
 }
+
+/// A put that relies on the write of another is not the one whose try failed.
+#[tokio::test]
+async fn a_put_that_joined_a_write_which_failed_has_a_try_of_its_own() {
+    let failing = |every| {
+        let store = FaultyStore::new("failing");
+        let fault = Fault::Sometimes(StoreErrorKind::Io, every);
+        store.set(StoreOperation::Put, fault);
+        Arc::new(store)
+    };
+    // The first try fails, or each does.
+    for (failing, written, tries) in [(failing(100), true, 2), (failing(1), false, 2)] {
+        let gate = Arc::new(FaultyStore::over("gate", Arc::clone(&failing) as _).network());
+        gate.set(StoreOperation::Put, Fault::Gate);
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .tier(Arc::clone(&gate))
+            .write_policy(WritePolicy::Behind)
+            .build();
+        cache.put(&key(1), Artifact::new("code")).await.unwrap();
+        gate.called(StoreOperation::Put, 1).await;
+        cache.put(&key(1), Artifact::new("code")).await.unwrap();
+        gate.open(StoreOperation::Put, 100);
+        assert_eq!(cache.flush().await.is_ok(), written);
+        assert_eq!(failing.calls(StoreOperation::Put), tries);
+        let report = cache.write_behind_report();
+        assert_eq!((report.accepted, report.coalesced), (1, 1));
+        assert_eq!(
+            (report.written == 1, report.failed == 0),
+            (written, written)
+        );
+        let found = failing.get(&key(1)).await.unwrap();
+        assert_eq!(found.is_some(), written);
+    }
+}

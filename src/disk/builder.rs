@@ -90,9 +90,13 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// How many entries may await a flush, at about 64 bytes of memory each. At half the number a
-    /// flush starts in the background, at the whole number a put waits for one. At least 1.
-    /// Default: 4096.
+    /// How many entries may await a flush, those of puts under way among them, at about 64 bytes of
+    /// memory each. At half the number a flush starts in the background, at the whole number a put
+    /// waits for one. At least 1. Default: 4096.
+    ///
+    /// After a flush that failed, puts start none for a second, after each further one for twice as
+    /// long, up to a minute. They go on as long as there is room; then they fail at once, with the
+    /// reason. A [`flush`](crate::PipelineCacheStore::flush) on demand always tries.
     pub fn max_pending_flushes(mut self, entries: usize) -> Self {
         self.max_pending_flushes = entries.max(1);
         self
@@ -113,10 +117,11 @@ impl DiskCacheBuilder {
     /// The bytes of files that the folder is to hold at most. Default: no bound.
     ///
     /// Puts of this cache start a trim in the background when the folder is 15/16 full; it stops
-    /// at 7/8. Puts do not wait for it: what is stored while it runs can exceed the bound. All that
-    /// bound the folder keep one count of it, and those that do not are noticed once an hour. What
-    /// is next to go is kept in mind, in at most 4 MiB, so that the folder is listed once for many
-    /// trims.
+    /// at 7/8. Puts do not wait for it, unless the bound itself is passed: then, while entries are
+    /// going, until there is room, and a tenth of a second at most. Nobody waits while the folder
+    /// is listed. All that bound the folder keep one count of it, and those that do not are noticed
+    /// once an hour. What is next to go is kept in mind, in at most 4 MiB, so that the folder is
+    /// listed once for many trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self
@@ -143,12 +148,17 @@ impl DiskCacheBuilder {
     ///
     /// It takes all processes to say so, and the artifact to reach this tier: by a
     /// [`WritePolicy`](crate::WritePolicy) other than `First` where there are tiers above. The lock
-    /// dies with its process. For how long to wait for one that lives is set by
-    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait). Where there can
-    /// be no lock, as in a folder that cannot be written, compiles go on without, and that is
-    /// counted and traced. An uncontended compile costs two system calls more on the blocking pool
-    /// and one more search of the local tiers; one that has to wait learns of the end within an
-    /// eighth of its wait, or a tenth of a second. On platforms other than Unix this does nothing.
+    /// dies with its process. Else it lasts until the artifact is here or its put has failed, even
+    /// where whoever waited for the put has given up; a compile that fails, or that nobody waits
+    /// for any more, ends it. For how long to wait for one that lives is set by
+    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait).
+    ///
+    /// Where there can be no lock, as in a folder that cannot be written, compiles go on without,
+    /// and that is counted and traced. After a close of this tier they go on without as well. An
+    /// uncontended compile costs that a file is created, locked and removed, in two hops to the
+    /// blocking pool, and one more search of the local tiers; one that has to wait learns of the
+    /// end within an eighth of its wait, or a tenth of a second. On platforms other than Unix this
+    /// does nothing.
     ///
     /// ```
     /// use pipeline_cache::{

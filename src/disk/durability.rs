@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 use crate::PipelineFingerprint;
 
@@ -36,15 +37,19 @@ pub struct DiskCacheDurabilityReport {
     pub durable: bool,
 }
 
-/// The entries that await a flush. Bounded by its users: see [`Ledger::len`].
+/// The entries that await a flush. Bounded by its users: see [`Ledger::reserve`].
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     state: Mutex<State>,
+    /// Told when a place is given back.
+    pub(super) released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: HashMap<PipelineFingerprint, Pending>,
+    /// Places for the entries of puts that are under way.
+    reserved: usize,
     accepted: u64,
 }
 
@@ -52,14 +57,15 @@ struct State {
 struct Pending {
     /// Which accepted put it was, so that a flush does not settle one that came after it.
     stamp: u64,
-    doubted: bool,
+    /// How often its sync failed. Where that is not 0, the entry is doubted.
+    refused: u32,
 }
 
 /// An entry that a flush is to make durable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
     pub(super) key: PipelineFingerprint,
-    pub(super) doubted: bool,
+    pub(super) refused: u32,
     stamp: u64,
 }
 
@@ -69,12 +75,28 @@ impl Ledger {
         let mut state = self.lock();
         let stamp = state.accepted;
         state.accepted += 1;
-        let pending = state.pending.entry(key).or_insert(Pending {
-            stamp,
-            doubted: false,
-        });
+        let pending = state
+            .pending
+            .entry(key)
+            .or_insert(Pending { stamp, refused: 0 });
         pending.stamp = stamp;
-        pending.doubted &= !new_file;
+        if new_file {
+            pending.refused = 0;
+        }
+    }
+
+    /// A place for one more entry, where fewer than so many are pending or have one.
+    pub(super) fn reserve(&self, most: usize) -> bool {
+        let mut state = self.lock();
+        let free = state.pending.len() + state.reserved < most;
+        state.reserved += usize::from(free);
+        free
+    }
+
+    /// Gives a place back.
+    pub(super) fn release(&self) {
+        self.lock().reserved -= 1;
+        self.released.notify_waiters();
     }
 
     /// The entry was removed.
@@ -82,15 +104,18 @@ impl Ledger {
         self.lock().pending.remove(key);
     }
 
-    /// All that was accepted so far and is not settled.
+    /// All that was accepted so far and is not settled; what was refused most often comes last.
     pub(super) fn due(&self) -> Vec<Due> {
         let state = self.lock();
         let due = state.pending.iter().map(|(key, pending)| Due {
             key: *key,
-            doubted: pending.doubted,
+            refused: pending.refused,
             stamp: pending.stamp,
         });
-        due.collect()
+        let mut due: Vec<_> = due.collect();
+        drop(state);
+        due.sort_unstable_by_key(|due| due.refused);
+        due
     }
 
     /// These are durable, or gone.
@@ -113,7 +138,7 @@ impl Ledger {
         let mut state = self.lock();
         for due in refused {
             if let Some(pending) = state.pending.get_mut(&due.key) {
-                pending.doubted = true;
+                pending.refused = pending.refused.saturating_add(1);
             }
         }
     }
@@ -156,7 +181,7 @@ mod tests {
 
     #[test]
     fn doubt_lasts_until_the_entry_is_written_anew() {
-        let doubted = |ledger: &Ledger| ledger.due()[0].doubted;
+        let doubted = |ledger: &Ledger| ledger.due()[0].refused > 0;
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(!doubted(&ledger));

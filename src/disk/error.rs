@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{StoreError, StoreErrorKind, StoreOperation};
+use crate::{PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
 
 /// Why a [`DiskCache`](crate::DiskCache) could not be opened.
 ///
@@ -71,6 +71,41 @@ impl Fault {
                     .with_source(unsafe_entry)
             }
         }
+    }
+}
+
+/// What failed of many: one name that cannot be dealt with keeps nobody from the others.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    first: Option<(PipelineFingerprint, Fault)>,
+    more: u64,
+}
+
+impl Failures {
+    pub(super) fn note(&mut self, key: &PipelineFingerprint, fault: Fault) {
+        if self.first.is_none() {
+            self.first = Some((*key, fault));
+        } else {
+            // One disk fails for one reason: a thousand warnings would say no more.
+            tracing::debug!(%key, %fault, "and so did this entry");
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The first, which says how many came after it.
+    pub(super) fn into_first(self) -> Option<(PipelineFingerprint, Fault)> {
+        let (key, fault) = self.first?;
+        Some(match (fault, self.more) {
+            (Fault::Io(error), more @ 1..) => {
+                let all = format!("{error}; and {more} more failed");
+                (key, Fault::Io(io::Error::new(error.kind(), all)))
+            }
+            (fault, _) => (key, fault),
+        })
     }
 }
 

@@ -61,7 +61,7 @@ impl Inner {
         let mut waited = Duration::ZERO;
         loop {
             match self.run(move |inner| take(&inner.folder, &key)).await {
-                Ok(Some(flight)) => return Ok(Lead::new(flight)),
+                Ok(Some(flight)) => return Ok(self.leads.give(key, flight)),
                 Ok(None) => {}
                 Err(error) => {
                     let fault = Fault::Io(error);
@@ -100,4 +100,43 @@ fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>
 pub(super) fn is_flight(name: &str) -> bool {
     let key = name.strip_suffix(FLIGHT);
     key.is_some_and(|key| key.parse::<PipelineFingerprint>().is_ok())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::{Artifact, DiskCache, PipelineCacheStore as _};
+    use futures::poll;
+    use std::pin::pin;
+    use std::sync::mpsc;
+
+    /// As at the deadline of a write, or when a close gives up on it: the write goes on.
+    #[test]
+    fn a_put_that_nobody_waits_for_holds_the_lead() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        // One that can be kept busy, so that a put gets no further than to be started.
+        let runtime = runtime.max_blocking_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = DiskCache::builder().root(folder.path());
+            let cache = cache.cross_process_flights(true).open().await.unwrap();
+            let key = PipelineFingerprint::from_bytes([1; 32]);
+            let lead = cache.lead(&key).await.unwrap();
+            let (release, gate) = mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || gate.recv());
+            {
+                let mut put = pin!(cache.put(&key, Artifact::new("code")));
+                assert!(poll!(&mut put).is_pending());
+            }
+            tokio::task::yield_now().await;
+            drop(lead);
+            assert!(cache.inner.leads.of(&key).is_some(), "the put has it");
+            release.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            cache.inner.tasks.close();
+            cache.inner.tasks.wait().await;
+            assert!(cache.inner.leads.of(&key).is_none());
+            assert!(cache.inner.folder.entry(&key).exists());
+        });
+    }
 }

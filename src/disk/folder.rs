@@ -195,8 +195,11 @@ impl Folder {
     /// Removes what was set aside of an entry.
     pub(super) fn remove_aside(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
         let aside = self.aside(key);
-        ignore_missing(fs::remove_file(&aside)).map_err(at("remove", &aside))?;
-        Ok(())
+        match ignore_missing(fs::remove_file(&aside)) {
+            // A folder is nothing that a cache made.
+            Err(error) if !aside.is_dir() => Err(at("remove", &aside)(error).into()),
+            _ => Ok(()),
+        }
     }
 
     /// Renames a corrupt entry away from its key.

@@ -9,10 +9,14 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 
+use super::folder::Found;
 use super::trim::renew_use;
 use super::{DiskCache, Inner};
 use crate::artifact::frame::{HEADER_LEN, stored_tag};
 use crate::{FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
+
+/// How often an entry is opened anew that was replaced by a whole one just after it was opened.
+const ATTEMPTS: usize = 4;
 
 /// The stored form of an entry, to be read from its start.
 #[derive(Debug)]
@@ -77,31 +81,16 @@ impl DiskCache {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<DiskCacheFrame>, StoreError> {
-        let (inner, sought) = (&self.inner, *key);
-        let opened = inner.run(move |inner| {
-            let Some((mut file, metadata)) = inner.folder.open(&sought)? else {
-                inner.counters.misses.increment();
-                return Ok(Some(None));
-            };
-            let mut head = [0; HEADER_LEN];
-            let read = file.read_exact(&mut head).ok();
-            let tag = read.and_then(|()| stored_tag(&sought, &head, metadata.len()));
-            Ok(tag.map(|tag| {
-                renew_use(&file, metadata.modified().ok());
-                inner.counters.hits.increment();
-                let len = metadata.len();
-                Some(DiskCacheFrame { file, len, tag })
-            }))
-        });
-        match opened.await {
-            Ok(Some(found)) => Ok(found),
-            // A full read says what is wrong with it, counts it and sets it aside.
-            Ok(None) => self.lookup(key).await.map(|_| None),
-            Err(fault) => {
-                inner.counters.errors.increment();
-                Err(inner.failed(StoreOperation::Get, Some(key), fault))
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.inner.open_frame(*key).await? {
+                return Ok(found);
+            }
+            if !self.inner.is_replaced(*key).await {
+                break;
             }
         }
+        // A full read says what is wrong with it, counts it and sets it aside.
+        self.lookup(key).await.map(|_| None)
     }
 
     /// Stores an entry that is in the stored form already, byte for byte, once it was verified in
@@ -156,5 +145,43 @@ impl DiskCache {
             error.with_source(reason)
         })?;
         self.inner.put_frame(*key, frame.chain(Bytes::new())).await
+    }
+}
+
+impl Inner {
+    /// `None` where what is there does not begin as the entry's frame.
+    async fn open_frame(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+    ) -> Result<Option<Option<DiskCacheFrame>>, StoreError> {
+        let opened = self.run(move |inner| {
+            let Some((mut file, metadata)) = inner.folder.open(&key)? else {
+                inner.counters.misses.increment();
+                return Ok(Some(None));
+            };
+            let mut head = [0; HEADER_LEN];
+            let read = file.read_exact(&mut head).ok();
+            let tag = read.and_then(|()| stored_tag(&key, &head, metadata.len()));
+            Ok(tag.map(|tag| {
+                renew_use(&file, metadata.modified().ok());
+                inner.counters.hits.increment();
+                let len = metadata.len();
+                Some(DiskCacheFrame { file, len, tag })
+            }))
+        });
+        opened.await.map_err(|fault| {
+            self.counters.errors.increment();
+            self.failed(StoreOperation::Get, Some(&key), fault)
+        })
+    }
+
+    /// Whether a whole entry has come into the place of one that was not.
+    async fn is_replaced(self: &Arc<Self>, key: PipelineFingerprint) -> bool {
+        let found = self.run(move |inner| {
+            let found = inner.folder.examine(&key, |_, _| ());
+            matches!(found, Ok(Found::Whole(_)))
+        });
+        // The lookup that comes next tells of a failure.
+        found.await
     }
 }

@@ -8,13 +8,20 @@
 //! unless the bound itself is passed, or nobody knows: then whoever lists may stand still, and is
 //! not waited for.
 
+use std::fs::File;
+use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Inner;
-use super::trim::{Counted, Sweep};
-use super::usage::{Change, Total, lock_trim};
+use super::eviction::{Counted, Sweep};
+use super::lock::open_locked;
+use super::usage::{Change, Total};
+use crate::{StoreOperation, off_worker};
 
 /// How long to let a folder alone that another process lists, or that a trim could not help.
 const PAUSE_WHILE_OTHERS_LIST: Duration = Duration::from_millis(2);
@@ -24,6 +31,9 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 /// next put tries again.
 const PAUSE_WHILE_OTHERS_WRITE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 20;
+
+/// For how long a put waits for entries to go where the bound is passed.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl Inner {
     /// Tells what was stored, and removed before, to all who keep the folder within its bounds,
@@ -60,7 +70,7 @@ impl Inner {
                 return Trimmed::Enough;
             }
         }
-        let lock = self.run_aside(|inner| lock_trim(&inner.folder)).await;
+        let lock = self.lock_trim().await;
         let within = total.is_some_and(|total| self.bounds.hold(&total));
         if lock.is_err() && within {
             // Whoever lists looks again at the end, and sees what this process has reported.
@@ -69,11 +79,14 @@ impl Inner {
         }
         match self.trim(self.bounds.low_water()).await {
             // Where nothing was due but a count, or others were quicker, it helped as well.
-            Ok(report) if report.removed > 0 || self.bounds.less(16).hold(&report.kept()) => {
+            Ok((report, _)) if report.removed > 0 || self.bounds.less(16).hold(&report.kept()) => {
                 Trimmed::Enough
             }
-            Ok(_) => Trimmed::TooLittle,
-            Err(_) => {
+            Ok((_, failures)) if failures.is_empty() => Trimmed::TooLittle,
+            outcome => {
+                if let Some((key, fault)) = outcome.ok().and_then(|(_, all)| all.into_first()) {
+                    self.failed(StoreOperation::Trim, Some(&key), fault);
+                }
                 // Traced. Before long the same would happen again.
                 self.usage.put_off(PAUSE_AFTER_FAILURE);
                 Trimmed::NotNow
@@ -81,27 +94,91 @@ impl Inner {
         }
     }
 
+    /// The right to trim the folder, which one process has at a time.
+    pub(super) async fn lock_trim(self: &Arc<Self>) -> io::Result<TrimLock> {
+        let token = self.tasks.token();
+        self.run_aside(|inner| {
+            let file = open_locked(&inner.folder, "trim")?;
+            Ok(TrimLock(Some((file, token))))
+        })
+        .await
+    }
+
     /// Evicts what the last listing found to be the oldest; whether that was enough.
-    async fn evict_remembered(self: &Arc<Self>, mut total: Total) -> bool {
+    async fn evict_remembered(self: &Arc<Self>, total: Total) -> bool {
         let low_water = self.bounds.low_water();
         let mut sweep = Sweep {
+            left: total,
             victims: self.victims.take(),
             ..Sweep::default()
         };
+        let _evicting = Evicting::start(self);
         let mut more = !sweep.victims.is_empty();
-        while more && !low_water.hold(&total) {
-            sweep.left = total;
-            let step = self.evict_step(low_water, &mut sweep, Counted::Before);
-            more = step.await.unwrap_or(false) && sweep.failure.is_none();
-            total = self.report().await.0.unwrap_or(total);
+        // What fails is tried again, and told, by the listing that comes when none are left.
+        while more && !low_water.hold(&sweep.left) {
+            more = self
+                .evict_step(low_water, &mut sweep, Counted::Before)
+                .await;
+            self.room.notify_waiters();
         }
         self.victims.keep(sweep.victims);
         more
     }
 
+    /// Lets a put wait where the bound is passed and entries are going, so that those who store
+    /// cannot outrun the one who evicts. Nobody waits for a listing.
+    pub(super) async fn await_room(&self) {
+        let is_past = || {
+            let total = self.usage.estimate();
+            total.is_some_and(|total| !self.bounds.hold(&total))
+        };
+        if !self.bounds.is_any() || !is_past() {
+            return;
+        }
+        let room = async {
+            loop {
+                let mut step = pin!(self.room.notified());
+                // Registered before the look, so that no step falls between the two.
+                step.as_mut().enable();
+                if !is_past() || !self.usage.is_evicting() {
+                    return;
+                }
+                step.await;
+            }
+        };
+        // One who does not get on holds nobody up for long.
+        let _ = timeout(LONGEST_WAIT, room).await;
+    }
+
     async fn report(self: &Arc<Self>) -> (Option<Total>, bool) {
         self.run_aside(|inner| inner.usage.report(&inner.folder))
             .await
+    }
+}
+
+/// Let go of on the blocking pool, as a file whose drop waits. A close waits for that.
+pub(super) struct TrimLock(Option<(File, TaskTrackerToken)>);
+
+impl Drop for TrimLock {
+    fn drop(&mut self) {
+        off_worker::discard(self.0.take());
+    }
+}
+
+/// Says that entries are going. However it ends, nobody waits for it after that.
+struct Evicting<'a>(&'a Inner);
+
+impl<'a> Evicting<'a> {
+    fn start(inner: &'a Inner) -> Self {
+        inner.usage.set_evicting(true);
+        Self(inner)
+    }
+}
+
+impl Drop for Evicting<'_> {
+    fn drop(&mut self) {
+        self.0.usage.set_evicting(false);
+        self.0.room.notify_waiters();
     }
 }
 
@@ -127,7 +204,9 @@ impl Awake {
         let mut retries = 0;
         loop {
             let (total, reported) = inner.report().await;
-            let due = total.is_none_or(|total| inner.is_due(&total));
+            // Another who just now has the count tells it in a moment: no reason to list.
+            let unknown = reported || retries + 1 == ATTEMPTS;
+            let due = total.map_or(unknown, |total| inner.is_due(&total));
             let trimmed = if due && !inner.usage.is_put_off() {
                 inner.trim_in_background(total).await
             } else {
@@ -164,5 +243,57 @@ impl Drop for Awake {
         if !self.rests {
             self.inner.usage.rest();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::usage::Stored;
+    use crate::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+    use futures::poll;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_past_the_bound_waits_while_entries_are_going_and_not_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::builder().root(folder.path()).max_entries(4);
+        let cache = cache.open().await.unwrap();
+        let put = |number| {
+            let key = PipelineFingerprint::from_bytes([number; 32]);
+            let cache = cache.clone();
+            async move { cache.put(&key, Artifact::new("code")).await.unwrap() }
+        };
+        let inner = &cache.inner;
+        inner.folder.create_staging().unwrap();
+        let hold = |entries| {
+            let total = Total {
+                entries,
+                ..Total::default()
+            };
+            let (usage, stored) = (&inner.usage, Stored::default());
+            usage.correct(&inner.folder, None, stored, total);
+        };
+        // No trim of its own interferes.
+        inner.usage.put_off(Duration::from_secs(3600));
+
+        hold(5);
+        put(1).await;
+        let evicting = Evicting::start(inner);
+        let mut second = Box::pin(put(2));
+        assert!(poll!(&mut second).is_pending());
+        inner.room.notify_waiters();
+        assert!(poll!(&mut second).is_pending());
+        tokio::time::advance(LONGEST_WAIT - Duration::from_millis(1)).await;
+        assert!(poll!(&mut second).is_pending());
+        assert_eq!(inner.ledger.len(), 1);
+        tokio::time::advance(Duration::from_millis(2)).await;
+        second.await;
+
+        let mut third = Box::pin(put(3));
+        assert!(poll!(&mut third).is_pending());
+        let start = tokio::time::Instant::now();
+        drop(evicting);
+        third.await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

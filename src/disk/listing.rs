@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::error::{Fault, at};
 use super::folder::Folder;
-use crate::PipelineFingerprint;
+use crate::{PipelineFingerprint, off_worker};
 
 /// How many names one step looks at: a millisecond or two of the blocking pool.
 const STEP: usize = 512;
@@ -35,6 +35,14 @@ pub(super) struct Listing {
     files: Option<ReadDir>,
 }
 
+impl Drop for Listing {
+    fn drop(&mut self) {
+        if let Some(files) = self.files.take() {
+            off_worker::discard(files);
+        }
+    }
+}
+
 impl Listing {
     pub(super) fn open(folder: &Folder) -> Result<Self, Fault> {
         match fs::read_dir(&folder.root) {
@@ -48,7 +56,7 @@ impl Listing {
     pub(super) fn step(
         &mut self,
         folder: &Folder,
-        mut each: impl FnMut(PipelineFingerprint, Named, &DirEntry) -> Result<(), Fault>,
+        mut each: impl FnMut(PipelineFingerprint, Named, &DirEntry),
     ) -> Result<bool, Fault> {
         let Some(files) = &mut self.files else {
             return Ok(false);
@@ -69,7 +77,7 @@ impl Listing {
                 _ => continue,
             };
             if let Ok(key) = key.parse() {
-                each(key, named, &file)?;
+                each(key, named, &file);
             }
         }
         Ok(true)

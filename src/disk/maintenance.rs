@@ -69,7 +69,8 @@ impl DiskCache {
     ///
     /// # Errors
     ///
-    /// The stream ends with an error when the folder cannot be listed.
+    /// The stream ends with an error when the folder cannot be listed. An entry that cannot be
+    /// looked at is an error, too, and the stream goes on after it.
     ///
     /// # Cancel safety
     ///
@@ -194,9 +195,9 @@ impl DiskCache {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be listed, and when an entry cannot be removed, after the others
-    /// have been; of kind [`StoreErrorKind::Closed`](crate::StoreErrorKind::Closed) where the
-    /// cache is closed.
+    /// When the folder cannot be listed, and when an entry cannot be looked at or removed, after
+    /// the others have been; of kind [`StoreErrorKind::Closed`](crate::StoreErrorKind::Closed)
+    /// where the cache is closed.
     ///
     /// # Cancel safety
     ///
@@ -232,7 +233,13 @@ impl DiskCache {
         });
         let (mut removed, mut failure) = (0, None);
         while let Some(key) = entries.next().await {
-            let key = key?;
+            let key = match key {
+                Ok(key) => key,
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    continue;
+                }
+            };
             let turn = inner.turns.of(&key).await;
             let gone = inner.run(move |inner| {
                 let _turn = turn;
@@ -278,11 +285,12 @@ impl Inner {
                     };
                     let mut found = Vec::new();
                     let more = listing.step(&inner.folder, |key, named, file| {
-                        found.extend(each(inner, key, named, file)?);
-                        Ok(())
+                        let found_one = each(inner, key, named, file);
+                        let failed = |fault| inner.failed(operation, Some(&key), fault);
+                        found.extend(found_one.map_err(failed).transpose());
                     })?;
                     let next = if more { Next::More(listing) } else { Next::End };
-                    Ok(Some((stream::iter(found.into_iter().map(Ok)), next)))
+                    Ok(Some((stream::iter(found), next)))
                 });
                 let step = step.await;
                 step.map_err(|fault| inner.failed(operation, None, fault))

@@ -5,13 +5,16 @@
 //! - [`at_hand`]: entries that can be read without waiting
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
-//! - [`writer`]: put, remove and flush, in tasks that outlive their callers
+//! - [`writer`]: put and remove, in tasks that outlive their callers
+//! - [`turns`]: one writer per key at a time
 //! - [`durability`]: what has been put and is not yet durable
+//! - [`flushing`]: what has been put made durable
 //! - [`flights`]: one compile of a key at a time, among processes
 //! - [`listing`]: the folder's names, in steps
 //! - [`lock`]: advisory locks on files
 //! - [`maintenance`]: entries, verify and clear, for operators
 //! - [`trim`]: the folder brought back within its bounds
+//! - [`eviction`]: the oldest entries, removed unless they were used
 //! - [`bounds`] and [`keeper`]: when, and by whom
 //! - [`usage`]: how much there is, by the count of all who bound it
 //! - [`user_dir`]: where the user's caches are
@@ -25,7 +28,9 @@ mod bounds;
 mod builder;
 mod durability;
 mod error;
+mod eviction;
 mod flights;
+mod flushing;
 mod folder;
 mod frames;
 mod keeper;
@@ -34,6 +39,7 @@ mod lock;
 mod maintenance;
 mod staging;
 mod trim;
+mod turns;
 mod usage;
 mod user_dir;
 mod writer;
@@ -51,17 +57,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use self::bounds::Bounds;
 use self::durability::Ledger;
 use self::error::Fault;
+use self::eviction::Victims;
+use self::flushing::Setback;
 use self::folder::{Folder, Found};
 use self::staging::Staging;
-use self::trim::Victims;
+use self::turns::Turns;
 use self::usage::Usage;
-use self::writer::Turns;
+use crate::lead::Leads;
 use crate::metrics::StoreCounters;
 use crate::{
     Artifact, Fetched, FrameError, Lead, PipelineCacheMetrics, PipelineCacheStore,
@@ -127,8 +135,11 @@ struct Inner {
     ledger: Ledger,
     bounds: Bounds,
     cross_process_flights: bool,
+    leads: Leads,
     usage: Usage,
     victims: Victims,
+    /// Told of each step of an eviction.
+    room: Notify,
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
@@ -136,6 +147,8 @@ struct Inner {
     turns: Turns,
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
+    /// What keeps puts from flushing for a while.
+    setback: Setback,
     /// The writes that are in progress, and the flushes in the background.
     tasks: TaskTracker,
     closed: AtomicBool,
@@ -217,13 +230,16 @@ impl DiskCache {
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
                 cross_process_flights: settings.cross_process_flights,
+                leads: Leads::default(),
                 usage: Usage::default(),
                 victims: Victims::default(),
+                room: Notify::new(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
                 turns: Turns::default(),
                 flushing: Arc::default(),
+                setback: Setback::default(),
                 tasks: TaskTracker::new(),
                 closed: AtomicBool::new(false),
             }),
@@ -406,13 +422,16 @@ impl PipelineCacheStore for DiskCache {
     /// Makes durable what puts of this cache have stored, whether or not they returned to a caller:
     /// first the data of each entry, then their names in the folder.
     ///
-    /// The error is the first of what may be several; all are traced. What failed stays pending,
-    /// and the next flush writes it anew: after a failed sync, a second one proves nothing.
+    /// The error is the first of what may be several, and says how many more. What failed stays
+    /// pending, and the next flush writes it anew: after a failed sync, a second one proves
+    /// nothing. As long as the medium refuses all, a flush tries 16 of them and no more.
     async fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush(StoreOperation::Flush).await
     }
 
     /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on.
+    /// A [lead](crate::Lead) that was given stays its holder's; there are no more, as what is made
+    /// could not be stored.
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         let inner = &self.inner;
         inner.closed.store(true, Ordering::SeqCst);
@@ -430,17 +449,26 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// As the trait has it, where the builder's
-    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so.
+    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so. A put of the key
+    /// holds the lead, too, from its start until the entry is there.
     async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        if !cfg!(unix) || !self.inner.cross_process_flights {
+        let is_closed = self.inner.closed.load(Ordering::SeqCst);
+        if !cfg!(unix) || !self.inner.cross_process_flights || is_closed {
             return Ok(None);
         }
         self.inner.lead(*key).await.map(Some)
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
-    /// bounds that has put something: what all bounded caches on the folder have counted. They are
-    /// 0 otherwise, as to know them would be to list the folder.
+    /// bounds that has put something or trimmed: what all bounded caches on the folder have
+    /// counted. They are 0 otherwise, as to know them would be to list the folder.
+    ///
+    /// They are of the last time that this cache has reported, which its puts and trims make it do,
+    /// and of what it has stored and removed since: what others did after that is not in them. What
+    /// comes during a listing may be counted twice; caches without bounds, removals by hand and
+    /// crashes are not counted at all. The next listing, at most an hour later where there are
+    /// puts, mends all that. Where the common count cannot be written, as in a folder of another
+    /// user, removals by others are unknown until then, so that the figures only grow.
     fn metrics(&self) -> PipelineCacheMetrics {
         let held = self.inner.usage.estimate().unwrap_or_default();
         PipelineCacheMetrics {

@@ -6,27 +6,21 @@
 //! steps; where that is not enough, it lists again. So it never holds up the others, can be dropped
 //! at any time, and takes the same memory for a million entries as for a hundred thousand.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::bounds::Bounds;
-use super::error::{Fault, at};
-use super::folder::look;
+use super::error::Failures;
+use super::eviction::{Counted, Sweep, VICTIMS};
 use super::listing::{Listing, Named, Seen, see};
-use super::usage::{Change, Total, lock_trim};
+use super::usage::Total;
 use super::{DiskCache, Inner};
 use crate::{StoreError, StoreOperation};
 
 /// How old a time of use gets before a hit renews it.
 const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
-
-/// How many entries are remembered to be removed: 4 MiB of memory.
-const VICTIMS: usize = 64 * 1024;
-
-/// How many entries one step removes.
-const EVICTION_STEP: usize = 32;
 
 /// What a trim did.
 ///
@@ -81,8 +75,8 @@ impl DiskCache {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be listed, and when an entry cannot be removed, after the others
-    /// have been; of kind [`StoreErrorKind::Closed`](crate::StoreErrorKind::Closed) when the cache is closed meanwhile.
+    /// When the folder cannot be listed; when entries cannot be looked at or removed, after the
+    /// others have been, the first of them and how many more; of kind [`StoreErrorKind::Closed`](crate::StoreErrorKind::Closed) when the cache is closed meanwhile.
     ///
     /// # Cancel safety
     ///
@@ -92,17 +86,23 @@ impl DiskCache {
         let _token = inner.tasks.token();
         inner.check_open(StoreOperation::Trim)?;
         // Where another process trims, two do: what either removes, both take for gone.
-        let _lock = inner.run_aside(|inner| lock_trim(&inner.folder)).await;
-        inner.trim(inner.bounds).await
+        let _lock = inner.lock_trim().await;
+        let (report, failures) = inner.trim(inner.bounds).await?;
+        match failures.into_first() {
+            None => Ok(report),
+            Some((key, fault)) => Err(inner.failed(StoreOperation::Trim, Some(&key), fault)),
+        }
     }
 }
 
 /// What a listing found.
 #[derive(Debug, Default)]
-struct Survey {
+pub(super) struct Survey {
     total: Total,
     /// The least recently used, at most [`VICTIMS`] of them.
-    oldest: BinaryHeap<Seen>,
+    pub(super) oldest: BinaryHeap<Seen>,
+    /// What could not be looked at.
+    failures: Failures,
 }
 
 impl Survey {
@@ -117,86 +117,12 @@ impl Survey {
     }
 }
 
-/// The eviction of entries that have been found.
-#[derive(Debug, Default)]
-pub(super) struct Sweep {
-    /// What is left in the folder.
-    pub(super) left: Total,
-    /// The least recently used first.
-    pub(super) victims: VecDeque<Seen>,
-    pub(super) removed: u64,
-    pub(super) removed_bytes: u64,
-    pub(super) failure: Option<StoreError>,
-}
-
-impl Sweep {
-    /// The next victims: as many as have to go if all of them can.
-    fn next_step(&mut self, bounds: Bounds) -> Vec<Seen> {
-        let expired = bounds.expired();
-        let mut after = self.left;
-        let mut step = Vec::with_capacity(EVICTION_STEP);
-        while step.len() < EVICTION_STEP {
-            let goes = |seen: &Seen| !bounds.hold(&after) || expired.is_some_and(|e| seen.used < e);
-            let Some(seen) = self.victims.front().copied().filter(goes) else {
-                break;
-            };
-            self.victims.pop_front();
-            after = after.without(&seen);
-            step.push(seen);
-        }
-        step
-    }
-}
-
-/// When the victims of a sweep were counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counted {
-    /// By the listing that this trim began with: one that is gone since was counted.
-    InThisTrim,
-    /// Long ago: one that is gone is out of the count.
-    Before,
-}
-
-/// The entries that the last trim of a bounded folder found and left, the least recently used
-/// first. They are the next to go, unless they are used: so the next trim need not list.
-#[derive(Debug, Default)]
-pub(super) struct Victims(Mutex<VecDeque<Seen>>);
-
-impl Victims {
-    pub(super) fn keep(&self, victims: VecDeque<Seen>) {
-        *self.lock() = victims;
-    }
-
-    /// Whether they are few, of so many entries.
-    pub(super) fn are_few(&self, entries: u64) -> bool {
-        let few = (entries / 4).min(VICTIMS as u64 / 4);
-        (self.lock().len() as u64) < few
-    }
-
-    pub(super) fn take(&self) -> VecDeque<Seen> {
-        std::mem::take(&mut self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Seen>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What became of an entry that was to be removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Eviction {
-    Removed,
-    /// Somebody else removed it.
-    Gone,
-    /// It was used or stored since it was seen.
-    Used,
-}
-
 impl Inner {
+    /// What it did, and what it failed to; an error where the folder cannot be listed.
     pub(super) async fn trim(
         self: &Arc<Self>,
         bounds: Bounds,
-    ) -> Result<DiskCacheTrimReport, StoreError> {
+    ) -> Result<(DiskCacheTrimReport, Failures), StoreError> {
         let start = Instant::now();
         let mut found = None;
         let mut sweep = Sweep::default();
@@ -207,13 +133,15 @@ impl Inner {
             let was_full = survey.oldest.len() == VICTIMS;
             let removed_before = sweep.removed;
             sweep.left = total;
+            // Those of an earlier round fail again.
+            sweep.failures = survey.failures;
             sweep.victims = self
                 .run_aside(move |_| survey.oldest.into_sorted_vec().into())
                 .await;
-            while self
-                .evict_step(bounds, &mut sweep, Counted::InThisTrim)
-                .await?
-            {}
+            let in_this_trim = Counted::InThisTrim;
+            while self.evict_step(bounds, &mut sweep, in_this_trim).await {
+                self.check_open(StoreOperation::Trim)?;
+            }
             let again = was_full && sweep.victims.is_empty() && sweep.removed > removed_before;
             if again {
                 continue;
@@ -230,53 +158,12 @@ impl Inner {
             if self.bounds.is_any() {
                 self.victims.keep(sweep.victims);
             }
-            return sweep.failure.map_or(Ok(report), Err);
+            return Ok((report, sweep.failures));
         }
-    }
-
-    /// Evicts the next victims; whether there were any that have to go.
-    pub(super) async fn evict_step(
-        self: &Arc<Self>,
-        bounds: Bounds,
-        sweep: &mut Sweep,
-        counted: Counted,
-    ) -> Result<bool, StoreError> {
-        let operation = StoreOperation::Trim;
-        let step = sweep.next_step(bounds);
-        if step.is_empty() {
-            return Ok(false);
-        }
-        self.check_open(operation)?;
-        let done = self.run_aside(move |inner| {
-            let done = inner.evict(step);
-            if inner.bounds.is_any() {
-                // Or else others, who do not see it shrink, would trim it as well.
-                inner.usage.report(&inner.folder);
-            }
-            done
-        });
-        for (seen, outcome) in done.await {
-            match outcome {
-                Ok(Eviction::Removed) => {
-                    sweep.removed += 1;
-                    sweep.removed_bytes += seen.bytes;
-                    sweep.left = sweep.left.without(&seen);
-                }
-                Ok(Eviction::Gone) if counted == Counted::InThisTrim => {
-                    sweep.left = sweep.left.without(&seen);
-                }
-                Ok(Eviction::Gone | Eviction::Used) => {}
-                Err(fault) if sweep.failure.is_none() => {
-                    sweep.failure = Some(self.failed(operation, Some(&seen.key), fault));
-                }
-                Err(fault) => tracing::debug!(key = %seen.key, %fault, "and so did this"),
-            }
-        }
-        Ok(true)
     }
 
     /// Lists the folder, and removes what was set aside in it.
-    async fn survey(self: &Arc<Self>) -> Result<Survey, StoreError> {
+    pub(super) async fn survey(self: &Arc<Self>) -> Result<Survey, StoreError> {
         let operation = StoreOperation::Trim;
         let counts = self.bounds.is_any();
         let opened = self.run_aside(move |inner| {
@@ -299,13 +186,16 @@ impl Inner {
             self.check_open(operation)?;
             let step = self.run_aside(move |inner| {
                 let more = listing.step(&inner.folder, |key, named, file| {
-                    match (named, see(key, file)?) {
-                        (Named::Entry, Some(seen)) => survey.count(seen),
-                        (Named::Aside, Some(_)) => inner.folder.remove_aside(&key)?,
-                        // Gone meanwhile, or nothing that a cache made.
-                        (_, None) => {}
+                    let looked = match (named, see(key, file)) {
+                        (Named::Aside, Ok(Some(_))) => inner.folder.remove_aside(&key),
+                        (_, looked) => looked.map(|seen| {
+                            // Nothing where it is gone meanwhile, or what no cache made.
+                            seen.into_iter().for_each(|seen| survey.count(seen));
+                        }),
+                    };
+                    if let Err(fault) = looked {
+                        survey.failures.note(&key, fault);
                     }
-                    Ok(())
                 });
                 more.map(|more| (more, listing, survey))
             });
@@ -325,45 +215,6 @@ impl Inner {
         }
         Ok(survey)
     }
-
-    /// Removes entries, unless they were used or stored anew since they were seen.
-    fn evict(&self, entries: Vec<Seen>) -> Vec<(Seen, Result<Eviction, Fault>)> {
-        let evict = |seen: Seen| (seen, self.evict_one(&seen));
-        entries.into_iter().map(evict).collect()
-    }
-
-    fn evict_one(&self, seen: &Seen) -> Result<Eviction, Fault> {
-        // As a removal does, so that it does not remove what a put has just stored.
-        let Some(_turn) = self.turns.try_of(&seen.key) else {
-            return Ok(Eviction::Used);
-        };
-        let path = self.folder.entry(&seen.key);
-        match look(&path) {
-            Ok(Some(metadata)) if metadata.modified().ok() == Some(seen.used) => {}
-            Ok(None) => return Ok(Eviction::Gone),
-            Ok(Some(_)) | Err(Fault::NotAFile(_)) => return Ok(Eviction::Used),
-            Err(fault) => return Err(fault),
-        }
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Eviction::Gone);
-            }
-            Err(error) => return Err(at("remove", &path)(error).into()),
-        }
-        self.ledger.forget(&seen.key);
-        self.counters.evictions.increment();
-        self.counters.evicted_bytes.add(seen.bytes);
-        self.forget_bytes(seen.bytes);
-        Ok(Eviction::Removed)
-    }
-
-    /// Counts an entry that was removed. The next report tells the others.
-    pub(super) fn forget_bytes(&self, bytes: u64) {
-        if self.bounds.is_any() {
-            self.usage.add(Change::removal(bytes));
-        }
-    }
 }
 
 impl DiskCacheTrimReport {
@@ -372,16 +223,6 @@ impl DiskCacheTrimReport {
             entries: self.scanned.saturating_sub(self.removed),
             bytes: self.scanned_bytes.saturating_sub(self.removed_bytes),
             ..Total::default()
-        }
-    }
-}
-
-impl Total {
-    fn without(self, seen: &Seen) -> Self {
-        Self {
-            bytes: self.bytes.saturating_sub(seen.bytes),
-            entries: self.entries.saturating_sub(1),
-            ..self
         }
     }
 }
@@ -422,25 +263,7 @@ pub(super) fn touch(file: &File) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Artifact, PipelineCacheStore as _, PipelineFingerprint};
-
-    #[tokio::test]
-    async fn what_was_used_since_the_scan_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::new(folder.path()).await.unwrap();
-        let key = PipelineFingerprint::from_bytes([1; 32]);
-        cache.put(&key, Artifact::new("code")).await.unwrap();
-        let survey = cache.inner.survey().await.unwrap();
-        let seen = *survey.oldest.peek().unwrap();
-        let before = Seen {
-            used: seen.used - USE_GRANULARITY,
-            ..seen
-        };
-        assert_eq!(cache.inner.evict_one(&before).unwrap(), Eviction::Used);
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Removed);
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Gone);
-        assert_eq!(cache.metrics().evictions, 1);
-    }
+    use crate::PipelineFingerprint;
 
     #[test]
     fn a_survey_remembers_the_oldest() {

@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 use super::folder::Folder;
 use super::lock::open_locked;
@@ -50,6 +51,8 @@ pub(super) struct Usage {
     state: Mutex<State>,
     /// Whether somebody reports or trims already.
     busy: AtomicBool,
+    /// Whether entries are being evicted.
+    evicting: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +85,14 @@ impl Usage {
 
     pub(super) fn rest(&self) {
         self.busy.store(false, Ordering::Release);
+    }
+
+    pub(super) fn set_evicting(&self, evicting: bool) {
+        self.evicting.store(evicting, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_evicting(&self) -> bool {
+        self.evicting.load(Ordering::SeqCst)
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -257,11 +268,6 @@ impl Total {
         let age = counted.and_then(|counted| counted.elapsed().ok());
         age.unwrap_or(Duration::MAX)
     }
-}
-
-/// The right to trim a folder, which one process has at a time.
-pub(super) fn lock_trim(folder: &Folder) -> io::Result<File> {
-    open_locked(folder, "trim")
 }
 
 /// Opens the file, whole or not at all: an error where another process has it.

@@ -1,4 +1,4 @@
-//! Put, remove and flush.
+//! Put and remove.
 //!
 //! A put is one piece of work on the blocking pool from its first system call on: each hop there
 //! and back takes as long as what is done there. A caller that leaves cannot stop it between two
@@ -6,50 +6,17 @@
 //! such work there is at once is bounded before it starts: by a turn of the key and a permit.
 
 use bytes::Buf as _;
-use futures::stream::{self, StreamExt as _};
 use std::io;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::Inner;
-use super::durability::Due;
 use super::error::Fault;
-use super::folder::{Found, SyncError};
+use super::folder::Found;
 use super::staging::Frame;
 use crate::{
     Artifact, FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
     off_worker,
 };
-
-/// How many entries a flush syncs at once. File systems put concurrent syncs into one commit.
-const CONCURRENT_SYNCS: usize = 16;
-
-/// One lock per first byte of a key: the writers of one key take turns, so that the second finds
-/// the first's entry instead of replacing one that a flush has just made durable. Only another
-/// process that writes the same key in the same instant can still do that: a power loss then may
-/// cost the entry, until either has flushed.
-pub(super) struct Turns([Arc<Mutex<()>>; 256]);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| Arc::default()))
-    }
-}
-
-impl Turns {
-    pub(super) async fn of(&self, key: &PipelineFingerprint) -> OwnedMutexGuard<()> {
-        let [first, ..] = *key.as_bytes();
-        Arc::clone(&self.0[usize::from(first)]).lock_owned().await
-    }
-
-    /// The turn of a key, if nobody has it.
-    pub(super) fn try_of(&self, key: &PipelineFingerprint) -> Option<OwnedMutexGuard<()>> {
-        let [first, ..] = *key.as_bytes();
-        Arc::clone(&self.0[usize::from(first)])
-            .try_lock_owned()
-            .ok()
-    }
-}
 
 impl Inner {
     pub(super) async fn put(
@@ -78,49 +45,25 @@ impl Inner {
     ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
         let token = self.tasks.token();
+        let lead = self.leads.of(&key);
         let operation = StoreOperation::Put;
         let ready = match self.check_open(operation) {
             Ok(()) => self.make_room().await,
-            closed => closed,
+            Err(closed) => Err(closed),
         };
-        ready.inspect_err(|_| self.counters.put_errors.increment())?;
+        let place = ready.inspect_err(|_| self.counters.put_errors.increment())?;
 
+        self.await_room().await;
         let turn = self.turns.of(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
         let stored = off_worker::blocking(move || {
-            let _held = (token, turn, permit);
+            let _held = (lead, token, place, turn, permit);
             inner.store(key, frame)
         });
         stored
             .await
             .map_err(|fault| self.failed(operation, Some(&key), fault))
-    }
-
-    /// Keeps the number of entries that await a flush within its bound.
-    async fn make_room(self: &Arc<Self>) -> Result<(), StoreError> {
-        let pending = self.ledger.len();
-        if pending >= self.max_pending {
-            let flushed = self.flush(StoreOperation::Put).await;
-            // Another entry's failure is its own, as long as there is room now.
-            return match self.ledger.len() < self.max_pending {
-                true => Ok(()),
-                false => flushed,
-            };
-        }
-        if pending * 2 >= self.max_pending {
-            // Whoever holds the lock is flushing already.
-            if let Ok(turn) = Arc::clone(&self.flushing).try_lock_owned() {
-                let inner = Arc::clone(self);
-                let flushing = async move {
-                    // Traced and counted; what failed is still pending.
-                    let _ = inner.flush_in_turn(StoreOperation::Flush).await;
-                    drop(turn);
-                };
-                self.tasks.spawn(flushing);
-            }
-        }
-        Ok(())
     }
 
     fn store(self: &Arc<Self>, key: PipelineFingerprint, frame: Frame) -> Result<(), Fault> {
@@ -186,108 +129,5 @@ impl Inner {
             self.forget_bytes(bytes);
         }
         Ok(removed.is_some())
-    }
-
-    pub(super) async fn flush(
-        self: &Arc<Self>,
-        operation: StoreOperation,
-    ) -> Result<(), StoreError> {
-        // Whoever flushes now may have looked at the ledger before the caller's last put.
-        let _turn = self.flushing.lock().await;
-        self.flush_in_turn(operation).await
-    }
-
-    async fn flush_in_turn(self: &Arc<Self>, operation: StoreOperation) -> Result<(), StoreError> {
-        let mut synced = Vec::new();
-        let mut first_failure = None;
-        let syncs = self.ledger.due().into_iter().map(|due| async move {
-            let outcome = self.make_durable(due).await;
-            (due, outcome)
-        });
-        let mut syncs = stream::iter(syncs).buffer_unordered(CONCURRENT_SYNCS);
-        while let Some((due, outcome)) = syncs.next().await {
-            match outcome {
-                Ok(()) => synced.push(due),
-                Err(fault) if first_failure.is_none() => {
-                    first_failure = Some(self.failed(operation, Some(&due.key), fault));
-                }
-                // One disk fails for one reason: a thousand warnings would say no more.
-                Err(fault) => tracing::debug!(key = %due.key, %fault, "and so did this entry"),
-            }
-        }
-        if !synced.is_empty() {
-            let settled = self.run(move |inner| inner.settle(&synced)).await;
-            if let Err(fault) = settled {
-                let error = self.failed(operation, None, fault);
-                first_failure.get_or_insert(error);
-            }
-        }
-        match first_failure {
-            None => {
-                self.counters.flushes.increment();
-                Ok(())
-            }
-            Some(error) => {
-                self.counters.flush_errors.increment();
-                Err(error)
-            }
-        }
-    }
-
-    /// Makes the data of an entry durable, if there still is one.
-    async fn make_durable(self: &Arc<Self>, due: Due) -> Result<(), Fault> {
-        // A rewrite takes its turn, so that it cannot bring back what is being removed.
-        let turn = match due.doubted {
-            true => Some(self.turns.of(&due.key).await),
-            false => None,
-        };
-        self.run(move |inner| {
-            let _turn = turn;
-            if due.doubted {
-                return inner.rewrite(&due.key);
-            }
-            match inner.folder.sync_entry(&due.key) {
-                Ok(_) => Ok(()),
-                Err(SyncError::Open(error)) => Err(error.into()),
-                Err(SyncError::Sync(error)) => {
-                    inner.ledger.doubt(&[due]);
-                    Err(error.into())
-                }
-            }
-        })
-        .await
-    }
-
-    /// Writes an entry anew, durably, from what can be read of it.
-    fn rewrite(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
-        let artifact = match self.folder.read(key) {
-            Ok(Found::Whole(artifact)) => artifact,
-            Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return Ok(()),
-            Ok(Found::Corrupt(file, error)) => {
-                self.set_aside(key, &file, error);
-                return Ok(());
-            }
-            Err(fault) => return Err(fault),
-        };
-        let head = self.folder.format.encode_head(key, &artifact);
-        let head = head.map_err(io::Error::other)?;
-        let staged = self.staging.stage(&self.folder, &self.tasks)?;
-        let entry = self.folder.entry(key);
-        let frame = head.chain(artifact.payload().clone());
-        Ok(staged.publish_durably(frame, &entry)?)
-    }
-
-    /// Makes the names in the folder durable, and with them the entries whose data is.
-    fn settle(&self, synced: &[Due]) -> Result<(), Fault> {
-        match self.folder.sync() {
-            Ok(()) => {
-                self.ledger.settle(synced);
-                Ok(())
-            }
-            Err(error) => {
-                self.ledger.doubt(synced);
-                Err(error.into())
-            }
-        }
     }
 }

@@ -91,6 +91,10 @@ struct Job {
     leads: Vec<Lead>,
     /// Whether local tiers are still to be written to.
     is_local_yet: bool,
+    /// Whether a put has relied on it that came later.
+    joined: bool,
+    /// Whether it failed, and no other may rely on it.
+    failed: bool,
     task: Option<AbortHandle>,
 }
 
@@ -216,7 +220,7 @@ impl Background {
     ) -> Accepted {
         let mut state = self.lock();
         let bytes = state.bytes.saturating_add(artifact.len() as u64);
-        let other = state.jobs.get(key).map(|job| job.cause);
+        let other = state.jobs.get(key).map(|job| (job.cause, job.failed));
         let refused = state.jobs.len() >= self.limits.entries
             || bytes > self.limits.bytes
             || state.closed
@@ -230,16 +234,17 @@ impl Background {
                 report.dropped += u64::from(refused && other.is_none());
             }
             // A key names one artifact: the write under way brings the same to the same tiers.
-            (Cause::Behind, Some(Cause::Behind)) => {
+            (Cause::Behind, Some((Cause::Behind, false))) => {
                 state.behind.coalesced += 1;
                 if let Some(job) = state.jobs.get_mut(key) {
+                    job.joined = true;
                     if job.is_local_yet {
                         job.leads.append(&mut route.leads);
                     }
                 }
                 return Accepted::UnderWay;
             }
-            (Cause::Behind, Some(Cause::Promotion(_))) => state.behind.awaited += 1,
+            (Cause::Behind, Some(_)) => state.behind.awaited += 1,
             (Cause::Behind, None) if refused => state.behind.awaited += 1,
             (Cause::Behind, None) => state.behind.accepted += 1,
         }
@@ -255,6 +260,8 @@ impl Background {
             artifact: artifact.clone(),
             leads: std::mem::take(&mut route.leads),
             is_local_yet: true,
+            joined: false,
+            failed: false,
             task: None,
         };
         state.jobs.insert(*key, job);
@@ -272,6 +279,17 @@ impl Background {
         // Foreign code, and so outside of the lock.
         drop(state);
         drop(leads);
+    }
+
+    /// Whether a write that failed is the failure of all who rely on it; not where a put came while
+    /// it was written, which is owed a try of its own.
+    fn has_failed(&self, key: &PipelineFingerprint) -> bool {
+        let mut state = self.lock();
+        let Some(job) = state.jobs.get_mut(key) else {
+            return true;
+        };
+        job.failed = !std::mem::take(&mut job.joined);
+        job.failed
     }
 
     /// The first failure of a write behind since the last time, for a flush to return.
@@ -367,8 +385,25 @@ struct Run {
 
 impl Run {
     async fn write(mut self, artifact: Artifact, targets: Vec<(usize, bool)>) {
+        let (mut end, mut failed) = self.write_to(&artifact, targets).await;
+        while end == End::Failed && !self.background.has_failed(&self.key) {
+            let again = failed.into_iter().map(|(target, _)| (target, true));
+            (end, failed) = self.write_to(&artifact, again.collect()).await;
+        }
+        self.end = end;
+        if let (Cause::Behind, Some((_, error))) = (self.cause, failed.into_iter().next()) {
+            self.background.lock().behind_error.get_or_insert(error);
+        }
+    }
+
+    /// Writes to these tiers, one after the other; how that ended, and which failed.
+    async fn write_to(
+        &mut self,
+        artifact: &Artifact,
+        targets: Vec<(usize, bool)>,
+    ) -> (End, Vec<(usize, StoreError)>) {
         let background = Arc::clone(&self.background);
-        let mut end = End::Written;
+        let mut failed = Vec::new();
         let is_local =
             |target: &(usize, bool)| background.tiers[target.0].locality == Locality::Local;
         let local = targets
@@ -382,14 +417,11 @@ impl Run {
             let blocked = background.wait_until(|state| state.blocked.contains_key(&self.key));
             let _slot = tokio::select! {
                 biased;
-                () = blocked => {
-                    end = End::Dropped;
-                    break;
-                }
+                () = blocked => return (End::Dropped, failed),
                 slot = background.slots[target].acquire() => slot,
             };
             let tier = &background.tiers[target];
-            let write = write(tier, &self.key, &artifact, lacks);
+            let write = write(tier, &self.key, artifact, lacks);
             let written = timeout(background.limits.write_timeout, write)
                 .await
                 .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)));
@@ -408,14 +440,15 @@ impl Run {
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(key = %self.key, %error, cause = ?self.cause, "a write in the background failed");
-                    end = End::Failed;
-                    if self.cause == Cause::Behind {
-                        background.lock().behind_error.get_or_insert(error);
-                    }
+                    failed.push((target, error));
                 }
             }
         }
-        self.end = end;
+        let end = match failed.is_empty() {
+            true => End::Written,
+            false => End::Failed,
+        };
+        (end, failed)
     }
 }
 

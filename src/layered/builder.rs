@@ -138,7 +138,12 @@ impl LayeredPipelineCacheBuilder {
     /// [`DiskCacheBuilder::cross_process_flights`](crate::DiskCacheBuilder::cross_process_flights).
     /// When the other one dies, the wait is over. When it merely does not get on, this one compiles
     /// after so long, and is counted in
-    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles).
+    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles). With zero, no compile waits
+    /// for others, nor do others learn of it: as if no tier were shared, and nothing is counted.
+    ///
+    /// A store with several shared tiers takes their leads in the order of their names, that is of
+    /// the folders' paths, so that two stores do not wait for each other. Processes that name the
+    /// same folders by different paths may do so, until the wait is over.
     #[must_use]
     pub const fn max_compile_wait(mut self, wait: Duration) -> Self {
         self.compile_wait = wait;

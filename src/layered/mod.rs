@@ -44,6 +44,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, field};
 
+use crate::lead::Leads;
 use crate::{
     Artifact, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
     StoreOperation,
@@ -103,6 +104,8 @@ struct Inner {
     lanes: Arc<Lanes>,
     compile_policy: CompilePolicy,
     compile_wait: Duration,
+    /// Given to a layered store above.
+    leads: Leads,
     verifier: Arc<Verifier>,
     counters: Arc<Counters>,
 }
@@ -158,6 +161,7 @@ impl LayeredPipelineCache {
                 lanes: Arc::new(Lanes::new(builder.searches)),
                 compile_policy: builder.compile_policy,
                 compile_wait: builder.compile_wait,
+                leads: Leads::default(),
                 verifier: Arc::new(Verifier::new(builder.verify)),
                 counters: Arc::new(Counters::new()),
             }),

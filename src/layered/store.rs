@@ -79,13 +79,14 @@ impl PipelineCacheStore for LayeredPipelineCache {
         }
     }
 
-    /// The leave of every tier that gives one.
+    /// The leave of every tier that gives one. Held, too, by what a put of the key leaves to the
+    /// background.
     async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
         let mut leads = Vec::new();
-        for tier in self.inner.tiers.iter() {
+        for tier in self.inner.tiers_in_order() {
             leads.extend(tier.lead(key).await?);
         }
-        Ok((!leads.is_empty()).then(|| Lead::new(leads)))
+        Ok((!leads.is_empty()).then(|| self.inner.leads.give(*key, leads)))
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

@@ -26,7 +26,8 @@ impl Inner {
             (WritePolicy::Behind, false) => {
                 let lower = targets.split_off(1);
                 let mut errors = self.write_to(&targets, key, artifact).await;
-                errors.extend(self.write_behind(lower, key, artifact, Vec::new()).await);
+                let leads = self.leads.of(key).into_iter().collect();
+                errors.extend(self.write_behind(lower, key, artifact, leads).await);
                 errors
             }
         };
