@@ -150,6 +150,53 @@ async fn misses_and_refusals_never_open_the_breaker() {
     }
 }
 
+/// The same from a server that takes some writes and not others.
+#[tokio::test]
+async fn refused_writes_never_open_the_breaker_and_an_ill_server_does() {
+    for (status, is_ill) in [
+        ("400 Bad", false),
+        ("404 Not Found", false),
+        ("405 Not Allowed", false),
+        ("409 Conflict", false),
+        ("411 Length", false),
+        ("412 Precondition", false),
+        ("413 Large", false),
+        ("415 Type", false),
+        ("422 Unprocessable", false),
+        ("423 Locked", false),
+        ("501 Not Implemented", false),
+        ("507 Full", false),
+        ("408 Timeout", true),
+        ("425 Early", true),
+        ("429 Slow", true),
+        ("500 Broken", true),
+        ("502 Gateway", true),
+        ("304 Not Modified", true),
+    ] {
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" | "DELETE" => answer(status, b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let remote = builder()
+            .breaker(BreakerPolicy::default().probe_interval(Duration::from_secs(3600)))
+            .retry(once())
+            .writes(true)
+            .build(server.url())
+            .unwrap();
+        for number in 0..10 {
+            let put = remote.put(&key(number), Artifact::new("a")).await;
+            assert!(put.is_err(), "{status}");
+            let _ = remote.remove(&key(number)).await;
+        }
+        let found = remote.fetch(&KEY).await;
+        assert_eq!(
+            kind(found),
+            is_ill.then_some(StoreErrorKind::CircuitOpen),
+            "{status}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn lookups_that_their_callers_give_up_teach_the_breaker_too() {
     let server = ScriptedServer::always(vec![Step::Hang]);
