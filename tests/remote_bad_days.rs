@@ -552,6 +552,41 @@ async fn uploads_go_on_in_the_background_and_a_flush_waits_for_them() {
     assert_eq!(puts(&server).len(), 3);
 }
 
+/// One that the server had is known to be there, whatever else it is asked for meanwhile.
+#[tokio::test]
+async fn misses_of_other_keys_do_not_make_an_upload_necessary() {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let (open, wait) = gate();
+    let served = Arc::clone(&stored);
+    let server = ScriptedServer::start(move |request| {
+        if request.method == "PUT" {
+            served.lock().unwrap().clone_from(&request.body);
+            return answer("201 Created", b"");
+        }
+        if !request.path.contains(&KEY.to_hex()) {
+            return answer("404 Not Found", b"");
+        }
+        wait();
+        answer("200 OK", &served.lock().unwrap())
+    });
+    let builder = builder().writes(true);
+    let artifact = Artifact::new("a");
+    let other = builder.clone().build(server.url()).unwrap();
+    other.put(&KEY, artifact.clone()).await.unwrap();
+
+    let uploads = builder.background_uploads(UploadPolicy::default());
+    let remote = uploads.build(server.url()).unwrap();
+    let (found, ()) = tokio::join!(remote.fetch(&KEY), async {
+        assert_eq!(remote.fetch(&OTHER).await.unwrap(), Fetched::Miss);
+        open();
+    });
+    assert_eq!(found.unwrap(), Fetched::Hit(artifact.clone()));
+    remote.put(&KEY, artifact).await.unwrap();
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().skipped, 1);
+    assert_eq!(puts(&server).len(), 1);
+}
+
 #[tokio::test]
 async fn a_failed_upload_is_told_by_the_flush_and_by_the_report() {
     let server = ScriptedServer::always(answer("507 Full", b""));

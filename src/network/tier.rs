@@ -128,10 +128,8 @@ impl<B: Backend> NetworkTier<B> {
             self.negative_answers.increment();
             return Ok(Fetched::Miss);
         }
-        let asked = (
-            self.known.epoch(),
-            self.absent.as_ref().map(RecentKeys::epoch),
-        );
+        let is_known = self.known.ask(key);
+        let is_absent = self.absent.as_ref().map(|keys| keys.ask(key));
         let mut fetched = self
             .call(StoreOperation::Get, key, || self.backend.download(key))
             .await
@@ -141,15 +139,15 @@ impl<B: Backend> NetworkTier<B> {
             _ => {}
         }
         match &fetched {
-            Fetched::Hit(_) | Fetched::Refused => self.known.note(key, asked.0),
+            Fetched::Hit(_) | Fetched::Refused => is_known.note(),
             Fetched::Miss | Fetched::Corrupt(_) => self.known.forget(key),
         }
         match &fetched {
             Fetched::Hit(_) => counters.hits.increment(),
             Fetched::Miss => {
                 counters.misses.increment();
-                if let (Some(absent), Some(asked)) = (&self.absent, asked.1) {
-                    absent.note(key, asked);
+                if let Some(is_absent) = is_absent {
+                    is_absent.note();
                 }
             }
             Fetched::Corrupt(reason) => {
@@ -210,14 +208,14 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
         upload: &Upload,
     ) -> Result<(), StoreError> {
-        let asked = self.known.epoch();
+        let is_known = self.known.ask(key);
         let result = self
             .call(StoreOperation::Put, key, || {
                 self.backend.upload(key, upload)
             })
             .await;
         if result.is_ok() {
-            self.known.note(key, asked);
+            is_known.note();
             self.forget_absence(key);
         }
         self.count_put(result.as_ref());
