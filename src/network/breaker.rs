@@ -98,9 +98,10 @@ impl BreakerPolicy {
         self
     }
 
-    /// A call whose caller gave it up after this long or longer counts as failed: a lookup with a
-    /// deadline of its own would otherwise never teach the breaker anything. One given up sooner
-    /// counts as nothing. Default: 1 second.
+    /// A call whose caller gave it up this long or longer after it first asked the server counts
+    /// as failed: a lookup with a deadline of its own would otherwise never teach the breaker
+    /// anything. One given up sooner, or while it still waited for its turn, counts as nothing.
+    /// Default: 1 second.
     #[must_use]
     pub const fn abandoned_after(mut self, time: Duration) -> Self {
         self.abandoned_after = time;

@@ -155,27 +155,30 @@ impl Guard {
 
     /// A request slot. Nobody waits for one once the breaker is open, nor is given one.
     async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
-        let mut state = self.breaker.subscribe();
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
-            Err(_) => tokio::select! {
-                biased;
-                _ = state.wait_for(|state| *state != BreakerState::Closed) => {
-                    return Err(Failure::circuit_open());
-                }
-                slot = self.slots.acquire() => slot.map_err(|_| {
-                    Failure::new(StoreErrorKind::Closed, "the request slots are closed")
-                })?,
-                () = sleep_until(deadline) => {
-                    let limit = self.limits.call_timeout;
-                    return Err(Failure::timed_out("no request slot came free", limit));
-                }
-            },
+            Err(_) => self.next_slot(deadline).await?,
         };
         if self.breaker.state() == BreakerState::Closed {
             Ok(slot)
         } else {
             Err(Failure::circuit_open())
+        }
+    }
+
+    async fn next_slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        let mut state = self.breaker.subscribe();
+        tokio::select! {
+            biased;
+            _ = state.wait_for(|state| *state != BreakerState::Closed) => {
+                Err(Failure::circuit_open())
+            }
+            slot = self.slots.acquire() => slot.map_err(|_| {
+                Failure::new(StoreErrorKind::Closed, "the request slots are closed")
+            }),
+            () = sleep_until(deadline) => {
+                Err(Failure::timed_out("no request slot came free", self.limits.call_timeout))
+            }
         }
     }
 

@@ -236,3 +236,133 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+    use std::future::ready;
+    use std::time::Duration;
+    use tokio::sync::Notify;
+    use tokio::time::advance;
+
+    /// Opens a connection once it is told to.
+    #[derive(Clone, Default)]
+    struct Opens(Arc<Notify>);
+
+    impl Service<()> for Opens {
+        type Response = ();
+        type Error = BoxError;
+        type Future = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            let told = Arc::clone(&self.0);
+            Box::pin(async move {
+                told.notified().await;
+                Ok(())
+            })
+        }
+    }
+
+    fn server(name: &str) -> Url {
+        Url::parse(&format!("http://{name}/")).unwrap()
+    }
+
+    /// A request that has an idle connection.
+    async fn reuses(connections: &Connections, url: &Url) -> Lease {
+        let asked = connections.ask(url, ready(Ok::<_, BoxError>(())));
+        asked.await.unwrap().1
+    }
+
+    fn has_place(connections: &Connections, url: &Url) -> bool {
+        let place = connections.places(url).one_more().now_or_never();
+        place.is_some()
+    }
+
+    /// A request gets the connection of `lease`, which comes back before its own is open: the
+    /// client moves the opening aside. What becomes of both.
+    async fn moved_aside(
+        connections: &Connections,
+        mut lease: Lease,
+    ) -> (Result<(), BoxError>, Lease) {
+        let url = server("a");
+        let opens = Opens::default();
+        let request = async {
+            let mut opening = connections.layer(opens.clone()).call(());
+            assert!((&mut opening).now_or_never().is_none());
+            lease.ends(End::Returns);
+            drop(lease);
+            let aside = tokio::spawn(opening);
+            tokio::task::yield_now().await;
+            opens.0.notify_one();
+            Ok::<_, BoxError>(aside.await.unwrap())
+        };
+        connections.ask(&url, request).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_holds_its_connection_until_it_ends() {
+        let (connections, url) = (Connections::new(1), server("a"));
+        let opens = Opens::default();
+        opens.0.notify_one();
+        let request = async { connections.layer(opens).call(()).await };
+        let (_, opened) = connections.ask(&url, request).await.unwrap();
+        assert!(!has_place(&connections, &url));
+        assert!(has_place(&connections, &server("b")));
+        drop(opened);
+        advance(Duration::from_millis(20)).await;
+        assert!(has_place(&connections, &url));
+        let _reused = reuses(&connections, &url).await;
+        assert!(!has_place(&connections, &url));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_has_no_place_is_given_up_once_another_came_back() {
+        let (connections, url) = (Connections::new(1), server("a"));
+        let first = reuses(&connections, &url).await;
+        let (opened, second) = moved_aside(&connections, first).await;
+        assert!(opened.is_err());
+        assert!(!has_place(&connections, &url), "it holds what came back");
+        drop(second);
+        advance(Duration::from_millis(20)).await;
+        assert!(has_place(&connections, &url), "and nothing else");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_has_its_place_goes_on_for_the_next_request() {
+        let (connections, url) = (Connections::new(2), server("a"));
+        let first = reuses(&connections, &url).await;
+        let (opened, second) = moved_aside(&connections, first).await;
+        opened.unwrap();
+        assert!(!has_place(&connections, &url));
+        // The next request gets it: there are two still.
+        let third = reuses(&connections, &url).await;
+        assert!(!has_place(&connections, &url));
+        drop((second, third));
+        advance(Duration::from_millis(20)).await;
+        assert!(connections.places(&url).are_free());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_is_dropped_leaves_nothing() {
+        let (connections, url) = (Connections::new(1), server("a"));
+        let opens = Opens::default();
+        let request = async { connections.layer(opens).call(()).await };
+        assert!(connections.ask(&url, request).now_or_never().is_none());
+        assert!(connections.places(&url).are_free());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn servers_that_were_asked_once_are_forgotten() {
+        let connections = Connections::new(1);
+        for number in 0..100 {
+            drop(reuses(&connections, &server(&format!("host{number}"))).await);
+            advance(Duration::from_millis(20)).await;
+        }
+        assert_eq!(connections.servers.lock().unwrap().len(), 1);
+    }
+}
