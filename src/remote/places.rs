@@ -22,7 +22,7 @@ const CLOSING: Duration = Duration::from_millis(20);
 pub(super) struct Places {
     most: usize,
     counts: Mutex<Counts>,
-    /// A place came free before its time.
+    /// A place is free, or will be sooner than those who wait know.
     freed: Notify,
 }
 
@@ -81,10 +81,13 @@ impl Places {
         let mut counts = self.counts();
         counts.taken -= 1;
         match end {
-            End::Returns => counts.coming_back.push_back(Instant::now()),
+            // Whoever waits gets it from the client.
+            End::Returns => return counts.coming_back.push_back(Instant::now()),
             End::Closes => counts.closing.push_back(Instant::now()),
-            End::Shared => self.freed.notify_waiters(),
+            End::Shared => {}
         }
+        drop(counts);
+        self.freed.notify_waiters();
     }
 
     /// Waits for the place of one more.
@@ -223,6 +226,18 @@ mod tests {
         advance(100 * MS).await;
         let (_place, waited) = one_more(&places).await;
         assert!((900 * MS..905 * MS).contains(&waited), "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_one_to_come_back_is_told_of_one_that_is_given_up() {
+        let places = places(2);
+        held(&places, 2).await;
+        places.end(End::Returns);
+        let mut third = Box::pin(one_more(&places));
+        assert!((&mut third).now_or_never().is_none());
+        places.end(End::Closes);
+        let (_place, waited) = third.await;
+        assert!((20 * MS..25 * MS).contains(&waited), "{waited:?}");
     }
 
     /// A busy client always has some that are on their way back.
