@@ -12,10 +12,10 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, DiskCache, Fetched, ObjectStoreCache, PipelineCacheStore, PipelineFingerprint,
-    RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+    Artifact, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
+    PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
 };
-use scripted_http::{ScriptedServer, answer};
+use scripted_http::{ScriptedServer, Step, answer};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -159,18 +159,58 @@ async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
     assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
 }
 
+fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
+    ObjectStoreCache::builder()
+        .store_option("AWS_ENDPOINT", server.url())
+        .store_option("aws_allow_http", "true")
+        .store_option("aws_access_key_id", "us")
+        .store_option("aws_secret_access_key", "hunter2")
+}
+
+/// A bucket whose objects are written once, or that is not there.
+#[tokio::test]
+async fn a_store_that_refuses_a_write_is_well_and_still_read() {
+    for status in ["404 Not Found", "409 Conflict", "412 Precondition Failed"] {
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" => answer(status, b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+        for _ in 0..20 {
+            let refused = cache.put(&KEY, Artifact::new("code")).await.unwrap_err();
+            assert_eq!(refused.kind(), StoreErrorKind::Protocol, "{status}");
+        }
+        assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
+        let puts = server.requests().into_iter().filter(|r| r.method == "PUT");
+        assert_eq!(puts.count(), 20, "it is not asked again: {status}");
+    }
+}
+
+/// It is what was to be stored.
+#[tokio::test]
+async fn an_object_that_is_there_already_has_been_put() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("412 Precondition Failed", b""),
+        _ => {
+            let head = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\n\
+                        Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                        Content-Length: 1000\r\n\r\n";
+            vec![Step::Send(head.as_bytes().to_vec())]
+        }
+    });
+    let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    assert_eq!(cache.metrics().puts, 1);
+}
+
 /// Retries of the store's own would multiply the requests, and outlast the deadline.
 #[tokio::test]
 async fn a_store_that_is_ill_is_asked_as_often_as_the_retry_policy_says() {
     for attempts in [1, 3] {
         let server = ScriptedServer::always(answer("503 Slow Down", b""));
         let retry = RetryPolicy::default().attempts(attempts);
-        let cache = ObjectStoreCache::builder()
+        let cache = on_s3(&server)
             .retry(retry.base_delay(Duration::from_millis(1)))
-            .store_option("AWS_ENDPOINT", server.url())
-            .store_option("aws_allow_http", "true")
-            .store_option("aws_access_key_id", "us")
-            .store_option("aws_secret_access_key", "hunter2")
             .open("s3://bucket/artifacts")
             .unwrap();
         assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");

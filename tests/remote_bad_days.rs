@@ -150,6 +150,53 @@ async fn misses_and_refusals_never_open_the_breaker() {
     }
 }
 
+/// The same from a server that takes some writes and not others.
+#[tokio::test]
+async fn refused_writes_never_open_the_breaker_and_an_ill_server_does() {
+    for (status, is_ill) in [
+        ("400 Bad", false),
+        ("404 Not Found", false),
+        ("405 Not Allowed", false),
+        ("409 Conflict", false),
+        ("411 Length", false),
+        ("412 Precondition", false),
+        ("413 Large", false),
+        ("415 Type", false),
+        ("422 Unprocessable", false),
+        ("423 Locked", false),
+        ("501 Not Implemented", false),
+        ("507 Full", false),
+        ("408 Timeout", true),
+        ("425 Early", true),
+        ("429 Slow", true),
+        ("500 Broken", true),
+        ("502 Gateway", true),
+        ("304 Not Modified", true),
+    ] {
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" | "DELETE" => answer(status, b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let remote = builder()
+            .breaker(BreakerPolicy::default().probe_interval(Duration::from_secs(3600)))
+            .retry(once())
+            .writes(true)
+            .build(server.url())
+            .unwrap();
+        for number in 0..10 {
+            let put = remote.put(&key(number), Artifact::new("a")).await;
+            assert!(put.is_err(), "{status}");
+            let _ = remote.remove(&key(number)).await;
+        }
+        let found = remote.fetch(&KEY).await;
+        assert_eq!(
+            kind(found),
+            is_ill.then_some(StoreErrorKind::CircuitOpen),
+            "{status}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn lookups_that_their_callers_give_up_teach_the_breaker_too() {
     let server = ScriptedServer::always(vec![Step::Hang]);
@@ -503,6 +550,41 @@ async fn uploads_go_on_in_the_background_and_a_flush_waits_for_them() {
     remote.flush().await.unwrap();
     assert_eq!(remote.upload_report().skipped, 1);
     assert_eq!(puts(&server).len(), 3);
+}
+
+/// One that the server had is known to be there, whatever else it is asked for meanwhile.
+#[tokio::test]
+async fn misses_of_other_keys_do_not_make_an_upload_necessary() {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let (open, wait) = gate();
+    let served = Arc::clone(&stored);
+    let server = ScriptedServer::start(move |request| {
+        if request.method == "PUT" {
+            served.lock().unwrap().clone_from(&request.body);
+            return answer("201 Created", b"");
+        }
+        if !request.path.contains(&KEY.to_hex()) {
+            return answer("404 Not Found", b"");
+        }
+        wait();
+        answer("200 OK", &served.lock().unwrap())
+    });
+    let builder = builder().writes(true);
+    let artifact = Artifact::new("a");
+    let other = builder.clone().build(server.url()).unwrap();
+    other.put(&KEY, artifact.clone()).await.unwrap();
+
+    let uploads = builder.background_uploads(UploadPolicy::default());
+    let remote = uploads.build(server.url()).unwrap();
+    let (found, ()) = tokio::join!(remote.fetch(&KEY), async {
+        assert_eq!(remote.fetch(&OTHER).await.unwrap(), Fetched::Miss);
+        open();
+    });
+    assert_eq!(found.unwrap(), Fetched::Hit(artifact.clone()));
+    remote.put(&KEY, artifact).await.unwrap();
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().skipped, 1);
+    assert_eq!(puts(&server).len(), 1);
 }
 
 #[tokio::test]

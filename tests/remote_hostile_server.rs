@@ -6,6 +6,7 @@
 #[path = "support/captured_trace.rs"]
 mod captured_trace;
 #[path = "support/scripted_http.rs"]
+#[expect(dead_code, reason = "what is hostile here is no matter of connections")]
 mod scripted_http;
 
 use captured_trace::{capture, captured};

@@ -28,8 +28,9 @@ pub enum BreakerState {
 
 /// When a tier across a network is left alone for a while, and for how long.
 ///
-/// Misses are successes, and so are refusals: only a server that cannot be reached, does not
-/// answer in time, says that it is out of service or makes no sense has failed.
+/// Misses are successes, and so are refusals, of credentials as of a write: only a server that
+/// cannot be reached, does not answer in time, says that it is out of service or makes no sense has
+/// failed. A call that never came to ask the server counts as nothing.
 ///
 /// ```
 /// use pipeline_cache::BreakerPolicy;
@@ -97,9 +98,10 @@ impl BreakerPolicy {
         self
     }
 
-    /// A call whose caller gave it up after this long or longer counts as failed: a lookup with a
-    /// deadline of its own would otherwise never teach the breaker anything. One given up sooner
-    /// counts as nothing. Default: 1 second.
+    /// A call whose caller gave it up this long or longer after it first asked the server counts
+    /// as failed: a lookup with a deadline of its own would otherwise never teach the breaker
+    /// anything. One given up sooner, or while it still waited for its turn, counts as nothing.
+    /// Default: 1 second.
     #[must_use]
     pub const fn abandoned_after(mut self, time: Duration) -> Self {
         self.abandoned_after = time;
@@ -123,12 +125,16 @@ struct Inner {
     window: Window,
     /// Failures since the last success.
     in_a_row: u64,
-    /// Raised at each closing: a call that began before it says nothing about what came after.
-    epoch: u64,
+    epoch: Epoch,
     /// Whether somebody probes, or waits to.
     healing: bool,
     last_asked: Option<PipelineFingerprint>,
 }
+
+/// Raised at each closing: what began before it says nothing about what came after, and has no
+/// part in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Epoch(u64);
 
 impl Breaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
@@ -139,7 +145,7 @@ impl Breaker {
                 state: BreakerState::Closed,
                 window: Window::new(policy.window),
                 in_a_row: 0,
-                epoch: 0,
+                epoch: Epoch::default(),
                 healing: false,
                 last_asked: None,
             }),
@@ -172,12 +178,11 @@ impl Breaker {
         (inner.state == BreakerState::Closed).then(|| Ticket {
             breaker: self,
             epoch: inner.epoch,
-            started: Instant::now(),
-            reported: false,
+            asked: None,
         })
     }
 
-    fn record(&self, epoch: u64, success: bool) {
+    fn record(&self, epoch: Epoch, success: bool) {
         let mut inner = self.lock();
         if inner.epoch != epoch || inner.state != BreakerState::Closed {
             return;
@@ -203,67 +208,78 @@ impl Breaker {
     }
 
     /// Whether the caller is to probe from now on: it is open, and nobody does so yet.
-    pub(super) fn start_healing(&self) -> bool {
+    pub(super) fn start_healing(&self) -> Option<Epoch> {
         let mut inner = self.lock();
         let starts = inner.state != BreakerState::Closed && !inner.healing;
         inner.healing |= starts;
-        starts
+        starts.then_some(inner.epoch)
     }
 
-    /// Whoever probed does so no more.
-    pub(super) fn stop_healing(&self) {
-        self.lock().healing = false;
-    }
-
-    /// What to probe with, now that it is time.
-    pub(super) fn half_open(&self) -> Option<PipelineFingerprint> {
+    /// Who has probed since this epoch does so no more. After it, others may.
+    pub(super) fn stop_healing(&self, epoch: Epoch) {
         let mut inner = self.lock();
+        if inner.epoch == epoch {
+            inner.healing = false;
+        }
+    }
+
+    /// What to probe with, now that it is time. None if it has closed since this epoch.
+    pub(super) fn half_open(&self, epoch: Epoch) -> Option<PipelineFingerprint> {
+        let mut inner = self.lock();
+        if inner.epoch != epoch {
+            return None;
+        }
         self.enter(&mut inner, BreakerState::HalfOpen);
         inner.last_asked
     }
 
-    /// Closes after a probe that went well, or opens again; whether it closed.
-    pub(super) fn probed(&self, success: bool) -> bool {
+    /// Closes after a probe that went well, or opens again.
+    pub(super) fn probed(&self, epoch: Epoch, success: bool) {
         let mut inner = self.lock();
+        if inner.epoch != epoch {
+            return;
+        }
         if success {
             inner.window = Window::new(self.policy.window);
             inner.in_a_row = 0;
-            inner.epoch += 1;
+            inner.epoch.0 += 1;
             inner.healing = false;
             self.closed.increment();
             self.enter(&mut inner, BreakerState::Closed);
         } else {
             self.enter(&mut inner, BreakerState::Open);
         }
-        success
     }
 }
 
-/// A call that was let through. It counts when it is reported, or when it is given up late.
+/// A call that was let through. It counts when it is reported, or when it is given up late; one
+/// that has not asked the server says nothing of it and does not count.
 #[derive(Debug)]
 pub(super) struct Ticket<'a> {
     breaker: &'a Breaker,
-    epoch: u64,
-    started: Instant,
-    reported: bool,
+    epoch: Epoch,
+    /// When it first asked, until it is reported.
+    asked: Option<Instant>,
 }
 
 impl Ticket<'_> {
-    pub(super) fn report(mut self, success: bool) {
-        self.reported = true;
-        self.breaker.record(self.epoch, success);
+    /// From now on the server is asked.
+    pub(super) fn asks(&mut self) {
+        self.asked.get_or_insert_with(Instant::now);
     }
 
-    /// The call ended without having asked the server anything.
-    pub(super) fn forget(mut self) {
-        self.reported = true;
+    pub(super) fn report(&mut self, success: bool) {
+        if self.asked.take().is_some() {
+            self.breaker.record(self.epoch, success);
+        }
     }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if !self.reported && self.started.elapsed() >= self.breaker.policy.abandoned_after {
-            self.breaker.record(self.epoch, false);
+        let late = self.breaker.policy.abandoned_after;
+        if self.asked.is_some_and(|asked| asked.elapsed() >= late) {
+            self.report(false);
         }
     }
 }
@@ -327,8 +343,20 @@ mod tests {
         Breaker::new(BreakerPolicy::default().window(Duration::from_secs(10)))
     }
 
+    /// A call that asks the server.
+    fn ask(breaker: &Breaker) -> Ticket<'_> {
+        let mut ticket = breaker.admit(&KEY).unwrap();
+        ticket.asks();
+        ticket
+    }
+
     fn call(breaker: &Breaker, success: bool) {
-        breaker.admit(&KEY).unwrap().report(success);
+        ask(breaker).report(success);
+    }
+
+    fn open(breaker: &Breaker) {
+        (0..5).for_each(|_| call(breaker, false));
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]
@@ -404,17 +432,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_from_before_says_nothing_about_after() {
         let breaker = breaker();
-        let late: Vec<_> = (0..20).map(|_| breaker.admit(&KEY).unwrap()).collect();
-        for _ in 0..5 {
-            call(&breaker, false);
-        }
-        breaker.half_open();
+        let late: Vec<_> = (0..20).map(|_| ask(&breaker)).collect();
+        open(&breaker);
+        let healer = breaker.start_healing().unwrap();
+        breaker.half_open(healer);
         assert!(
             breaker.admit(&KEY).is_none(),
             "half-open is not for callers"
         );
-        assert!(breaker.probed(true));
-        for ticket in late {
+        breaker.probed(healer, true);
+        for mut ticket in late {
             ticket.report(false);
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
@@ -424,11 +451,11 @@ mod tests {
     async fn a_call_given_up_late_has_failed_and_one_given_up_soon_has_not() {
         let breaker = breaker();
         for _ in 0..20 {
-            drop(breaker.admit(&KEY));
+            drop(ask(&breaker));
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
         for _ in 0..5 {
-            let ticket = breaker.admit(&KEY);
+            let ticket = ask(&breaker);
             advance(Duration::from_secs(1)).await;
             drop(ticket);
         }
@@ -436,21 +463,60 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_did_not_ask_says_nothing() {
+        let breaker = breaker();
+        for _ in 0..20 {
+            breaker.admit(&KEY).unwrap().report(false);
+            let ticket = breaker.admit(&KEY);
+            advance(Duration::from_secs(1)).await;
+            drop(ticket);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        // Nor that the server is well.
+        for _ in 0..4 {
+            call(&breaker, false);
+            breaker.admit(&KEY).unwrap().report(true);
+        }
+        call(&breaker, false);
+        assert_eq!(breaker.state(), BreakerState::Open);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_one_heals_and_another_may_take_over() {
         let breaker = breaker();
-        assert!(!breaker.start_healing(), "there is nothing to heal");
-        for _ in 0..5 {
-            call(&breaker, false);
-        }
-        assert!(breaker.start_healing());
-        assert!(!breaker.start_healing());
-        breaker.stop_healing();
-        assert!(breaker.start_healing());
-        assert_eq!(breaker.half_open(), Some(KEY));
-        assert!(!breaker.probed(false));
+        assert!(
+            breaker.start_healing().is_none(),
+            "there is nothing to heal"
+        );
+        open(&breaker);
+        let first = breaker.start_healing().unwrap();
+        assert!(breaker.start_healing().is_none());
+        breaker.stop_healing(first);
+        let second = breaker.start_healing().unwrap();
+        assert_eq!(breaker.half_open(second), Some(KEY));
+        breaker.probed(second, false);
         assert_eq!(breaker.state(), BreakerState::Open);
-        breaker.half_open();
-        assert!(breaker.probed(true));
-        assert!(!breaker.start_healing());
+        breaker.half_open(second);
+        breaker.probed(second, true);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert!(breaker.start_healing().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_healed_is_not_in_the_way_of_the_next() {
+        let breaker = breaker();
+        open(&breaker);
+        let first = breaker.start_healing().unwrap();
+        breaker.half_open(first);
+        breaker.probed(first, true);
+        open(&breaker);
+        let second = breaker.start_healing().unwrap();
+        // It ends only now.
+        breaker.stop_healing(first);
+        assert!(breaker.start_healing().is_none(), "two would probe at once");
+        assert_eq!(breaker.half_open(first), None);
+        breaker.probed(first, true);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert_eq!(breaker.half_open(second), Some(KEY));
     }
 }

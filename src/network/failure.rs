@@ -14,6 +14,7 @@ pub(crate) struct Failure {
     reason: Cow<'static, str>,
     /// How long the server wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
+    is_refusal: bool,
 }
 
 impl Failure {
@@ -22,7 +23,14 @@ impl Failure {
             kind,
             reason: reason.into(),
             retry_after: None,
+            is_refusal: false,
         }
+    }
+
+    /// As the answer of a server that is well and does not want what it was sent.
+    pub(crate) fn into_refusal(mut self) -> Self {
+        self.is_refusal = true;
+        self
     }
 
     /// A limit on time that was passed.
@@ -47,11 +55,12 @@ impl Failure {
 
     /// Whether it says that the server is ill, and not that it refuses this one request.
     pub(crate) const fn is_an_illness(&self) -> bool {
-        self.is_worth_a_retry()
+        let ill = self.is_worth_a_retry()
             || matches!(
                 self.kind,
                 StoreErrorKind::Protocol | StoreErrorKind::Io | StoreErrorKind::Other
-            )
+            );
+        ill && !self.is_refusal
     }
 }
 

@@ -2,7 +2,7 @@
 //! that it has one.
 //!
 //! What is learnt from a question that was asked before the entry changed must not outlive the
-//! change. So a note is only taken if nothing was forgotten since the question was asked.
+//! change. So a note is only taken if its key was not forgotten since the question was asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,12 +23,24 @@ struct Inner {
     noted: HashMap<PipelineFingerprint, Instant>,
     /// Every note taken, oldest first. Those of forgotten keys stay until they are due.
     order: VecDeque<(PipelineFingerprint, Instant)>,
-    epoch: Epoch,
+    asked: HashMap<PipelineFingerprint, Asked>,
 }
 
-/// When a question was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Epoch(u64);
+/// The questions about a key that are under way.
+#[derive(Debug, Default)]
+struct Asked {
+    questions: usize,
+    /// How often the key was forgotten since the first of them.
+    forgotten: u64,
+}
+
+/// A question that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    keys: &'a RecentKeys,
+    key: PipelineFingerprint,
+    forgotten: u64,
+}
 
 impl RecentKeys {
     pub(super) fn new(capacity: usize, time_to_live: Duration) -> Self {
@@ -43,8 +55,16 @@ impl RecentKeys {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn epoch(&self) -> Epoch {
-        self.lock().epoch
+    /// A question about a key is asked.
+    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Question<'_> {
+        let mut inner = self.lock();
+        let asked = inner.asked.entry(*key).or_default();
+        asked.questions += 1;
+        Question {
+            keys: self,
+            key: *key,
+            forgotten: asked.forgotten,
+        }
     }
 
     pub(super) fn contains(&self, key: &PipelineFingerprint) -> bool {
@@ -53,14 +73,26 @@ impl RecentKeys {
         noted.is_some_and(|at| at.elapsed() < self.time_to_live)
     }
 
-    /// Notes what was learnt from a question asked in this epoch.
-    pub(super) fn note(&self, key: &PipelineFingerprint, asked: Epoch) {
+    pub(super) fn forget(&self, key: &PipelineFingerprint) {
         let mut inner = self.lock();
-        if inner.epoch != asked || self.capacity == 0 {
+        if let Some(asked) = inner.asked.get_mut(key) {
+            asked.forgotten += 1;
+        }
+        inner.noted.remove(key);
+    }
+}
+
+impl Question<'_> {
+    /// Notes that the answer was the one that is kept in mind here.
+    pub(super) fn note(&self) {
+        let Self { keys, key, .. } = self;
+        let mut inner = keys.lock();
+        let asked = inner.asked.get(key);
+        if asked.is_none_or(|asked| asked.forgotten != self.forgotten) || keys.capacity == 0 {
             return;
         }
         while let Some(&(oldest, at)) = inner.order.front() {
-            if inner.order.len() < self.capacity && at.elapsed() < self.time_to_live {
+            if inner.order.len() < keys.capacity && at.elapsed() < keys.time_to_live {
                 break;
             }
             inner.order.pop_front();
@@ -73,11 +105,17 @@ impl RecentKeys {
         inner.noted.insert(*key, now);
         inner.order.push_back((*key, now));
     }
+}
 
-    pub(super) fn forget(&self, key: &PipelineFingerprint) {
-        let mut inner = self.lock();
-        inner.epoch.0 += 1;
-        inner.noted.remove(key);
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.keys.lock();
+        if let Some(asked) = inner.asked.get_mut(&self.key) {
+            asked.questions -= 1;
+            if asked.questions == 0 {
+                inner.asked.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -93,10 +131,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn notes_end_with_their_time() {
         let recent = RecentKeys::new(10, Duration::from_secs(5));
-        recent.note(&key(1), recent.epoch());
+        recent.ask(&key(1)).note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)));
-        recent.note(&key(1), recent.epoch());
+        recent.ask(&key(1)).note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)), "it was noted again");
         advance(Duration::from_secs(1)).await;
@@ -107,7 +145,7 @@ mod tests {
     async fn notes_are_bounded() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
         for round in 0..100 {
-            recent.note(&key(round), recent.epoch());
+            recent.ask(&key(round)).note();
             advance(Duration::from_millis(1)).await;
         }
         assert!(recent.contains(&key(99)) && recent.contains(&key(97)));
@@ -119,19 +157,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_from_before_a_change_is_not_noted() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
-        let asked = recent.epoch();
+        let (asked, other) = (recent.ask(&key(1)), recent.ask(&key(2)));
         recent.forget(&key(1));
-        recent.note(&key(1), asked);
+        let again = recent.ask(&key(1));
+        asked.note();
         assert!(!recent.contains(&key(1)));
-        recent.note(&key(1), recent.epoch());
+        drop(asked);
+        again.note();
+        assert!(recent.contains(&key(1)));
         recent.forget(&key(1));
         assert!(!recent.contains(&key(1)));
+        // What happened to one key says nothing about another.
+        other.note();
+        assert!(recent.contains(&key(2)));
+        drop((again, other));
+        assert!(recent.lock().asked.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_room_nothing_is_noted() {
         let recent = RecentKeys::new(0, Duration::from_secs(5));
-        recent.note(&key(1), recent.epoch());
+        recent.ask(&key(1)).note();
         assert!(!recent.contains(&key(1)));
     }
 }

@@ -123,8 +123,8 @@ macro_rules! network_settings {
         }
 
         /// How many requests may be under way at once, at least 1, and how many connections are
-        /// open to a server of HTTP; further calls wait, within their timeout. With the largest artifact it bounds the memory that answers take before
-        /// they are verified. Default: 64.
+        /// open to each server of HTTP; further calls wait, within their timeout. With the largest
+        /// artifact it bounds the memory that answers take before they are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
             self.network.limits.concurrent_requests = requests;

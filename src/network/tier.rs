@@ -1,14 +1,14 @@
 //! A tier across a network, whatever its servers speak: what each answer means to the cache.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
-use super::breaker::BreakerState;
+use super::breaker::{BreakerState, Epoch};
 use super::guard::{Call, Guard, after};
 use super::recent::RecentKeys;
 use super::uploads::{Admission, UploadReport, Uploads};
@@ -128,10 +128,8 @@ impl<B: Backend> NetworkTier<B> {
             self.negative_answers.increment();
             return Ok(Fetched::Miss);
         }
-        let asked = (
-            self.known.epoch(),
-            self.absent.as_ref().map(RecentKeys::epoch),
-        );
+        let is_known = self.known.ask(key);
+        let is_absent = self.absent.as_ref().map(|keys| keys.ask(key));
         let mut fetched = self
             .call(StoreOperation::Get, key, || self.backend.download(key))
             .await
@@ -141,15 +139,15 @@ impl<B: Backend> NetworkTier<B> {
             _ => {}
         }
         match &fetched {
-            Fetched::Hit(_) | Fetched::Refused => self.known.note(key, asked.0),
+            Fetched::Hit(_) | Fetched::Refused => is_known.note(),
             Fetched::Miss | Fetched::Corrupt(_) => self.known.forget(key),
         }
         match &fetched {
             Fetched::Hit(_) => counters.hits.increment(),
             Fetched::Miss => {
                 counters.misses.increment();
-                if let (Some(absent), Some(asked)) = (&self.absent, asked.1) {
-                    absent.note(key, asked);
+                if let Some(is_absent) = is_absent {
+                    is_absent.note();
                 }
             }
             Fetched::Corrupt(reason) => {
@@ -210,14 +208,14 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
         upload: &Upload,
     ) -> Result<(), StoreError> {
-        let asked = self.known.epoch();
+        let is_known = self.known.ask(key);
         let result = self
             .call(StoreOperation::Put, key, || {
                 self.backend.upload(key, upload)
             })
             .await;
         if result.is_ok() {
-            self.known.note(key, asked);
+            is_known.note();
             self.forget_absence(key);
         }
         self.count_put(result.as_ref());
@@ -361,28 +359,29 @@ impl<B: Backend> NetworkTier<B> {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        if !breaker.start_healing() {
+        let Some(epoch) = breaker.start_healing() else {
             return;
-        }
+        };
         let interval = breaker.probe_interval();
         tracing::warn!(
             tier = self.name,
             ?interval,
             "most recent calls failed: the tier is left alone, and probed now and then"
         );
-        let healer = Healer(Arc::downgrade(self));
+        let tier = Arc::downgrade(self);
+        let healer = Healer { tier, epoch };
         runtime.spawn(async move {
             let mut next = after(interval);
             // The tier is not held while nothing happens: who drops it ends this.
             loop {
                 sleep_until(next).await;
-                let Some(tier) = healer.0.upgrade() else {
+                let Some(tier) = healer.tier.upgrade() else {
                     return;
                 };
                 // From the start of one probe to that of the next: a server that comes back while
                 // a probe still hangs is found by the next one, and that must not be long after.
                 next = after(interval);
-                if tier.probe().await {
+                if tier.probe(epoch).await {
                     return;
                 }
                 next = next.max(after(PAUSE_BETWEEN_PROBES));
@@ -391,10 +390,10 @@ impl<B: Backend> NetworkTier<B> {
     }
 
     /// Whether the server is well again.
-    async fn probe(&self) -> bool {
+    async fn probe(&self, epoch: Epoch) -> bool {
         let breaker = &self.guard.breaker;
-        let Some(key) = breaker.half_open() else {
-            return breaker.probed(true);
+        let Some(key) = breaker.half_open(epoch) else {
+            return true;
         };
         let success = self.guard.probe(self.backend.download(&key)).await;
         if success {
@@ -402,7 +401,8 @@ impl<B: Backend> NetworkTier<B> {
         } else {
             tracing::debug!(tier = self.name, "the tier still fails");
         }
-        breaker.probed(success)
+        breaker.probed(epoch, success);
+        success
     }
 }
 
@@ -418,16 +418,15 @@ impl<B: Backend> Drop for HealOnDrop<'_, B> {
 }
 
 /// Whoever probes a tier. When it ends early, as with its runtime, another may take over.
-struct Healer<B: Backend>(std::sync::Weak<NetworkTier<B>>);
+struct Healer<B: Backend> {
+    tier: Weak<NetworkTier<B>>,
+    epoch: Epoch,
+}
 
 impl<B: Backend> Drop for Healer<B> {
     fn drop(&mut self) {
-        if let Some(tier) = self.0.upgrade() {
-            let breaker = &tier.guard.breaker;
-            // Closed, it has stopped already, and may be healed anew by another.
-            if breaker.state() != BreakerState::Closed {
-                breaker.stop_healing();
-            }
+        if let Some(tier) = self.tier.upgrade() {
+            tier.guard.breaker.stop_healing(self.epoch);
         }
     }
 }

@@ -70,8 +70,19 @@ impl Backend for Objects {
     async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
         let payload = PutPayload::from_iter([upload.head.clone(), upload.payload.clone()]);
         // Not only where there is none: a put is what heals a corrupt entry.
+        use object_store::Error;
         match self.store.put(&self.path(key), payload).await {
             Ok(_) => Ok(()),
+            // "Is there already", says a bucket whose objects are written once.
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. })
+                if self.probe(key).await? =>
+            {
+                Ok(())
+            }
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                Err(refused("the store does not write over what it has"))
+            }
+            Err(Error::NotFound { .. }) => Err(refused("there is no such bucket or container")),
             Err(error) => Err(failure(error)),
         }
     }
@@ -106,6 +117,11 @@ impl Backend for Objects {
     fn credentials_version(&self) -> Result<Option<u64>, Failure> {
         Ok(None)
     }
+}
+
+/// A write that the store does not take, though it is well.
+fn refused(reason: &'static str) -> Failure {
+    Failure::new(StoreErrorKind::Protocol, reason).into_refusal()
 }
 
 /// What kind of failure it is. The text of the error is not passed on: it may quote the request.

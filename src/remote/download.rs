@@ -5,10 +5,10 @@
 //! with what has really come, and never past the length that was announced.
 
 use bytes::Bytes;
-use reqwest::Response;
 use std::time::Duration;
 use tokio::time::timeout;
 
+use super::answer::Answer;
 use crate::network::Failure;
 use crate::off_worker;
 
@@ -25,12 +25,12 @@ const DRAINING: Duration = Duration::from_millis(50);
 /// The whole body, or `None` as soon as it is known to be larger than `limit`. A pause of more
 /// than `inactivity` between two parts of it is a failure.
 pub(super) async fn read(
-    mut response: Response,
+    mut answer: Answer,
     limit: u64,
     inactivity: Duration,
 ) -> Result<Option<Bytes>, Failure> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let announced = match response.content_length().map(usize::try_from) {
+    let announced = match answer.content_length().map(usize::try_from) {
         None => None,
         Some(Ok(length)) if length <= limit => Some(length),
         Some(_) => return Ok(None),
@@ -38,7 +38,7 @@ pub(super) async fn read(
     let most = announced.unwrap_or(limit);
     let mut body = Vec::with_capacity(most.min(announced.map_or(UNKNOWN_BYTES, |_| TRUSTED_BYTES)));
     loop {
-        let chunk = timeout(inactivity, response.chunk())
+        let chunk = timeout(inactivity, answer.chunk())
             .await
             .map_err(|_| Failure::timed_out("no part of the body came", inactivity))??;
         let Some(chunk) = chunk else { break };
@@ -62,16 +62,13 @@ pub(super) async fn read(
 
 /// Reads what is left of a short body that nobody wants: an HTTP/1.1 connection is only used
 /// again once its answer was read.
-pub(super) async fn drain(mut response: Response) {
+pub(super) async fn drain(mut answer: Answer) {
     let mut left = DRAINED_BYTES as u64;
-    if response
-        .content_length()
-        .is_some_and(|length| length > left)
-    {
+    if answer.content_length().is_some_and(|length| length > left) {
         return;
     }
     let reading = async {
-        while let Ok(Some(chunk)) = response.chunk().await {
+        while let Ok(Some(chunk)) = answer.chunk().await {
             match left.checked_sub(chunk.len() as u64) {
                 Some(rest) => left = rest,
                 None => break,

@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use reqwest::header::CONTENT_LENGTH;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 
+use super::answer::Answer;
 use super::download;
 use super::failure::Refusal;
 use super::transport::Transport;
@@ -19,12 +20,11 @@ pub(super) struct Entries {
 #[async_trait]
 impl Backend for Entries {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
-        let _under_way = self.transport.connections.begin();
-        let response = self.transport.ask(Method::GET, key, None).await?;
-        let status = response.status();
+        let answer = self.transport.ask(Method::GET, key, None).await?;
+        let status = answer.status();
         if status != StatusCode::OK {
-            let refusal = Refusal::new(status, response.headers());
-            download::drain(response).await;
+            let refusal = Refusal::new(status, answer.headers());
+            download::drain(answer).await;
             return if is_absent(status) {
                 Ok(Fetched::Miss)
             } else {
@@ -33,7 +33,7 @@ impl Backend for Entries {
         }
         let limit = self.format.max_frame();
         let inactivity = self.transport.inactivity_timeout;
-        let Some(frame) = download::read(response, limit, inactivity).await? else {
+        let Some(frame) = download::read(answer, limit, inactivity).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
         Ok(match self.format.decode_off_worker(key, frame).await {
@@ -70,20 +70,23 @@ impl Backend for Entries {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
-        let _under_way = self.transport.connections.begin();
-        let mut response = self.transport.ask(Method::HEAD, key, None).await?;
+        let mut answer = self.transport.ask(Method::HEAD, key, None).await?;
         if matches!(
-            response.status(),
+            answer.status(),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
         ) {
-            // The head of the full answer says the same; its body is dropped unread.
-            response = self.transport.ask(Method::GET, key, None).await?;
+            download::drain(answer).await;
+            // The head of the full answer says the same, and of its body no more is read than
+            // keeps the connection.
+            answer = self.transport.ask(Method::GET, key, None).await?;
         }
-        match response.status() {
-            StatusCode::OK => Ok(self.may_be_frame(&response)),
+        let found = match answer.status() {
+            StatusCode::OK => Ok(self.may_be_frame(&answer)),
             status if is_absent(status) => Ok(false),
-            status => Err(Refusal::new(status, response.headers()).of_a_read()),
-        }
+            status => Err(Refusal::new(status, answer.headers()).of_a_read()),
+        };
+        download::drain(answer).await;
+        found
     }
 
     fn format(&self) -> &FrameFormat {
@@ -104,16 +107,15 @@ impl Entries {
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
     ) -> Result<Refusal, Failure> {
-        let _under_way = self.transport.connections.begin();
-        let response = self.transport.ask(method, key, upload).await?;
-        let refusal = Refusal::new(response.status(), response.headers());
-        download::drain(response).await;
+        let answer = self.transport.ask(method, key, upload).await?;
+        let refusal = Refusal::new(answer.status(), answer.headers());
+        download::drain(answer).await;
         Ok(refusal)
     }
 
     /// Whether the announced length, if there is one, is that of a frame.
-    fn may_be_frame(&self, response: &Response) -> bool {
-        let length = response
+    fn may_be_frame(&self, answer: &Answer) -> bool {
+        let length = answer
             .headers()
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

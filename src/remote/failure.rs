@@ -52,7 +52,13 @@ impl Refusal {
         if matches!(self.status.as_u16(), 405 | 501) {
             failure.kind = StoreErrorKind::ReadOnly;
         }
-        failure
+        match self.status.as_u16() {
+            // What is too early or too much for it now says of the server how it is. All else is
+            // about the entry, or about writes: a server that can say so still serves reads.
+            408 | 425 | 429 => failure,
+            400..=499 => failure.into_refusal(),
+            _ => failure,
+        }
     }
 }
 

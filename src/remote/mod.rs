@@ -7,6 +7,7 @@
 //! `entries` knows what to ask and what an answer means, `transport` asks, and `download` and
 //! `upload` move bodies. Whatever fails is a `Failure` until the tier adds its name to it.
 
+mod answer;
 mod base_url;
 mod builder;
 mod connections;
@@ -14,6 +15,7 @@ mod credentials;
 mod download;
 mod entries;
 mod failure;
+mod places;
 mod requirement;
 mod transport;
 mod upload;

@@ -4,16 +4,14 @@
 //! Redirects are followed here and not by the client, because credentials of every form, not
 //! only the well-known headers, must stay with the server they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderValue, LOCATION};
-use reqwest::{
-    Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode, Url, Version,
-    redirect,
-};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url, redirect};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use super::answer::Answer;
 use super::base_url::{self, BaseUrl};
 use super::connections::Connections;
 use super::credentials::CredentialHeaders;
@@ -101,19 +99,19 @@ impl Transport {
         method: Method,
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Answer, Failure> {
         let mut url = self.base.entry(key);
         // Whoever is asked after another server was is asked without credentials, even where
         // that server points back: the question is no longer ours.
         let mut at_home = true;
         for _ in 0..=self.max_redirects {
-            let response = self.ask_at(&method, &url, upload, at_home).await?;
-            let location = response.headers().get(LOCATION);
-            match redirect_target(&method, response.status(), &url, location)? {
-                None => return Ok(response),
+            let answer = self.ask_at(&method, &url, upload, at_home).await?;
+            let location = answer.headers().get(LOCATION);
+            match redirect_target(&method, answer.status(), &url, location)? {
+                None => return Ok(answer),
                 Some(target) => url = target,
             }
-            download::drain(response).await;
+            download::drain(answer).await;
             at_home &= self.base.same_origin(&url);
             if self.has_certificate && !at_home {
                 return Err(Failure::new(
@@ -135,7 +133,7 @@ impl Transport {
         url: &Url,
         upload: Option<&Upload>,
         with_credentials: bool,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Answer, Failure> {
         let progress = Arc::new(Notify::new());
         let mut request = self
             .client
@@ -153,7 +151,7 @@ impl Transport {
                 )
                 .body(upload::body(upload, &progress));
         }
-        let answer = self.connections.ask(request.send());
+        let answer = self.connections.ask(url, request.send());
         tokio::pin!(answer);
         loop {
             tokio::select! {
@@ -161,11 +159,8 @@ impl Transport {
                 // before the time it took.
                 biased;
                 answer = &mut answer => {
-                    let answer = answer?;
-                    if closes_its_connection(&answer) {
-                        self.connections.closed();
-                    }
-                    return Ok(answer);
+                    let (response, lease) = answer?;
+                    return Ok(Answer::new(response, lease));
                 }
                 () = progress.notified() => {}
                 () = sleep(self.inactivity_timeout) => {
@@ -209,21 +204,6 @@ fn redirect_target(
         return Err(refused("a redirect to a URL with credentials in it"));
     }
     Ok(Some(target))
-}
-
-/// Whether the connection of an answer is good for this one alone, as it says or as was the rule
-/// before HTTP/1.1.
-fn closes_its_connection(answer: &Response) -> bool {
-    let says = |wanted: &str| {
-        let how = answer.headers().get_all(CONNECTION).iter();
-        let mut how = how.filter_map(|how| how.to_str().ok());
-        how.any(|how| {
-            how.split(',')
-                .any(|one| one.trim().eq_ignore_ascii_case(wanted))
-        })
-    };
-    let is_old = matches!(answer.version(), Version::HTTP_09 | Version::HTTP_10);
-    says("close") || (is_old && !says("keep-alive"))
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 //! It runs on threads of its own, so that a runtime that stands still, or whose clock is paused,
 //! does not stop it. Nothing in it sleeps to synchronise: a hang lasts until the client leaves.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ struct Shared {
     script: Box<Script>,
     requests: Mutex<Vec<Request>>,
     connections: AtomicUsize,
+    streams: Mutex<Vec<Weak<TcpStream>>>,
+    most_open: AtomicUsize,
     bytes_sent: AtomicUsize,
     stopped: AtomicBool,
 }
@@ -69,6 +72,8 @@ impl ScriptedServer {
             script: Box::new(script),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
+            streams: Mutex::default(),
+            most_open: AtomicUsize::new(0),
             bytes_sent: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
@@ -79,10 +84,16 @@ impl ScriptedServer {
                     break;
                 }
                 let Ok(stream) = stream else { break };
+                let stream = Arc::new(stream);
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
+                accepting
+                    .streams
+                    .lock()
+                    .unwrap()
+                    .push(Arc::downgrade(&stream));
                 let serving = Arc::clone(&accepting);
                 // A client that leaves ends the connection's thread, and is no failure.
-                thread::spawn(move || serving.serve(stream));
+                thread::spawn(move || serving.serve(&stream));
             }
         });
         Self { address, shared }
@@ -107,6 +118,11 @@ impl ScriptedServer {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// The most connections that the client had open whenever a request had come.
+    pub(crate) fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::SeqCst)
+    }
+
     /// Bytes that the system took for delivery.
     pub(crate) fn bytes_sent(&self) -> usize {
         self.shared.bytes_sent.load(Ordering::SeqCst)
@@ -121,21 +137,21 @@ impl Drop for ScriptedServer {
 }
 
 impl Shared {
-    fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+    fn serve(&self, mut stream: &TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut writer = stream;
+        let mut reader = BufReader::new(stream);
         while let Some(request) = read_request(&mut reader)? {
+            self.most_open.fetch_max(self.open(), Ordering::SeqCst);
             self.requests.lock().unwrap().push(request.clone());
             for step in (self.script)(&request) {
                 match step {
-                    Step::Send(bytes) => self.send(&mut writer, &bytes)?,
+                    Step::Send(bytes) => self.send(&mut stream, &bytes)?,
                     Step::Endless(bytes) => loop {
-                        self.send(&mut writer, &bytes)?;
+                        self.send(&mut stream, &bytes)?;
                     },
                     Step::Drip(bytes, pause) => {
                         for byte in bytes {
-                            self.send(&mut writer, &[byte])?;
+                            self.send(&mut stream, &[byte])?;
                             thread::sleep(pause);
                         }
                     }
@@ -146,7 +162,7 @@ impl Shared {
                     Step::Close => return Ok(()),
                     // Without time to linger, a close is a reset.
                     Step::Reset => {
-                        return socket2::SockRef::from(&writer).set_linger(Some(Duration::ZERO));
+                        return socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
                     }
                 }
             }
@@ -154,14 +170,36 @@ impl Shared {
         Ok(())
     }
 
-    fn send(&self, writer: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    /// The connections that the client has not closed, as the system knows before any thread of
+    /// this server does.
+    fn open(&self) -> usize {
+        let mut streams = self.streams.lock().unwrap();
+        streams.retain(|stream| stream.strong_count() > 0);
+        let open = streams.iter().filter_map(Weak::upgrade);
+        open.filter(|stream| !is_closed_by_peer(stream)).count()
+    }
+
+    fn send(&self, writer: &mut &TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         writer.write_all(bytes)?;
         self.bytes_sent.fetch_add(bytes.len(), Ordering::SeqCst);
         Ok(())
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+/// Whether nothing but the end is left to read.
+fn is_closed_by_peer(stream: &TcpStream) -> bool {
+    // Linux: to look, and not to wait.
+    const MSG_PEEK: i32 = 0x02;
+    const MSG_DONTWAIT: i32 = 0x40;
+    let mut byte = [MaybeUninit::uninit()];
+    let socket = socket2::SockRef::from(stream);
+    match socket.recv_with_flags(&mut byte, MSG_PEEK | MSG_DONTWAIT) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+fn read_request(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
