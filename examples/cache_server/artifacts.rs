@@ -9,6 +9,7 @@ use pipeline_cache::{
 use std::error::Error as _;
 use tokio::sync::Semaphore;
 
+use crate::console::say;
 use crate::files::Found;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -124,7 +125,7 @@ fn failed(error: &StoreError) -> Refusal {
         StoreErrorKind::StorageFull => Refusal::DiskFull,
         StoreErrorKind::Closed => Refusal::Busy,
         _ => {
-            eprintln!("cache_server: {error}");
+            say(error);
             Refusal::Disk
         }
     }

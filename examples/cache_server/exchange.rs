@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access_log::AccessLog;
+use crate::console::say;
 use crate::metrics::{Area, Metrics};
 use crate::uploads::announced;
 
@@ -104,7 +105,7 @@ impl HttpBody for Watched {
                 let reached = self.length == Some(self.exchange.sent);
                 self.exchange.whole = reached || self.body.is_end_stream();
             }
-            Some(Err(error)) => eprintln!("cache_server: an answer broke off: {error}"),
+            Some(Err(error)) => say(format_args!("an answer broke off: {error}")),
             None => self.exchange.whole = true,
         }
         Poll::Ready(frame)

@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_blocking;
 
+use crate::console::say;
 use crate::dav;
 use crate::files::Found;
 use crate::refusal::Refusal;
@@ -178,7 +179,7 @@ impl Foreign {
                             Some(left.saturating_add(held.saturating_sub(before)))
                         });
                 }
-                Err(error) => eprintln!("cache_server: cannot make room for blobs: {error}"),
+                Err(error) => say(format_args!("cannot make room for blobs: {error}")),
             }
             this.sweeping.store(false, Ordering::Release);
             if swept.is_ok() {

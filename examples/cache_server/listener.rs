@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 
+use crate::console::say;
 use crate::metrics::Metrics;
 
 /// How long a connection may take to say what it wants, or say nothing at all. Longer than clients
@@ -56,7 +57,7 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // As when there are no file descriptors left: it may pass.
-                    eprintln!("cache_server: cannot accept a connection: {error}");
+                    say(format_args!("cannot accept a connection: {error}"));
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }

@@ -19,6 +19,7 @@ mod access;
 mod access_log;
 mod args;
 mod artifacts;
+mod console;
 mod dav;
 mod exchange;
 mod files;
@@ -46,6 +47,7 @@ use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use console::{announce, say};
 use foreign::Foreign;
 use listener::Listener;
 use metrics::Metrics;
@@ -61,7 +63,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("cache_server: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -92,7 +94,7 @@ async fn run(args: Args) -> Result<bool> {
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let stop = stop_signal()?;
-    println!("listening on http://{}", socket.local_addr()?);
+    announce(format_args!("listening on http://{}", socket.local_addr()?));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
     let listener = Listener {
         socket,
@@ -155,7 +157,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
-            eprintln!("cache_server: stopping");
+            say("stopping");
         })
     }
     #[cfg(not(unix))]
@@ -170,7 +172,7 @@ async fn keep_durable(disk: DiskCache) {
     loop {
         ticks.tick().await;
         if let Err(error) = disk.flush().await {
-            eprintln!("cache_server: {error}");
+            say(error);
         }
     }
 }

@@ -5,6 +5,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::io;
 
+use crate::console::say;
+
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The path names nothing that could be here.
@@ -34,7 +36,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn disk(what: &str, error: &io::Error) -> Self {
-        eprintln!("cache_server: cannot {what}: {error}");
+        say(format_args!("cannot {what}: {error}"));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Disk,

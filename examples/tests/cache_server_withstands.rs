@@ -171,15 +171,9 @@ async fn many_uploads_at_once_take_bounded_memory() {
         async move { remote.put(&key, artifact).await.unwrap() }
     });
     join_all(puts).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.unwrap().trim().trim_end_matches(" kB");
-    let peak: u64 = peak.parse().unwrap();
-    println!(
-        "{UPLOADS} uploads of 8 MiB at once: at most {} MiB",
-        peak >> 10
-    );
-    assert!(peak >> 10 < 160, "{} MiB", peak >> 10);
+    let peak = server.peak_mebibytes();
+    println!("{UPLOADS} uploads of 8 MiB at once: at most {peak} MiB");
+    assert!(peak < 160, "{peak} MiB");
     assert_eq!(
         server.metric("cache_server_artifact_puts_total").await,
         u64::from(UPLOADS)
@@ -232,4 +226,19 @@ async fn a_server_told_to_stop_does_not_wait_for_ever() {
         .await;
     server.terminate();
     assert_eq!(server.wait().code(), Some(3));
+}
+
+#[tokio::test]
+async fn a_server_whose_output_is_closed_serves_and_ends() {
+    let (mut server, out, errors) = CacheServer::launch(&[]);
+    drop((out, errors));
+    // Something to tell: the folder is no folder.
+    let folder = server.folder().join("ccache");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    let failed = server.put("/ccache/a", "blob").await;
+    assert_eq!(failed, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.put("/sccache/a", "blob").await, StatusCode::CREATED);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
 }
