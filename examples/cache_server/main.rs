@@ -19,6 +19,7 @@ mod access;
 mod access_log;
 mod args;
 mod artifacts;
+mod connection;
 mod console;
 mod dav;
 mod exchange;
@@ -49,7 +50,7 @@ use args::Args;
 use artifacts::Artifacts;
 use console::{announce, say};
 use foreign::Foreign;
-use listener::Listener;
+use listener::{Listener, Terms};
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
@@ -88,7 +89,7 @@ async fn run(args: Args) -> Result<bool> {
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
-        places: Arc::new(Semaphore::new(args.max_requests.max(1))),
+        places: Arc::new(Semaphore::new(args.max_requests)),
     });
     let socket = TcpListener::bind(args.listen)
         .await
@@ -99,6 +100,10 @@ async fn run(args: Args) -> Result<bool> {
     let listener = Listener {
         socket,
         max_connections: args.max_connections,
+        terms: Terms {
+            idle: args.idle,
+            inactivity: args.inactivity,
+        },
         drain: args.drain,
         metrics,
     };

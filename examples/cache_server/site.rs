@@ -1,11 +1,11 @@
 //! What is where on the server, and the way of every request: it takes its place, is told who
 //! asks, goes to the part that its path names, and is counted and logged once it is over.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::Artifacts;
+use crate::connection::Connection;
 use crate::exchange::Exchange;
 use crate::foreign::Foreign;
 use crate::metrics::{Area, Elsewhere, Metrics};
@@ -40,6 +41,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
 async fn serve(
     State(site): State<Arc<Site>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
     site.metrics.requests_under_way.enter();
@@ -55,6 +57,7 @@ async fn serve(
         status: None,
         log: site.log.clone(),
         metrics: Arc::clone(&site.metrics),
+        connection: connection.request(),
         began: Instant::now(),
         sent: 0,
         whole: false,
