@@ -28,6 +28,7 @@ mod foreign;
 mod listener;
 mod metrics;
 mod refusal;
+mod signals;
 mod site;
 mod sweep;
 mod uploads;
@@ -42,7 +43,7 @@ use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use access::Access;
 use access_log::AccessLog;
@@ -58,11 +59,17 @@ use uploads::Uploads;
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long the access log may take to be written to its end.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// Not all that was under way at the end could be finished.
+const CUT_SHORT: u8 = 3;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(3),
+        Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             say(format_args!("{error:#}"));
             ExitCode::from(2)
@@ -73,11 +80,11 @@ async fn main() -> ExitCode {
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
     let metrics = Arc::new(Metrics::default());
-    let (log, log_thread) = match args.no_access_log {
+    let (log, last_line) = match args.no_access_log {
         true => (AccessLog::off(Arc::clone(&metrics)), None),
         false => {
-            let (log, thread) = AccessLog::start(Arc::clone(&metrics))?;
-            (log, Some(thread))
+            let (log, last_line) = AccessLog::start(Arc::clone(&metrics))?;
+            (log, Some(last_line))
         }
     };
     let disk = open_disk(&args).await?;
@@ -94,7 +101,7 @@ async fn run(args: Args) -> Result<bool> {
     let socket = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
-    let stop = stop_signal()?;
+    let stop = signals::stop(CUT_SHORT)?;
     announce(format_args!("listening on http://{}", socket.local_addr()?));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
     let listener = Listener {
@@ -109,12 +116,13 @@ async fn run(args: Args) -> Result<bool> {
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
-    disk.close(args.drain).await?;
+    let closed = disk.close(args.drain).await;
     drop(site);
-    if let (Some(thread), true) = (log_thread, drained) {
-        // Connections that were given up may still hold the log.
-        let _ = spawn_blocking(move || thread.join()).await;
+    if let Some(last_line) = last_line {
+        // A reader of the log that stands still is not waited for.
+        let _ = timeout(LAST_LINES, last_line).await;
     }
+    closed?;
     Ok(drained)
 }
 
@@ -149,26 +157,6 @@ fn tokens(args: &Args) -> Result<String> {
         lines.push_str(&file_lines);
     }
     Ok(lines)
-}
-
-/// Ends with the first signal to stop. A second one kills, as ever.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            say("stopping");
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
 }
 
 async fn keep_durable(disk: DiskCache) {

@@ -11,12 +11,15 @@ use futures::future::join_all;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use pipeline_cache::{PipelineCacheStore as _, PipelineFingerprint};
+use reqwest::header::HeaderMap;
 use reqwest::{Body, StatusCode};
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-use support::{CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path};
+use support::{
+    CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path, put_head,
+};
 
 /// Puts what the server refuses before it has read it all.
 async fn is_too_large(server: &CacheServer, path: &str, body: impl Into<Body>) {
@@ -215,17 +218,65 @@ async fn a_server_told_to_stop_finishes_what_is_under_way() {
 #[tokio::test]
 async fn a_server_told_to_stop_does_not_wait_for_ever() {
     let mut server = CacheServer::start(&["--drain", "0.3"]);
-    let mut stuck = TcpStream::connect(server.address()).unwrap();
-    let head = format!(
-        "PUT /ccache/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
-         Content-Length: 10\r\n\r\n"
-    );
-    stuck.write_all(head.as_bytes()).unwrap();
-    server
-        .wait_for("cache_server_requests_under_way", |requests| requests >= 2)
-        .await;
+    let _stuck = stuck_upload(&server).await;
     server.terminate();
     assert_eq!(server.wait().code(), Some(3));
+}
+
+#[tokio::test]
+async fn the_access_log_is_written_to_its_end() {
+    let (mut server, mut out, _errors) = CacheServer::launch(&["--drain", "0.3"]);
+    // More lines than a pipe holds.
+    let long = format!("/ccache/{}", "a".repeat(1000));
+    for _ in 0..200 {
+        server.get(&long, HeaderMap::new()).await;
+    }
+    let mut stuck = stuck_upload(&server).await;
+    server.terminate();
+    // It has given up what was under way once that is closed.
+    let _ = stuck.read_to_end(&mut Vec::new());
+    let mut log = String::new();
+    out.read_to_string(&mut log).unwrap();
+    assert_eq!(server.wait().code(), Some(3));
+    assert_eq!(log.matches(&long).count(), 200);
+    assert!(log.contains(" writer PUT /ccache/a 0-left "), "{log}");
+}
+
+#[tokio::test]
+async fn a_server_told_twice_to_stop_does_not_wait_at_all() {
+    let mut server = CacheServer::start(&["--drain", "3600"]);
+    let _stuck = stuck_upload(&server).await;
+    server.terminate();
+    // It has heard the first once it takes nobody any more.
+    while TcpStream::connect(server.address()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(3));
+}
+
+/// An upload that is under way and stays so.
+async fn stuck_upload(server: &CacheServer) -> TcpStream {
+    let mut stuck = TcpStream::connect(server.address()).unwrap();
+    let head = put_head("/ccache/a", 10);
+    stuck.write_all(head.as_bytes()).unwrap();
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 2).await;
+    stuck
+}
+
+#[tokio::test]
+async fn a_server_whose_output_nobody_reads_serves_and_ends() {
+    let (mut server, out, errors) = CacheServer::launch(&[]);
+    // More lines than a pipe holds.
+    let long = format!("/ccache/{}", "a".repeat(1000));
+    for _ in 0..200 {
+        let missed = server.get(&long, HeaderMap::new()).await;
+        assert_eq!(missed.status(), StatusCode::NOT_FOUND);
+    }
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    drop((out, errors));
 }
 
 #[tokio::test]
