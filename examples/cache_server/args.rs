@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// The seconds that requests under way have to end once the server is told to stop
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain: Duration,
-    /// The seconds that a body on its way in or out may stand still
+    /// The seconds in which a body on its way in or out must move on by 64 KiB, or come to its end
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) inactivity: Duration,
     /// The seconds that a connection stays open without a request; more than clients keep one open

@@ -8,6 +8,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
-use tokio::io::AsyncWriteExt as _;
 use tokio::task::spawn_blocking;
 
 use crate::console::say;
@@ -23,12 +23,9 @@ use crate::dav;
 use crate::files::Found;
 use crate::refusal::Refusal;
 use crate::sweep;
-use crate::uploads::{Parts, Uploads, announced};
+use crate::uploads::{Upload, Uploads};
 
 const MAX_PATH_LEN: usize = 1024;
-
-/// How much of a blob is in memory before it is written.
-const WRITE_BYTES: usize = 64 * 1024;
 
 /// The time of use is renewed no more often than this.
 const USE_GRANULARITY: Duration = Duration::from_secs(3600);
@@ -93,10 +90,8 @@ impl Foreign {
                 if path.ends_with('/') {
                     return Err(Refusal::BadPath);
                 }
-                if announced(headers).is_some_and(|length| length > self.max_blob) {
-                    return Err(Refusal::TooLarge);
-                }
-                self.store(file, uploads.parts(body, self.max_blob)).await
+                let body = uploads.body(headers, body, self.max_blob)?;
+                self.store(file, body).await
             }
             "DELETE" => self.remove(file).await,
             "PROPFIND" => dav::properties(path, &file).await,
@@ -112,13 +107,15 @@ impl Foreign {
     }
 
     /// Stages the body and renames it into place. A body that breaks off leaves nothing.
-    async fn store(self: &Arc<Self>, file: PathBuf, body: Parts) -> Result<Response, Refusal> {
+    async fn store(self: &Arc<Self>, file: PathBuf, body: Upload) -> Result<Response, Refusal> {
         let staging = self.root.join("staging");
         let staged = spawn_blocking(move || NamedTempFile::new_in(staging)).await;
         let staged = staged
             .map_err(|_| Refusal::Disk)?
             .map_err(|error| Refusal::disk("stage a blob", &error))?;
-        let (staged, length) = fill(staged, body).await?;
+        let (staged, path) = staged.into_parts();
+        let (staged, length) = body.write_to(staged, Bytes::new()).await?;
+        let staged = NamedTempFile::from_parts(staged, path);
         let published = spawn_blocking(move || {
             let replaced = fs::metadata(&file).map_or(0, |metadata| metadata.len());
             // A power loss leaves the whole blob or none.
@@ -226,23 +223,4 @@ fn open(path: &Path) -> Result<Found, Refusal> {
         len: metadata.len(),
         etag: format!("{nanos:x}-{:x}", metadata.len()),
     })
-}
-
-/// Writes a body to a staged file; its length.
-async fn fill(staged: NamedTempFile, mut body: Parts) -> Result<(NamedTempFile, u64), Refusal> {
-    let failed = |error| Refusal::disk("write a blob", &error);
-    let (file, path) = staged.into_parts();
-    let mut file = tokio::fs::File::from_std(file);
-    file.set_max_buf_size(WRITE_BYTES);
-    let mut length = 0;
-    while let Some(part) = body.next().await? {
-        length += part.len() as u64;
-        file.write_all(&part).await.map_err(failed)?;
-    }
-    // Says whether the last write failed, too.
-    file.flush().await.map_err(failed)?;
-    Ok((
-        NamedTempFile::from_parts(file.into_std().await, path),
-        length,
-    ))
 }

@@ -27,6 +27,7 @@ mod files;
 mod foreign;
 mod listener;
 mod metrics;
+mod off_worker;
 mod refusal;
 mod signals;
 mod site;
@@ -42,7 +43,6 @@ use clap::Parser as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use access::Access;
@@ -92,7 +92,7 @@ async fn run(args: Args) -> Result<bool> {
         artifacts: Artifacts::new(disk.clone()),
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
-        uploads: Uploads::new(args.upload_memory, args.inactivity),
+        uploads: open_uploads(&args).await?,
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
@@ -142,9 +142,16 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
 async fn open_foreign(args: &Args, name: &str) -> Result<Arc<Foreign>> {
     let root = args.cache_dir.join(name);
     let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
-    let opened = spawn_blocking(move || Foreign::open(root, max_bytes, max_blob)).await?;
+    let opened = off_worker::run(move || Foreign::open(root, max_bytes, max_blob)).await;
     let opened = opened.with_context(|| format!("cannot open the folder of {name}"))?;
     Ok(Arc::new(opened))
+}
+
+async fn open_uploads(args: &Args) -> Result<Uploads> {
+    let folder = args.cache_dir.join("uploads");
+    let (memory, inactivity) = (args.upload_memory, args.inactivity);
+    let opened = off_worker::run(move || Uploads::open(folder, memory, inactivity)).await;
+    opened.context("cannot open the folder of uploads")
 }
 
 /// The tokens of the file and those of the environment.

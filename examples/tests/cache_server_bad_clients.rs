@@ -1,5 +1,5 @@
-//! Clients that hold on to what `cache_server` has only so much of: they do not read, or do not ask.
-//! The others are served.
+//! Clients that hold on to what `cache_server` has only so much of: they do not read, do not ask, or
+//! do not send. The others are served.
 #![cfg(unix)]
 
 #[path = "support/cache_server.rs"]
@@ -10,7 +10,7 @@ use futures::future::join_all;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, StatusCode};
 use std::time::{Duration, Instant};
-use support::{CacheServer, READER, client, put_head};
+use support::{CacheServer, KEY, OTHER, READER, artifact, client, frame, path, put_head};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -191,4 +191,52 @@ async fn refusals_that_are_not_read_hold_no_place() {
     let other = timeout(LONG / 3, server.get("/metrics", HeaderMap::new())).await;
     assert_eq!(other.expect("it waits for a place").status(), 200);
     drop(missed);
+}
+
+#[tokio::test]
+async fn an_upload_that_drips_is_given_up() {
+    let server = CacheServer::start(&["--inactivity", "0.5"]);
+    let drips = [path(&KEY), "/ccache/a".to_owned()].map(|target| {
+        let server = &server;
+        async move {
+            let (mut reader, mut writer) = connect(server).await.into_split();
+            let head = put_head(&target, 1 << 20);
+            writer.write_all(head.as_bytes()).await.unwrap();
+            let drip = tokio::spawn(async move {
+                while writer.write_all(b"x").await.is_ok() {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+            let answer = read_to_end(&mut reader).await;
+            drip.abort();
+            assert!(answer.starts_with("HTTP/1.1 408"), "{target}: {answer}");
+        }
+    });
+    join_all(drips).await;
+}
+
+/// They hold what they have sent, and no memory for what they may yet send.
+#[tokio::test]
+async fn slow_uploads_hold_up_no_others() {
+    let server = CacheServer::start(&["--upload-memory", "1M", "--inactivity", "60"]);
+    let mut slow = Vec::new();
+    for number in 0..8 {
+        let mut stream = connect(&server).await;
+        let head = match number % 2 {
+            0 => put_head(&path(&OTHER), 60 << 20),
+            _ => {
+                put_head(&path(&OTHER), 0)
+                    .replace("Content-Length: 0", "Transfer-Encoding: chunked")
+                    + "100000\r\n"
+            }
+        };
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![0; 500_000]).await.unwrap();
+        slow.push(stream);
+    }
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 9).await;
+    let whole = frame(&KEY, artifact(3 << 20)).await;
+    let quick = timeout(LONG / 2, server.put(&path(&KEY), whole)).await;
+    assert_eq!(quick.expect("it waits for the others"), StatusCode::CREATED);
 }
