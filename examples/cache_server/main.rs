@@ -34,11 +34,12 @@ mod site;
 mod sweep;
 mod uploads;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
@@ -132,9 +133,11 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
         .max_artifact_bytes(args.max_artifact)
         .max_bytes(args.max_bytes);
     if let Some(file) = &args.secret_file {
-        let secret = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        disk = disk.shared_secret(SharedSecret::new(secret.trim_end()));
+        let secret = read(file)?;
+        let secret = secret.trim_end();
+        // Anybody could sign with it.
+        ensure!(!secret.is_empty(), "{} holds no secret", file.display());
+        disk = disk.shared_secret(SharedSecret::new(secret));
     }
     Ok(disk.open().await?)
 }
@@ -158,12 +161,19 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
 fn tokens(args: &Args) -> Result<String> {
     let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
     if let Some(file) = &args.tokens {
-        lines.push('\n');
-        let file_lines = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let file_lines = read(file)?;
+        let holds_one = access::token_lines(&file_lines).next().is_some();
+        ensure!(holds_one, "{} holds no token", file.display());
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
         lines.push_str(&file_lines);
     }
     Ok(lines)
+}
+
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 async fn keep_durable(disk: DiskCache) {

@@ -84,6 +84,8 @@ async fn no_path_leads_out_of_its_place() {
         "/artifacts/%2e%2e/outside".to_owned(),
         "/artifacts//etc/passwd".to_owned(),
         "/artifacts/".to_owned(),
+        "/ccache/".to_owned(),
+        "/ccache//".to_owned(),
         "/artifacts/.staging".to_owned(),
         format!("/artifacts/{hex}"),
         format!("/artifacts/{hex}.corrupt"),
