@@ -19,6 +19,7 @@ mod access;
 mod access_log;
 mod args;
 mod artifacts;
+mod blobs;
 mod connection;
 mod console;
 mod dav;
@@ -142,12 +143,11 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
     Ok(disk.open().await?)
 }
 
-async fn open_foreign(args: &Args, name: &str) -> Result<Arc<Foreign>> {
+async fn open_foreign(args: &Args, name: &str) -> Result<Foreign> {
     let root = args.cache_dir.join(name);
     let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
     let opened = off_worker::run(move || Foreign::open(root, max_bytes, max_blob)).await;
-    let opened = opened.with_context(|| format!("cannot open the folder of {name}"))?;
-    Ok(Arc::new(opened))
+    opened.with_context(|| format!("cannot open the folder of {name}"))
 }
 
 async fn open_uploads(args: &Args) -> Result<Uploads> {

@@ -24,8 +24,8 @@ use crate::uploads::Uploads;
 
 pub(crate) struct Site {
     pub(crate) artifacts: Artifacts,
-    pub(crate) ccache: Arc<Foreign>,
-    pub(crate) sccache: Arc<Foreign>,
+    pub(crate) ccache: Foreign,
+    pub(crate) sccache: Foreign,
     pub(crate) uploads: Uploads,
     pub(crate) access: Access,
     pub(crate) log: AccessLog,
@@ -125,8 +125,8 @@ impl Site {
         let text = self.metrics.text(&Elsewhere {
             disk: disk.metrics(),
             unsynced: disk.durability_report().pending_flushes,
-            ccache_bytes: self.ccache.held(),
-            sccache_bytes: self.sccache.held(),
+            ccache_bytes: self.ccache.blobs.held(),
+            sccache_bytes: self.sccache.blobs.held(),
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()

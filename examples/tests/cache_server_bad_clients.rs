@@ -9,11 +9,14 @@ mod support;
 use futures::future::join_all;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, StatusCode};
+use std::fs::Metadata;
+use std::io;
 use std::time::{Duration, Instant};
-use support::{CacheServer, KEY, OTHER, READER, artifact, client, frame, path, put_head};
+use support::{CacheServer, KEY, OTHER, READER, WRITER, artifact, client, frame, path, put_head};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use walkdir::WalkDir;
 
 /// More than anything here takes, on a machine that has other things to do.
 const LONG: Duration = Duration::from_secs(60);
@@ -239,4 +242,51 @@ async fn slow_uploads_hold_up_no_others() {
     let whole = frame(&KEY, artifact(3 << 20)).await;
     let quick = timeout(LONG / 2, server.put(&path(&KEY), whole)).await;
     assert_eq!(quick.expect("it waits for the others"), StatusCode::CREATED);
+}
+
+/// Whoever leaves, replaces or removes what.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bytes_of_blobs_are_those_in_the_folder() {
+    let server = CacheServer::start(&[]);
+    let clients = (0..8_usize).map(|number| {
+        let server = &server;
+        async move {
+            for round in 0..9_usize {
+                let target = format!("/ccache/{}", round % 3);
+                let length = 1000 + 100 * number + round;
+                let mut stream = begin_upload(server, &target, length).await;
+                match (number + round) % 4 {
+                    // It leaves in the midst of its body, or before its answer.
+                    0 => stream.write_all(&vec![1; length / 2]).await?,
+                    1 => stream.write_all(&vec![1; length]).await?,
+                    2 => {
+                        stream.write_all(&vec![1; length]).await?;
+                        stream.read_exact(&mut [0; 12]).await?;
+                    }
+                    _ => {
+                        let gone = client().delete(server.url(&target)).bearer_auth(WRITER);
+                        gone.send().await.unwrap();
+                    }
+                }
+            }
+            Ok::<_, io::Error>(())
+        }
+    });
+    for client in join_all(clients).await {
+        client.unwrap();
+    }
+    let folder = server.folder().join("ccache");
+    let count = "cache_server_blob_bytes{area=\"ccache\"}";
+    let (mut held, mut bytes) = (0, 1);
+    let began = Instant::now();
+    // Those that left may still be at work.
+    while began.elapsed() < LONG && held != bytes {
+        held = server.metric(count).await;
+        // What is gone by the time it is looked at does not count.
+        let there = WalkDir::new(&folder).into_iter().flatten();
+        let there = there.filter_map(|entry| entry.metadata().ok());
+        let blobs = there.filter(Metadata::is_file);
+        bytes = blobs.map(|blob| blob.len()).sum();
+    }
+    assert_eq!(held, bytes);
 }

@@ -295,3 +295,24 @@ async fn a_server_whose_output_is_closed_serves_and_ends() {
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
 }
+
+#[tokio::test]
+async fn room_is_made_where_some_blobs_cannot_be_looked_at() {
+    let server = CacheServer::start(&["--max-foreign-bytes", "1M"]);
+    let paths = (0..60).map(|number| format!("blob-{number}"));
+    // One of the folders that these blobs are spread over, and that holds none of them.
+    let taken: Vec<_> = paths
+        .clone()
+        .map(|path| blake3::hash(path.as_bytes()).as_bytes()[0])
+        .collect();
+    let free = (0..=u8::MAX).find(|shard| !taken.contains(shard)).unwrap();
+    let folder = server.folder().join(format!("ccache/{free:02x}"));
+    std::fs::remove_dir(folder).unwrap();
+    for path in paths {
+        let target = format!("/ccache/{path}");
+        let stored = server.put(&target, vec![1; 40_000]).await;
+        assert_eq!(stored, StatusCode::CREATED);
+    }
+    let held = "cache_server_blob_bytes{area=\"ccache\"}";
+    server.wait_for(held, |bytes| bytes <= 1 << 20).await;
+}
