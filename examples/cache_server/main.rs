@@ -99,6 +99,7 @@ async fn run(args: Args) -> Result<bool> {
         log,
         metrics: Arc::clone(&metrics),
         places: Arc::new(Semaphore::new(args.max_requests)),
+        inactivity: args.inactivity,
     });
     let socket = TcpListener::bind(args.listen)
         .await

@@ -1,5 +1,5 @@
-//! Clients that hold on to what `cache_server` has only so much of: they do not read, do not ask, or
-//! do not send. The others are served.
+//! Clients that hold on to what `cache_server` has only so much of: they do not read, do not ask, do
+//! not send, or leave in the midst of it. The others are served.
 #![cfg(unix)]
 
 #[path = "support/cache_server.rs"]
@@ -7,12 +7,15 @@
 mod support;
 
 use futures::future::join_all;
+use pipeline_cache::{Artifact, PipelineCacheStore as _};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, StatusCode};
 use std::fs::Metadata;
 use std::io;
 use std::time::{Duration, Instant};
-use support::{CacheServer, KEY, OTHER, READER, WRITER, artifact, client, frame, path, put_head};
+use support::{
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, frame, path, put_head,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -159,44 +162,6 @@ async fn a_connection_on_which_a_request_is_under_way_stays_open() {
 }
 
 #[tokio::test]
-async fn refusals_and_the_sign_of_life_take_no_place() {
-    let server = CacheServer::start(&["--max-requests", "1"]);
-    let mut upload = begin_upload(&server, "/ccache/a", 10).await;
-    let others = async {
-        for (method, path, token, expected) in [
-            ("GET", "/healthz", "", 200),
-            ("GET", "/ccache/a", "", 401),
-            ("GET", "/ccache/a", "stranger-0123456789", 401),
-            ("PUT", "/ccache/a", READER, 403),
-        ] {
-            let request = client().request(method.parse().unwrap(), server.url(path));
-            let answer = request.bearer_auth(token).send().await.unwrap();
-            assert_eq!(answer.status(), expected, "{method} {path}");
-        }
-    };
-    timeout(LONG / 3, others)
-        .await
-        .expect("they wait for a place");
-    upload.write_all(b"0123456789").await.unwrap();
-    let mut answer = [0; 12];
-    upload.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 201");
-}
-
-#[tokio::test]
-async fn refusals_that_are_not_read_hold_no_place() {
-    let server = CacheServer::start(&["--max-requests", "1"]);
-    // It leaves no room for a body on its connection.
-    let stuck = http2().http2_initial_stream_window_size(0).build().unwrap();
-    let missed = stuck.get(server.url("/ccache/a")).bearer_auth(READER);
-    let missed = missed.send().await.unwrap();
-    assert_eq!(missed.status(), StatusCode::NOT_FOUND);
-    let other = timeout(LONG / 3, server.get("/metrics", HeaderMap::new())).await;
-    assert_eq!(other.expect("it waits for a place").status(), 200);
-    drop(missed);
-}
-
-#[tokio::test]
 async fn an_upload_that_drips_is_given_up() {
     let server = CacheServer::start(&["--inactivity", "0.5"]);
     let drips = [path(&KEY), "/ccache/a".to_owned()].map(|target| {
@@ -242,6 +207,68 @@ async fn slow_uploads_hold_up_no_others() {
     let whole = frame(&KEY, artifact(3 << 20)).await;
     let quick = timeout(LONG / 2, server.put(&path(&KEY), whole)).await;
     assert_eq!(quick.expect("it waits for the others"), StatusCode::CREATED);
+}
+
+/// What a client began is still work when it has left: it counts as long as it goes on.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn uploads_whose_clients_have_left_take_bounded_memory() {
+    const UPLOADS: u64 = 20;
+    let server = CacheServer::start(&[]);
+    // A few bytes on the way, and many to verify.
+    let zeros = Artifact::new(vec![0; 8 << 20]);
+    let remote = builder(WRITER).zstd(1, 0).build(server.url("/artifacts"));
+    remote.unwrap().put(&KEY, zeros).await.unwrap();
+    let file = server.folder().join(path(&KEY).trim_start_matches('/'));
+    let compressed = std::fs::read(file).unwrap();
+    assert!(compressed.len() < 64 << 10, "{}", compressed.len());
+    for _ in 0..UPLOADS {
+        let mut upload = begin_upload(&server, &path(&KEY), compressed.len()).await;
+        upload.write_all(&compressed).await.unwrap();
+    }
+    let puts = "cache_server_artifact_puts_total";
+    server.wait_for(puts, |puts| puts > UPLOADS).await;
+    let peak = server.peak_mebibytes();
+    println!("{UPLOADS} uploads that come to 8 MiB each: at most {peak} MiB");
+    assert!(peak < 110, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn refusals_and_the_sign_of_life_take_no_place() {
+    let server = CacheServer::start(&["--max-requests", "1"]);
+    let mut upload = begin_upload(&server, "/ccache/a", 10).await;
+    let others = async {
+        for (method, path, token, expected) in [
+            ("GET", "/healthz", "", 200),
+            ("GET", "/ccache/a", "", 401),
+            ("GET", "/ccache/a", "stranger-0123456789", 401),
+            ("PUT", "/ccache/a", READER, 403),
+        ] {
+            let request = client().request(method.parse().unwrap(), server.url(path));
+            let answer = request.bearer_auth(token).send().await.unwrap();
+            assert_eq!(answer.status(), expected, "{method} {path}");
+        }
+    };
+    timeout(LONG / 3, others)
+        .await
+        .expect("they wait for a place");
+    upload.write_all(b"0123456789").await.unwrap();
+    let mut answer = [0; 12];
+    upload.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+}
+
+#[tokio::test]
+async fn refusals_that_are_not_read_hold_no_place() {
+    let server = CacheServer::start(&["--max-requests", "1"]);
+    // It leaves no room for a body on its connection.
+    let stuck = http2().http2_initial_stream_window_size(0).build().unwrap();
+    let missed = stuck.get(server.url("/ccache/a")).bearer_auth(READER);
+    let missed = missed.send().await.unwrap();
+    assert_eq!(missed.status(), StatusCode::NOT_FOUND);
+    let other = timeout(LONG / 3, server.get("/metrics", HeaderMap::new())).await;
+    assert_eq!(other.expect("it waits for a place").status(), 200);
+    drop(missed);
 }
 
 /// Whoever leaves, replaces or removes what.
