@@ -53,11 +53,7 @@ impl Access {
     /// Reads tokens, one a line: role, name, token. Empty lines and those that start with `#` say
     /// nothing. An error names the line, and not what stands in it.
     pub(crate) fn new(anonymous: Option<Role>, lines: &str) -> Result<Self> {
-        let tokens = lines
-            .lines()
-            .enumerate()
-            .map(|(number, line)| (number + 1, line.trim()))
-            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        let tokens = token_lines(lines)
             .map(|(number, line)| {
                 token(line).with_context(|| format!("line {number} of the tokens"))
             })
@@ -99,6 +95,12 @@ impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Access({} tokens)", self.tokens.len())
     }
+}
+
+/// The lines that hold tokens, and their numbers.
+pub(crate) fn token_lines(lines: &str) -> impl Iterator<Item = (usize, &str)> {
+    let numbered = (1..).zip(lines.lines().map(str::trim));
+    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn token(line: &str) -> Result<Token> {

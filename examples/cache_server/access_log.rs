@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 
@@ -20,23 +20,26 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessLog {
-    /// The log, and the thread that ends once the last handle of the log is dropped.
-    pub(crate) fn start(metrics: Arc<Metrics>) -> std::io::Result<(Self, JoinHandle<()>)> {
+    /// The log, and what is told once the last handle of the log is dropped and the last line
+    /// written.
+    pub(crate) fn start(metrics: Arc<Metrics>) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
         let (sender, lines) = sync_channel::<String>(WAITING);
+        let (written, all_written) = oneshot::channel();
         let thread = std::thread::Builder::new().name("access-log".to_owned());
-        let thread = thread.spawn(move || {
+        thread.spawn(move || {
             let mut out = std::io::stdout();
             for mut line in lines {
                 line.push('\n');
                 // A reader that left wants no more of it.
                 let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
             }
+            let _ = written.send(());
         })?;
         let log = Self {
             lines: Some(sender),
             metrics,
         };
-        Ok((log, thread))
+        Ok((log, all_written))
     }
 
     pub(crate) const fn off(metrics: Arc<Metrics>) -> Self {

@@ -4,8 +4,12 @@ use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 use crate::access::Role;
+
+/// More than anybody waits, and no more than a clock can add to now: a year.
+const MAX_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
 
 /// A team's cache: artifacts for pipeline-cache, and blobs for ccache and sccache.
 ///
@@ -45,17 +49,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) upload_memory: u64,
     /// How many connections are open at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1024")]
     pub(crate) max_connections: usize,
     /// How many requests are served at once
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "256")]
     pub(crate) max_requests: usize,
     /// The seconds that requests under way have to end once the server is told to stop
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain: Duration,
-    /// The seconds that a body on its way in may stand still
+    /// The seconds in which a body on its way in or out must move on by 64 KiB, or come to its end
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) inactivity: Duration,
+    /// The seconds that a connection stays open without a request; more than clients keep one open
+    /// to use it again, as the side that closes first should be theirs
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "90")]
+    pub(crate) idle: Duration,
     /// Leave out the access log, which goes to the standard output
     #[arg(long)]
     pub(crate) no_access_log: bool,
@@ -96,7 +104,17 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large a number".to_owned())
 }
 
+/// A number of things at once: of any none would do nothing, and a semaphore counts only so far.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=Semaphore::MAX_PERMITS) => Ok(count),
+        _ => Err(format!("not a number from 1 to {}", Semaphore::MAX_PERMITS)),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    match text.parse() {
+        Ok(seconds @ 0.0..=MAX_SECONDS) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("not a number from 0 to {MAX_SECONDS}")),
+    }
 }

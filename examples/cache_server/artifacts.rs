@@ -7,9 +7,12 @@ use pipeline_cache::{
     DiskCache, PipelineCacheStore as _, PipelineFingerprint, StoreError, StoreErrorKind,
 };
 use std::error::Error as _;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use tokio::sync::Semaphore;
 
-use crate::files::Found;
+use crate::console::say;
+use crate::files::{Etag, Found};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::uploads::Uploads;
@@ -20,6 +23,10 @@ const VERIFIED_AT_ONCE: usize = 4;
 
 /// The most that a frame adds to a payload: a header of 128 bytes and 64 KiB of metadata.
 const FRAME_OVERHEAD: u64 = 128 + 64 * 1024;
+
+/// Where a frame has its flags, and the one that says that its payload is compressed.
+const FLAGS_OFFSET: u64 = 10;
+const FLAG_ZSTD: u16 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Artifacts {
@@ -72,13 +79,11 @@ impl Artifacts {
             .map_err(|error| failed(&error))?
             .ok_or(Refusal::NotFound)?;
         let tag = &frame.tag()[..16];
-        let etag = tag.iter().map(|byte| format!("{byte:02x}")).collect();
-        let found = Found {
-            len: frame.len(),
-            file: frame.into_file(),
-            etag,
-        };
-        found.answer(method, headers).await
+        let tag = tag.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (len, mut file) = (frame.len(), frame.into_file());
+        let weak = is_compressed(&mut file).map_err(|error| Refusal::disk("read", &error))?;
+        let etag = Some(Etag { tag, weak });
+        Found { file, len, etag }.answer(method, headers).await
     }
 
     async fn write(
@@ -103,6 +108,15 @@ impl Artifacts {
     }
 }
 
+/// Whether a frame's payload is compressed. Then it may be stored anew, for the same artifact and
+/// with the same tag, as other bytes. What is read here was read just now, and comes from memory.
+fn is_compressed(frame: &mut File) -> io::Result<bool> {
+    let mut flags = [0; 2];
+    frame.seek(SeekFrom::Start(FLAGS_OFFSET))?;
+    frame.read_exact(&mut flags)?;
+    Ok(u16::from_le_bytes(flags) & FLAG_ZSTD != 0)
+}
+
 /// The key in a name. Only its one spelling is taken.
 fn key(name: &str) -> Result<PipelineFingerprint, Refusal> {
     let hex = name.strip_suffix(".bin").ok_or(Refusal::BadPath)?;
@@ -124,7 +138,7 @@ fn failed(error: &StoreError) -> Refusal {
         StoreErrorKind::StorageFull => Refusal::DiskFull,
         StoreErrorKind::Closed => Refusal::Busy,
         _ => {
-            eprintln!("cache_server: {error}");
+            say(error);
             Refusal::Disk
         }
     }

@@ -10,14 +10,14 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::foreign::is_folder;
 use crate::refusal::Refusal;
 
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL";
 
 /// The answer to PROPFIND, whatever properties were asked for and however deep.
 pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, Refusal> {
-    let is_folder = path.is_empty() || path.ends_with('/');
-    let (changed, kind) = if is_folder {
+    let (changed, kind) = if is_folder(path) {
         let kind = "<D:resourcetype><D:collection/></D:resourcetype>".to_owned();
         (SystemTime::now(), kind)
     } else {

@@ -14,6 +14,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access_log::AccessLog;
+use crate::connection::{UnderWay, Watch};
+use crate::console::say;
 use crate::metrics::{Area, Metrics};
 use crate::uploads::announced;
 
@@ -28,6 +30,7 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<StatusCode>,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connection: UnderWay,
     pub(crate) began: Instant,
     pub(crate) sent: u64,
     pub(crate) whole: bool,
@@ -43,9 +46,11 @@ impl Exchange {
         answer.map(|body| {
             // A body without bytes is never asked for any.
             self.whole = self.method == Method::HEAD || body.is_end_stream();
+            let watch = (!self.whole).then(|| self.connection.watch());
             Body::new(Watched {
                 body,
                 length,
+                watch,
                 exchange: self,
             })
         })
@@ -86,6 +91,8 @@ struct Watched {
     body: Body,
     /// Whoever is told the length stops asking once it is reached.
     length: Option<u64>,
+    /// Ends the connection where the answer stands still.
+    watch: Option<Watch>,
     exchange: Exchange,
 }
 
@@ -98,20 +105,23 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(watch) = &self.watch {
+            watch.moved();
+        }
         match &frame {
             Some(Ok(frame)) => {
                 self.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 let reached = self.length == Some(self.exchange.sent);
                 self.exchange.whole = reached || self.body.is_end_stream();
             }
-            Some(Err(error)) => eprintln!("cache_server: an answer broke off: {error}"),
+            Some(Err(error)) => say(format_args!("an answer broke off: {error}")),
             None => self.exchange.whole = true,
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.exchange.whole
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -22,8 +22,23 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(crate) struct Found {
     pub(crate) file: File,
     pub(crate) len: u64,
-    /// Equal for two files only if their bytes are.
-    pub(crate) etag: String,
+    /// Where there is one: equal for two files only if their bytes are.
+    pub(crate) etag: Option<Etag>,
+}
+
+/// What tells the files of one path apart.
+pub(crate) struct Etag {
+    /// Letters and digits.
+    pub(crate) tag: String,
+    /// Equal also for files whose bytes are not, but stand for the same.
+    pub(crate) weak: bool,
+}
+
+impl Etag {
+    fn quoted(&self) -> String {
+        let mark = if self.weak { "W/" } else { "" };
+        format!("{mark}\"{}\"", self.tag)
+    }
 }
 
 impl Found {
@@ -33,20 +48,27 @@ impl Found {
         method: &Method,
         asked: &HeaderMap,
     ) -> Result<Response, Refusal> {
-        let etag = format!("\"{}\"", self.etag);
+        let etag = self.etag.as_ref().map(Etag::quoted);
         let mut head = HeaderMap::new();
         let mut set = |name, value: &str| {
             // All of these are digits and letters; one that is not is left out.
             head.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
         };
-        set(ETAG, &etag);
+        if let Some(etag) = &etag {
+            set(ETAG, etag);
+        }
         set(ACCEPT_RANGES, "bytes");
         set(CONTENT_TYPE, "application/octet-stream");
         set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if lists(asked.get(IF_NONE_MATCH), &etag) {
+        if lists(asked, etag.as_deref()) {
             return Ok((StatusCode::NOT_MODIFIED, head).into_response());
         }
-        let (status, part) = match part(asked, &etag, self.len) {
+        // A part is only asked for by GET: the head of the whole says how much there is.
+        let part = match *method == Method::GET {
+            true => part(asked, etag.as_deref(), self.len),
+            false => Part::Whole,
+        };
+        let (status, part) = match part {
             Part::Whole => (StatusCode::OK, 0..self.len),
             Part::Some(range) => {
                 let said = format!("bytes {}-{}/{}", range.start, range.end - 1, self.len);
@@ -88,8 +110,12 @@ enum Part {
 }
 
 /// The part that is asked for. Several at once, and what is no range of bytes, get the whole.
-fn part(asked: &HeaderMap, etag: &str, len: u64) -> Part {
-    let of_this = asked.get(IF_RANGE).is_none_or(|tag| tag == etag);
+fn part(asked: &HeaderMap, etag: Option<&str>, len: u64) -> Part {
+    // Parts of two files whose bytes differ would be none of either.
+    let strong = etag.filter(|etag| !etag.starts_with("W/"));
+    let of_this = asked
+        .get(IF_RANGE)
+        .is_none_or(|tag| strong.is_some_and(|strong| tag == strong));
     let range = asked
         .get(RANGE)
         .filter(|_| of_this)
@@ -110,9 +136,14 @@ fn part(asked: &HeaderMap, etag: &str, len: u64) -> Part {
     }
 }
 
-fn lists(tags: Option<&HeaderValue>, etag: &str) -> bool {
-    let tags = tags.and_then(|tags| tags.to_str().ok()).unwrap_or_default();
-    tags.split(',')
-        .map(|tag| tag.trim().trim_start_matches("W/"))
-        .any(|tag| tag == "*" || tag == etag)
+/// Whether a client says that it has what bears this tag.
+fn lists(asked: &HeaderMap, etag: Option<&str>) -> bool {
+    let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let etag = etag.map(bare);
+    asked
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|tags| tags.to_str().ok())
+        .flat_map(|tags| tags.split(','))
+        .any(|tag| tag.trim() == "*" || Some(bare(tag)) == etag)
 }

@@ -1,4 +1,5 @@
-//! Connections: taken within a bound, served as HTTP/1.1 or HTTP/2, and drained at the end.
+//! Connections: taken within a bound, served as HTTP/1.1 or HTTP/2 for as long as something is asked
+//! on them, and drained at the end.
 
 use axum::Router;
 use axum::body::Body;
@@ -8,20 +9,24 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
+use crate::connection::Connection;
+use crate::console::say;
 use crate::metrics::Metrics;
 
-/// How long a connection may take to say what it wants, or say nothing at all. Longer than clients
-/// keep one open to use it again: the side that closes first should be theirs.
-const QUIET: Duration = Duration::from_secs(90);
+/// How long a connection that is to end may take for its last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,18 +35,28 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) max_connections: usize,
+    pub(crate) terms: Terms,
     pub(crate) drain: Duration,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// How long a connection stays open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Without a request: from its first byte on, and between two of them.
+    pub(crate) idle: Duration,
+    /// While an answer stands still.
+    pub(crate) inactivity: Duration,
 }
 
 impl Listener {
     /// Serves until told to stop, and then for as long as requests are under way, within the
     /// limit. Whether all of them ended.
     pub(crate) async fn serve(self, site: Router, stop: impl Future<Output = ()>) -> bool {
-        let graceful = GracefulShutdown::new();
-        let room = Arc::new(Semaphore::new(self.max_connections.max(1)));
-        let server = server();
-        tokio::pin!(stop);
+        let stopping = CancellationToken::new();
+        let mut connections = JoinSet::new();
+        let room = Arc::new(Semaphore::new(self.max_connections));
+        let mut stop = pin!(stop);
         loop {
             let next = async {
                 // Nobody closes the semaphore. Who finds no room waits in the system's queue.
@@ -50,50 +65,78 @@ impl Listener {
             };
             let (room, accepted) = tokio::select! {
                 next = next => next,
+                Some(_) = connections.join_next() => continue,
                 () = &mut stop => break,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // As when there are no file descriptors left: it may pass.
-                    eprintln!("cache_server: cannot accept a connection: {error}");
+                    say(format_args!("cannot accept a connection: {error}"));
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            // The head and the body of an answer leave in two writes: the second is not to wait
-            // until the first is acknowledged.
-            let _ = stream.set_nodelay(true);
-            let site = site.clone();
-            let service = service_fn(move |request: Request<Incoming>| {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo(peer));
-                site.clone().call(request)
-            });
-            let connection = server.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection.into_owned());
+            let serving = serve(stream, peer, site.clone(), self.terms, stopping.clone());
             let metrics = Arc::clone(&self.metrics);
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 metrics.connections.enter();
-                // A connection that ends badly is its client's affair.
-                let _ = connection.await;
+                serving.await;
                 metrics.connections.leave();
                 drop(room);
             });
         }
         drop(self.socket);
-        timeout(self.drain, graceful.shutdown()).await.is_ok()
+        stopping.cancel();
+        let drained = timeout(self.drain, async {
+            while connections.join_next().await.is_some() {}
+        });
+        let drained = drained.await.is_ok();
+        connections.shutdown().await;
+        drained
     }
 }
 
-type Server = auto::Builder<TokioExecutor>;
+/// Serves one connection to its end.
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    site: Router,
+    terms: Terms,
+    stopping: CancellationToken,
+) {
+    // The head and the body of an answer leave in two writes: the second is not to wait until the
+    // first is acknowledged.
+    let _ = stream.set_nodelay(true);
+    let state = Arc::new(Connection::new(terms.inactivity));
+    let known = Arc::clone(&state);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(peer));
+        extensions.insert(Arc::clone(&known));
+        site.clone().call(request)
+    });
+    let server = server();
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    // A connection that ends badly is its client's affair.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = state.is_stuck() => return,
+        () = state.is_idle(terms.idle) => {}
+        () = stopping.cancelled() => {}
+    }
+    // It takes no more requests. Those that came before the client knows are still served.
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = state.is_stuck() => {}
+        () = state.is_idle(LAST_WORDS.min(terms.idle)) => {}
+    }
+}
 
-fn server() -> Server {
-    let mut server = Server::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(QUIET);
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http2()
         .timer(TokioTimer::new())

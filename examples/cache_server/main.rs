@@ -19,35 +19,41 @@ mod access;
 mod access_log;
 mod args;
 mod artifacts;
+mod blobs;
+mod connection;
+mod console;
 mod dav;
 mod exchange;
 mod files;
 mod foreign;
 mod listener;
 mod metrics;
+mod off_worker;
 mod refusal;
+mod signals;
 mod site;
 mod sweep;
 mod uploads;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use console::{announce, say};
 use foreign::Foreign;
-use listener::Listener;
+use listener::{Listener, Terms};
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
@@ -55,13 +61,19 @@ use uploads::Uploads;
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How long the access log may take to be written to its end.
+const LAST_LINES: Duration = Duration::from_secs(5);
+
+/// Not all that was under way at the end could be finished.
+const CUT_SHORT: u8 = 3;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(3),
+        Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
-            eprintln!("cache_server: {error:#}");
+            say(format_args!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -70,11 +82,11 @@ async fn main() -> ExitCode {
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
     let metrics = Arc::new(Metrics::default());
-    let (log, log_thread) = match args.no_access_log {
+    let (log, last_line) = match args.no_access_log {
         true => (AccessLog::off(Arc::clone(&metrics)), None),
         false => {
-            let (log, thread) = AccessLog::start(Arc::clone(&metrics))?;
-            (log, Some(thread))
+            let (log, last_line) = AccessLog::start(Arc::clone(&metrics))?;
+            (log, Some(last_line))
         }
     };
     let disk = open_disk(&args).await?;
@@ -82,32 +94,38 @@ async fn run(args: Args) -> Result<bool> {
         artifacts: Artifacts::new(disk.clone()),
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
-        uploads: Uploads::new(args.upload_memory, args.inactivity),
+        uploads: open_uploads(&args).await?,
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
-        places: Arc::new(Semaphore::new(args.max_requests.max(1))),
+        places: Arc::new(Semaphore::new(args.max_requests)),
+        inactivity: args.inactivity,
     });
     let socket = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
-    let stop = stop_signal()?;
-    println!("listening on http://{}", socket.local_addr()?);
+    let stop = signals::stop(CUT_SHORT)?;
+    announce(format_args!("listening on http://{}", socket.local_addr()?));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
     let listener = Listener {
         socket,
         max_connections: args.max_connections,
+        terms: Terms {
+            idle: args.idle,
+            inactivity: args.inactivity,
+        },
         drain: args.drain,
         metrics,
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
-    disk.close(args.drain).await?;
+    let closed = disk.close(args.drain).await;
     drop(site);
-    if let (Some(thread), true) = (log_thread, drained) {
-        // Connections that were given up may still hold the log.
-        let _ = spawn_blocking(move || thread.join()).await;
+    if let Some(last_line) = last_line {
+        // A reader of the log that stands still is not waited for.
+        let _ = timeout(LAST_LINES, last_line).await;
     }
+    closed?;
     Ok(drained)
 }
 
@@ -117,51 +135,46 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
         .max_artifact_bytes(args.max_artifact)
         .max_bytes(args.max_bytes);
     if let Some(file) = &args.secret_file {
-        let secret = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        disk = disk.shared_secret(SharedSecret::new(secret.trim_end()));
+        let secret = read(file)?;
+        let secret = secret.trim_end();
+        // Anybody could sign with it.
+        ensure!(!secret.is_empty(), "{} holds no secret", file.display());
+        disk = disk.shared_secret(SharedSecret::new(secret));
     }
     Ok(disk.open().await?)
 }
 
-async fn open_foreign(args: &Args, name: &str) -> Result<Arc<Foreign>> {
+async fn open_foreign(args: &Args, name: &str) -> Result<Foreign> {
     let root = args.cache_dir.join(name);
     let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
-    let opened = spawn_blocking(move || Foreign::open(root, max_bytes, max_blob)).await?;
-    let opened = opened.with_context(|| format!("cannot open the folder of {name}"))?;
-    Ok(Arc::new(opened))
+    let opened = off_worker::run(move || Foreign::open(root, max_bytes, max_blob)).await;
+    opened.with_context(|| format!("cannot open the folder of {name}"))
+}
+
+async fn open_uploads(args: &Args) -> Result<Uploads> {
+    let folder = args.cache_dir.join("uploads");
+    let (memory, inactivity) = (args.upload_memory, args.inactivity);
+    let opened = off_worker::run(move || Uploads::open(folder, memory, inactivity)).await;
+    opened.context("cannot open the folder of uploads")
 }
 
 /// The tokens of the file and those of the environment.
 fn tokens(args: &Args) -> Result<String> {
     let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
     if let Some(file) = &args.tokens {
-        lines.push('\n');
-        let file_lines = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let file_lines = read(file)?;
+        let holds_one = access::token_lines(&file_lines).next().is_some();
+        ensure!(holds_one, "{} holds no token", file.display());
+        if !lines.is_empty() {
+            lines.push('\n');
+        }
         lines.push_str(&file_lines);
     }
     Ok(lines)
 }
 
-/// Ends with the first signal to stop. A second one kills, as ever.
-fn stop_signal() -> Result<impl Future<Output = ()>> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            eprintln!("cache_server: stopping");
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(async {
-        let _ = tokio::signal::ctrl_c().await;
-    })
+fn read(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 async fn keep_durable(disk: DiskCache) {
@@ -170,7 +183,7 @@ async fn keep_durable(disk: DiskCache) {
     loop {
         ticks.tick().await;
         if let Err(error) = disk.flush().await {
-            eprintln!("cache_server: {error}");
+            say(error);
         }
     }
 }

@@ -5,6 +5,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::io;
 
+use crate::console::say;
+
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The path names nothing that could be here.
@@ -26,6 +28,8 @@ pub(crate) enum Refusal {
     Unverified(String),
     /// Too many others.
     Busy,
+    /// The server failed; told in the log, and to the client as no more than that.
+    Failed,
     /// The disk failed; told in the log, and to the client as no more than that.
     Disk,
     /// The disk is full.
@@ -34,7 +38,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     pub(crate) fn disk(what: &str, error: &io::Error) -> Self {
-        eprintln!("cache_server: cannot {what}: {error}");
+        say(format_args!("cannot {what}: {error}"));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Disk,
@@ -52,7 +56,7 @@ impl Refusal {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unverified(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Disk => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Failed | Self::Disk => StatusCode::INTERNAL_SERVER_ERROR,
             Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
@@ -68,7 +72,8 @@ impl Refusal {
             Self::TooSlow => "the body did not come in time",
             Self::BrokenOff => "the body broke off",
             Self::Unverified(reason) => return format!("not taken: {reason}\n"),
-            Self::Busy => "too many uploads at once",
+            Self::Busy => "too many others at once",
+            Self::Failed => "the server failed",
             Self::Disk => "the server's disk failed",
             Self::DiskFull => "the server's disk is full",
         };

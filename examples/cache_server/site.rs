@@ -1,20 +1,22 @@
 //! What is where on the server, and the way of every request: it takes its place, is told who
 //! asks, goes to the part that its path names, and is counted and logged once it is over.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
-use tokio::sync::Semaphore;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::Artifacts;
+use crate::connection::Connection;
 use crate::exchange::Exchange;
 use crate::foreign::Foreign;
 use crate::metrics::{Area, Elsewhere, Metrics};
@@ -23,13 +25,15 @@ use crate::uploads::Uploads;
 
 pub(crate) struct Site {
     pub(crate) artifacts: Artifacts,
-    pub(crate) ccache: Arc<Foreign>,
-    pub(crate) sccache: Arc<Foreign>,
+    pub(crate) ccache: Foreign,
+    pub(crate) sccache: Foreign,
     pub(crate) uploads: Uploads,
     pub(crate) access: Access,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) places: Arc<Semaphore>,
+    /// How long a request waits for a place.
+    pub(crate) inactivity: Duration,
 }
 
 /// The service of the whole site.
@@ -40,10 +44,12 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
 async fn serve(
     State(site): State<Arc<Site>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
     site.metrics.requests_under_way.enter();
     let client = site.access.identify(request.headers().get(AUTHORIZATION));
+    let name = client.name.clone();
     let path = request.uri().path().to_owned();
     let needed = Role::needed_for(request.method());
     let mut exchange = Exchange {
@@ -51,10 +57,11 @@ async fn serve(
         method: request.method().clone(),
         path,
         peer,
-        client: client.name.clone(),
+        client: name,
         status: None,
         log: site.log.clone(),
         metrics: Arc::clone(&site.metrics),
+        connection: connection.request(),
         began: Instant::now(),
         sent: 0,
         whole: false,
@@ -63,14 +70,35 @@ async fn serve(
     // Refusals and the sign of life take no place: whoever has no token could hold them all by
     // not reading the answers.
     let is_free = exchange.path == "/healthz" || allow(&client, needed).is_err();
-    if !is_free {
-        exchange._place = Arc::clone(&site.places).acquire_owned().await.ok();
-    }
-    let answer = site.answer(request, &client).await;
-    if answer.is_err() {
-        exchange._place = None;
-    }
+    let answer = match is_free {
+        true => site.answer(request, &client).await,
+        false => match site.place().await {
+            Ok(place) => {
+                let (answer, place) = in_place(site, request, client, place).await;
+                exchange._place = place;
+                answer
+            }
+            Err(busy) => Err(busy),
+        },
+    };
     exchange.watch(answer.unwrap_or_else(Refusal::into_response))
+}
+
+/// The answer, by a task of its own: a client that leaves does not stop it between two steps, and
+/// has its place until what it began is over. The place is kept for an answer that is no refusal.
+async fn in_place(
+    site: Arc<Site>,
+    request: Request,
+    client: Client,
+    place: OwnedSemaphorePermit,
+) -> (Result<Response, Refusal>, Option<OwnedSemaphorePermit>) {
+    let task = tokio::spawn(async move {
+        let answer = site.answer(request, &client).await;
+        let place = answer.is_ok().then_some(place);
+        (answer, place)
+    });
+    // It is never aborted: this is a panic, which was told on the standard error.
+    task.await.unwrap_or((Err(Refusal::Failed), None))
 }
 
 /// The part of the site that a path leads to, and the rest of the path.
@@ -87,6 +115,13 @@ fn area(path: &str) -> (Area, &str) {
 }
 
 impl Site {
+    /// A place among the requests that are served at once.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let place = timeout(self.inactivity, place).await;
+        place.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+    }
+
     async fn answer(&self, request: Request, client: &Client) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
         let path = head.uri.path();
@@ -122,8 +157,8 @@ impl Site {
         let text = self.metrics.text(&Elsewhere {
             disk: disk.metrics(),
             unsynced: disk.durability_report().pending_flushes,
-            ccache_bytes: self.ccache.held(),
-            sccache_bytes: self.sccache.held(),
+            ccache_bytes: self.ccache.blobs.held(),
+            sccache_bytes: self.sccache.blobs.held(),
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()

@@ -1,12 +1,14 @@
 //! The least recently used blobs removed, in memory that does not grow with their number.
 //!
 //! A first pass counts bytes by age, in classes; it tells from which class on the blobs are to
-//! go. A second pass removes them.
+//! go. The next ones remove them. What cannot be looked at or removed is passed over.
 
 use std::fs::{self, DirEntry};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use crate::blobs::Blobs;
 
 /// Ages are told apart to about a sixteenth of themselves.
 const CLASSES_PER_DOUBLING: f64 = 11.0;
@@ -14,19 +16,33 @@ const CLASSES_PER_DOUBLING: f64 = 11.0;
 /// Enough for a thousand years; what is older counts as that.
 const CLASSES: usize = 512;
 
+/// The folders that blobs are spread over.
+pub(crate) fn shards(root: &Path) -> impl Iterator<Item = PathBuf> {
+    (0..=u8::MAX).map(move |shard| root.join(format!("{shard:02x}")))
+}
+
 /// The bytes of all blobs.
 pub(crate) fn held(root: &Path) -> io::Result<u64> {
     let mut bytes = 0;
-    each(root, |_, _, length| bytes += length)?;
+    each(root, |_, _, length| {
+        bytes += length;
+        Ok(())
+    })?;
     Ok(bytes)
 }
 
-/// Removes blobs until no more than `goal` bytes are left; what is left.
-pub(crate) fn down_to(root: &Path, goal: u64) -> io::Result<u64> {
+/// Removes blobs until no more than `goal` bytes are left, or nothing more can be removed: then the
+/// first reason.
+pub(crate) fn down_to(blobs: &Blobs, root: &Path, goal: u64) -> io::Result<()> {
     let now = SystemTime::now();
     let mut bytes = vec![0_u64; CLASSES];
-    each(root, |_, used, length| bytes[class(now, used)] += length)?;
-    let mut held: u64 = bytes.iter().sum();
+    let counted = blobs.recount(|| {
+        each(root, |_, used, length| {
+            bytes[class(now, used)] += length;
+            Ok(())
+        })?;
+        Ok(bytes.iter().sum())
+    });
     // Of the youngest class that must go, only as much as it takes.
     let mut kept = 0_u64;
     let youngest = bytes.iter().position(|class| {
@@ -34,22 +50,18 @@ pub(crate) fn down_to(root: &Path, goal: u64) -> io::Result<u64> {
         kept > goal
     });
     let Some(youngest) = youngest else {
-        return Ok(held);
+        return counted;
     };
-    for only in [false, true] {
-        each(root, |blob, used, length| {
-            let class = class(now, used);
-            let goes = if only {
-                class == youngest
-            } else {
-                class > youngest
-            };
-            if goes && held > goal && fs::remove_file(blob.path()).is_ok() {
-                held = held.saturating_sub(length);
+    let remove = |goes: &dyn Fn(usize) -> bool| {
+        each(root, |blob, used, _| {
+            if goes(class(now, used)) && blobs.held() > goal {
+                blobs.remove(&blob.path())?;
             }
-        })?;
-    }
-    Ok(held)
+            Ok(())
+        })
+    };
+    let older = remove(&|class| class > youngest);
+    counted.and(older).and(remove(&|class| class == youngest))
 }
 
 /// The class of an age: the larger, the older. What was used after `now` is in the first.
@@ -60,18 +72,36 @@ fn class(now: SystemTime, used: SystemTime) -> usize {
     (class as usize).min(CLASSES - 1)
 }
 
-fn each(root: &Path, mut look: impl FnMut(&DirEntry, SystemTime, u64)) -> io::Result<()> {
-    for shard in 0..=u8::MAX {
-        for blob in fs::read_dir(root.join(format!("{shard:02x}")))? {
-            let blob = blob?;
-            // One that is gone meanwhile is of no more interest.
-            let Ok(metadata) = blob.metadata() else {
+/// Looks at all blobs that can be looked at. The first failure is told once all have been.
+fn each(
+    root: &Path,
+    mut look: impl FnMut(&DirEntry, SystemTime, u64) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut told = Ok(());
+    for shard in shards(root) {
+        let blobs = match fs::read_dir(shard) {
+            Ok(blobs) => blobs,
+            Err(error) => {
+                told = told.and(Err(error));
                 continue;
-            };
-            if metadata.is_file() {
-                look(&blob, metadata.modified()?, metadata.len());
+            }
+        };
+        for blob in blobs {
+            let looked = blob.and_then(|blob| {
+                let metadata = blob.metadata()?;
+                match metadata.is_file() {
+                    true => look(&blob, metadata.modified()?, metadata.len()),
+                    false => Ok(()),
+                }
+            });
+            match looked {
+                // One that is gone meanwhile is of no more interest.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    told = told.and(Err(error));
+                }
+                _ => {}
             }
         }
     }
-    Ok(())
+    told
 }

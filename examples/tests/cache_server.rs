@@ -14,6 +14,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 use std::process::Command;
+use std::time::Duration;
 use support::{
     CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, files, frame, path,
     program, remote,
@@ -134,6 +135,45 @@ fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains(expected), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_make_no_sense_stop_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (empty, blank) = (file("empty", ""), file("blank", "\n \n"));
+    let nobody = file("nobody", "# read-only ci 0123456789abcdef\n");
+    let huge = u64::MAX.to_string();
+    for (option, value, expected) in [
+        ("--secret-file", &empty, "empty holds no secret"),
+        ("--secret-file", &blank, "blank holds no secret"),
+        ("--tokens", &empty, "empty holds no token"),
+        ("--tokens", &nobody, "nobody holds no token"),
+        ("--max-requests", &huge, "not a number from 1 to "),
+        ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
+        ("--max-connections", &huge, "not a number from 1 to "),
+        ("--inactivity", &huge, "not a number from 0 to "),
+        ("--drain", &"-1".to_owned(), "not a number from 0 to "),
+    ] {
+        let output = tokio::process::Command::new(program())
+            .kill_on_drop(true)
+            .args(["--listen", "127.0.0.1:0", "--anonymous", "read-only"])
+            .arg("--cache-dir")
+            .arg(folder.path().join("cache"))
+            .arg(format!("{option}={value}"))
+            .env_remove("CACHE_SERVER_TOKENS")
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(60), output).await;
+        let output = output.unwrap_or_else(|_| panic!("{option}={value} is taken"));
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{option}={value}: {said}");
+        assert!(said.contains(expected), "{option}={value}: {said}");
     }
 }
 
@@ -269,6 +309,13 @@ async fn parts_and_revalidations_are_answered_as_http_has_it() {
     let etag = head.headers()[ETAG].clone();
 
     let with = |name, value: &str| HeaderMap::from_iter([(name, value.parse().unwrap())]);
+    // A part is a matter of GET alone.
+    for range in ["bytes=0-0", "bytes=99999999-"] {
+        let head = client().head(server.url(&path(&KEY))).bearer_auth(READER);
+        let head = head.header(RANGE, range).send().await.unwrap();
+        assert_eq!(head.status(), StatusCode::OK, "{range}");
+        assert_eq!(head.headers()[CONTENT_LENGTH], length.to_string());
+    }
     for (range, expected) in [
         ("bytes=0-0", 0..1),
         ("bytes=100-299", 100..300),
@@ -313,6 +360,10 @@ async fn parts_and_revalidations_are_answered_as_http_has_it() {
         .get(&path(&KEY), with(IF_NONE_MATCH, "\"other\""))
         .await;
     assert_eq!(other.status(), StatusCode::OK);
+    let mut listed = with(IF_NONE_MATCH, "\"other\", W/\"another\"");
+    listed.append(IF_NONE_MATCH, etag.clone());
+    let same = server.get(&path(&KEY), listed).await;
+    assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
     // Half of one frame and half of another would be neither.
     let mut resumed = with(RANGE, "bytes=100-299");
     resumed.insert(IF_RANGE, etag);
@@ -328,6 +379,32 @@ async fn parts_and_revalidations_are_answered_as_http_has_it() {
         .await;
     let whole = server.get(&path(&KEY), resumed).await;
     assert_eq!(whole.status(), StatusCode::OK);
+}
+
+/// The tag of a compressed frame says nothing of its bytes, and that of a blob would say nothing.
+#[tokio::test]
+async fn only_equal_bytes_have_equal_strong_tags() {
+    let server = CacheServer::start(&[]);
+    let zstd = builder(WRITER).zstd(1, 0);
+    let zstd = zstd.build(server.url("/artifacts")).unwrap();
+    zstd.put(&KEY, artifact(200_000)).await.unwrap();
+    let whole = server.get(&path(&KEY), HeaderMap::new()).await;
+    let etag = whole.headers()[ETAG].clone();
+    assert!(etag.to_str().unwrap().starts_with("W/\""), "{etag:?}");
+    let known = HeaderMap::from_iter([(IF_NONE_MATCH, etag.clone())]);
+    let same = server.get(&path(&KEY), known).await;
+    assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
+    let part = || (RANGE, "bytes=100-299".parse().unwrap());
+    let resumed = HeaderMap::from_iter([part(), (IF_RANGE, etag)]);
+    let all = server.get(&path(&KEY), resumed).await;
+    assert_eq!(all.status(), StatusCode::OK);
+
+    server.put("/ccache/a", vec![1; 1000]).await;
+    let blob = server
+        .get("/ccache/a", HeaderMap::from_iter([part()]))
+        .await;
+    assert_eq!(blob.status(), StatusCode::PARTIAL_CONTENT);
+    assert!(!blob.headers().contains_key(ETAG));
 }
 
 #[tokio::test]

@@ -11,12 +11,15 @@ use futures::future::join_all;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use pipeline_cache::{PipelineCacheStore as _, PipelineFingerprint};
+use reqwest::header::HeaderMap;
 use reqwest::{Body, StatusCode};
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-use support::{CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path};
+use support::{
+    CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path, put_head,
+};
 
 /// Puts what the server refuses before it has read it all.
 async fn is_too_large(server: &CacheServer, path: &str, body: impl Into<Body>) {
@@ -81,6 +84,8 @@ async fn no_path_leads_out_of_its_place() {
         "/artifacts/%2e%2e/outside".to_owned(),
         "/artifacts//etc/passwd".to_owned(),
         "/artifacts/".to_owned(),
+        "/ccache/".to_owned(),
+        "/ccache//".to_owned(),
         "/artifacts/.staging".to_owned(),
         format!("/artifacts/{hex}"),
         format!("/artifacts/{hex}.corrupt"),
@@ -171,15 +176,9 @@ async fn many_uploads_at_once_take_bounded_memory() {
         async move { remote.put(&key, artifact).await.unwrap() }
     });
     join_all(puts).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.unwrap().trim().trim_end_matches(" kB");
-    let peak: u64 = peak.parse().unwrap();
-    println!(
-        "{UPLOADS} uploads of 8 MiB at once: at most {} MiB",
-        peak >> 10
-    );
-    assert!(peak >> 10 < 160, "{} MiB", peak >> 10);
+    let peak = server.peak_mebibytes();
+    println!("{UPLOADS} uploads of 8 MiB at once: at most {peak} MiB");
+    assert!(peak < 160, "{peak} MiB");
     assert_eq!(
         server.metric("cache_server_artifact_puts_total").await,
         u64::from(UPLOADS)
@@ -221,15 +220,99 @@ async fn a_server_told_to_stop_finishes_what_is_under_way() {
 #[tokio::test]
 async fn a_server_told_to_stop_does_not_wait_for_ever() {
     let mut server = CacheServer::start(&["--drain", "0.3"]);
-    let mut stuck = TcpStream::connect(server.address()).unwrap();
-    let head = format!(
-        "PUT /ccache/a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
-         Content-Length: 10\r\n\r\n"
-    );
-    stuck.write_all(head.as_bytes()).unwrap();
-    server
-        .wait_for("cache_server_requests_under_way", |requests| requests >= 2)
-        .await;
+    let _stuck = stuck_upload(&server).await;
     server.terminate();
     assert_eq!(server.wait().code(), Some(3));
+}
+
+#[tokio::test]
+async fn the_access_log_is_written_to_its_end() {
+    let (mut server, mut out, _errors) = CacheServer::launch(&["--drain", "0.3"]);
+    // More lines than a pipe holds.
+    let long = format!("/ccache/{}", "a".repeat(1000));
+    for _ in 0..200 {
+        server.get(&long, HeaderMap::new()).await;
+    }
+    let mut stuck = stuck_upload(&server).await;
+    server.terminate();
+    // It has given up what was under way once that is closed.
+    let _ = stuck.read_to_end(&mut Vec::new());
+    let mut log = String::new();
+    out.read_to_string(&mut log).unwrap();
+    assert_eq!(server.wait().code(), Some(3));
+    assert_eq!(log.matches(&long).count(), 200);
+    assert!(log.contains(" writer PUT /ccache/a 0-left "), "{log}");
+}
+
+#[tokio::test]
+async fn a_server_told_twice_to_stop_does_not_wait_at_all() {
+    let mut server = CacheServer::start(&["--drain", "3600"]);
+    let _stuck = stuck_upload(&server).await;
+    server.terminate();
+    // It has heard the first once it takes nobody any more.
+    while TcpStream::connect(server.address()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(3));
+}
+
+/// An upload that is under way and stays so.
+async fn stuck_upload(server: &CacheServer) -> TcpStream {
+    let mut stuck = TcpStream::connect(server.address()).unwrap();
+    let head = put_head("/ccache/a", 10);
+    stuck.write_all(head.as_bytes()).unwrap();
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 2).await;
+    stuck
+}
+
+#[tokio::test]
+async fn a_server_whose_output_nobody_reads_serves_and_ends() {
+    let (mut server, out, errors) = CacheServer::launch(&[]);
+    // More lines than a pipe holds.
+    let long = format!("/ccache/{}", "a".repeat(1000));
+    for _ in 0..200 {
+        let missed = server.get(&long, HeaderMap::new()).await;
+        assert_eq!(missed.status(), StatusCode::NOT_FOUND);
+    }
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    drop((out, errors));
+}
+
+#[tokio::test]
+async fn a_server_whose_output_is_closed_serves_and_ends() {
+    let (mut server, out, errors) = CacheServer::launch(&[]);
+    drop((out, errors));
+    // Something to tell: the folder is no folder.
+    let folder = server.folder().join("ccache");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    let failed = server.put("/ccache/a", "blob").await;
+    assert_eq!(failed, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.put("/sccache/a", "blob").await, StatusCode::CREATED);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn room_is_made_where_some_blobs_cannot_be_looked_at() {
+    let server = CacheServer::start(&["--max-foreign-bytes", "1M"]);
+    let paths = (0..60).map(|number| format!("blob-{number}"));
+    // One of the folders that these blobs are spread over, and that holds none of them.
+    let taken: Vec<_> = paths
+        .clone()
+        .map(|path| blake3::hash(path.as_bytes()).as_bytes()[0])
+        .collect();
+    let free = (0..=u8::MAX).find(|shard| !taken.contains(shard)).unwrap();
+    let folder = server.folder().join(format!("ccache/{free:02x}"));
+    std::fs::remove_dir(folder).unwrap();
+    for path in paths {
+        let target = format!("/ccache/{path}");
+        let stored = server.put(&target, vec![1; 40_000]).await;
+        assert_eq!(stored, StatusCode::CREATED);
+    }
+    let held = "cache_server_blob_bytes{area=\"ccache\"}";
+    server.wait_for(held, |bytes| bytes <= 1 << 20).await;
 }

@@ -9,7 +9,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Body, Client, Response, StatusCode};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
@@ -29,6 +29,13 @@ pub(crate) struct CacheServer {
 impl CacheServer {
     /// Starts it with a token for each role, and what else is given.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let (mut server, out, errors) = Self::launch(arguments);
+        server.readers = vec![collect(out, &server.said), collect(errors, &server.said)];
+        server
+    }
+
+    /// As `start`, for whoever is to read what it prints, or not to.
+    pub(crate) fn launch(arguments: &[&str]) -> (Self, BufReader<ChildStdout>, ChildStderr) {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         let lines = format!("# Ours\nread-only reader {READER}\n\nread-write writer {WRITER}\n");
@@ -45,26 +52,23 @@ impl CacheServer {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = Arc::<Mutex<String>>::default();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
-        let errors = child.stderr.take().unwrap();
-        let readers = vec![collect(out, &said), collect(errors, &said)];
+        let mut errors = child.stderr.take().unwrap();
         let Some(url) = first.trim().strip_prefix("listening on ") else {
-            child.wait().unwrap();
-            readers
-                .into_iter()
-                .for_each(|reader| reader.join().unwrap());
-            panic!("it did not start: {}", said.lock().unwrap());
+            let mut said = String::new();
+            errors.read_to_string(&mut said).unwrap();
+            panic!("it did not start: {said}");
         };
-        Self {
+        let server = Self {
             url: url.to_owned(),
             child,
             folder,
-            said,
-            readers,
-        }
+            said: Arc::default(),
+            readers: Vec::new(),
+        };
+        (server, out, errors)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -116,6 +120,15 @@ impl CacheServer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory that it has had.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_mebibytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.unwrap().trim().trim_end_matches(" kB");
+        peak.parse::<u64>().unwrap() >> 10
     }
 
     /// Asks it to stop, as an init system does.
@@ -194,6 +207,14 @@ pub(crate) fn client() -> Client {
 
 pub(crate) fn path(key: &PipelineFingerprint) -> String {
     format!("/artifacts/{key}.bin")
+}
+
+/// The head of an upload that is announced to be this long.
+pub(crate) fn put_head(path: &str, length: usize) -> String {
+    format!(
+        "PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    )
 }
 
 /// The stored form of an artifact, as the library writes it.

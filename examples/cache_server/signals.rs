@@ -1,0 +1,46 @@
+//! The signals that stop the server.
+
+use std::io;
+#[cfg(unix)]
+use tokio::signal::unix::SignalKind;
+
+use crate::console::say;
+
+/// Ends with the first signal to stop. The second ends the process, with this code.
+pub(crate) fn stop(code: u8) -> io::Result<impl Future<Output = ()>> {
+    let mut signals = Signals::new()?;
+    Ok(async move {
+        signals.next().await;
+        say("stopping");
+        tokio::spawn(async move {
+            signals.next().await;
+            say("stopping at once");
+            std::process::exit(code.into());
+        });
+    })
+}
+
+/// From the first value of this type on, the signals do nothing but end `next`.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
