@@ -1,5 +1,6 @@
 //! What `cache_server` withstands: bodies without end, paths with tricks, clients that leave, more
-//! uploads than it has memory for, and the signal to stop in the midst of all that.
+//! uploads than it has memory for, the signal to stop in the midst of all that, and settings that make
+//! no sense.
 #![cfg(unix)]
 
 #[path = "support/cache_server.rs"]
@@ -16,9 +17,11 @@ use reqwest::{Body, StatusCode};
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 use support::{
-    CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path, put_head,
+    CacheServer, KEY, OTHER, WRITER, artifact, builder, client, files, frame, path, program,
+    put_head,
 };
 
 /// Puts what the server refuses before it has read it all.
@@ -315,4 +318,69 @@ async fn room_is_made_where_some_blobs_cannot_be_looked_at() {
     }
     let held = "cache_server_blob_bytes{area=\"ccache\"}";
     server.wait_for(held, |bytes| bytes <= 1 << 20).await;
+}
+
+#[test]
+fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    for (tokens, expected) in [
+        ("", "nobody could do anything"),
+        ("read-only ci", "line 1 of the tokens"),
+        ("\nadmin ci hunter2hunter2hunter2", "line 2 of the tokens"),
+        ("read-only ci hunter2", "fewer than 16 characters"),
+        (
+            "read-only ci hunter2hunter2hunter2 hunter2",
+            "a role, a name and a token",
+        ),
+    ] {
+        let output = Command::new(program())
+            .args(["--listen", "127.0.0.1:0", "--cache-dir"])
+            .arg(folder.path())
+            .env("CACHE_SERVER_TOKENS", tokens)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_make_no_sense_stop_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (empty, blank) = (file("empty", ""), file("blank", "\n \n"));
+    let nobody = file("nobody", "# read-only ci 0123456789abcdef\n");
+    let huge = u64::MAX.to_string();
+    for (option, value, expected) in [
+        ("--secret-file", &empty, "empty holds no secret"),
+        ("--secret-file", &blank, "blank holds no secret"),
+        ("--tokens", &empty, "empty holds no token"),
+        ("--tokens", &nobody, "nobody holds no token"),
+        ("--max-requests", &huge, "not a number from 1 to "),
+        ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
+        ("--max-connections", &huge, "not a number from 1 to "),
+        ("--inactivity", &huge, "not a number from 0 to "),
+        ("--drain", &"-1".to_owned(), "not a number from 0 to "),
+    ] {
+        let output = tokio::process::Command::new(program())
+            .kill_on_drop(true)
+            .args(["--listen", "127.0.0.1:0", "--anonymous", "read-only"])
+            .arg("--cache-dir")
+            .arg(folder.path().join("cache"))
+            .arg(format!("{option}={value}"))
+            .env_remove("CACHE_SERVER_TOKENS")
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(60), output).await;
+        let output = output.unwrap_or_else(|_| panic!("{option}={value} is taken"));
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{option}={value}: {said}");
+        assert!(said.contains(expected), "{option}={value}: {said}");
+    }
 }
