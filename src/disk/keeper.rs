@@ -71,13 +71,20 @@ impl Inner {
             }
         }
         let lock = self.lock_trim().await;
-        let within = total.is_some_and(|total| self.bounds.hold(&total));
+        // By what is there now: others have put while this evicted.
+        let within = self
+            .usage
+            .estimate()
+            .is_some_and(|total| self.bounds.hold(&total));
         if lock.is_err() && within {
             // Whoever lists looks again at the end, and sees what this process has reported.
             self.usage.put_off(PAUSE_WHILE_OTHERS_LIST);
             return Trimmed::NotNow;
         }
-        match self.trim(self.bounds.low_water()).await {
+        let trimmed = self.trim(self.bounds.low_water()).await;
+        // Waited for, so that the next trim does not find this one's lock.
+        self.run_aside(|_| lock.map(TrimLock::release).ok()).await;
+        match trimmed {
             // Where nothing was due but a count, or others were quicker, it helped as well.
             Ok((report, _)) if report.removed > 0 || self.bounds.less(16).hold(&report.kept()) => {
                 Trimmed::Enough
@@ -159,9 +166,18 @@ impl Inner {
 /// Let go of on the blocking pool, as a file whose drop waits. A close waits for that.
 pub(super) struct TrimLock(Option<(File, TaskTrackerToken)>);
 
+impl TrimLock {
+    /// Lets go of it here and now; waits.
+    fn release(mut self) {
+        drop(self.0.take());
+    }
+}
+
 impl Drop for TrimLock {
     fn drop(&mut self) {
-        off_worker::discard(self.0.take());
+        if let Some(lock) = self.0.take() {
+            off_worker::discard(lock);
+        }
     }
 }
 
