@@ -21,7 +21,8 @@ use crate::off_worker;
 /// A compiled artifact: bytes that never change, their BLAKE3 digest, and metadata.
 ///
 /// A clone is a reference to the same bytes, whatever their number. Two artifacts are equal when
-/// their payloads are; metadata is about an artifact and not part of it.
+/// their payloads are; metadata is about an artifact and not part of it. When the last clone is
+/// dropped on a tokio runtime, a payload above 1 MiB is freed on the blocking pool.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, ArtifactMetadata};
@@ -45,6 +46,18 @@ struct Inner {
     payload: Bytes,
     digest: [u8; 32],
     metadata: ArtifactMetadata,
+}
+
+/// The most bytes that are freed where the last reference to them is dropped. To give 64 MiB back to
+/// the system takes milliseconds, for which no worker is to stand still.
+const FREED_INLINE: usize = 1024 * 1024;
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.payload.len() > FREED_INLINE {
+            off_worker::discard(std::mem::take(&mut self.payload));
+        }
+    }
 }
 
 impl Artifact {
@@ -150,5 +163,52 @@ impl fmt::Debug for Artifact {
             .field("digest", &blake3::Hash::from_bytes(*self.digest()).to_hex())
             .field("metadata", self.metadata())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread::{self, ThreadId};
+
+    /// Tells where it is freed.
+    struct Payload(Vec<u8>, Sender<ThreadId>);
+
+    impl AsRef<[u8]> for Payload {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            self.1.send(thread::current().id()).unwrap();
+        }
+    }
+
+    fn artifact(len: usize) -> (Artifact, Receiver<ThreadId>) {
+        let (freed, where_freed) = channel();
+        let payload = Bytes::from_owner(Payload(vec![0; len], freed));
+        (Artifact::new(payload), where_freed)
+    }
+
+    #[tokio::test]
+    async fn a_large_payload_is_freed_off_the_worker() {
+        for (len, inline) in [(FREED_INLINE, true), (FREED_INLINE + 1, false)] {
+            let (artifact, freed) = artifact(len);
+            drop(artifact.clone());
+            assert!(freed.try_recv().is_err(), "it is still held");
+            drop(artifact);
+            let freed = off_worker::blocking(move || freed.recv()).await.unwrap();
+            assert_eq!(freed == thread::current().id(), inline, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn without_a_runtime_it_is_freed_where_it_is_dropped() {
+        let (artifact, freed) = artifact(FREED_INLINE + 1);
+        drop(artifact);
+        assert_eq!(freed.try_recv().unwrap(), thread::current().id());
     }
 }
