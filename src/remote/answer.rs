@@ -41,6 +41,9 @@ impl Answer {
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
         let chunk = self.response.chunk().await?;
         if chunk.is_none() && comes_back(self.response.version(), self.headers()) {
+            // Time for the client to take the connection back before the next request is let in:
+            // that one would set about opening another.
+            tokio::task::yield_now().await;
             self.lease.ends(End::Returns);
         }
         Ok(chunk)
