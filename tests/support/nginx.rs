@@ -161,8 +161,20 @@ impl Nginx {
     }
 
     /// The lines of the access log: connection, status, request.
-    pub(crate) fn access_log(&self) -> Vec<String> {
-        self.read("access.log").lines().map(str::to_owned).collect()
+    /// The lines of so many requests at least: nginx writes one once the answer has left.
+    pub(crate) fn access_log(&self, requests: usize) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let log = self.read("access.log");
+            if log.lines().count() >= requests {
+                return log.lines().map(str::to_owned).collect();
+            }
+            assert!(
+                start.elapsed() < STARTING,
+                "fewer than {requests} lines: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn read(&self, file: &str) -> String {
