@@ -144,9 +144,13 @@ fn one_that_heals_while_its_frame_is_opened_is_found() {
         fs::write(&entry, "torn").unwrap();
 
         let key = key(1);
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || gate.recv());
         let mut frame = std::pin::pin!(cache.open_frame(&key));
         assert!(futures::poll!(&mut frame).is_pending());
         let heals = tokio::task::spawn_blocking(move || fs::rename(&healed, &entry));
+        release.send(()).unwrap();
+        busy.await.unwrap().unwrap();
         let frame = frame.await.unwrap().expect("it is whole by now");
         assert_eq!(
             frame.len(),
