@@ -40,7 +40,6 @@ impl Report {
         let Some((ours, peers)) = figures.split_first() else {
             return;
         };
-        let goal = |peer: &Figures| goals.iter().find(|(name, _)| *name == peer.name);
         self.line(&format!("\n{case}"));
         self.line(&format!(
             "  {:<38} {:>12}  {:>25}  {:>6}",
@@ -49,9 +48,9 @@ impl Report {
         self.row(case, ours, peers, goals);
         for figures in figures {
             let ratio = ours.median / figures.median;
-            let verdict = match goal(figures) {
-                Some((_, most)) if ratio <= *most => format!("  at most {most}: met"),
-                Some((_, most)) => format!("  at most {most}: MISSED"),
+            let verdict = match goal(goals, figures) {
+                Some(most) if ratio <= most => format!("  at most {most}: met"),
+                Some(most) => format!("  at most {most}: MISSED"),
                 None => String::new(),
             };
             let Figures {
@@ -111,10 +110,9 @@ impl Report {
         }
         let ratios = peers.iter().map(|peer| {
             let ratio = ours.median / peer.median;
-            let goal = goals.iter().find(|(name, _)| *name == peer.name);
             let text = format!("{ratio:.2} x {}", peer.name);
-            match goal {
-                Some((_, most)) => beside(ratio <= *most, &format!("{text}, at most {most}")),
+            match goal(goals, peer) {
+                Some(most) => beside(ratio <= most, &format!("{text}, at most {most}")),
                 None => text,
             }
         });
@@ -147,6 +145,12 @@ impl Report {
             }
         }
     }
+}
+
+/// The goal that was set beside a peer.
+fn goal(goals: &[Goal], peer: &Figures) -> Option<f64> {
+    let goal = goals.iter().find(|(name, _)| *name == peer.name);
+    goal.map(|(_, most)| *most)
 }
 
 /// What was reached, and in bold where that was not the goal.

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::time::{Duration, SystemTime};
 
-use super::folder::{Folder, Found};
+use super::folder::{Folder, Found, WARY};
 use super::trim;
 use crate::PipelineFingerprint;
 use crate::artifact::frame::{HEADER_LEN, decoding_work};
@@ -31,8 +31,8 @@ pub(super) fn read(
     key: &PipelineFingerprint,
     renew: impl FnOnce(File),
 ) -> Option<Found> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = folder.entry(key);
+    let flags = WARY.union(OFlags::CLOEXEC);
     let file = match openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Some(Found::Missing),

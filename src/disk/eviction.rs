@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Inner;
 use super::bounds::Bounds;
 use super::error::{Failures, Fault, at};
-use super::folder::look;
+use super::folder::{ignore_missing, look};
 use super::listing::Seen;
 use super::usage::{Change, Total};
 
@@ -155,12 +155,9 @@ impl Inner {
             Ok(Some(_)) | Err(Fault::NotAFile(_)) => return Ok(Eviction::Used),
             Err(fault) => return Err(fault),
         }
-        match std::fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Eviction::Gone);
-            }
-            Err(error) => return Err(at("remove", &path)(error).into()),
+        let removed = ignore_missing(std::fs::remove_file(&path)).map_err(at("remove", &path))?;
+        if removed.is_none() {
+            return Ok(Eviction::Gone);
         }
         self.ledger.forget(&seen.key);
         self.counters.evictions.increment();
@@ -193,14 +190,21 @@ mod tests {
     use crate::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
     use std::time::Duration;
 
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    /// A cache of one entry, as a listing sees it.
+    async fn seen(root: &std::path::Path) -> (DiskCache, Seen) {
+        let cache = DiskCache::new(root).await.unwrap();
+        cache.put(&KEY, Artifact::new("code")).await.unwrap();
+        let survey = cache.inner.survey().await.unwrap();
+        let seen = *survey.oldest.peek().unwrap();
+        (cache, seen)
+    }
+
     #[tokio::test]
     async fn what_was_used_since_the_scan_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::new(folder.path()).await.unwrap();
-        let key = PipelineFingerprint::from_bytes([1; 32]);
-        cache.put(&key, Artifact::new("code")).await.unwrap();
-        let survey = cache.inner.survey().await.unwrap();
-        let seen = *survey.oldest.peek().unwrap();
+        let (cache, seen) = seen(folder.path()).await;
         let before = Seen {
             used: seen.used - Duration::from_secs(3600),
             ..seen
@@ -214,26 +218,17 @@ mod tests {
     #[tokio::test]
     async fn what_is_being_written_keeps_nothing_else_from_going() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::new(folder.path()).await.unwrap();
-        let key = PipelineFingerprint::from_bytes([1; 32]);
-        cache.put(&key, Artifact::new("code")).await.unwrap();
-        let survey = cache.inner.survey().await.unwrap();
-        let seen = *survey.oldest.peek().unwrap();
-        let mut turns = Vec::new();
+        let (cache, seen) = seen(folder.path()).await;
+        let turns = &cache.inner.turns;
+        let mut others = Vec::new();
         for other in 0..=255 {
             for last in [2, 3] {
                 let mut key = [other; 32];
                 key[31] = last;
-                turns.push(
-                    cache
-                        .inner
-                        .turns
-                        .of(&PipelineFingerprint::from_bytes(key))
-                        .await,
-                );
+                others.push(turns.of(&PipelineFingerprint::from_bytes(key)).await);
             }
         }
-        let own = cache.inner.turns.of(&key).await;
+        let own = turns.of(&KEY).await;
         assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Used);
         drop(own);
         assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Removed);

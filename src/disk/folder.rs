@@ -23,6 +23,14 @@ pub(super) struct Folder {
     pub(super) private: bool,
 }
 
+/// How a name is opened behind which anything may stand: no link is followed, no other end of a FIFO
+/// waited for, and no terminal becomes this process's own. Close-on-exec is the standard library's
+/// own default.
+#[cfg(unix)]
+pub(super) const WARY: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
+    .union(rustix::fs::OFlags::NONBLOCK)
+    .union(rustix::fs::OFlags::NOCTTY);
+
 /// What stands under a key's name.
 pub(super) enum Found {
     Whole(Artifact),
@@ -271,11 +279,8 @@ fn open_with(
     }
     #[cfg(unix)]
     {
-        use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt as _;
-        // Close-on-exec is the standard library's own default.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.custom_flags(flags.bits() as i32);
+        options.custom_flags(WARY.bits() as i32);
     }
     match options.open(path) {
         Ok(file) => {
@@ -345,7 +350,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// `None` where the file was not there.
-fn ignore_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn ignore_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),

@@ -25,10 +25,10 @@ fn try_open_locked(folder: &Folder, path: &Path) -> io::Result<File> {
     options.create_new(false).create(true).read(true);
     #[cfg(unix)]
     {
-        use rustix::fs::{FlockOperation, OFlags, flock};
+        use super::folder::WARY;
+        use rustix::fs::{FlockOperation, flock};
         use std::os::unix::fs::OpenOptionsExt as _;
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.custom_flags(flags.bits() as i32);
+        options.custom_flags(WARY.bits() as i32);
         let file = match options.open(path) {
             // Another user's, who shares the folder and lets it be read, as far as a lock asks.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -307,14 +307,14 @@ impl Inner {
     /// Reads what is at hand, and counts as [`read`](Self::read).
     #[cfg(target_os = "linux")]
     fn read_at_hand(self: &Arc<Self>, key: &PipelineFingerprint) -> Option<Fetched> {
-        let found = at_hand::read(&self.folder, key, |file| self.renew_use(file))?;
+        let found = at_hand::read(&self.folder, key, |file| self.touch_aside(file))?;
         self.count_lookup(key, Ok(found)).ok()
     }
 
     /// Records that an entry is used, in the background. Another reader does it where there are
     /// too many at once.
     #[cfg(target_os = "linux")]
-    fn renew_use(&self, file: std::fs::File) {
+    fn touch_aside(&self, file: std::fs::File) {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             let held = (permit, self.tasks.token());
             off_worker::detach(move || {

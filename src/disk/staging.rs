@@ -277,12 +277,12 @@ fn is_owner(name: &str) -> bool {
 /// where that cannot be told.
 #[cfg(unix)]
 fn bury(lock: &Path) -> io::Result<Option<File>> {
-    use rustix::fs::{FlockOperation, OFlags, flock};
+    use super::folder::WARY;
+    use rustix::fs::{FlockOperation, flock};
     use std::os::unix::fs::OpenOptionsExt as _;
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = File::options()
         .read(true)
-        .custom_flags(flags.bits() as i32)
+        .custom_flags(WARY.bits() as i32)
         .open(lock);
     match opened {
         Ok(file) if file.metadata()?.is_file() => {
