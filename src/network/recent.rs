@@ -55,16 +55,26 @@ impl RecentKeys {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A question about a key is asked.
-    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Question<'_> {
+    /// A question about a key is asked. None where its answer is not worth a note: one was taken
+    /// a short while ago. So a key that is asked for again and again takes the place of no other.
+    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Option<Question<'_>> {
         let mut inner = self.lock();
+        if self.is_fresh(&inner, key) {
+            return None;
+        }
         let asked = inner.asked.entry(*key).or_default();
         asked.questions += 1;
-        Question {
+        Some(Question {
             keys: self,
             key: *key,
             forgotten: asked.forgotten,
-        }
+        })
+    }
+
+    /// Whether a note of it was taken a short while ago.
+    fn is_fresh(&self, inner: &Inner, key: &PipelineFingerprint) -> bool {
+        let noted = inner.noted.get(key);
+        noted.is_some_and(|at| at.elapsed() < self.time_to_live / 2)
     }
 
     pub(super) fn contains(&self, key: &PipelineFingerprint) -> bool {
@@ -87,6 +97,9 @@ impl Question<'_> {
     pub(super) fn note(&self) {
         let Self { keys, key, .. } = self;
         let mut inner = keys.lock();
+        if keys.is_fresh(&inner, key) {
+            return;
+        }
         let asked = inner.asked.get(key);
         if asked.is_none_or(|asked| asked.forgotten != self.forgotten) || keys.capacity == 0 {
             return;
@@ -131,10 +144,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn notes_end_with_their_time() {
         let recent = RecentKeys::new(10, Duration::from_secs(5));
-        recent.ask(&key(1)).note();
+        recent.ask(&key(1)).unwrap().note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)));
-        recent.ask(&key(1)).note();
+        recent.ask(&key(1)).unwrap().note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)), "it was noted again");
         advance(Duration::from_secs(1)).await;
@@ -145,7 +158,7 @@ mod tests {
     async fn notes_are_bounded() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
         for round in 0..100 {
-            recent.ask(&key(round)).note();
+            recent.ask(&key(round)).unwrap().note();
             advance(Duration::from_millis(1)).await;
         }
         assert!(recent.contains(&key(99)) && recent.contains(&key(97)));
@@ -155,11 +168,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_noted_often_takes_the_place_of_no_other() {
+        let recent = RecentKeys::new(3, Duration::from_secs(5));
+        for round in [1, 2, 3, 3, 3, 3] {
+            if let Some(question) = recent.ask(&key(round)) {
+                question.note();
+            }
+        }
+        // Under way at once, as well.
+        let asked = [(); 10].map(|()| recent.ask(&key(4)));
+        recent.forget(&key(3));
+        for question in asked.iter().flatten() {
+            question.note();
+        }
+        assert!(recent.contains(&key(2)) && recent.contains(&key(4)));
+        assert!(!recent.contains(&key(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_from_before_a_change_is_not_noted() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
-        let (asked, other) = (recent.ask(&key(1)), recent.ask(&key(2)));
+        let asked = recent.ask(&key(1)).unwrap();
+        let other = recent.ask(&key(2)).unwrap();
         recent.forget(&key(1));
-        let again = recent.ask(&key(1));
+        let again = recent.ask(&key(1)).unwrap();
         asked.note();
         assert!(!recent.contains(&key(1)));
         drop(asked);
@@ -177,7 +209,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_room_nothing_is_noted() {
         let recent = RecentKeys::new(0, Duration::from_secs(5));
-        recent.ask(&key(1)).note();
+        recent.ask(&key(1)).unwrap().note();
         assert!(!recent.contains(&key(1)));
     }
 }

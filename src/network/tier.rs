@@ -10,7 +10,7 @@ use tokio::time::{sleep_until, timeout};
 
 use super::breaker::{BreakerState, Epoch};
 use super::guard::{Call, Guard, after};
-use super::recent::RecentKeys;
+use super::recent::{Question, RecentKeys};
 use super::uploads::{Admission, UploadReport, Uploads};
 use super::{Backend, Failure, NetworkSettings, Upload};
 use crate::metrics::{Counter, StoreCounters};
@@ -129,7 +129,7 @@ impl<B: Backend> NetworkTier<B> {
             return Ok(Fetched::Miss);
         }
         let is_known = self.known.ask(key);
-        let is_absent = self.absent.as_ref().map(|keys| keys.ask(key));
+        let is_absent = self.absent.as_ref().and_then(|keys| keys.ask(key));
         let mut fetched = self
             .call(StoreOperation::Get, key, || self.backend.download(key))
             .await
@@ -139,16 +139,14 @@ impl<B: Backend> NetworkTier<B> {
             _ => {}
         }
         match &fetched {
-            Fetched::Hit(_) | Fetched::Refused => is_known.note(),
+            Fetched::Hit(_) | Fetched::Refused => note(is_known),
             Fetched::Miss | Fetched::Corrupt(_) => self.known.forget(key),
         }
         match &fetched {
             Fetched::Hit(_) => counters.hits.increment(),
             Fetched::Miss => {
                 counters.misses.increment();
-                if let Some(is_absent) = is_absent {
-                    is_absent.note();
-                }
+                note(is_absent);
             }
             Fetched::Corrupt(reason) => {
                 counters.misses.increment();
@@ -215,7 +213,7 @@ impl<B: Backend> NetworkTier<B> {
             })
             .await;
         if result.is_ok() {
-            is_known.note();
+            note(is_known);
             self.forget_absence(key);
         }
         self.count_put(result.as_ref());
@@ -403,6 +401,13 @@ impl<B: Backend> NetworkTier<B> {
         }
         breaker.probed(epoch, success);
         success
+    }
+}
+
+/// Keeps the answer to a question in mind where that is worth it.
+fn note(question: Option<Question<'_>>) {
+    if let Some(question) = question {
+        question.note();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use reqwest::header::{CONNECTION, HeaderMap};
-use reqwest::{Response, StatusCode, Version};
+use reqwest::{Response, StatusCode, Url, Version};
 
 use super::connections::Lease;
 use super::places::End;
@@ -32,6 +32,11 @@ impl Answer {
         self.response.headers()
     }
 
+    /// That was asked.
+    pub(super) fn url(&self) -> &Url {
+        self.response.url()
+    }
+
     /// Of the body, as far as it was announced.
     pub(super) fn content_length(&self) -> Option<u64> {
         self.response.content_length()
@@ -41,9 +46,6 @@ impl Answer {
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
         let chunk = self.response.chunk().await?;
         if chunk.is_none() && comes_back(self.response.version(), self.headers()) {
-            // Time for the client to take the connection back before the next request is let in:
-            // that one would set about opening another.
-            tokio::task::yield_now().await;
             self.lease.ends(End::Returns);
         }
         Ok(chunk)

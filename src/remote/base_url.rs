@@ -32,10 +32,14 @@ impl BaseUrl {
         Ok(Self(url))
     }
 
+    pub(super) fn as_url(&self) -> &Url {
+        &self.0
+    }
+
     /// `<base>/<64 hex digits>.bin`
     pub(super) fn entry(&self, key: &PipelineFingerprint) -> Url {
         let mut url = self.0.clone();
-        url.set_path(&format!("{}{key}.bin", self.0.path()));
+        url.set_path(&[self.0.path(), &key.hex(), ".bin"].concat());
         url
     }
 

@@ -190,9 +190,8 @@ impl RemoteCacheBuilder {
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
         let max_connections = self.network.limits.concurrent_requests.max(1);
-        let connections = Connections::new(max_connections);
+        let connections = Connections::new(max_connections, self.connect_timeout);
         let settings = ClientSettings {
-            connect_timeout: self.connect_timeout,
             connections: connections.clone(),
             max_connections,
             proxy_from_environment: self.proxy_from_environment,
@@ -209,6 +208,7 @@ impl RemoteCacheBuilder {
         let entries = Entries {
             transport: Transport {
                 client,
+                home: connections.places(base.as_url()),
                 connections,
                 base,
                 credentials,

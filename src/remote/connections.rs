@@ -9,9 +9,12 @@ use reqwest::Url;
 use std::collections::HashMap;
 use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -26,48 +29,23 @@ tokio::task_local! {
 #[derive(Debug, Clone)]
 pub(super) struct Connections {
     most: usize,
+    connect_timeout: Duration,
     /// By scheme, host and port: a connection to one of them is of no use for another.
     servers: Arc<Mutex<HashMap<String, Arc<Places>>>>,
 }
 
 impl Connections {
-    pub(super) fn new(most: usize) -> Self {
+    /// No more than `most` to a server, each of which is to open within `connect_timeout`.
+    pub(super) fn new(most: usize, connect_timeout: Duration) -> Self {
         Self {
             most,
+            connect_timeout,
             servers: Arc::default(),
         }
     }
 
-    /// Runs a request up to its answer's head.
-    pub(super) async fn ask<T: Send, E: Send>(
-        &self,
-        url: &Url,
-        request: impl Future<Output = Result<T, E>> + Send,
-    ) -> Result<(T, Lease), E> {
-        let lease = Lease {
-            holder: Arc::new(Holder {
-                places: self.places(url),
-                stage: Mutex::new(Stage::New),
-            }),
-            end: End::Closes,
-        };
-        let holder = &lease.holder;
-        let mut request = pin!(REQUEST.scope(Arc::clone(holder), request));
-        let mut is_first = true;
-        let answer = poll_fn(|context| {
-            let polled = request.as_mut().poll(context);
-            // By now it would have asked for a connection, had there been no idle one.
-            if std::mem::take(&mut is_first) && !matches!(polled, Poll::Ready(Err(_))) {
-                holder.reuses_if(|stage| stage == Stage::New);
-            }
-            polled
-        })
-        .await?;
-        holder.has_another();
-        Ok((answer, lease))
-    }
-
-    fn places(&self, url: &Url) -> Arc<Places> {
+    /// Those to the server of a URL.
+    pub(super) fn places(&self, url: &Url) -> Arc<Places> {
         let server = url.origin().ascii_serialization();
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         if !servers.contains_key(&server) {
@@ -77,6 +55,34 @@ impl Connections {
         let places = servers.entry(server);
         Arc::clone(places.or_insert_with(|| Arc::new(Places::new(self.most))))
     }
+}
+
+/// Runs a request to a server up to its answer's head.
+pub(super) async fn ask<T: Send, E: Send>(
+    places: Arc<Places>,
+    request: impl Future<Output = Result<T, E>> + Send,
+) -> Result<(T, Lease), E> {
+    let lease = Lease {
+        holder: Arc::new(Holder {
+            places,
+            stage: Mutex::new(Stage::New),
+        }),
+        end: End::Closes,
+    };
+    let holder = &lease.holder;
+    let mut request = pin!(REQUEST.scope(Arc::clone(holder), request));
+    let mut is_first = true;
+    let answer = poll_fn(|context| {
+        let polled = request.as_mut().poll(context);
+        // By now it would have asked for a connection, had there been no idle one.
+        if std::mem::take(&mut is_first) && !matches!(polled, Poll::Ready(Err(_))) {
+            holder.reuses_if(|stage| stage == Stage::New);
+        }
+        polled
+    })
+    .await?;
+    holder.has_another();
+    Ok((answer, lease))
 }
 
 /// A request and the connection it may hold, until this is dropped.
@@ -183,21 +189,37 @@ impl<S> Layer<S> for Connections {
     type Service = Sparing<S>;
 
     fn layer(&self, inner: S) -> Sparing<S> {
-        Sparing { inner }
+        Sparing {
+            inner: Arc::new(inner),
+            connect_timeout: self.connect_timeout,
+        }
     }
 }
 
 /// Opens connections, sparingly.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Sparing<S> {
-    inner: S,
+    /// Shared, because the client clones this several times for each request, and most requests
+    /// open no connection.
+    inner: Arc<S>,
+    /// From here and not from the client, which would count the wait for a place.
+    connect_timeout: Duration,
+}
+
+impl<S> Clone for Sparing<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            ..*self
+        }
+    }
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 impl<S, R> Service<R> for Sparing<S>
 where
-    S: Service<R, Error = BoxError> + Clone + Send + 'static,
+    S: Service<R, Error = BoxError> + Clone + Send + Sync + 'static,
     S::Response: Send,
     S::Future: Send + 'static,
     R: Send + 'static,
@@ -206,17 +228,16 @@ where
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context)
+    /// Whether the one that opens is ready shows once there is a place.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, target: R) -> Self::Future {
-        // The one that was found ready is the one to call.
-        let unready = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, unready);
+        let opening = open(Arc::clone(&self.inner), target, self.connect_timeout);
         // All requests run under a lease.
         let Ok(request) = REQUEST.try_with(Arc::clone) else {
-            return Box::pin(inner.call(target));
+            return Box::pin(opening);
         };
         request.asks();
         Box::pin(async move {
@@ -225,7 +246,7 @@ where
                 .await
                 .ok_or("another connection came back")?;
             // It goes on whatever comes back meanwhile: it has its place, and others may want it.
-            let mut opening = pin!(inner.call(target));
+            let mut opening = pin!(opening);
             let opened = poll_fn(|context| {
                 request.is_served();
                 opening.as_mut().poll(context)
@@ -237,12 +258,25 @@ where
     }
 }
 
+/// Opens a connection within a time limit.
+async fn open<S, R>(opener: Arc<S>, target: R, limit: Duration) -> Result<S::Response, BoxError>
+where
+    S: Service<R, Error = BoxError> + Clone,
+{
+    let mut opener = S::clone(&opener);
+    let opening = async {
+        poll_fn(|context| opener.poll_ready(context)).await?;
+        opener.call(target).await
+    };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection was opened in time");
+    timeout(limit, opening).await.map_err(late)?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures::FutureExt as _;
     use std::future::ready;
-    use std::time::Duration;
     use tokio::sync::Notify;
     use tokio::time::advance;
 
@@ -272,9 +306,13 @@ mod tests {
         Url::parse(&format!("http://{name}/")).unwrap()
     }
 
+    fn connections(most: usize) -> Connections {
+        Connections::new(most, Duration::from_secs(2))
+    }
+
     /// A request that has an idle connection.
     async fn reuses(connections: &Connections, url: &Url) -> Lease {
-        let asked = connections.ask(url, ready(Ok::<_, BoxError>(())));
+        let asked = ask(connections.places(url), ready(Ok::<_, BoxError>(())));
         asked.await.unwrap().1
     }
 
@@ -301,16 +339,16 @@ mod tests {
             opens.0.notify_one();
             Ok::<_, BoxError>(aside.await.unwrap())
         };
-        connections.ask(&url, request).await.unwrap()
+        ask(connections.places(&url), request).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_holds_its_connection_until_it_ends() {
-        let (connections, url) = (Connections::new(1), server("a"));
+        let (connections, url) = (connections(1), server("a"));
         let opens = Opens::default();
         opens.0.notify_one();
         let request = async { connections.layer(opens).call(()).await };
-        let (_, opened) = connections.ask(&url, request).await.unwrap();
+        let (_, opened) = ask(connections.places(&url), request).await.unwrap();
         assert!(!has_place(&connections, &url));
         assert!(has_place(&connections, &server("b")));
         drop(opened);
@@ -322,7 +360,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_opening_that_has_no_place_is_given_up_once_another_came_back() {
-        let (connections, url) = (Connections::new(1), server("a"));
+        let (connections, url) = (connections(1), server("a"));
         let first = reuses(&connections, &url).await;
         let (opened, second) = moved_aside(&connections, first).await;
         assert!(opened.is_err());
@@ -334,7 +372,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_opening_that_has_its_place_goes_on_for_the_next_request() {
-        let (connections, url) = (Connections::new(2), server("a"));
+        let (connections, url) = (connections(2), server("a"));
         let first = reuses(&connections, &url).await;
         let (opened, second) = moved_aside(&connections, first).await;
         opened.unwrap();
@@ -349,16 +387,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_opening_that_is_dropped_leaves_nothing() {
-        let (connections, url) = (Connections::new(1), server("a"));
+        let (connections, url) = (connections(1), server("a"));
         let opens = Opens::default();
         let request = async { connections.layer(opens).call(()).await };
-        assert!(connections.ask(&url, request).now_or_never().is_none());
+        assert!(
+            ask(connections.places(&url), request)
+                .now_or_never()
+                .is_none()
+        );
         assert!(connections.places(&url).are_free());
     }
 
     #[tokio::test(start_paused = true)]
     async fn servers_that_were_asked_once_are_forgotten() {
-        let connections = Connections::new(1);
+        let connections = connections(1);
         for number in 0..100 {
             drop(reuses(&connections, &server(&format!("host{number}"))).await);
             advance(Duration::from_millis(20)).await;

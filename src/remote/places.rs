@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// How long a connection may take to come back once its answer was read. Only a process that gets
-/// no time takes this long.
-const COMING_BACK: Duration = Duration::from_secs(1);
+/// no time takes this long, or a server that closes its connections without a word.
+const COMING_BACK: Duration = Duration::from_millis(250);
 
 /// How long the client's task may take to close a connection that nobody wants any more.
 const CLOSING: Duration = Duration::from_millis(20);

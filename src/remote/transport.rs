@@ -4,8 +4,9 @@
 //! Redirects are followed here and not by the client, because credentials of every form, not
 //! only the well-known headers, must stay with the server they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url, redirect};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -13,9 +14,10 @@ use tokio::time::sleep;
 
 use super::answer::Answer;
 use super::base_url::{self, BaseUrl};
-use super::connections::Connections;
+use super::connections::{self, Connections};
 use super::credentials::CredentialHeaders;
 use super::download;
+use super::places::Places;
 use super::upload;
 use crate::network::{Failure, Upload};
 use crate::{PipelineFingerprint, StoreErrorKind};
@@ -30,7 +32,6 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the client is built from.
 pub(super) struct ClientSettings {
-    pub(super) connect_timeout: Duration,
     pub(super) connections: Connections,
     pub(super) max_connections: usize,
     pub(super) proxy_from_environment: bool,
@@ -53,8 +54,8 @@ impl ClientSettings {
     fn prepare(&self) -> ClientBuilder {
         let client = Client::builder()
             .user_agent(concat!("pipeline-cache/", env!("CARGO_PKG_VERSION")))
+            .default_headers(default_headers())
             .redirect(redirect::Policy::none())
-            .connect_timeout(self.connect_timeout)
             .connector_layer(self.connections.clone())
             .pool_max_idle_per_host(self.max_connections)
             .pool_idle_timeout(IDLE_CONNECTION)
@@ -80,9 +81,17 @@ impl ClientSettings {
     }
 }
 
+/// Of every request.
+fn default_headers() -> HeaderMap {
+    // The frame is verified as stored, so nobody is to transform it on the way.
+    HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
+}
+
 pub(super) struct Transport {
     pub(super) client: Client,
     pub(super) connections: Connections,
+    /// To the base's own server.
+    pub(super) home: Arc<Places>,
     pub(super) base: BaseUrl,
     /// Sent to the base's own server and no other.
     pub(super) credentials: CredentialHeaders,
@@ -101,17 +110,18 @@ impl Transport {
         upload: Option<&Upload>,
     ) -> Result<Answer, Failure> {
         let mut url = self.base.entry(key);
+        let mut places = Arc::clone(&self.home);
         // Whoever is asked after another server was is asked without credentials, even where
         // that server points back: the question is no longer ours.
         let mut at_home = true;
         for _ in 0..=self.max_redirects {
-            let answer = self.ask_at(&method, &url, upload, at_home).await?;
-            let location = answer.headers().get(LOCATION);
-            match redirect_target(&method, answer.status(), &url, location)? {
+            let answer = self.ask_at(&method, url, places, upload, at_home).await?;
+            match redirect_target(&method, &answer)? {
                 None => return Ok(answer),
                 Some(target) => url = target,
             }
             download::drain(answer).await;
+            places = self.connections.places(&url);
             at_home &= self.base.same_origin(&url);
             if self.has_certificate && !at_home {
                 return Err(Failure::new(
@@ -130,28 +140,32 @@ impl Transport {
     async fn ask_at(
         &self,
         method: &Method,
-        url: &Url,
+        url: Url,
+        places: Arc<Places>,
         upload: Option<&Upload>,
         with_credentials: bool,
     ) -> Result<Answer, Failure> {
-        let progress = Arc::new(Notify::new());
-        let mut request = self
-            .client
-            .request(method.clone(), url.clone())
-            // The frame is verified as stored, so nobody is to transform it on the way.
-            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut request = self.client.request(method.clone(), url);
         if with_credentials {
             request = request.headers(self.credentials.current()?.0);
         }
+        let mut progress = None;
         if let Some(upload) = upload {
+            let progress = progress.insert(Arc::new(Notify::new()));
             request = request
                 .header(
                     CONTENT_TYPE,
                     HeaderValue::from_static("application/octet-stream"),
                 )
-                .body(upload::body(upload, &progress));
+                .body(upload::body(upload, progress));
         }
-        let answer = self.connections.ask(url, request.send());
+        let moves = || async {
+            match &progress {
+                Some(progress) => progress.notified().await,
+                None => pending().await,
+            }
+        };
+        let answer = connections::ask(places, request.send());
         tokio::pin!(answer);
         loop {
             tokio::select! {
@@ -162,7 +176,7 @@ impl Transport {
                     let (response, lease) = answer?;
                     return Ok(Answer::new(response, lease));
                 }
-                () = progress.notified() => {}
+                () = moves() => {}
                 () = sleep(self.inactivity_timeout) => {
                     return Err(Failure::timed_out("no answer came", self.inactivity_timeout));
                 }
@@ -172,7 +186,12 @@ impl Transport {
 }
 
 /// Where an answer sends the question, if it does and may.
-fn redirect_target(
+fn redirect_target(method: &Method, answer: &Answer) -> Result<Option<Url>, Failure> {
+    let location = answer.headers().get(LOCATION);
+    target(method, answer.status(), answer.url(), location)
+}
+
+fn target(
     method: &Method,
     status: StatusCode,
     from: &Url,
@@ -214,7 +233,7 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let from = Url::parse(from).unwrap();
         let location = HeaderValue::from_static(to);
-        match redirect_target(&method, status, &from, Some(&location)) {
+        match target(&method, status, &from, Some(&location)) {
             Ok(target) => Ok(target.map(String::from).unwrap_or_default()),
             Err(failure) => Err(failure.to_string()),
         }
@@ -262,7 +281,7 @@ mod tests {
         let from = Url::parse("http://a/").unwrap();
         let garbage = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
         for location in [None, Some(&garbage)] {
-            let target = redirect_target(&Method::GET, StatusCode::FOUND, &from, location);
+            let target = target(&Method::GET, StatusCode::FOUND, &from, location);
             assert!(target.unwrap_err().to_string().contains("usable"));
         }
     }
