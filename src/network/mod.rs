@@ -10,6 +10,7 @@ mod denial;
 mod failure;
 mod guard;
 mod recent;
+mod refusal;
 mod retry;
 mod settings;
 mod tier;
@@ -21,5 +22,6 @@ pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
 pub(crate) use failure::Failure;
+pub(crate) use refusal::Refusal;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use tier::NetworkTier;

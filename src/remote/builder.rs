@@ -4,12 +4,14 @@ use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
 use super::connections::Connections;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
+use super::others::Others;
 use super::requirement::Requirement;
 use super::transport::{ClientSettings, Transport};
 use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
@@ -99,7 +101,8 @@ impl RemoteCacheBuilder {
 
     /// How many redirects one request follows; 0 for none. Never from https to http, never with
     /// credentials to another scheme, host or port, and with a client certificate not there at
-    /// all. Default: 5.
+    /// all. Connections to no more than 8 other servers are kept open for the next request.
+    /// Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
@@ -194,13 +197,13 @@ impl RemoteCacheBuilder {
         let settings = ClientSettings {
             connect_timeout: self.connect_timeout,
             connections: connections.clone(),
-            max_connections,
+            is_plain_http: base.is_plain_http(),
             proxy_from_environment: self.proxy_from_environment,
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
         };
-        let client = settings.build(&base).map_err(client_error)?;
+        let client = settings.build(max_connections).map_err(client_error)?;
         let fixed = CredentialSource::Fixed(self.credentials);
         let source = self.rotating.unwrap_or(fixed);
         let credentials = CredentialHeaders::new(source, client.clone())?;
@@ -209,6 +212,9 @@ impl RemoteCacheBuilder {
         let entries = Entries {
             transport: Transport {
                 client,
+                settings,
+                passing: OnceCell::new(),
+                others: Others::default(),
                 connections,
                 base,
                 credentials,

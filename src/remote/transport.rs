@@ -8,16 +8,18 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url, redirect};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::sleep;
 
-use super::answer::Answer;
+use super::answer::{Answer, Server};
 use super::base_url::{self, BaseUrl};
 use super::connections::Connections;
 use super::credentials::CredentialHeaders;
 use super::download;
+use super::others::Others;
 use super::upload;
 use crate::network::{Failure, Upload};
+use crate::off_worker;
 use crate::{PipelineFingerprint, StoreErrorKind};
 
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
@@ -28,11 +30,12 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(50);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the client is built from.
+/// What a client is built from.
+#[derive(Clone)]
 pub(super) struct ClientSettings {
     pub(super) connect_timeout: Duration,
     pub(super) connections: Connections,
-    pub(super) max_connections: usize,
+    pub(super) is_plain_http: bool,
     pub(super) proxy_from_environment: bool,
     pub(super) http2_prior_knowledge: bool,
     pub(super) extra_roots: Vec<Certificate>,
@@ -40,23 +43,24 @@ pub(super) struct ClientSettings {
 }
 
 impl ClientSettings {
-    /// Builds the client, which reads the platform's root certificates.
+    /// Builds a client that keeps up to so many idle connections to each server. It reads the
+    /// platform's root certificates.
     ///
     /// A machine without any can still ask a plain HTTP server.
-    pub(super) fn build(&self, base: &BaseUrl) -> Result<Client, reqwest::Error> {
-        match self.prepare().build() {
-            Err(_) if base.is_plain_http() => self.prepare().tls_certs_only([]).build(),
+    pub(super) fn build(&self, idle: usize) -> Result<Client, reqwest::Error> {
+        match self.prepare(idle).build() {
+            Err(_) if self.is_plain_http => self.prepare(idle).tls_certs_only([]).build(),
             built => built,
         }
     }
 
-    fn prepare(&self) -> ClientBuilder {
+    fn prepare(&self, idle: usize) -> ClientBuilder {
         let client = Client::builder()
             .user_agent(concat!("pipeline-cache/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(self.connect_timeout)
             .connector_layer(self.connections.clone())
-            .pool_max_idle_per_host(self.max_connections)
+            .pool_max_idle_per_host(idle)
             .pool_idle_timeout(IDLE_CONNECTION)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -82,6 +86,10 @@ impl ClientSettings {
 
 pub(super) struct Transport {
     pub(super) client: Client,
+    pub(super) settings: ClientSettings,
+    /// As the other, but keeps no connections. There seldom is a need for it.
+    pub(super) passing: OnceCell<Client>,
+    pub(super) others: Others,
     pub(super) connections: Connections,
     pub(super) base: BaseUrl,
     /// Sent to the base's own server and no other.
@@ -105,7 +113,11 @@ impl Transport {
         // that server points back: the question is no longer ours.
         let mut at_home = true;
         for _ in 0..=self.max_redirects {
-            let answer = self.ask_at(&method, &url, upload, at_home).await?;
+            let server = match at_home {
+                true => Server::Home,
+                false => self.others.server(&url),
+            };
+            let answer = self.ask_at(&method, &url, upload, server).await?;
             let location = answer.headers().get(LOCATION);
             match redirect_target(&method, answer.status(), &url, location)? {
                 None => return Ok(answer),
@@ -126,21 +138,33 @@ impl Transport {
         ))
     }
 
+    async fn client(&self, server: Server) -> Result<&Client, Failure> {
+        if server != Server::Stranger {
+            return Ok(&self.client);
+        }
+        let build = || async {
+            let settings = self.settings.clone();
+            off_worker::blocking(move || settings.build(0)).await
+        };
+        Ok(self.passing.get_or_try_init(build).await?)
+    }
+
     /// One request, given up when nothing moves for a while.
     async fn ask_at(
         &self,
         method: &Method,
         url: &Url,
         upload: Option<&Upload>,
-        with_credentials: bool,
+        server: Server,
     ) -> Result<Answer, Failure> {
         let progress = Arc::new(Notify::new());
         let mut request = self
-            .client
+            .client(server)
+            .await?
             .request(method.clone(), url.clone())
             // The frame is verified as stored, so nobody is to transform it on the way.
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if with_credentials {
+        if server == Server::Home {
             request = request.headers(self.credentials.current()?.0);
         }
         if let Some(upload) = upload {
@@ -160,7 +184,7 @@ impl Transport {
                 biased;
                 answer = &mut answer => {
                     let (response, lease) = answer?;
-                    return Ok(Answer::new(response, lease));
+                    return Ok(Answer::new(response, lease, server));
                 }
                 () = progress.notified() => {}
                 () = sleep(self.inactivity_timeout) => {
