@@ -5,6 +5,7 @@
 //! one idea each. A tier adds only a `Backend`: how one request is made.
 
 mod backend;
+mod body;
 mod breaker;
 mod denial;
 mod failure;
@@ -21,6 +22,7 @@ pub use retry::RetryPolicy;
 pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
+pub(crate) use body::Body;
 pub(crate) use failure::Failure;
 pub(crate) use refusal::Refusal;
 pub(crate) use settings::{NetworkSettings, network_settings};

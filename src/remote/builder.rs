@@ -3,7 +3,6 @@
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::RemoteCache;
@@ -17,6 +16,9 @@ use super::transport::{ClientSettings, Transport};
 use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for a [`RemoteCache`].
+///
+/// No more connections are open to a server than
+/// [requests may be under way](Self::max_concurrent_requests).
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -36,8 +38,6 @@ use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 /// ```
 #[derive(Clone)]
 pub struct RemoteCacheBuilder {
-    connect_timeout: Duration,
-    inactivity_timeout: Duration,
     max_redirects: usize,
     proxy_from_environment: bool,
     http2_prior_knowledge: bool,
@@ -51,8 +51,6 @@ pub struct RemoteCacheBuilder {
 impl Default for RemoteCacheBuilder {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(2),
-            inactivity_timeout: Duration::from_secs(5),
             max_redirects: 5,
             proxy_from_environment: true,
             http2_prior_knowledge: false,
@@ -67,21 +65,6 @@ impl Default for RemoteCacheBuilder {
 
 impl RemoteCacheBuilder {
     network_settings!();
-
-    /// How long a connection may take to open: name lookup, TCP and TLS. Default: 2 seconds.
-    #[must_use]
-    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a request may stand still, while it connects, waits for the answer, or reads or
-    /// sends a body. Default: 5 seconds.
-    #[must_use]
-    pub const fn inactivity_timeout(mut self, timeout: Duration) -> Self {
-        self.inactivity_timeout = timeout;
-        self
-    }
 
     /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
     /// called several times. Default: none.
@@ -195,7 +178,7 @@ impl RemoteCacheBuilder {
         let max_connections = self.network.limits.concurrent_requests.max(1);
         let connections = Connections::new(max_connections);
         let settings = ClientSettings {
-            connect_timeout: self.connect_timeout,
+            connect_timeout: self.network.connect_timeout,
             connections: connections.clone(),
             is_plain_http: base.is_plain_http(),
             proxy_from_environment: self.proxy_from_environment,
@@ -219,7 +202,7 @@ impl RemoteCacheBuilder {
                 base,
                 credentials,
                 has_certificate: self.identity.is_some(),
-                inactivity_timeout: self.inactivity_timeout,
+                inactivity_timeout: self.network.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },
             format,
@@ -260,8 +243,6 @@ impl fmt::Debug for RemoteCacheBuilder {
     /// Everything but the secrets, of which it says only that they are there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteCacheBuilder")
-            .field("connect_timeout", &self.connect_timeout)
-            .field("inactivity_timeout", &self.inactivity_timeout)
             .field("max_redirects", &self.max_redirects)
             .field("proxy_from_environment", &self.proxy_from_environment)
             .field("http2_prior_knowledge", &self.http2_prior_knowledge)
