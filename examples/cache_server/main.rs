@@ -26,6 +26,7 @@ mod dav;
 mod exchange;
 mod files;
 mod foreign;
+mod lines;
 mod listener;
 mod metrics;
 mod off_worker;
@@ -35,6 +36,7 @@ mod site;
 mod sweep;
 mod uploads;
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -61,7 +63,7 @@ use uploads::Uploads;
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the access log may take to be written to its end.
+/// How long the access log, or what was said, may take to be written to its end.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
@@ -69,14 +71,21 @@ const CUT_SHORT: u8 = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    let args = Args::parse();
+    if let Err(error) = console::start() {
+        let _ = writeln!(io::stderr(), "cache_server: {error}");
+        return ExitCode::from(2);
+    }
+    let code = match run(args).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             say(format_args!("{error:#}"));
             ExitCode::from(2)
         }
-    }
+    };
+    console::finish(LAST_LINES).await;
+    code
 }
 
 /// Whether all that was under way at the end could be finished.

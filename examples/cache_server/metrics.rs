@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     pub(crate) fn increment(&self) {
         self.add(1);
     }
@@ -85,6 +89,7 @@ pub(crate) struct Elsewhere {
     pub(crate) unsynced: u64,
     pub(crate) ccache_bytes: u64,
     pub(crate) sccache_bytes: u64,
+    pub(crate) messages_lost: u64,
 }
 
 impl Metrics {
@@ -139,6 +144,12 @@ impl Metrics {
                 "counter",
                 "Lines that the access log could not take.",
                 self.log_lines_lost.get(),
+            ),
+            (
+                "messages_lost_total",
+                "counter",
+                "Lines that the standard error could not take.",
+                elsewhere.messages_lost,
             ),
             (
                 "requests_under_way",

@@ -17,6 +17,7 @@ use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::Artifacts;
 use crate::connection::Connection;
+use crate::console;
 use crate::exchange::Exchange;
 use crate::foreign::Foreign;
 use crate::metrics::{Area, Elsewhere, Metrics};
@@ -159,6 +160,7 @@ impl Site {
             unsynced: disk.durability_report().pending_flushes,
             ccache_bytes: self.ccache.blobs.held(),
             sccache_bytes: self.sccache.blobs.held(),
+            messages_lost: console::lost(),
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()

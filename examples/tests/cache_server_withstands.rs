@@ -300,6 +300,32 @@ async fn a_server_whose_output_is_closed_serves_and_ends() {
 }
 
 #[tokio::test]
+async fn a_server_whose_complaints_nobody_reads_serves_and_ends() {
+    let (mut server, _out, _errors) = CacheServer::launch(&["--no-access-log"]);
+    // Something to tell of each upload: the folder is no folder.
+    let folder = server.folder().join("ccache");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    // More than a pipe and the queue before it hold.
+    let client = client();
+    let uploads = async {
+        for _ in 0..1000 {
+            let upload = client.put(server.url("/ccache/a")).bearer_auth(WRITER);
+            let failed = upload.send().await.unwrap();
+            assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    };
+    let served = tokio::time::timeout(Duration::from_secs(30), uploads).await;
+    served.expect("an upload waits for its line to be read");
+    let well = client.get(server.url("/healthz")).send();
+    let well = tokio::time::timeout(Duration::from_secs(5), well).await;
+    assert_eq!(well.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(server.metric("cache_server_messages_lost_total").await > 0);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
 async fn room_is_made_where_some_blobs_cannot_be_looked_at() {
     let server = CacheServer::start(&["--max-foreign-bytes", "1M"]);
     let paths = (0..60).map(|number| format!("blob-{number}"));
