@@ -391,7 +391,17 @@ async fn arguments_that_make_no_sense_stop_it() {
         ("--max-requests", &huge, "not a number from 1 to "),
         ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
         ("--max-connections", &huge, "not a number from 1 to "),
-        ("--inactivity", &huge, "not a number from 0 to "),
+        ("--inactivity", &huge, "not a number above 0 and up to "),
+        (
+            "--inactivity",
+            &"0".to_owned(),
+            "not a number above 0 and up to ",
+        ),
+        (
+            "--idle",
+            &"0.0000000001".to_owned(),
+            "not a number above 0 and up to ",
+        ),
         ("--drain", &"-1".to_owned(), "not a number from 0 to "),
     ] {
         let output = tokio::process::Command::new(program())
