@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use pipeline_cache::PipelineCacheMetrics;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
@@ -26,17 +27,24 @@ impl Counter {
     }
 }
 
-/// A number of what is there now: it goes up with a value of this type and down with its end.
+/// A number of what is there now.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicU64);
+pub(crate) struct Gauge(Arc<AtomicU64>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicU64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Gauge {
-    pub(crate) fn enter(&self) {
+    pub(crate) fn enter(&self) -> Counted {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.0))
     }
 
     pub(crate) fn get(&self) -> u64 {

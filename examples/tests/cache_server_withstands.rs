@@ -220,6 +220,29 @@ async fn a_server_told_to_stop_finishes_what_is_under_way() {
     assert!(server.said().contains(&line), "{}", server.said());
 }
 
+/// Whoever has sent the whole of an entry may leave: it will be there.
+#[tokio::test]
+async fn a_server_told_to_stop_finishes_what_its_clients_have_left() {
+    let mut server = CacheServer::start(&[]);
+    let whole = frame(&KEY, artifact(30 << 20)).await;
+    let (last, most) = whole.split_last().unwrap();
+    let mut upload = TcpStream::connect(server.address()).unwrap();
+    let head = put_head(&path(&KEY), whole.len());
+    upload.write_all(head.as_bytes()).unwrap();
+    upload.write_all(most).unwrap();
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 2).await;
+    server.terminate();
+    while TcpStream::connect(server.address()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    upload.write_all(&[*last]).unwrap();
+    drop(upload);
+    assert_eq!(server.wait().code(), Some(0));
+    let entry = server.folder().join(path(&KEY).trim_start_matches('/'));
+    assert!(std::fs::read(entry).unwrap() == whole);
+}
+
 #[tokio::test]
 async fn a_server_told_to_stop_does_not_wait_for_ever() {
     let mut server = CacheServer::start(&["--drain", "0.3"]);
