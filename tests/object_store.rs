@@ -15,7 +15,7 @@ use pipeline_cache::{
     Artifact, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
     PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
 };
-use scripted_http::{ScriptedServer, Step, answer};
+use scripted_http::{ScriptedServer, Step, answer, chunk};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -204,6 +204,8 @@ async fn a_store_that_refuses_a_write_is_well_and_still_read() {
 async fn a_store_that_will_refuse_again_is_not_asked_again() {
     for (answered, expected) in [
         ("400 Bad Request", StoreErrorKind::Protocol),
+        // The bucket is in another region.
+        ("301 Moved Permanently", StoreErrorKind::Protocol),
         (
             "503 Slow Down\r\nRetry-After: 60",
             StoreErrorKind::Unavailable,
@@ -214,6 +216,25 @@ async fn a_store_that_will_refuse_again_is_not_asked_again() {
         let error = cache.get(&KEY).await.unwrap_err();
         assert_eq!(error.kind(), expected, "{answered}");
         assert_eq!(server.requests().len(), 1, "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_never_ends_does_not_hold_up_a_miss() {
+    for (status, expected) in [
+        ("404 Not Found", None),
+        ("400 Bad Request", Some(StoreErrorKind::Protocol)),
+    ] {
+        let head = format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let server = ScriptedServer::always(vec![
+            Step::Send(head.into_bytes()),
+            Step::Endless(chunk(&[b'x'; 4096])),
+        ]);
+        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let found = tokio::time::timeout(Duration::from_secs(9), cache.fetch(&KEY)).await;
+        let found = found.expect("it is read to its end");
+        assert_eq!(found.err().map(|error| error.kind()), expected);
+        drop(cache);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::StoreErrorKind;
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     retry_after: Option<Duration>,
-    by_a_stranger: bool,
+    by_another: bool,
 }
 
 impl From<StatusCode> for Refusal {
@@ -23,7 +23,7 @@ impl From<StatusCode> for Refusal {
         Self {
             status,
             retry_after: None,
-            by_a_stranger: false,
+            by_another: false,
         }
     }
 }
@@ -40,9 +40,9 @@ impl Refusal {
         }
     }
 
-    /// As said by a server that was shown no credentials.
-    pub(crate) const fn by_a_stranger(mut self) -> Self {
-        self.by_a_stranger = true;
+    /// As said by another server than the own, which was shown no credentials.
+    pub(crate) const fn by_another(mut self) -> Self {
+        self.by_another = true;
         self
     }
 
@@ -67,7 +67,7 @@ impl Refusal {
         let mut failure = Failure::new(kind, self.to_string());
         failure.retry_after = self.retry_after;
         match self.status.as_u16() {
-            401 | 403 if !self.by_a_stranger => failure.into_denial(),
+            401 | 403 if !self.by_another => failure.into_denial(),
             _ => failure,
         }
     }

@@ -63,7 +63,7 @@ impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let answer = self.execute(request).await?;
         let status = answer.status();
-        if !status.is_client_error() && !status.is_server_error() {
+        if status.is_success() {
             return Ok(answer);
         }
         let (head, body) = answer.into_parts();

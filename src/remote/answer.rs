@@ -46,7 +46,7 @@ impl Answer {
         let refusal = Refusal::new(self.status(), self.headers());
         match self.server {
             Server::Home => refusal,
-            Server::Other | Server::Stranger => refusal.by_a_stranger(),
+            Server::Other | Server::Stranger => refusal.by_another(),
         }
     }
 
