@@ -6,7 +6,8 @@
 use tokio::runtime::Handle;
 use tokio::task::{self, JoinHandle};
 
-/// The most bytes that are hashed, compared or copied on a runtime worker.
+/// The most bytes that are hashed, compared or copied on a runtime worker, unless they are
+/// [paid for](pay_for) first.
 pub(crate) const INLINE_BYTES: usize = 64 * 1024;
 
 /// Runs work in proportion to `bytes`, inline where it is little and on the blocking pool where

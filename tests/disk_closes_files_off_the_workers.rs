@@ -50,6 +50,15 @@ async fn work(root: PathBuf) {
         leave_after(steps, cache.entries().count()).await;
     }
     drop(cache.entries().next().await);
+    // Read on the worker, in slices: left before the first, and before the last.
+    cache.put(&key(3000), artifact(1024 * 1024)).await.unwrap();
+    for steps in [1, 2] {
+        let get = async {
+            cache.get(&key(3000)).await.unwrap();
+            panic!("it takes more than {steps} turns");
+        };
+        leave_after::<()>(steps, get).await;
+    }
     cache.close(Duration::from_secs(60)).await.unwrap();
 }
 
@@ -93,7 +102,8 @@ fn the_workers_close_no_file() {
         .filter(closed)
         .partition(|line| line.split(' ').next() == Some(worker));
     assert_eq!(by_worker, [""; 0]);
-    for file in ["cache>", ".staging/trim>", ".flight"] {
+    let large = format!("{}.bin>", key(3000));
+    for file in ["cache>", ".staging/trim>", ".flight", &large] {
         let closes = by_others.iter().filter(|line| line.contains(file));
         assert!(closes.count() > 1, "{file}");
     }

@@ -15,9 +15,10 @@ use pipeline_cache::{
     Artifact, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
     PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
 };
-use scripted_http::{ScriptedServer, Step, answer};
+use scripted_http::{ScriptedServer, Step, answer, chunk};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::time::Instant;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
 
@@ -167,10 +168,22 @@ fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
         .store_option("aws_secret_access_key", "hunter2")
 }
 
-/// A bucket whose objects are written once, or that is not there.
+/// A bucket whose objects are written once, that is full or not there, or whose quota or policy
+/// says no.
 #[tokio::test]
 async fn a_store_that_refuses_a_write_is_well_and_still_read() {
-    for status in ["404 Not Found", "409 Conflict", "412 Precondition Failed"] {
+    use StoreErrorKind::{PermissionDenied, Protocol, ReadOnly, StorageFull, TooLarge};
+    for (status, expected) in [
+        ("400 Bad Request", Protocol),
+        ("403 Forbidden", PermissionDenied),
+        ("404 Not Found", Protocol),
+        ("405 Method Not Allowed", ReadOnly),
+        ("409 Conflict", Protocol),
+        ("411 Length Required", Protocol),
+        ("412 Precondition Failed", Protocol),
+        ("413 Too Large", TooLarge),
+        ("507 Full", StorageFull),
+    ] {
         let server = ScriptedServer::start(move |request| match request.method.as_str() {
             "PUT" => answer(status, b""),
             _ => answer("404 Not Found", b""),
@@ -178,12 +191,80 @@ async fn a_store_that_refuses_a_write_is_well_and_still_read() {
         let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
         for _ in 0..20 {
             let refused = cache.put(&KEY, Artifact::new("code")).await.unwrap_err();
-            assert_eq!(refused.kind(), StoreErrorKind::Protocol, "{status}");
+            assert_eq!(refused.kind(), expected, "{status}");
         }
         assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
         let puts = server.requests().into_iter().filter(|r| r.method == "PUT");
         assert_eq!(puts.count(), 20, "it is not asked again: {status}");
     }
+}
+
+/// As one whose session has ended, to S3.
+#[tokio::test]
+async fn a_store_that_will_refuse_again_is_not_asked_again() {
+    for (answered, expected) in [
+        ("400 Bad Request", StoreErrorKind::Protocol),
+        // The bucket is in another region.
+        ("301 Moved Permanently", StoreErrorKind::Protocol),
+        (
+            "503 Slow Down\r\nRetry-After: 60",
+            StoreErrorKind::Unavailable,
+        ),
+    ] {
+        let server = ScriptedServer::always(answer(answered, b"<Code>ExpiredToken</Code>"));
+        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let error = cache.get(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{answered}");
+        assert_eq!(server.requests().len(), 1, "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_never_ends_does_not_hold_up_a_miss() {
+    for (status, expected) in [
+        ("404 Not Found", None),
+        ("400 Bad Request", Some(StoreErrorKind::Protocol)),
+    ] {
+        let head = format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let server = ScriptedServer::always(vec![
+            Step::Send(head.into_bytes()),
+            Step::Endless(chunk(&[b'x'; 4096])),
+        ]);
+        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let found = tokio::time::timeout(Duration::from_secs(9), cache.fetch(&KEY)).await;
+        let found = found.expect("it is read to its end");
+        assert_eq!(found.err().map(|error| error.kind()), expected);
+        drop(cache);
+    }
+}
+
+/// By the limits that a store has where none are set.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_does_not_cost_a_whole_attempt() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let cache = on_s3(&server)
+        .retry(RetryPolicy::default().attempts(1))
+        .attempt_timeout(Duration::from_secs(10))
+        .open("s3://bucket")
+        .unwrap();
+    let began = Instant::now();
+    let error = cache.get(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TimedOut);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_unreachable() {
+    let server = ScriptedServer::always(Vec::new());
+    let builder = on_s3(&server).retry(RetryPolicy::default().attempts(1));
+    // Its port is free again once the last of it is gone.
+    let address = server.url().trim_start_matches("http://").to_owned();
+    drop(server);
+    while std::net::TcpStream::connect(&address).is_ok() {}
+    let cache = builder.open("s3://bucket").unwrap();
+    let error = cache.get(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable);
 }
 
 /// It is what was to be stored.

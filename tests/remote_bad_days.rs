@@ -14,7 +14,7 @@ use pipeline_cache::{
     PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreError, StoreErrorKind,
     UploadPolicy,
 };
-use scripted_http::{Request, ScriptedServer, Step, answer};
+use scripted_http::{Request, ScriptedServer, Step, answer, redirect};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -454,6 +454,52 @@ async fn a_token_that_may_only_read_still_reads() {
         .filter(|r| r.method == "PUT")
         .count();
     assert_eq!(puts, 1);
+}
+
+/// A server that was shown no credentials cannot have refused them, nor does a proxy know them.
+#[tokio::test]
+async fn a_refusal_by_another_server_is_not_held_against_the_credentials() {
+    for (status, is_elsewhere) in [
+        ("401 Unauthorized", true),
+        ("403 Forbidden", true),
+        ("407 Proxy", true),
+        ("407 Proxy", false),
+    ] {
+        let is_first = AtomicBool::new(true);
+        let script = move |_: &Request| match is_first.swap(false, Ordering::SeqCst) {
+            true => answer(status, b""),
+            false => answer("404 Not Found", b""),
+        };
+        let last = ScriptedServer::start(script);
+        let away = last.url();
+        let first = ScriptedServer::start(move |request| {
+            redirect("302 Found", &format!("{away}{}", request.path))
+        });
+        let home = if is_elsewhere { &first } else { &last };
+        let remote = builder().bearer_token("t").build(home.url()).unwrap();
+        let refused = remote.fetch(&KEY).await;
+        assert_eq!(kind(refused), Some(StoreErrorKind::PermissionDenied));
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
+    }
+}
+
+/// As to a token that may only write.
+#[tokio::test]
+async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("409 Conflict", b""),
+        _ => answer("403 Forbidden", b""),
+    });
+    let remote = builder()
+        .writes(true)
+        .bearer_token("t")
+        .build(server.url())
+        .unwrap();
+    for number in 0..2 {
+        let put = remote.put(&key(number), Artifact::new("a")).await;
+        assert_eq!(kind(put), Some(StoreErrorKind::Protocol));
+    }
+    assert_eq!(puts(&server).len(), 2);
 }
 
 // Negative answers.

@@ -151,6 +151,30 @@ async fn the_connections_to_one_server_do_not_stand_in_the_way_of_another() {
     assert_bound(&target, MOST);
 }
 
+/// A server could redirect each lookup to another: connections to all of them would use up what
+/// this process may have open.
+#[tokio::test]
+async fn connections_to_ever_other_servers_are_not_kept() {
+    let others: Vec<_> = (0..50).map(|_| server(|_, _| nothing_here())).collect();
+    let urls: Vec<_> = others.iter().map(ScriptedServer::url).collect();
+    let lookups = 2 * urls.len();
+    let home = server(move |number, _| redirect("302 Found", &urls[number % urls.len()]));
+    let remote = remote(&home, MOST, Duration::from_secs(60));
+    for _ in 0..lookups {
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    }
+    let connections = |server: &ScriptedServer| server.connections();
+    let opened: usize = others.iter().map(connections).sum();
+    assert_eq!(opened, 8 + 2 * 42, "those to the first few are used again");
+    let all_but_a_few_are_closed = async {
+        while others.iter().map(ScriptedServer::open).sum::<usize>() > 8 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let closed = timeout(Duration::from_secs(20), all_but_a_few_are_closed).await;
+    closed.expect("they stay open");
+}
+
 /// Before HTTP/1.1 an answer ended its connection, unless it said otherwise.
 #[tokio::test]
 async fn an_answer_of_http_1_0_ends_its_connection() {

@@ -883,12 +883,57 @@ async fn headers_that_cannot_be_sent_are_refused_without_repeating_them() {
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
+/// A server of HTTP/2 that ends every connection with its first request, and says why.
+fn goes_away(why: &'static str) -> String {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let frame = |kind: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, 0], &[0; 4], payload].concat()
+    };
+    let last_stream_and_reason = [0, ENHANCE_YOUR_CALM].map(u32::to_be_bytes).concat();
+    let goaway = [&last_stream_and_reason[..], why.as_bytes()].concat();
+    let said = [frame(SETTINGS, &[]), frame(GOAWAY, &goaway)];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut answer = || {
+                stream.read_exact(&mut [0; 24])?;
+                stream.write_all(&said[0])?;
+                let mut head = [0; 9];
+                while head[3] != HEADERS {
+                    stream.read_exact(&mut head)?;
+                    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                    stream.read_exact(&mut vec![0; length as usize])?;
+                }
+                stream.write_all(&said[1])?;
+                // The client leaves once it has read that.
+                std::io::copy(&mut stream, &mut std::io::sink())
+            };
+            // A client that leaves sooner is no failure.
+            let _ = answer();
+        }
+    });
+    url
+}
+
 #[tokio::test]
 async fn secrets_are_never_printed() {
     const SECRETS: [&str; 5] = ["hunter2", "aHVudGVy", "swordfish", "c3dvcmRmaXNo", "xyzzy"];
     let assert_clean = |what: &str, text: &str| {
         for secret in SECRETS {
             assert!(!text.contains(secret), "{secret} in {what}: {text}");
+        }
+    };
+    let assert_error_clean = |error: &StoreError| {
+        assert_clean("an error", &format!("{error} {error:?} {error:#?}"));
+        let mut source = error.source();
+        while let Some(error) = source {
+            assert_clean("a source", &format!("{error} {error:?}"));
+            source = error.source();
         }
     };
     capture();
@@ -935,12 +980,7 @@ async fn secrets_are_never_printed() {
                 remote.contains(&key).await.map(|_| ()),
             ];
             for error in results.into_iter().filter_map(Result::err) {
-                assert_clean("an error", &format!("{error} {error:?} {error:#?}"));
-                let mut source = error.source();
-                while let Some(error) = source {
-                    assert_clean("a source", &format!("{error} {error:?}"));
-                    source = error.source();
-                }
+                assert_error_clean(&error);
             }
         }
         assert_clean("the tier", &format!("{remote} {remote:?} {remote:#?}"));
@@ -948,6 +988,22 @@ async fn secrets_are_never_printed() {
     let text = captured();
     assert!(text.contains("request failed"), "{text}");
     assert_clean("the trace", &text);
+
+    // What the client itself traces of HTTP/2 it says at its own levels, to whoever wants them.
+    capture();
+    let url = goes_away("bad token Bearer hunter2");
+    let remote = builder().http2_prior_knowledge(true).build(url).unwrap();
+    let error = remote.fetch(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
+    assert!(error.to_string().contains("http2"), "{error}");
+    assert_error_clean(&error);
+    let text = captured();
+    let ours = text.lines().filter(|line| line.contains(" tier="));
+    assert!(ours.clone().any(|line| line.contains("request failed")));
+    for line in ours {
+        assert_clean("the trace", line);
+    }
+
     // The server did hold them.
     let requests = format!("{:?}", server.requests());
     assert!(requests.contains("hunter2") && requests.contains("swordfish"));

@@ -1,13 +1,9 @@
-//! One line for each request, on the standard output.
-//!
-//! A thread of its own writes them. Where it cannot keep up, as with a pipe that nobody reads,
-//! lines are lost and counted: no request waits for its line.
+//! One line for each request, on the standard output. Those that are lost are counted.
 
-use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
+use crate::lines::Lines;
 use crate::metrics::Metrics;
 
 /// How many lines may wait.
@@ -15,7 +11,7 @@ const WAITING: usize = 4096;
 
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
-    lines: Option<SyncSender<String>>,
+    lines: Option<Lines>,
     metrics: Arc<Metrics>,
 }
 
@@ -23,20 +19,9 @@ impl AccessLog {
     /// The log, and what is told once the last handle of the log is dropped and the last line
     /// written.
     pub(crate) fn start(metrics: Arc<Metrics>) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
-        let (sender, lines) = sync_channel::<String>(WAITING);
-        let (written, all_written) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("access-log".to_owned());
-        thread.spawn(move || {
-            let mut out = std::io::stdout();
-            for mut line in lines {
-                line.push('\n');
-                // A reader that left wants no more of it.
-                let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-            }
-            let _ = written.send(());
-        })?;
+        let (lines, all_written) = Lines::start("access-log", WAITING, std::io::stdout())?;
         let log = Self {
-            lines: Some(sender),
+            lines: Some(lines),
             metrics,
         };
         Ok((log, all_written))
@@ -51,7 +36,7 @@ impl AccessLog {
 
     pub(crate) fn line(&self, line: impl FnOnce() -> String) {
         let Some(lines) = &self.lines else { return };
-        if lines.try_send(line()).is_err() {
+        if !lines.put(line()) {
             self.metrics.log_lines_lost.increment();
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub(crate) struct Connection {
     requests: Mutex<Requests>,
     stuck: Notify,
+    over: Notify,
     patience: Duration,
 }
 
@@ -35,6 +36,7 @@ impl Connection {
                 since: Instant::now(),
             }),
             stuck: Notify::new(),
+            over: Notify::new(),
             patience,
         }
     }
@@ -62,6 +64,16 @@ impl Connection {
     /// Ends once an answer stood still for too long.
     pub(crate) async fn is_stuck(&self) {
         self.stuck.notified().await;
+    }
+
+    /// It takes no more requests from now on.
+    pub(crate) fn end(&self) {
+        self.over.notify_one();
+    }
+
+    /// Ends once it takes no more requests.
+    pub(crate) async fn is_over(&self) {
+        self.over.notified().await;
     }
 
     fn update<T>(&self, with: impl FnOnce(&mut Requests) -> T) -> T {

@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::access_log::AccessLog;
 use crate::connection::{UnderWay, Watch};
 use crate::console::say;
-use crate::metrics::{Area, Metrics};
+use crate::metrics::{Area, Counted, Metrics};
 use crate::uploads::announced;
 
 /// Ends with its drop, which counts it and writes its line.
@@ -34,6 +34,7 @@ pub(crate) struct Exchange {
     pub(crate) began: Instant,
     pub(crate) sent: u64,
     pub(crate) whole: bool,
+    pub(crate) _under_way: Counted,
     /// Its place among the requests that are served at once.
     pub(crate) _place: Option<OwnedSemaphorePermit>,
 }
@@ -59,7 +60,6 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.metrics.requests_under_way.leave();
         self.metrics.bytes_sent.add(self.sent);
         let status = self.status;
         if let Some(status) = status {

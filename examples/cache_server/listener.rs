@@ -17,8 +17,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::connection::Connection;
@@ -37,6 +38,8 @@ pub(crate) struct Listener {
     pub(crate) max_connections: usize,
     pub(crate) terms: Terms,
     pub(crate) drain: Duration,
+    /// What requests have begun, which goes on where their clients have left.
+    pub(crate) work: TaskTracker,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -51,8 +54,12 @@ pub(crate) struct Terms {
 
 impl Listener {
     /// Serves until told to stop, and then for as long as requests are under way, within the
-    /// limit. Whether all of them ended.
-    pub(crate) async fn serve(self, site: Router, stop: impl Future<Output = ()>) -> bool {
+    /// limit. How much of it is left if all of them ended.
+    pub(crate) async fn serve(
+        self,
+        site: Router,
+        stop: impl Future<Output = ()>,
+    ) -> Option<Duration> {
         let stopping = CancellationToken::new();
         let mut connections = JoinSet::new();
         let room = Arc::new(Semaphore::new(self.max_connections));
@@ -78,22 +85,23 @@ impl Listener {
                 }
             };
             let serving = serve(stream, peer, site.clone(), self.terms, stopping.clone());
-            let metrics = Arc::clone(&self.metrics);
+            let open = self.metrics.connections.enter();
             connections.spawn(async move {
-                metrics.connections.enter();
                 serving.await;
-                metrics.connections.leave();
-                drop(room);
+                drop((open, room));
             });
         }
         drop(self.socket);
         stopping.cancel();
+        let began = Instant::now();
         let drained = timeout(self.drain, async {
             while connections.join_next().await.is_some() {}
+            self.work.close();
+            self.work.wait().await;
         });
         let drained = drained.await.is_ok();
         connections.shutdown().await;
-        drained
+        drained.then(|| self.drain.saturating_sub(began.elapsed()))
     }
 }
 
@@ -123,6 +131,7 @@ async fn serve(
     tokio::select! {
         _ = connection.as_mut() => return,
         () = state.is_stuck() => return,
+        () = state.is_over() => {}
         () = state.is_idle(terms.idle) => {}
         () = stopping.cancelled() => {}
     }

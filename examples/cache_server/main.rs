@@ -26,6 +26,7 @@ mod dav;
 mod exchange;
 mod files;
 mod foreign;
+mod lines;
 mod listener;
 mod metrics;
 mod off_worker;
@@ -35,6 +36,7 @@ mod site;
 mod sweep;
 mod uploads;
 
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::task::TaskTracker;
 
 use access::Access;
 use access_log::AccessLog;
@@ -61,7 +64,10 @@ use uploads::Uploads;
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the access log may take to be written to its end.
+/// How long what is stored may take to be made durable at the end, however long the rest took.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// How long the access log, or what was said, may take to be written to its end.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
@@ -69,14 +75,21 @@ const CUT_SHORT: u8 = 3;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    let args = Args::parse();
+    if let Err(error) = console::start() {
+        let _ = writeln!(io::stderr(), "cache_server: {error}");
+        return ExitCode::from(2);
+    }
+    let code = match run(args).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             say(format_args!("{error:#}"));
             ExitCode::from(2)
         }
-    }
+    };
+    console::finish(LAST_LINES).await;
+    code
 }
 
 /// Whether all that was under way at the end could be finished.
@@ -99,6 +112,7 @@ async fn run(args: Args) -> Result<bool> {
         log,
         metrics: Arc::clone(&metrics),
         places: Arc::new(Semaphore::new(args.max_requests)),
+        work: TaskTracker::new(),
         inactivity: args.inactivity,
     });
     let socket = TcpListener::bind(args.listen)
@@ -115,18 +129,20 @@ async fn run(args: Args) -> Result<bool> {
             inactivity: args.inactivity,
         },
         drain: args.drain,
+        work: site.work.clone(),
         metrics,
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
-    let closed = disk.close(args.drain).await;
+    let left = drained.unwrap_or_default().max(LAST_FLUSH);
+    let closed = disk.close(left).await;
     drop(site);
     if let Some(last_line) = last_line {
         // A reader of the log that stands still is not waited for.
         let _ = timeout(LAST_LINES, last_line).await;
     }
     closed?;
-    Ok(drained)
+    Ok(drained.is_some())
 }
 
 async fn open_disk(args: &Args) -> Result<DiskCache> {

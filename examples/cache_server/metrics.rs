@@ -3,12 +3,17 @@
 use axum::http::StatusCode;
 use pipeline_cache::PipelineCacheMetrics;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     pub(crate) fn increment(&self) {
         self.add(1);
     }
@@ -22,17 +27,24 @@ impl Counter {
     }
 }
 
-/// A number of what is there now: it goes up with a value of this type and down with its end.
+/// A number of what is there now.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge(AtomicU64);
+pub(crate) struct Gauge(Arc<AtomicU64>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicU64>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Gauge {
-    pub(crate) fn enter(&self) {
+    pub(crate) fn enter(&self) -> Counted {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        Counted(Arc::clone(&self.0))
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -85,6 +97,7 @@ pub(crate) struct Elsewhere {
     pub(crate) unsynced: u64,
     pub(crate) ccache_bytes: u64,
     pub(crate) sccache_bytes: u64,
+    pub(crate) messages_lost: u64,
 }
 
 impl Metrics {
@@ -139,6 +152,12 @@ impl Metrics {
                 "counter",
                 "Lines that the access log could not take.",
                 self.log_lines_lost.get(),
+            ),
+            (
+                "messages_lost_total",
+                "counter",
+                "Lines that the standard error could not take.",
+                elsewhere.messages_lost,
             ),
             (
                 "requests_under_way",

@@ -1,10 +1,14 @@
 //! The signals that stop the server.
 
 use std::io;
+use std::time::Duration;
 #[cfg(unix)]
 use tokio::signal::unix::SignalKind;
 
-use crate::console::say;
+use crate::console::{self, say};
+
+/// How long an end at once may take to be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Ends with the first signal to stop. The second ends the process, with this code.
 pub(crate) fn stop(code: u8) -> io::Result<impl Future<Output = ()>> {
@@ -15,6 +19,7 @@ pub(crate) fn stop(code: u8) -> io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             signals.next().await;
             say("stopping at once");
+            console::finish(LAST_WORDS).await;
             std::process::exit(code.into());
         });
     })

@@ -3,7 +3,8 @@
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::HeaderValue;
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
@@ -12,11 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::Artifacts;
 use crate::connection::Connection;
+use crate::console;
 use crate::exchange::Exchange;
 use crate::foreign::Foreign;
 use crate::metrics::{Area, Elsewhere, Metrics};
@@ -32,6 +35,8 @@ pub(crate) struct Site {
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) places: Arc<Semaphore>,
+    /// What requests have begun.
+    pub(crate) work: TaskTracker,
     /// How long a request waits for a place.
     pub(crate) inactivity: Duration,
 }
@@ -47,17 +52,17 @@ async fn serve(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Response {
-    site.metrics.requests_under_way.enter();
+    let under_way = site.metrics.requests_under_way.enter();
     let client = site.access.identify(request.headers().get(AUTHORIZATION));
-    let name = client.name.clone();
+    let allowed = allow(&client, Role::needed_for(request.method()));
     let path = request.uri().path().to_owned();
-    let needed = Role::needed_for(request.method());
+    let (area, name) = area(&path);
     let mut exchange = Exchange {
-        area: area(&path).0,
+        area,
         method: request.method().clone(),
-        path,
+        path: path.clone(),
         peer,
-        client: name,
+        client: client.name,
         status: None,
         log: site.log.clone(),
         metrics: Arc::clone(&site.metrics),
@@ -65,23 +70,32 @@ async fn serve(
         began: Instant::now(),
         sent: 0,
         whole: false,
+        _under_way: under_way,
         _place: None,
     };
     // Refusals and the sign of life take no place: whoever has no token could hold them all by
     // not reading the answers.
-    let is_free = exchange.path == "/healthz" || allow(&client, needed).is_err();
-    let answer = match is_free {
-        true => site.answer(request, &client).await,
-        false => match site.place().await {
+    let answer = match allowed {
+        _ if path == "/healthz" => Ok("well\n".into_response()),
+        Err(refusal) => Err(refusal),
+        Ok(()) => match site.place().await {
             Ok(place) => {
-                let (answer, place) = in_place(site, request, client, place).await;
+                let (answer, place) = in_place(site, request, area, name.to_owned(), place).await;
                 exchange._place = place;
                 answer
             }
             Err(busy) => Err(busy),
         },
     };
-    exchange.watch(answer.unwrap_or_else(Refusal::into_response))
+    let mut answer = answer.unwrap_or_else(Refusal::into_response);
+    // Whoever may do nothing keeps no connection: a request now and then would hold it for ever.
+    if client.role.is_none() {
+        answer
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+        connection.end();
+    }
+    exchange.watch(answer)
 }
 
 /// The answer, by a task of its own: a client that leaves does not stop it between two steps, and
@@ -89,11 +103,13 @@ async fn serve(
 async fn in_place(
     site: Arc<Site>,
     request: Request,
-    client: Client,
+    area: Area,
+    name: String,
     place: OwnedSemaphorePermit,
 ) -> (Result<Response, Refusal>, Option<OwnedSemaphorePermit>) {
-    let task = tokio::spawn(async move {
-        let answer = site.answer(request, &client).await;
+    let work = site.work.clone();
+    let task = work.spawn(async move {
+        let answer = site.answer(request, area, &name).await;
         let place = answer.is_ok().then_some(place);
         (answer, place)
     });
@@ -122,33 +138,28 @@ impl Site {
         place.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
 
-    async fn answer(&self, request: Request, client: &Client) -> Result<Response, Refusal> {
+    async fn answer(&self, request: Request, area: Area, name: &str) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
-        let path = head.uri.path();
-        if path == "/healthz" {
-            return Ok("well\n".into_response());
-        }
-        allow(client, Role::needed_for(&head.method))?;
         let (method, headers, uploads) = (&head.method, &head.headers, &self.uploads);
-        match area(path) {
-            (Area::Artifacts, name) => {
+        match area {
+            Area::Artifacts => {
                 let artifacts = &self.artifacts;
                 artifacts
                     .answer(method, name, headers, body, uploads, &self.metrics)
                     .await
             }
-            (Area::Ccache, name) => {
+            Area::Ccache => {
                 self.ccache
                     .answer(method, name, headers, body, uploads)
                     .await
             }
-            (Area::Sccache, name) => {
+            Area::Sccache => {
                 self.sccache
                     .answer(method, name, headers, body, uploads)
                     .await
             }
-            (Area::Other, "/metrics") => Ok(self.metrics()),
-            (Area::Other, _) => Err(Refusal::NotFound),
+            Area::Other if name == "/metrics" => Ok(self.metrics()),
+            Area::Other => Err(Refusal::NotFound),
         }
     }
 
@@ -159,6 +170,7 @@ impl Site {
             unsynced: disk.durability_report().pending_flushes,
             ccache_bytes: self.ccache.blobs.held(),
             sccache_bytes: self.sccache.blobs.held(),
+            messages_lost: console::lost(),
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()

@@ -115,7 +115,8 @@ async fn an_answer_that_is_read_slowly_is_read_to_its_end() {
 #[tokio::test]
 async fn a_connection_on_which_nothing_is_asked_is_closed() {
     let idle = Duration::from_millis(300);
-    let server = CacheServer::start(&["--idle", "0.3"]);
+    // They may all do something: who may not is not even waited for.
+    let server = CacheServer::start(&["--idle", "0.3", "--anonymous", "read-only"]);
     let beginnings = [
         "",
         "P",
@@ -256,6 +257,35 @@ async fn refusals_and_the_sign_of_life_take_no_place() {
     let mut answer = [0; 12];
     upload.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 201");
+}
+
+/// A request now and then would hold it for ever.
+#[tokio::test]
+async fn who_may_do_nothing_keeps_no_connection() {
+    let server = CacheServer::start(&["--max-connections", "1"]);
+    for (path, status) in [("/ccache/a", 401), ("/healthz", 200)] {
+        let mut stranger = connect(&server).await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stranger.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_to_end(stranger).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")));
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+
+        let stranger = http2().build().unwrap();
+        let answer = stranger.get(server.url(path)).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        let other = timeout(LONG / 3, server.get("/metrics", HeaderMap::new())).await;
+        assert_eq!(other.expect("there is no room").status(), 200);
+        drop(stranger);
+    }
+    // One that may do something keeps its own.
+    let known = client();
+    for _ in 0..2 {
+        let missed = known.get(server.url("/ccache/a")).bearer_auth(READER);
+        let missed = missed.send().await.unwrap();
+        assert_eq!(missed.status(), StatusCode::NOT_FOUND);
+        assert!(!missed.headers().contains_key("connection"));
+    }
 }
 
 #[tokio::test]

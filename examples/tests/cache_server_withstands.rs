@@ -220,6 +220,29 @@ async fn a_server_told_to_stop_finishes_what_is_under_way() {
     assert!(server.said().contains(&line), "{}", server.said());
 }
 
+/// Whoever has sent the whole of an entry may leave: it will be there.
+#[tokio::test]
+async fn a_server_told_to_stop_finishes_what_its_clients_have_left() {
+    let mut server = CacheServer::start(&[]);
+    let whole = frame(&KEY, artifact(30 << 20)).await;
+    let (last, most) = whole.split_last().unwrap();
+    let mut upload = TcpStream::connect(server.address()).unwrap();
+    let head = put_head(&path(&KEY), whole.len());
+    upload.write_all(head.as_bytes()).unwrap();
+    upload.write_all(most).unwrap();
+    let under_way = "cache_server_requests_under_way";
+    server.wait_for(under_way, |requests| requests >= 2).await;
+    server.terminate();
+    while TcpStream::connect(server.address()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    upload.write_all(&[*last]).unwrap();
+    drop(upload);
+    assert_eq!(server.wait().code(), Some(0));
+    let entry = server.folder().join(path(&KEY).trim_start_matches('/'));
+    assert!(std::fs::read(entry).unwrap() == whole);
+}
+
 #[tokio::test]
 async fn a_server_told_to_stop_does_not_wait_for_ever() {
     let mut server = CacheServer::start(&["--drain", "0.3"]);
@@ -300,6 +323,32 @@ async fn a_server_whose_output_is_closed_serves_and_ends() {
 }
 
 #[tokio::test]
+async fn a_server_whose_complaints_nobody_reads_serves_and_ends() {
+    let (mut server, _out, _errors) = CacheServer::launch(&["--no-access-log"]);
+    // Something to tell of each upload: the folder is no folder.
+    let folder = server.folder().join("ccache");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    // More than a pipe and the queue before it hold.
+    let client = client();
+    let uploads = async {
+        for _ in 0..1000 {
+            let upload = client.put(server.url("/ccache/a")).bearer_auth(WRITER);
+            let failed = upload.send().await.unwrap();
+            assert_eq!(failed.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        }
+    };
+    let served = tokio::time::timeout(Duration::from_secs(30), uploads).await;
+    served.expect("an upload waits for its line to be read");
+    let well = client.get(server.url("/healthz")).send();
+    let well = tokio::time::timeout(Duration::from_secs(5), well).await;
+    assert_eq!(well.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(server.metric("cache_server_messages_lost_total").await > 0);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
 async fn room_is_made_where_some_blobs_cannot_be_looked_at() {
     let server = CacheServer::start(&["--max-foreign-bytes", "1M"]);
     let paths = (0..60).map(|number| format!("blob-{number}"));
@@ -365,7 +414,17 @@ async fn arguments_that_make_no_sense_stop_it() {
         ("--max-requests", &huge, "not a number from 1 to "),
         ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
         ("--max-connections", &huge, "not a number from 1 to "),
-        ("--inactivity", &huge, "not a number from 0 to "),
+        ("--inactivity", &huge, "not a number above 0 and up to "),
+        (
+            "--inactivity",
+            &"0".to_owned(),
+            "not a number above 0 and up to ",
+        ),
+        (
+            "--idle",
+            &"0.0000000001".to_owned(),
+            "not a number above 0 and up to ",
+        ),
         ("--drain", &"-1".to_owned(), "not a number from 0 to "),
     ] {
         let output = tokio::process::Command::new(program())

@@ -32,6 +32,7 @@ use std::fmt;
 use super::compression;
 #[cfg(all(feature = "zstd", feature = "remote-cache"))]
 use super::compression::Compression;
+use super::digest::PayloadDigest;
 use super::{Artifact, ArtifactMetadata, TrustedKeys};
 use crate::PipelineFingerprint;
 #[cfg(feature = "remote-cache")]
@@ -231,6 +232,16 @@ impl FrameFormat {
         key: &PipelineFingerprint,
         frame: &Bytes,
     ) -> Result<Artifact, FrameError> {
+        self.decode_digested(key, frame, PayloadDigest::default())
+    }
+
+    /// [`decode`](Self::decode) of a frame whose payload was hashed in part as it came in.
+    pub(crate) fn decode_digested(
+        &self,
+        key: &PipelineFingerprint,
+        frame: &Bytes,
+        digest: PayloadDigest,
+    ) -> Result<Artifact, FrameError> {
         let head = Head::parse(frame)?;
         if head.fingerprint != key.as_bytes() {
             return Err(FrameError::OtherFingerprint);
@@ -258,7 +269,7 @@ impl FrameFormat {
             payload
         };
         // `blake3::Hash` compares in constant time.
-        if blake3::hash(&payload) != *head.digest {
+        if digest.finish(&payload) != *head.digest {
             return Err(FrameError::BadPayload);
         }
         Ok(Artifact::from_verified(payload, *head.digest, metadata))
@@ -325,6 +336,14 @@ pub(crate) fn decoding_work(frame: &[u8]) -> usize {
     usize::try_from(served)
         .unwrap_or(usize::MAX)
         .max(frame.len())
+}
+
+/// Where the payload of a frame begins, of which there is the start, if it is stored as it is served.
+/// Nothing is checked but that the header can be read.
+#[cfg(target_os = "linux")]
+pub(super) fn plain_payload_start(frame: &[u8]) -> Option<usize> {
+    let head = Head::parse(frame).ok()?;
+    (!head.is_compressed()).then_some(HEADER_LEN + head.metadata_len)
 }
 
 /// The tag of a frame, if its header, in a file of this length, may be the one of this key. What the

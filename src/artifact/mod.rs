@@ -2,6 +2,7 @@
 
 #[cfg(feature = "zstd")]
 pub(crate) mod compression;
+pub(crate) mod digest;
 pub(crate) mod frame;
 mod metadata;
 mod trust;
@@ -50,7 +51,7 @@ struct Inner {
 
 /// The most bytes that are freed where the last reference to them is dropped. To give 64 MiB back to
 /// the system takes milliseconds, for which no worker is to stand still.
-const FREED_INLINE: usize = 1024 * 1024;
+pub(crate) const FREED_INLINE: usize = 1024 * 1024;
 
 impl Drop for Inner {
     fn drop(&mut self) {

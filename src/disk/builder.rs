@@ -84,7 +84,8 @@ impl DiskCacheBuilder {
     }
 
     /// How many operations may be in flight, each with one thread of the runtime's blocking pool
-    /// and at most one artifact in memory; the rest wait their turn. At least 1. Default: 64.
+    /// and at most one artifact in memory; the rest wait their turn. On Linux, as many entries more
+    /// may be in the midst of being read on workers. At least 1. Default: 64.
     pub fn max_concurrent_operations(mut self, operations: usize) -> Self {
         self.max_concurrent_operations = operations.max(1);
         self

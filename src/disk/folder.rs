@@ -125,9 +125,18 @@ impl Folder {
 
     /// Reads and verifies an entry, and renews its time of use.
     pub(super) fn read(&self, key: &PipelineFingerprint) -> Result<Found, Fault> {
-        self.examine(key, |file, metadata| {
-            trim::renew_use(file, metadata.modified().ok());
-        })
+        self.examine(key, renew_use)
+    }
+
+    /// [`read`](Self::read) of an entry whose file, if it is one, was opened already.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_opened(
+        &self,
+        key: &PipelineFingerprint,
+        file: File,
+    ) -> Result<Found, Fault> {
+        let path = self.entry(key);
+        self.verify(key, &path, regular(file, &path)?, renew_use)
     }
 
     /// Reads and verifies an entry, and tells of a whole one.
@@ -137,16 +146,26 @@ impl Folder {
         whole: impl FnOnce(&File, &Metadata),
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
-        let Some((file, metadata)) = open(&path)? else {
-            return Ok(Found::Missing);
-        };
+        match open(&path)? {
+            Some(opened) => self.verify(key, &path, opened, whole),
+            None => Ok(Found::Missing),
+        }
+    }
+
+    fn verify(
+        &self,
+        key: &PipelineFingerprint,
+        path: &Path,
+        (file, metadata): (File, Metadata),
+        whole: impl FnOnce(&File, &Metadata),
+    ) -> Result<Found, Fault> {
         let len = metadata.len();
         if len > self.format.max_frame() {
             return Ok(Found::Corrupt(file, FrameError::TooLarge));
         }
         // A file that shrinks meanwhile is read short, one that grows is read to its old length;
         // either way the frame holds or it does not.
-        let frame = read_up_to(&file, len).map_err(at("read", &path))?;
+        let frame = read_up_to(&file, len).map_err(at("read", path))?;
         Ok(match self.format.decode(key, &Bytes::from(frame)) {
             Ok(artifact) => {
                 whole(&file, &metadata);
@@ -283,14 +302,7 @@ fn open_with(
         options.custom_flags(WARY.bits() as i32);
     }
     match options.open(path) {
-        Ok(file) => {
-            let metadata = file.metadata().map_err(at("inspect", path))?;
-            if metadata.is_file() {
-                Ok(Some((file, metadata)))
-            } else {
-                Err(Fault::NotAFile(path.to_owned()))
-            }
-        }
+        Ok(file) => regular(file, path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         // A link, a socket or a device without a driver does not open; which error that gives
         // depends on the platform.
@@ -299,6 +311,20 @@ fn open_with(
             _ => Err(at("open", path)(error).into()),
         },
     }
+}
+
+/// What was opened, if it is a regular file.
+fn regular(file: File, path: &Path) -> Result<(File, Metadata), Fault> {
+    let metadata = file.metadata().map_err(at("inspect", path))?;
+    if metadata.is_file() {
+        Ok((file, metadata))
+    } else {
+        Err(Fault::NotAFile(path.to_owned()))
+    }
+}
+
+fn renew_use(file: &File, metadata: &Metadata) {
+    trim::renew_use(file, metadata.modified().ok());
 }
 
 /// What a file begins with, up to a length that it is known to have had.

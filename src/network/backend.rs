@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::Failure;
+use super::{Failure, Refusal};
 use crate::artifact::frame::FrameFormat;
 use crate::{Fetched, PipelineFingerprint};
 
@@ -27,6 +27,15 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Whether there is an entry that may well be a frame.
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure>;
+
+    /// What an upload came to that was answered with `refusal`. "Is there already" is as good as
+    /// stored, if it is true. Whether it is may be refused as well, which says nothing of writes.
+    async fn refused(&self, key: &PipelineFingerprint, refusal: Refusal) -> Result<(), Failure> {
+        if refusal.may_be_there() && matches!(self.probe(key).await, Ok(true)) {
+            return Ok(());
+        }
+        Err(refusal.of_a_write())
+    }
 
     fn format(&self) -> &FrameFormat;
 

@@ -194,9 +194,11 @@ impl Breaker {
             failure_percent,
             ..
         } = self.policy;
-        let failing = failures * 100 >= calls * u64::from(failure_percent)
-            || failure_percent <= 100 && inner.in_a_row >= min_calls.max(1).saturating_mul(2);
-        if !success && calls >= min_calls.max(1) && failing {
+        let floor = min_calls.max(1);
+        let by_rate = calls >= floor && failures * 100 >= calls * u64::from(failure_percent);
+        // However few of them the window holds: calls that wait long are few.
+        let by_row = failure_percent <= 100 && inner.in_a_row >= floor.saturating_mul(2);
+        if !success && (by_rate || by_row) {
             self.opened.increment();
             self.enter(&mut inner, BreakerState::Open);
         }
@@ -404,6 +406,19 @@ mod tests {
             call(&never, false);
         }
         assert_eq!(never.state(), BreakerState::Closed);
+    }
+
+    /// Lookups of one caller, each of which waits long: there are never many within the window.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_keeps_few_callers_waiting_is_left_alone_too() {
+        let breaker = Breaker::new(BreakerPolicy::default());
+        for failed in 0..10 {
+            assert_eq!(breaker.state(), BreakerState::Closed, "after {failed}");
+            let mut ticket = ask(&breaker);
+            advance(Duration::from_secs(15)).await;
+            ticket.report(false);
+        }
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]

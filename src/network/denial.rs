@@ -38,7 +38,8 @@ impl Denial {
             return Err(Failure::new(
                 StoreErrorKind::PermissionDenied,
                 "not asked: the server refused these credentials",
-            ));
+            )
+            .into_denial());
         }
         Ok(())
     }
@@ -55,7 +56,7 @@ impl Denial {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         match result {
-            Err(failure) if failure.kind == StoreErrorKind::PermissionDenied => {
+            Err(failure) if failure.is_denial => {
                 denied.replace(Denied(version)) != Some(Denied(version))
             }
             Err(_) => false,
@@ -73,7 +74,16 @@ mod tests {
     use StoreOperation::{Get, Put};
 
     fn refused() -> Result<(), Failure> {
-        Err(Failure::new(StoreErrorKind::PermissionDenied, "401"))
+        Err(Failure::new(StoreErrorKind::PermissionDenied, "401").into_denial())
+    }
+
+    /// As by another server, or by a proxy on the way.
+    #[test]
+    fn a_refusal_of_something_else_is_not_kept_in_mind() {
+        let denial = Denial::default();
+        let refused = Failure::new(StoreErrorKind::PermissionDenied, "407");
+        assert!(!denial.learn::<()>(Get, Some(1), &Err(refused)));
+        assert!(denial.check(Get, Some(1)).is_ok());
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub(crate) struct Failure {
     /// How long the server wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
     is_refusal: bool,
+    /// Whether the server refuses the credentials themselves, and will until they change.
+    pub(crate) is_denial: bool,
 }
 
 impl Failure {
@@ -24,7 +26,14 @@ impl Failure {
             reason: reason.into(),
             retry_after: None,
             is_refusal: false,
+            is_denial: false,
         }
+    }
+
+    /// As the answer of a server to the credentials that it was shown.
+    pub(crate) const fn into_denial(mut self) -> Self {
+        self.is_denial = true;
+        self
     }
 
     /// As the answer of a server that is well and does not want what it was sent.

@@ -5,11 +5,13 @@
 //! one idea each. A tier adds only a `Backend`: how one request is made.
 
 mod backend;
+mod body;
 mod breaker;
 mod denial;
 mod failure;
 mod guard;
 mod recent;
+mod refusal;
 mod retry;
 mod settings;
 mod tier;
@@ -20,6 +22,8 @@ pub use retry::RetryPolicy;
 pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
+pub(crate) use body::Body;
 pub(crate) use failure::Failure;
+pub(crate) use refusal::Refusal;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use tier::NetworkTier;

@@ -13,6 +13,8 @@ use crate::artifact::frame::FrameFormat;
 #[derive(Debug, Clone)]
 pub(crate) struct NetworkSettings {
     pub(crate) limits: Limits,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) inactivity_timeout: Duration,
     pub(crate) writes: bool,
     pub(crate) uploads: Option<UploadPolicy>,
     /// For how long a miss is remembered, and how many of them.
@@ -27,6 +29,8 @@ impl Default for NetworkSettings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            connect_timeout: Duration::from_secs(2),
+            inactivity_timeout: Duration::from_secs(5),
             writes: false,
             uploads: None,
             negative: None,
@@ -68,6 +72,21 @@ macro_rules! network_settings {
         #[must_use]
         pub const fn attempt_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.limits.attempt_timeout = timeout;
+            self
+        }
+
+        /// How long a connection may take to open: name lookup, TCP and TLS. Default: 2 seconds.
+        #[must_use]
+        pub const fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.network.connect_timeout = timeout;
+            self
+        }
+
+        /// How long a request may stand still, while it connects, waits for the answer, or reads or
+        /// sends a body. Default: 5 seconds.
+        #[must_use]
+        pub const fn inactivity_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.network.inactivity_timeout = timeout;
             self
         }
 
@@ -122,9 +141,9 @@ macro_rules! network_settings {
             self
         }
 
-        /// How many requests may be under way at once, at least 1, and how many connections are
-        /// open to each server of HTTP; further calls wait, within their timeout. With the largest
-        /// artifact it bounds the memory that answers take before they are verified. Default: 64.
+        /// How many requests may be under way at once, at least 1; further calls wait, within
+        /// their timeout. With the largest artifact it bounds the memory that answers take before
+        /// they are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
             self.network.limits.concurrent_requests = requests;

@@ -101,10 +101,7 @@ impl<B: Backend> NetworkTier<B> {
         result.map_err(|failure| {
             let kind = failure.kind;
             // These were told once, when they began.
-            if matches!(
-                kind,
-                StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied
-            ) {
+            if kind == StoreErrorKind::CircuitOpen || failure.is_denial {
                 tracing::debug!(tier = self.name, %key, %operation, %kind, reason = %failure, "request refused");
             } else {
                 tracing::warn!(tier = self.name, %key, %operation, %kind, reason = %failure, "request failed");

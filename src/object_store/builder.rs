@@ -6,17 +6,25 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use reqwest::Url;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ObjectStoreCache;
+use super::connector::Connector;
 use super::objects::Objects;
 use crate::network::{NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
+///
+/// Those of a [`RemoteCacheBuilder`](crate::RemoteCacheBuilder), as far as they are not about one
+/// server: credentials, certificates, proxies and HTTP/2, which is off, are
+/// [options of the store](Self::store_option). The connections to a store are not counted: idle ones
+/// are kept up to the number of [requests](Self::max_concurrent_requests), and a busy tier may open
+/// more for a while. An upload is not found to stand still: the time limit of an
+/// [attempt](Self::attempt_timeout) is all it has once it is connected.
 ///
 /// ```
 /// use pipeline_cache::{ObjectStoreCache, PipelineCacheStore as _};
@@ -68,7 +76,7 @@ impl ObjectStoreCacheBuilder {
         };
         let mut options = environment();
         options.extend(self.options.iter().cloned());
-        let (store, prefix) = store_at(&url, &options).map_err(unknown)?;
+        let (store, prefix) = store_at(&url, &options, &self.network).map_err(unknown)?;
         let scheme = match url.scheme() {
             "memory" => "InMemory".to_owned(),
             scheme => match url.host_str() {
@@ -82,7 +90,9 @@ impl ObjectStoreCacheBuilder {
 
     /// The tier on a store that is set up already, below a prefix; empty for the whole store.
     ///
-    /// Let the store itself make no retries: this tier makes its own, within a budget.
+    /// Let the store itself make no retries: this tier makes its own, within a budget. How long a
+    /// connection may take to open is the store's affair, and so is what it tells of an answer:
+    /// most refusals by a server pass for a store that is ill for a while.
     ///
     /// ```
     /// use pipeline_cache::ObjectStoreCache;
@@ -105,6 +115,7 @@ impl ObjectStoreCacheBuilder {
             store,
             prefix,
             format,
+            inactivity: self.network.inactivity_timeout,
         };
         ObjectStoreCache {
             tier: NetworkTier::new(name, objects, &self.network),
@@ -141,19 +152,31 @@ fn no_retries() -> RetryConfig {
     }
 }
 
+/// The limit on a whole request is that of an attempt, and no other.
+fn client_options(settings: &NetworkSettings) -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout_disabled()
+        .with_connect_timeout(settings.connect_timeout)
+        .with_pool_max_idle_per_host(settings.limits.concurrent_requests.max(1))
+}
+
 fn store_at(
     url: &Url,
     options: &[(String, String)],
+    settings: &NetworkSettings,
 ) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
     // The builders are alike, and have no trait in common.
     macro_rules! remote {
         ($builder:ty) => {{
-            let mut builder = <$builder>::new().with_url(url.as_str());
+            let mut builder = <$builder>::new()
+                .with_url(url.as_str())
+                .with_client_options(client_options(settings));
             for (name, value) in options {
                 if let Ok(known) = name.to_ascii_lowercase().parse() {
                     builder = builder.with_config(known, value);
                 }
             }
+            let builder = builder.with_http_connector(Connector::new(settings.inactivity_timeout));
             Arc::new(builder.with_retry(no_retries()).build()?)
         }};
     }

@@ -5,6 +5,7 @@
 //! network: what is here is only how one request is made.
 
 mod builder;
+mod connector;
 mod objects;
 
 pub use builder::{ObjectStoreCacheBuilder, ObjectStoreCacheError};

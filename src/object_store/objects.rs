@@ -1,14 +1,20 @@
 //! What can be asked of an object, and what each answer means.
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt as _;
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
-use object_store::{GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
+use reqwest::StatusCode;
+use std::error::Error as StdError;
+use std::iter::successors;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
-use crate::network::{Backend, Failure, Upload};
+use crate::network::{Backend, Body, Failure, Refusal, Upload};
 use crate::{Fetched, FrameError, PipelineFingerprint, StoreErrorKind};
 
 /// Makes the requests.
@@ -16,6 +22,8 @@ pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
     pub(super) format: FrameFormat,
+    /// How long a body may stand still.
+    pub(super) inactivity: Duration,
 }
 
 impl Objects {
@@ -29,24 +37,21 @@ impl Objects {
 
     /// The whole object, or `None` as soon as it is longer than any frame.
     async fn read(&self, object: GetResult) -> Result<Option<Bytes>, Failure> {
-        let size = object.meta.size;
-        if size > self.format.max_frame() {
+        let Some(mut frame) = Body::new(Some(object.meta.size), self.format.max_frame()) else {
             return Ok(None);
-        }
-        let mut chunks = object.into_stream();
-        let mut frame = BytesMut::new();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(failure)?;
-            if frame.is_empty() && chunk.len() as u64 == size {
-                return Ok(Some(chunk));
+        };
+        let mut parts = object.into_stream();
+        loop {
+            let part = timeout(self.inactivity, parts.next())
+                .await
+                .map_err(|_| Failure::timed_out("no part of the object came", self.inactivity))?;
+            let Some(part) = part else { break };
+            match frame.with(part.map_err(of_a_read)?).await {
+                Some(longer) => frame = longer,
+                None => return Ok(None),
             }
-            // The size is the store's word; what is kept is bounded whatever it says.
-            if (frame.len() + chunk.len()) as u64 > self.format.max_frame() {
-                return Ok(None);
-            }
-            frame.extend_from_slice(&chunk);
         }
-        Ok(Some(frame.freeze()))
+        Ok(Some(frame.finish().await))
     }
 }
 
@@ -55,8 +60,8 @@ impl Backend for Objects {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
         let object = match self.store.get(&self.path(key)).await {
             Ok(object) => object,
-            Err(object_store::Error::NotFound { .. }) => return Ok(Fetched::Miss),
-            Err(error) => return Err(failure(error)),
+            Err(Error::NotFound { .. }) => return Ok(Fetched::Miss),
+            Err(error) => return Err(of_a_read(error)),
         };
         let Some(frame) = self.read(object).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
@@ -70,20 +75,12 @@ impl Backend for Objects {
     async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
         let payload = PutPayload::from_iter([upload.head.clone(), upload.payload.clone()]);
         // Not only where there is none: a put is what heals a corrupt entry.
-        use object_store::Error;
-        match self.store.put(&self.path(key), payload).await {
-            Ok(_) => Ok(()),
-            // "Is there already", says a bucket whose objects are written once.
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. })
-                if self.probe(key).await? =>
-            {
-                Ok(())
-            }
-            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
-                Err(refused("the store does not write over what it has"))
-            }
-            Err(Error::NotFound { .. }) => Err(refused("there is no such bucket or container")),
-            Err(error) => Err(failure(error)),
+        let Err(error) = self.store.put(&self.path(key), payload).await else {
+            return Ok(());
+        };
+        match refusal(&error) {
+            Some(refusal) => self.refused(key, refusal).await,
+            None => Err(failure(&error)),
         }
     }
 
@@ -92,21 +89,21 @@ impl Backend for Objects {
         // Most stores do not say whether there was an object to delete.
         match self.store.head(&path).await {
             Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(failure(error)),
+            Err(Error::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(of_a_write(error)),
         }
         match self.store.delete(&path).await {
             Ok(()) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failure(error)),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(of_a_write(error)),
         }
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
         match self.store.head(&self.path(key)).await {
             Ok(object) => Ok(self.may_be_frame(object.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failure(error)),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(of_a_read(error)),
         }
     }
 
@@ -119,25 +116,108 @@ impl Backend for Objects {
     }
 }
 
-/// A write that the store does not take, though it is well.
-fn refused(reason: &'static str) -> Failure {
-    Failure::new(StoreErrorKind::Protocol, reason).into_refusal()
+/// What the server said, where there is one and it did.
+fn refusal(error: &Error) -> Option<Refusal> {
+    let known = match error {
+        Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+        Error::PermissionDenied { .. } => StatusCode::FORBIDDEN,
+        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        Error::AlreadyExists { .. } => StatusCode::CONFLICT,
+        Error::Precondition { .. } => StatusCode::PRECONDITION_FAILED,
+        _ => return causes(error).find_map(|cause| cause.downcast_ref().copied()),
+    };
+    Some(known.into())
+}
+
+/// To a request that would have changed nothing.
+fn of_a_read(error: Error) -> Failure {
+    refusal(&error).map_or_else(|| failure(&error), Refusal::of_a_read)
+}
+
+/// To a request that would have changed the store.
+fn of_a_write(error: Error) -> Failure {
+    refusal(&error).map_or_else(|| failure(&error), Refusal::of_a_write)
 }
 
 /// What kind of failure it is. The text of the error is not passed on: it may quote the request.
-fn failure(error: object_store::Error) -> Failure {
-    use object_store::Error;
+fn failure(error: &Error) -> Failure {
+    let mut on_the_way = causes(error).filter_map(|cause| cause.downcast_ref::<HttpError>());
     let (kind, reason) = match error {
-        Error::PermissionDenied { .. } => (StoreErrorKind::PermissionDenied, "no permission"),
-        Error::Unauthenticated { .. } => (StoreErrorKind::PermissionDenied, "not authenticated"),
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
             (StoreErrorKind::Protocol, "not supported by the store")
         }
         Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => {
             (StoreErrorKind::Protocol, "the store is set up wrongly")
         }
-        // Broken connections, time-outs and answers of 5xx, which the store has given up on.
-        _ => (StoreErrorKind::Unavailable, "the store failed"),
+        _ => match on_the_way.next().map(HttpError::kind) {
+            Some(HttpErrorKind::Timeout) => (StoreErrorKind::TimedOut, "no answer came in time"),
+            Some(HttpErrorKind::Connect) => (StoreErrorKind::Unreachable, "no connection"),
+            _ => (StoreErrorKind::Unavailable, "the store failed"),
+        },
     };
     Failure::new(kind, reason)
+}
+
+/// The causes of an error, outermost first.
+fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    successors(error.source(), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{Stream, stream};
+    use object_store::memory::InMemory;
+    use object_store::{Attributes, GetResultPayload, ObjectMeta};
+    use tokio::time::Instant;
+
+    /// What is kept of an object of this size that comes as this stream.
+    async fn read<S>(size: u64, parts: S) -> Result<Bytes, Failure>
+    where
+        S: Stream<Item = Bytes> + Send + 'static,
+    {
+        let objects = Objects {
+            store: Arc::new(InMemory::new()),
+            prefix: Path::default(),
+            format: FrameFormat::new(None, 64 << 20),
+            inactivity: Duration::from_secs(5),
+        };
+        let object = GetResult {
+            payload: GetResultPayload::Stream(parts.map(Ok).boxed()),
+            meta: ObjectMeta {
+                location: Path::default(),
+                last_modified: std::time::UNIX_EPOCH.into(),
+                size,
+                e_tag: None,
+                version: None,
+            },
+            range: 0..size,
+            attributes: Attributes::default(),
+            extensions: Default::default(),
+        };
+        Ok(objects.read(object).await?.unwrap())
+    }
+
+    /// The artifact keeps it for as long as it lives.
+    #[tokio::test]
+    async fn of_an_object_no_more_is_kept_than_its_bytes() {
+        let large = vec![Bytes::from(vec![7; 64 << 10]); 33 << 4];
+        // A part of what the client has read in one go.
+        let small = vec![Bytes::from(vec![7; 400 << 10]).slice(100..1100)];
+        for (chunks, length) in [(large, 33 << 20), (small, 1000)] {
+            let frame = read(length as u64, stream::iter(chunks)).await.unwrap();
+            assert_eq!(frame.len(), length);
+            let buffer = frame.try_into_mut().expect("nobody shares it");
+            assert_eq!(buffer.capacity(), length);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_stands_still_midway_is_given_up() {
+        let began = Instant::now();
+        let part = stream::iter([Bytes::from("a part")]);
+        let failure = read(1000, part.chain(stream::pending())).await.unwrap_err();
+        assert_eq!(failure.kind, StoreErrorKind::TimedOut);
+        assert!(began.elapsed() < Duration::from_secs(6));
+    }
 }

@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode, Url, Version};
 
 use super::connections::Lease;
 use super::places::End;
+use crate::network::Refusal;
 
 /// Until it is dropped it counts as under way. Read to its end, it leaves its connection to the
 /// next request.
@@ -14,14 +15,39 @@ use super::places::End;
 pub(super) struct Answer {
     response: Response,
     lease: Lease,
+    server: Server,
+}
+
+/// Who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Server {
+    /// The base's own, which was shown the credentials.
+    Home,
+    /// Another that a redirect leads to.
+    Other,
+    /// One of too many others for their connections to be kept.
+    Stranger,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, mut lease: Lease) -> Self {
+    pub(super) fn new(response: Response, mut lease: Lease, server: Server) -> Self {
         if response.version() == Version::HTTP_2 {
             lease.ends(End::Shared);
         }
-        Self { response, lease }
+        Self {
+            response,
+            lease,
+            server,
+        }
+    }
+
+    /// What it is, if it is none to the question.
+    pub(super) fn refusal(&self) -> Refusal {
+        let refusal = Refusal::new(self.status(), self.headers());
+        match self.server {
+            Server::Home => refusal,
+            Server::Other | Server::Stranger => refusal.by_another(),
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -45,7 +71,8 @@ impl Answer {
     /// The next part of the body; none at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
         let chunk = self.response.chunk().await?;
-        if chunk.is_none() && comes_back(self.response.version(), self.headers()) {
+        let is_kept = self.server != Server::Stranger;
+        if chunk.is_none() && is_kept && comes_back(self.response.version(), self.headers()) {
             self.lease.ends(End::Returns);
         }
         Ok(chunk)

@@ -3,18 +3,22 @@
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use tokio::sync::OnceCell;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
 use super::connections::Connections;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
+use super::others::Others;
 use super::requirement::Requirement;
 use super::transport::{ClientSettings, Transport};
 use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for a [`RemoteCache`].
+///
+/// No more connections are open to a server than
+/// [requests may be under way](Self::max_concurrent_requests).
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -34,8 +38,6 @@ use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 /// ```
 #[derive(Clone)]
 pub struct RemoteCacheBuilder {
-    connect_timeout: Duration,
-    inactivity_timeout: Duration,
     max_redirects: usize,
     proxy_from_environment: bool,
     http2_prior_knowledge: bool,
@@ -49,8 +51,6 @@ pub struct RemoteCacheBuilder {
 impl Default for RemoteCacheBuilder {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(2),
-            inactivity_timeout: Duration::from_secs(5),
             max_redirects: 5,
             proxy_from_environment: true,
             http2_prior_knowledge: false,
@@ -65,21 +65,6 @@ impl Default for RemoteCacheBuilder {
 
 impl RemoteCacheBuilder {
     network_settings!();
-
-    /// How long a connection may take to open: name lookup, TCP and TLS. Default: 2 seconds.
-    #[must_use]
-    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
-
-    /// How long a request may stand still, while it connects, waits for the answer, or reads or
-    /// sends a body. Default: 5 seconds.
-    #[must_use]
-    pub const fn inactivity_timeout(mut self, timeout: Duration) -> Self {
-        self.inactivity_timeout = timeout;
-        self
-    }
 
     /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
     /// called several times. Default: none.
@@ -99,7 +84,8 @@ impl RemoteCacheBuilder {
 
     /// How many redirects one request follows; 0 for none. Never from https to http, never with
     /// credentials to another scheme, host or port, and with a client certificate not there at
-    /// all. Default: 5.
+    /// all. Connections to no more than 8 other servers are kept open for the next request.
+    /// Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
@@ -190,16 +176,16 @@ impl RemoteCacheBuilder {
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
         let max_connections = self.network.limits.concurrent_requests.max(1);
-        let connections = Connections::new(max_connections, self.connect_timeout);
+        let connections = Connections::new(max_connections, self.network.connect_timeout);
         let settings = ClientSettings {
             connections: connections.clone(),
-            max_connections,
+            is_plain_http: base.is_plain_http(),
             proxy_from_environment: self.proxy_from_environment,
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
         };
-        let client = settings.build(&base).map_err(client_error)?;
+        let client = settings.build(max_connections).map_err(client_error)?;
         let fixed = CredentialSource::Fixed(self.credentials);
         let source = self.rotating.unwrap_or(fixed);
         let credentials = CredentialHeaders::new(source, client.clone())?;
@@ -209,11 +195,14 @@ impl RemoteCacheBuilder {
             transport: Transport {
                 client,
                 home: connections.places(base.as_url()),
+                settings,
+                passing: OnceCell::new(),
+                others: Others::default(),
                 connections,
                 base,
                 credentials,
                 has_certificate: self.identity.is_some(),
-                inactivity_timeout: self.inactivity_timeout,
+                inactivity_timeout: self.network.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },
             format,
@@ -254,8 +243,6 @@ impl fmt::Debug for RemoteCacheBuilder {
     /// Everything but the secrets, of which it says only that they are there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteCacheBuilder")
-            .field("connect_timeout", &self.connect_timeout)
-            .field("inactivity_timeout", &self.inactivity_timeout)
             .field("max_redirects", &self.max_redirects)
             .field("proxy_from_environment", &self.proxy_from_environment)
             .field("http2_prior_knowledge", &self.http2_prior_knowledge)

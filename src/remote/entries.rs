@@ -6,10 +6,9 @@ use reqwest::{Method, StatusCode};
 
 use super::answer::Answer;
 use super::download;
-use super::failure::Refusal;
 use super::transport::Transport;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
-use crate::network::{Backend, Failure, Upload};
+use crate::network::{Backend, Failure, Refusal, Upload};
 use crate::{Fetched, FrameError, PipelineFingerprint};
 
 pub(super) struct Entries {
@@ -23,7 +22,7 @@ impl Backend for Entries {
         let answer = self.transport.ask(Method::GET, key, None).await?;
         let status = answer.status();
         if status != StatusCode::OK {
-            let refusal = Refusal::new(status, answer.headers());
+            let refusal = answer.refusal();
             download::drain(answer).await;
             return if is_absent(status) {
                 Ok(Fetched::Miss)
@@ -44,20 +43,10 @@ impl Backend for Entries {
 
     async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
         let refusal = self.change(Method::PUT, key, Some(upload)).await?;
-        let status = refusal.status;
-        if status.is_success() {
+        if refusal.status.is_success() {
             return Ok(());
         }
-        // "Is there already", says a server that writes each entry once, and it is welcome to. But
-        // to WebDAV a conflict is a folder that is missing, and then nothing was stored.
-        let exists = matches!(
-            status,
-            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
-        );
-        if exists && self.probe(key).await? {
-            return Ok(());
-        }
-        Err(refusal.of_a_write())
+        self.refused(key, refusal).await
     }
 
     async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
@@ -83,7 +72,7 @@ impl Backend for Entries {
         let found = match answer.status() {
             StatusCode::OK => Ok(self.may_be_frame(&answer)),
             status if is_absent(status) => Ok(false),
-            status => Err(Refusal::new(status, answer.headers()).of_a_read()),
+            _ => Err(answer.refusal().of_a_read()),
         };
         download::drain(answer).await;
         found
@@ -108,7 +97,7 @@ impl Entries {
         upload: Option<&Upload>,
     ) -> Result<Refusal, Failure> {
         let answer = self.transport.ask(method, key, upload).await?;
-        let refusal = Refusal::new(answer.status(), answer.headers());
+        let refusal = answer.refusal();
         download::drain(answer).await;
         Ok(refusal)
     }

@@ -15,6 +15,7 @@ mod credentials;
 mod download;
 mod entries;
 mod failure;
+mod others;
 mod places;
 mod requirement;
 mod transport;
@@ -63,7 +64,7 @@ use requirement::Requirement;
 /// [`retry`](RemoteCacheBuilder::retry). A server that keeps failing is left alone, so that it
 /// costs a lookup nothing, until a probe in the background finds it well again, see
 /// [`breaker`](RemoteCacheBuilder::breaker). `PermissionDenied` stays, for reads or for writes,
-/// until the credentials change.
+/// until the credentials change, unless a proxy or another server said so.
 ///
 /// Entries are trusted as far as the server is, unless a
 /// [`shared_secret`](RemoteCacheBuilder::shared_secret) is set: the frame of an artifact proves

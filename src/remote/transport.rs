@@ -9,17 +9,19 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::sleep;
 
-use super::answer::Answer;
+use super::answer::{Answer, Server};
 use super::base_url::{self, BaseUrl};
 use super::connections::{self, Connections};
 use super::credentials::CredentialHeaders;
 use super::download;
+use super::others::Others;
 use super::places::Places;
 use super::upload;
 use crate::network::{Failure, Upload};
+use crate::off_worker;
 use crate::{PipelineFingerprint, StoreErrorKind};
 
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
@@ -30,10 +32,11 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(50);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the client is built from.
+/// What a client is built from.
+#[derive(Clone)]
 pub(super) struct ClientSettings {
     pub(super) connections: Connections,
-    pub(super) max_connections: usize,
+    pub(super) is_plain_http: bool,
     pub(super) proxy_from_environment: bool,
     pub(super) http2_prior_knowledge: bool,
     pub(super) extra_roots: Vec<Certificate>,
@@ -41,23 +44,24 @@ pub(super) struct ClientSettings {
 }
 
 impl ClientSettings {
-    /// Builds the client, which reads the platform's root certificates.
+    /// Builds a client that keeps up to so many idle connections to each server. It reads the
+    /// platform's root certificates.
     ///
     /// A machine without any can still ask a plain HTTP server.
-    pub(super) fn build(&self, base: &BaseUrl) -> Result<Client, reqwest::Error> {
-        match self.prepare().build() {
-            Err(_) if base.is_plain_http() => self.prepare().tls_certs_only([]).build(),
+    pub(super) fn build(&self, idle: usize) -> Result<Client, reqwest::Error> {
+        match self.prepare(idle).build() {
+            Err(_) if self.is_plain_http => self.prepare(idle).tls_certs_only([]).build(),
             built => built,
         }
     }
 
-    fn prepare(&self) -> ClientBuilder {
+    fn prepare(&self, idle: usize) -> ClientBuilder {
         let client = Client::builder()
             .user_agent(concat!("pipeline-cache/", env!("CARGO_PKG_VERSION")))
             .default_headers(default_headers())
             .redirect(redirect::Policy::none())
             .connector_layer(self.connections.clone())
-            .pool_max_idle_per_host(self.max_connections)
+            .pool_max_idle_per_host(idle)
             .pool_idle_timeout(IDLE_CONNECTION)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_INTERVAL)
@@ -89,6 +93,10 @@ fn default_headers() -> HeaderMap {
 
 pub(super) struct Transport {
     pub(super) client: Client,
+    pub(super) settings: ClientSettings,
+    /// As the other, but keeps no connections. There seldom is a need for it.
+    pub(super) passing: OnceCell<Client>,
+    pub(super) others: Others,
     pub(super) connections: Connections,
     /// To the base's own server.
     pub(super) home: Arc<Places>,
@@ -115,7 +123,11 @@ impl Transport {
         // that server points back: the question is no longer ours.
         let mut at_home = true;
         for _ in 0..=self.max_redirects {
-            let answer = self.ask_at(&method, url, places, upload, at_home).await?;
+            let server = match at_home {
+                true => Server::Home,
+                false => self.others.server(&url),
+            };
+            let answer = self.ask_at(&method, url, places, upload, server).await?;
             match redirect_target(&method, &answer)? {
                 None => return Ok(answer),
                 Some(target) => url = target,
@@ -136,6 +148,17 @@ impl Transport {
         ))
     }
 
+    async fn client(&self, server: Server) -> Result<&Client, Failure> {
+        if server != Server::Stranger {
+            return Ok(&self.client);
+        }
+        let build = || async {
+            let settings = self.settings.clone();
+            off_worker::blocking(move || settings.build(0)).await
+        };
+        Ok(self.passing.get_or_try_init(build).await?)
+    }
+
     /// One request, given up when nothing moves for a while.
     async fn ask_at(
         &self,
@@ -143,10 +166,11 @@ impl Transport {
         url: Url,
         places: Arc<Places>,
         upload: Option<&Upload>,
-        with_credentials: bool,
+        server: Server,
     ) -> Result<Answer, Failure> {
-        let mut request = self.client.request(method.clone(), url);
-        if with_credentials {
+        let client = self.client(server).await?;
+        let mut request = client.request(method.clone(), url);
+        if server == Server::Home {
             request = request.headers(self.credentials.current()?.0);
         }
         let mut progress = None;
@@ -174,7 +198,7 @@ impl Transport {
                 biased;
                 answer = &mut answer => {
                     let (response, lease) = answer?;
-                    return Ok(Answer::new(response, lease));
+                    return Ok(Answer::new(response, lease, server));
                 }
                 () = moves() => {}
                 () = sleep(self.inactivity_timeout) => {

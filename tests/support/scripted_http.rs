@@ -118,6 +118,11 @@ impl ScriptedServer {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// The connections that the client has open.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.open()
+    }
+
     /// The most connections that the client had open whenever a request had come.
     pub(crate) fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)

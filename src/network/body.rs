@@ -1,0 +1,117 @@
+//! A body as it comes in: under a cap, whatever the server says of its length.
+//!
+//! An announced length sizes the buffer up to 1 MiB and no further. Beyond that the buffer grows
+//! with what has really come, and never past the length that was announced.
+
+use bytes::Bytes;
+
+use crate::off_worker;
+
+/// The most that is reserved on a server's word.
+const TRUSTED_BYTES: usize = 1024 * 1024;
+
+/// The first buffer for a body of unknown length.
+const UNKNOWN_BYTES: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    limit: usize,
+    /// No more than this is expected.
+    most: usize,
+}
+
+impl Body {
+    /// One of at most `limit` bytes. `None` if it is announced to be longer.
+    pub(crate) fn new(announced: Option<u64>, limit: u64) -> Option<Self> {
+        if announced.is_some_and(|length| length > limit) {
+            return None;
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let first = announced.map_or(UNKNOWN_BYTES, |length| length.min(TRUSTED_BYTES));
+        Some(Self {
+            bytes: Vec::with_capacity(first.min(limit)),
+            limit,
+            most: announced.unwrap_or(limit),
+        })
+    }
+
+    /// With the next part of it. `None` as soon as it is longer than it may be.
+    pub(crate) async fn with(mut self, part: Bytes) -> Option<Self> {
+        let length = self.bytes.len();
+        let needed = length.saturating_add(part.len());
+        if needed > self.limit {
+            return None;
+        }
+        if needed > self.bytes.capacity() {
+            let capacity = grown(self.bytes.capacity(), needed, self.most);
+            self.bytes = resized(self.bytes, capacity).await;
+        }
+        // More than a connection hands out at a time: a store in memory hands out the whole.
+        if part.len() > TRUSTED_BYTES {
+            return off_worker::blocking(move || Some(self.and(&part))).await;
+        }
+        Some(self.and(&part))
+    }
+
+    fn and(mut self, part: &[u8]) -> Self {
+        self.bytes.extend_from_slice(part);
+        self
+    }
+
+    /// The whole of it. Whoever keeps it keeps these bytes and no more.
+    pub(crate) async fn finish(self) -> Bytes {
+        let length = self.bytes.len();
+        let bytes = if self.bytes.capacity() > length {
+            resized(self.bytes, length).await
+        } else {
+            self.bytes
+        };
+        Bytes::from(bytes)
+    }
+}
+
+/// The capacity after `capacity`: twice as much, no more than `most`, and enough.
+fn grown(capacity: usize, needed: usize, most: usize) -> usize {
+    capacity.saturating_mul(2).min(most).max(needed)
+}
+
+/// The same bytes in a buffer of this capacity. Moving them is work for the blocking pool.
+async fn resized(mut body: Vec<u8>, capacity: usize) -> Vec<u8> {
+    off_worker::run(body.len(), move || {
+        if capacity > body.capacity() {
+            body.reserve_exact(capacity - body.len());
+        } else {
+            body.shrink_to(capacity);
+        }
+        body
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_doubles_and_never_passes_what_was_announced() {
+        assert_eq!(grown(16, 17, 1000), 32);
+        assert_eq!(grown(16, 100, 1000), 100);
+        assert_eq!(grown(600, 601, 1000), 1000);
+        assert_eq!(grown(0, 1, 1000), 1);
+        // A server that sends more than it announced.
+        assert_eq!(grown(10, 20, 10), 20);
+        assert_eq!(grown(usize::MAX, usize::MAX, usize::MAX), usize::MAX);
+    }
+
+    #[tokio::test]
+    async fn a_buffer_keeps_its_bytes_when_it_is_resized() {
+        let body = vec![7; 100];
+        let body = resized(body, 200).await;
+        assert_eq!((body.len(), body.capacity()), (100, 200));
+        let body = resized(body, 100).await;
+        assert_eq!(body, vec![7; 100]);
+        assert_eq!(body.capacity(), 100);
+    }
+}
