@@ -209,7 +209,8 @@ fn counts(plan: &Plan) -> impl Iterator<Item = usize> {
 }
 
 fn by_entries(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Plot {
-    let mut plot = Plot::new("A hit, by entries in the cache", Axis::Count("entries"));
+    let title = "A hit in memory, and on disk (the two lines on top), by entries";
+    let mut plot = Plot::new(title, Axis::Count("entries"));
     for entries in counts(plan) {
         let count = thousands(entries as u64);
         let figures = memory::figures(plan, entries, 64, 1);
