@@ -99,9 +99,9 @@ impl Ledger {
         self.released.notify_waiters();
     }
 
-    /// The entry was removed.
-    pub(super) fn forget(&self, key: &PipelineFingerprint) {
-        self.lock().pending.remove(key);
+    /// The entry was removed, or is lost; whether it was pending.
+    pub(super) fn forget(&self, key: &PipelineFingerprint) -> bool {
+        self.lock().pending.remove(key).is_some()
     }
 
     /// All that was accepted so far and is not settled; what was refused most often comes last.
@@ -132,12 +132,12 @@ impl Ledger {
         }
     }
 
-    /// The medium refused to sync these. One that was put again meanwhile may be doubted without
-    /// need, which costs a write.
-    pub(super) fn doubt(&self, refused: &[Due]) {
+    /// The medium refused to sync these, or they were found corrupt. One that was put again
+    /// meanwhile may be doubted without need, which costs a write.
+    pub(super) fn doubt<'a>(&self, keys: impl IntoIterator<Item = &'a PipelineFingerprint>) {
         let mut state = self.lock();
-        for due in refused {
-            if let Some(pending) = state.pending.get_mut(&due.key) {
+        for key in keys {
+            if let Some(pending) = state.pending.get_mut(key) {
                 pending.refused = pending.refused.saturating_add(1);
             }
         }
@@ -185,7 +185,7 @@ mod tests {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(!doubted(&ledger));
-        ledger.doubt(&ledger.due());
+        ledger.doubt([&KEY]);
         assert!(doubted(&ledger));
         ledger.accept(KEY, false);
         assert!(doubted(&ledger), "the same file is there");
@@ -197,9 +197,9 @@ mod tests {
     fn what_is_removed_is_neither_pending_nor_doubted() {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
-        let due = ledger.due();
-        ledger.forget(&KEY);
-        ledger.doubt(&due);
+        assert!(ledger.forget(&KEY));
+        ledger.doubt([&KEY]);
+        assert!(!ledger.forget(&KEY));
         assert!(ledger.report().durable);
     }
 }

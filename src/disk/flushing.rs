@@ -222,7 +222,7 @@ impl Inner {
             }
             Err(fault) => {
                 refusals.fetch_add(1, Ordering::Relaxed);
-                self.ledger.doubt(&[due]);
+                self.ledger.doubt([&due.key]);
                 Err(fault)
             }
         }
@@ -233,20 +233,20 @@ impl Inner {
             Ok(_) => Ok(true),
             Err(SyncError::Open(error)) => Err(error.into()),
             Err(SyncError::Sync(error)) => {
-                self.ledger.doubt(&[*due]);
+                self.ledger.doubt([&due.key]);
                 Err(error.into())
             }
         }
     }
 
-    /// Writes an entry anew, durably, from what can be read of it.
+    /// Writes an entry anew, durably, from what can be read of it. The caller has its turn.
     fn rewrite(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
         let artifact = match self.folder.read(key) {
             Ok(Found::Whole(artifact)) => artifact,
-            Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return Ok(()),
+            Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return self.tell_if_lost(key),
             Ok(Found::Corrupt(file, error)) => {
                 self.set_aside(key, &file, error);
-                return Ok(());
+                return self.tell_if_lost(key);
             }
             Err(fault) => return Err(fault),
         };
@@ -258,6 +258,17 @@ impl Inner {
         Ok(staged.publish_durably(frame, &entry)?)
     }
 
+    /// An error where an entry that is not there was accepted and never removed. It awaits nothing
+    /// from now on, so that its loss is told once.
+    fn tell_if_lost(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
+        if !self.ledger.forget(key) {
+            return Ok(());
+        }
+        let entry = self.folder.entry(key);
+        let lost = format!("{} was lost before it was durable", entry.display());
+        Err(io::Error::new(io::ErrorKind::InvalidData, lost).into())
+    }
+
     /// Makes the names in the folder durable, and with them the entries whose data is.
     fn settle(&self, synced: &[Due]) -> Result<(), Fault> {
         match self.folder.sync() {
@@ -266,9 +277,59 @@ impl Inner {
                 Ok(())
             }
             Err(error) => {
-                self.ledger.doubt(synced);
+                self.ledger.doubt(synced.iter().map(|due| &due.key));
                 Err(error.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Artifact, DiskCache, PipelineCacheStore as _, StoreErrorKind};
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    async fn cache(root: &std::path::Path) -> DiskCache {
+        let cache = DiskCache::new(root).await.unwrap();
+        cache.put(&KEY, Artifact::new("code")).await.unwrap();
+        cache
+    }
+
+    /// As when the kernel fails to write an entry, lets go of its pages, and finds what the medium
+    /// has.
+    #[tokio::test]
+    async fn a_loss_is_told_exactly_once() {
+        // Nobody looks at the entry between, somebody does, or did so before any flush.
+        for (doubted, seen) in [(true, false), (true, true), (false, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = cache(folder.path()).await;
+            let ledger = &cache.inner.ledger;
+            if doubted {
+                ledger.doubt([&KEY]);
+            }
+            std::fs::write(cache.inner.folder.entry(&KEY), "torn").unwrap();
+            if seen {
+                assert_eq!(cache.get(&KEY).await.unwrap(), None);
+            }
+            let error = cache.flush().await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Io);
+            assert!(error.to_string().contains("was lost"), "{error}");
+            cache.flush().await.unwrap();
+            assert!(cache.durability_report().durable);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_is_no_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path()).await;
+        let ledger = &cache.inner.ledger;
+        ledger.doubt([&KEY]);
+        cache.remove(&KEY).await.unwrap();
+        // As a flush does that has looked at the ledger before.
+        assert!(cache.inner.rewrite(&KEY).is_ok());
+        cache.flush().await.unwrap();
     }
 }
