@@ -41,7 +41,7 @@ pub struct DiskCacheDurabilityReport {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     state: Mutex<State>,
-    /// Told when a place is given back.
+    /// Told when there may be a place more.
     pub(super) released: Notify,
 }
 
@@ -101,7 +101,9 @@ impl Ledger {
 
     /// The entry was removed, or is lost; whether it was pending.
     pub(super) fn forget(&self, key: &PipelineFingerprint) -> bool {
-        self.lock().pending.remove(key).is_some()
+        let was_pending = self.lock().pending.remove(key).is_some();
+        self.released.notify_waiters();
+        was_pending
     }
 
     /// All that was accepted so far and is not settled; what was refused most often comes last.
@@ -130,6 +132,8 @@ impl Ledger {
                 state.pending.remove(&due.key);
             }
         }
+        drop(state);
+        self.released.notify_waiters();
     }
 
     /// The medium refused to sync these, or they were found corrupt. One that was put again
@@ -201,5 +205,22 @@ mod tests {
         ledger.doubt([&KEY]);
         assert!(!ledger.forget(&KEY));
         assert!(ledger.report().durable);
+    }
+
+    /// No put under way need give back its place for one to be free.
+    #[tokio::test]
+    async fn whoever_waits_for_a_place_is_told_of_each() {
+        let gives: [fn(&Ledger); 2] = [|l| drop(l.forget(&KEY)), |l| l.settle(&l.due())];
+        for give in gives {
+            let ledger = Ledger::default();
+            ledger.accept(KEY, true);
+            let mut released = std::pin::pin!(ledger.released.notified());
+            released.as_mut().enable();
+            assert!(!ledger.reserve(1));
+            assert!(futures::poll!(&mut released).is_pending());
+            give(&ledger);
+            assert!(ledger.reserve(1));
+            assert!(futures::poll!(&mut released).is_ready());
+        }
     }
 }
