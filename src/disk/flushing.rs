@@ -22,11 +22,12 @@ use crate::{PipelineFingerprint, StoreError, StoreOperation};
 /// How many entries a flush syncs at once. File systems put concurrent syncs into one commit.
 const CONCURRENT_SYNCS: usize = 16;
 
-/// For how long puts start no flush after one that failed; twice as long after each further one.
+/// For how long puts start no flush after one that made nothing durable; twice as long after each
+/// further one.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The last flush, where it failed.
+/// The last flush, where it made nothing durable.
 #[derive(Debug, Default)]
 pub(super) struct Setback(Mutex<Option<Failed>>);
 
@@ -145,7 +146,6 @@ impl Inner {
 
     async fn flush_in_turn(self: &Arc<Self>, operation: StoreOperation) -> Result<(), StoreError> {
         let flushed = self.sync_all(operation).await;
-        self.setback.note(flushed.as_ref().err());
         match flushed {
             Ok(()) => self.counters.flushes.increment(),
             Err(_) => self.counters.flush_errors.increment(),
@@ -156,28 +156,40 @@ impl Inner {
     /// Makes all that is pending durable, as far as that can be had.
     async fn sync_all(self: &Arc<Self>, operation: StoreOperation) -> Result<(), StoreError> {
         let mut due = self.ledger.due();
+        let count = due.len();
         let fresh = due.partition_point(|due| due.refused == 0);
         // Few of the refused first: a medium that cannot sync their names makes no other durable,
         // and none is written anew for nothing.
         let rest = due.split_off(due.len().min(fresh + CONCURRENT_SYNCS));
         let (mut failures, refusals) = (Failures::default(), AtomicUsize::new(0));
+        let mut settled = 0;
         for some in [due, rest] {
-            let synced = self.sync_some(some, &refusals, &mut failures).await;
-            synced.map_err(|fault| self.failed(operation, None, fault))?;
+            match self.sync_some(some, &refusals, &mut failures).await {
+                Some(more) => settled += more,
+                None => break,
+            }
         }
-        match failures.into_first() {
-            None => Ok(()),
-            Some((key, fault)) => Err(self.failed(operation, Some(&key), fault)),
+        let failed = failures
+            .into_first()
+            .map(|(key, fault)| self.failed(operation, Some(&key), fault));
+        match &failed {
+            // The medium is well: what failed has a failure of its own.
+            Some(_) if settled > 0 => self.setback.note(None),
+            // And one entry alone tells nothing of the medium.
+            Some(_) if count == 1 => {}
+            failed => self.setback.note(failed.as_ref()),
         }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Makes these durable but for the failures; an error where their names cannot be.
+    /// Makes these durable but for the failures; how many are, or `None` where their names cannot
+    /// be.
     async fn sync_some(
         self: &Arc<Self>,
         due: Vec<Due>,
         refusals: &AtomicUsize,
         failures: &mut Failures,
-    ) -> Result<(), Fault> {
+    ) -> Option<usize> {
         let mut synced = Vec::new();
         let syncs = due
             .into_iter()
@@ -190,10 +202,17 @@ impl Inner {
                 Err(fault) => failures.note(&due.key, fault),
             }
         }
-        if synced.is_empty() {
-            return Ok(());
+        let Some(first) = synced.first().copied() else {
+            return Some(0);
+        };
+        let count = synced.len();
+        match self.run(move |inner| inner.settle(&synced)).await {
+            Ok(()) => Some(count),
+            Err(fault) => {
+                failures.note(&first.key, fault);
+                None
+            }
         }
-        self.run(move |inner| inner.settle(&synced)).await
     }
 
     /// Makes the data of an entry durable, if there still is one; whether that was tried. One that
