@@ -260,7 +260,9 @@ impl Model {
         match self.cache.flush().await {
             Ok(()) => assert!(self.cache.durability_report().durable),
             Err(error) => {
-                assert!(!self.cache.durability_report().durable);
+                // What was found damaged before it was durable is lost, and awaits nothing.
+                let is_loss = error.to_string().contains("was lost");
+                assert!(is_loss || !self.cache.durability_report().durable);
                 self.explain(None, &error);
             }
         }

@@ -257,6 +257,74 @@ fn a_medium_that_refuses_everything_is_asked_for_little() {
     }
 }
 
+/// Runs a test in a process that cannot open these names.
+fn without_leave_to_open(test: &str, root: &Path, refused: &[&Path]) {
+    let test = child(test);
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-e", "trace=openat"]);
+    traced.args(["-e", "inject=openat:error=EACCES"]);
+    for name in refused {
+        traced.arg("-P").arg(name);
+    }
+    traced.arg("-o").arg(root.with_extension("calls"));
+    traced.arg(test.get_program()).args(test.get_args());
+    traced.env(disk_support::ROLE, "child");
+    traced.env(disk_support::ROOT, root);
+    match traced.output() {
+        Ok(output) if disk_support::can_trace() => assert_success(&output),
+        _ => skip("no strace"),
+    }
+}
+
+/// On a medium that is well.
+#[test]
+fn an_entry_that_cannot_be_synced_keeps_no_other_from_being_put() {
+    const TEST: &str = "an_entry_that_cannot_be_synced_keeps_no_other_from_being_put";
+    if is_child() {
+        let root = PathBuf::from(std::env::var_os(disk_support::ROOT).unwrap());
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        // No pause is ever over.
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        return runtime.block_on(async {
+            let cache = DiskCache::builder().root(root).max_pending_flushes(8);
+            let cache = cache.open().await.unwrap();
+            for number in 0..100 {
+                cache.put(&key(number), artifact(10)).await.unwrap();
+                // At times it is all there is to flush.
+                if number % 20 == 0 {
+                    cache.flush().await.unwrap_err();
+                    assert_eq!(pending(&cache), 1);
+                }
+            }
+        });
+    }
+    let folder = folder();
+    let root = folder.path().join("cache");
+    without_leave_to_open(TEST, &root, &[&entry(&root, &key(0))]);
+}
+
+#[test]
+fn a_flush_tells_of_entries_and_of_the_folder() {
+    const TEST: &str = "a_flush_tells_of_entries_and_of_the_folder";
+    if is_child() {
+        let root = PathBuf::from(std::env::var_os(disk_support::ROOT).unwrap());
+        return disk_support::block_on(async {
+            let cache = open(&root).await;
+            for number in 0..3 {
+                cache.put(&key(number), artifact(10)).await.unwrap();
+            }
+            let error = cache.flush().await.unwrap_err().to_string();
+            let entry = entry(&root, &key(0));
+            assert!(error.contains(entry.to_str().unwrap()), "{error}");
+            assert!(error.contains("and 1 more failed"), "{error}");
+            assert_eq!(pending(&cache), 3);
+        });
+    }
+    let folder = folder();
+    let root = folder.path().join("cache");
+    without_leave_to_open(TEST, &root, &[&root, &entry(&root, &key(0))]);
+}
+
 #[tokio::test]
 async fn a_closed_cache_is_durable_and_takes_no_more() {
     let folder = folder();

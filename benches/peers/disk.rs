@@ -69,18 +69,18 @@ pub(crate) fn cases(plan: &Plan, report: &mut Report) {
 }
 
 /// The same entries, as each of the peers keeps them.
-struct Filled {
+pub(crate) struct Filled {
     folder: TempDir,
-    ours: DiskCache,
-    vyre: Arc<vyre::DiskCache>,
+    pub(crate) ours: DiskCache,
+    pub(crate) vyre: Arc<vyre::DiskCache>,
     objects: Arc<LocalFileSystem>,
     /// Its disk tier, whose memory is too small to hold anything.
     foyer: Option<HybridCache<String, Bytes>>,
-    keys: Arc<Vec<PipelineFingerprint>>,
+    pub(crate) keys: Arc<Vec<PipelineFingerprint>>,
 }
 
 impl Filled {
-    fn new(tokio: &Tokio, entries: usize, size: usize) -> Self {
+    pub(crate) fn new(tokio: &Tokio, entries: usize, size: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| {
             let path = folder.path().join(name);
@@ -131,7 +131,17 @@ impl Filled {
         }
     }
 
-    fn hits<'a>(&'a self, plan: &Plan, tokio: &'a Tokio) -> Vec<Contender<'a>> {
+    /// Where the payloads lie as they are, under their keys.
+    pub(crate) fn plain(&self) -> PathBuf {
+        self.folder.path().join("plain")
+    }
+
+    /// The root of cacache.
+    pub(crate) fn cached(&self) -> PathBuf {
+        self.folder.path().join("cacache")
+    }
+
+    pub(crate) fn hits<'a>(&'a self, plan: &Plan, tokio: &'a Tokio) -> Vec<Contender<'a>> {
         let operations = plan.count(self.keys.len());
         let keys = move || self.keys.iter().take(operations).copied();
         // The async ones in one task, as a handler that reads one after the other.
@@ -151,9 +161,9 @@ impl Filled {
                 })
             }};
         }
-        let plain = Arc::new(self.folder.path().join("plain"));
+        let plain = Arc::new(self.plain());
         let inline = Arc::clone(&plain);
-        let cached = Arc::new(self.folder.path().join("cacache"));
+        let cached = Arc::new(self.cached());
         let foyer = self.foyer.clone().map(|foyer| {
             in_task!("foyer hybrid, its disk", foyer, |key, foyer| {
                 match foyer.storage().load(&key.to_hex()).await.expect("a load") {
@@ -222,7 +232,7 @@ async fn open_foyer(root: &Path) -> HybridCache<String, Bytes> {
         .expect("a cache")
 }
 
-fn read_and_hash(path: &Path) -> usize {
+pub(crate) fn read_and_hash(path: &Path) -> usize {
     let bytes = std::fs::read(path).expect("a read");
     usize::from(std::hint::black_box(blake3::hash(&bytes)).as_bytes()[0] & 1) + bytes.len()
 }

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         _ => Form::Text,
     };
     let mut report = Report::new(form);
+    growth::overhead(&plan, &mut report);
     memory::cases(&plan, &mut report);
     disk::cases(&plan, &mut report);
     layered::cases(&plan, &mut report);

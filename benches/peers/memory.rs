@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vyre_runtime::pipeline_cache as vyre;
 
-use crate::measure::{Contender, Plan};
+use crate::measure::{Contender, Figures, Plan};
 use crate::report::Report;
 use crate::runtime::Tokio;
 
@@ -82,25 +82,35 @@ fn contender<'a>(
 }
 
 fn hits(plan: &Plan, report: &mut Report, case: &str, threads: usize) {
+    let goals = [
+        ("vyre get_arc (dyn, layered)", 1.2),
+        ("quick_cache", 2.0),
+        ("moka::sync", 0.25),
+    ];
+    report.case(case, &figures(plan, KEYS, SIZE, threads), &goals);
+}
+
+/// Hits in caches that hold so many entries of this size.
+pub(crate) fn figures(plan: &Plan, entries: usize, size: usize, threads: usize) -> Vec<Figures> {
+    let rounds = plan.count(250_000).div_ceil(entries);
     let keys: Vec<_> = (0..threads)
-        .map(|thread| {
-            let round = shuffled(KEYS, thread as u64);
-            let rounds = plan.count(50).div_ceil(2);
-            round.repeat(rounds)
-        })
+        .map(|thread| shuffled(entries, thread as u64).repeat(rounds))
         .collect();
     let tokio = Tokio::multi();
 
-    let memory = Arc::new(InMemoryPipelineCache::new());
+    // Room for twice as many: none is to be evicted, whatever the sizes of the shards.
+    let room = 2 * entries;
+    let memory = Arc::new(InMemoryPipelineCache::with_limits(room as u64, u64::MAX));
     let ours: Arc<dyn PipelineCacheStore> =
         Arc::new(LayeredPipelineCache::new(vec![Arc::clone(&memory) as _]));
-    let vyre = vyre::LayeredPipelineCache::new(vec![Arc::new(vyre::InMemoryPipelineCache::new())]);
+    let vyre = vyre::InMemoryPipelineCache::with_limits(room, usize::MAX);
+    let vyre = vyre::LayeredPipelineCache::new(vec![Arc::new(vyre)]);
     let vyre: Arc<dyn vyre::PipelineCacheStore> = Arc::new(vyre);
-    let quick = quick_cache::sync::Cache::<PipelineFingerprint, Artifact>::new(2 * KEYS);
-    let moka = moka::sync::Cache::<PipelineFingerprint, Artifact>::new(2 * KEYS as u64);
-    let foyer = foyer::CacheBuilder::new(2 * KEYS).build::<foyer::CacheProperties>();
-    for number in 0..KEYS {
-        let bytes = payload(number, SIZE);
+    let quick = quick_cache::sync::Cache::<PipelineFingerprint, Artifact>::new(room);
+    let moka = moka::sync::Cache::<PipelineFingerprint, Artifact>::new(room as u64);
+    let foyer = foyer::CacheBuilder::new(room).build::<foyer::CacheProperties>();
+    for number in 0..entries {
+        let bytes = payload(number, size);
         let artifact = Artifact::new(bytes.clone());
         let (ours, put) = (Arc::clone(&ours), artifact.clone());
         tokio
@@ -111,7 +121,7 @@ fn hits(plan: &Plan, report: &mut Report, case: &str, threads: usize) {
         moka.insert(key(number), artifact.clone());
         foyer.insert(key(number), artifact);
     }
-    let figures = plan.contend(vec![
+    plan.contend(vec![
         contender("ours (dyn, layered)", threads, &keys, |key| {
             ours.peek(key).is_some()
         }),
@@ -128,13 +138,7 @@ fn hits(plan: &Plan, report: &mut Report, case: &str, threads: usize) {
         contender("ours (get().await, boxed future)", threads, &keys, |key| {
             futures::executor::block_on(ours.get(key)).is_ok_and(|hit| hit.is_some())
         }),
-    ]);
-    let goals = [
-        ("vyre get_arc (dyn, layered)", 1.2),
-        ("quick_cache", 2.0),
-        ("moka::sync", 0.25),
-    ];
-    report.case(case, &figures, &goals);
+    ])
 }
 
 pub(crate) fn vyre_key(key: &PipelineFingerprint) -> vyre::PipelineFingerprint {

@@ -41,7 +41,7 @@ pub struct DiskCacheDurabilityReport {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     state: Mutex<State>,
-    /// Told when a place is given back.
+    /// Told when there may be a place more.
     pub(super) released: Notify,
 }
 
@@ -99,9 +99,11 @@ impl Ledger {
         self.released.notify_waiters();
     }
 
-    /// The entry was removed.
-    pub(super) fn forget(&self, key: &PipelineFingerprint) {
-        self.lock().pending.remove(key);
+    /// The entry was removed, or is lost; whether it was pending.
+    pub(super) fn forget(&self, key: &PipelineFingerprint) -> bool {
+        let was_pending = self.lock().pending.remove(key).is_some();
+        self.released.notify_waiters();
+        was_pending
     }
 
     /// All that was accepted so far and is not settled; what was refused most often comes last.
@@ -130,14 +132,16 @@ impl Ledger {
                 state.pending.remove(&due.key);
             }
         }
+        drop(state);
+        self.released.notify_waiters();
     }
 
-    /// The medium refused to sync these. One that was put again meanwhile may be doubted without
-    /// need, which costs a write.
-    pub(super) fn doubt(&self, refused: &[Due]) {
+    /// The medium refused to sync these, or they were found corrupt. One that was put again
+    /// meanwhile may be doubted without need, which costs a write.
+    pub(super) fn doubt<'a>(&self, keys: impl IntoIterator<Item = &'a PipelineFingerprint>) {
         let mut state = self.lock();
-        for due in refused {
-            if let Some(pending) = state.pending.get_mut(&due.key) {
+        for key in keys {
+            if let Some(pending) = state.pending.get_mut(key) {
                 pending.refused = pending.refused.saturating_add(1);
             }
         }
@@ -185,7 +189,7 @@ mod tests {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(!doubted(&ledger));
-        ledger.doubt(&ledger.due());
+        ledger.doubt([&KEY]);
         assert!(doubted(&ledger));
         ledger.accept(KEY, false);
         assert!(doubted(&ledger), "the same file is there");
@@ -197,9 +201,26 @@ mod tests {
     fn what_is_removed_is_neither_pending_nor_doubted() {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
-        let due = ledger.due();
-        ledger.forget(&KEY);
-        ledger.doubt(&due);
+        assert!(ledger.forget(&KEY));
+        ledger.doubt([&KEY]);
+        assert!(!ledger.forget(&KEY));
         assert!(ledger.report().durable);
+    }
+
+    /// No put under way need give back its place for one to be free.
+    #[tokio::test]
+    async fn whoever_waits_for_a_place_is_told_of_each() {
+        let gives: [fn(&Ledger); 2] = [|l| assert!(l.forget(&KEY)), |l| l.settle(&l.due())];
+        for give in gives {
+            let ledger = Ledger::default();
+            ledger.accept(KEY, true);
+            let mut released = std::pin::pin!(ledger.released.notified());
+            released.as_mut().enable();
+            assert!(!ledger.reserve(1));
+            assert!(futures::poll!(&mut released).is_pending());
+            give(&ledger);
+            assert!(ledger.reserve(1));
+            assert!(futures::poll!(&mut released).is_ready());
+        }
     }
 }

@@ -22,11 +22,12 @@ use crate::{PipelineFingerprint, StoreError, StoreOperation};
 /// How many entries a flush syncs at once. File systems put concurrent syncs into one commit.
 const CONCURRENT_SYNCS: usize = 16;
 
-/// For how long puts start no flush after one that failed; twice as long after each further one.
+/// For how long puts start no flush after one that made nothing durable; twice as long after each
+/// further one.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The last flush, where it failed.
+/// The last flush, where it made nothing durable.
 #[derive(Debug, Default)]
 pub(super) struct Setback(Mutex<Option<Failed>>);
 
@@ -145,7 +146,6 @@ impl Inner {
 
     async fn flush_in_turn(self: &Arc<Self>, operation: StoreOperation) -> Result<(), StoreError> {
         let flushed = self.sync_all(operation).await;
-        self.setback.note(flushed.as_ref().err());
         match flushed {
             Ok(()) => self.counters.flushes.increment(),
             Err(_) => self.counters.flush_errors.increment(),
@@ -156,28 +156,40 @@ impl Inner {
     /// Makes all that is pending durable, as far as that can be had.
     async fn sync_all(self: &Arc<Self>, operation: StoreOperation) -> Result<(), StoreError> {
         let mut due = self.ledger.due();
+        let count = due.len();
         let fresh = due.partition_point(|due| due.refused == 0);
         // Few of the refused first: a medium that cannot sync their names makes no other durable,
         // and none is written anew for nothing.
         let rest = due.split_off(due.len().min(fresh + CONCURRENT_SYNCS));
         let (mut failures, refusals) = (Failures::default(), AtomicUsize::new(0));
+        let mut settled = 0;
         for some in [due, rest] {
-            let synced = self.sync_some(some, &refusals, &mut failures).await;
-            synced.map_err(|fault| self.failed(operation, None, fault))?;
+            match self.sync_some(some, &refusals, &mut failures).await {
+                Some(more) => settled += more,
+                None => break,
+            }
         }
-        match failures.into_first() {
-            None => Ok(()),
-            Some((key, fault)) => Err(self.failed(operation, Some(&key), fault)),
+        let failed = failures
+            .into_first()
+            .map(|(key, fault)| self.failed(operation, Some(&key), fault));
+        match &failed {
+            // The medium is well: what failed has a failure of its own.
+            Some(_) if settled > 0 => self.setback.note(None),
+            // And one entry alone tells nothing of the medium.
+            Some(_) if count == 1 => {}
+            failed => self.setback.note(failed.as_ref()),
         }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Makes these durable but for the failures; an error where their names cannot be.
+    /// Makes these durable but for the failures; how many are, or `None` where their names cannot
+    /// be.
     async fn sync_some(
         self: &Arc<Self>,
         due: Vec<Due>,
         refusals: &AtomicUsize,
         failures: &mut Failures,
-    ) -> Result<(), Fault> {
+    ) -> Option<usize> {
         let mut synced = Vec::new();
         let syncs = due
             .into_iter()
@@ -190,10 +202,17 @@ impl Inner {
                 Err(fault) => failures.note(&due.key, fault),
             }
         }
-        if synced.is_empty() {
-            return Ok(());
+        let Some(first) = synced.first().copied() else {
+            return Some(0);
+        };
+        let count = synced.len();
+        match self.run(move |inner| inner.settle(&synced)).await {
+            Ok(()) => Some(count),
+            Err(fault) => {
+                failures.note(&first.key, fault);
+                None
+            }
         }
-        self.run(move |inner| inner.settle(&synced)).await
     }
 
     /// Makes the data of an entry durable, if there still is one; whether that was tried. One that
@@ -222,7 +241,7 @@ impl Inner {
             }
             Err(fault) => {
                 refusals.fetch_add(1, Ordering::Relaxed);
-                self.ledger.doubt(&[due]);
+                self.ledger.doubt([&due.key]);
                 Err(fault)
             }
         }
@@ -233,20 +252,20 @@ impl Inner {
             Ok(_) => Ok(true),
             Err(SyncError::Open(error)) => Err(error.into()),
             Err(SyncError::Sync(error)) => {
-                self.ledger.doubt(&[*due]);
+                self.ledger.doubt([&due.key]);
                 Err(error.into())
             }
         }
     }
 
-    /// Writes an entry anew, durably, from what can be read of it.
+    /// Writes an entry anew, durably, from what can be read of it. The caller has its turn.
     fn rewrite(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
         let artifact = match self.folder.read(key) {
             Ok(Found::Whole(artifact)) => artifact,
-            Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return Ok(()),
+            Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return self.tell_if_lost(key),
             Ok(Found::Corrupt(file, error)) => {
                 self.set_aside(key, &file, error);
-                return Ok(());
+                return self.tell_if_lost(key);
             }
             Err(fault) => return Err(fault),
         };
@@ -258,6 +277,17 @@ impl Inner {
         Ok(staged.publish_durably(frame, &entry)?)
     }
 
+    /// An error where an entry that is not there was accepted and never removed. It awaits nothing
+    /// from now on, so that its loss is told once.
+    fn tell_if_lost(&self, key: &PipelineFingerprint) -> Result<(), Fault> {
+        if !self.ledger.forget(key) {
+            return Ok(());
+        }
+        let entry = self.folder.entry(key);
+        let lost = format!("{} was lost before it was durable", entry.display());
+        Err(io::Error::new(io::ErrorKind::InvalidData, lost).into())
+    }
+
     /// Makes the names in the folder durable, and with them the entries whose data is.
     fn settle(&self, synced: &[Due]) -> Result<(), Fault> {
         match self.folder.sync() {
@@ -266,9 +296,59 @@ impl Inner {
                 Ok(())
             }
             Err(error) => {
-                self.ledger.doubt(synced);
+                self.ledger.doubt(synced.iter().map(|due| &due.key));
                 Err(error.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Artifact, DiskCache, PipelineCacheStore as _, StoreErrorKind};
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    async fn cache(root: &std::path::Path) -> DiskCache {
+        let cache = DiskCache::new(root).await.unwrap();
+        cache.put(&KEY, Artifact::new("code")).await.unwrap();
+        cache
+    }
+
+    /// As when the kernel fails to write an entry, lets go of its pages, and finds what the medium
+    /// has.
+    #[tokio::test]
+    async fn a_loss_is_told_exactly_once() {
+        // Nobody looks at the entry between, somebody does, or did so before any flush.
+        for (doubted, seen) in [(true, false), (true, true), (false, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = cache(folder.path()).await;
+            let ledger = &cache.inner.ledger;
+            if doubted {
+                ledger.doubt([&KEY]);
+            }
+            std::fs::write(cache.inner.folder.entry(&KEY), "torn").unwrap();
+            if seen {
+                assert_eq!(cache.get(&KEY).await.unwrap(), None);
+            }
+            let error = cache.flush().await.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Io);
+            assert!(error.to_string().contains("was lost"), "{error}");
+            cache.flush().await.unwrap();
+            assert!(cache.durability_report().durable);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_removed_is_no_loss() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path()).await;
+        let ledger = &cache.inner.ledger;
+        ledger.doubt([&KEY]);
+        cache.remove(&KEY).await.unwrap();
+        // As a flush does that has looked at the ledger before.
+        assert!(cache.inner.rewrite(&KEY).is_ok());
+        cache.flush().await.unwrap();
     }
 }

@@ -222,15 +222,12 @@ impl DiskCache {
         let inner = &self.inner;
         let _token = inner.tasks.token();
         inner.check_open(operation)?;
-        let mut entries = inner.steps(operation, |inner, key, named, file| {
-            if named == Named::Aside {
-                if see(key, file)?.is_some() {
-                    inner.folder.remove_aside(&key)?;
-                }
-                return Ok(None);
-            }
-            Ok(see(key, file)?.map(|_| key))
-        });
+        // With an entry goes what was set aside of it; and where there is only that, a flush has
+        // nothing more to tell of the key.
+        let mut entries = inner.steps(
+            operation,
+            |_, key, _, file| Ok(see(key, file)?.map(|_| key)),
+        );
         let (mut removed, mut failure) = (0, None);
         while let Some(key) = entries.next().await {
             let key = match key {

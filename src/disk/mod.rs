@@ -351,6 +351,8 @@ impl Inner {
 
     fn set_aside(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
         let aside = self.folder.set_aside(key, file);
+        // Where a flush awaits it, that is to tell of the loss.
+        self.ledger.doubt([key]);
         tracing::warn!(tier = %self, %key, %why, aside = ?aside, "a corrupt entry is a miss");
     }
 
@@ -416,7 +418,9 @@ impl PipelineCacheStore for DiskCache {
     ///
     /// The error is the first of what may be several, and says how many more. What failed stays
     /// pending, and the next flush writes it anew: after a failed sync, a second one proves
-    /// nothing. As long as the medium refuses all, a flush tries 16 of them and no more.
+    /// nothing. Where nothing whole is left to be written, that flush fails as well, and the entry
+    /// is pending no more: it is lost. As long as the medium refuses all, a flush tries 16 of them
+    /// and no more.
     async fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush(StoreOperation::Flush).await
     }
