@@ -261,7 +261,9 @@ where
 /// Opens a connection within a time limit.
 async fn open<S, R>(opener: Arc<S>, target: R, limit: Duration) -> Result<S::Response, BoxError>
 where
-    S: Service<R, Error = BoxError> + Clone,
+    S: Service<R, Error = BoxError> + Clone + Send + Sync,
+    S::Future: Send,
+    R: Send,
 {
     let mut opener = S::clone(&opener);
     let opening = async {
