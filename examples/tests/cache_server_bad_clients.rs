@@ -214,7 +214,7 @@ async fn slow_uploads_hold_up_no_others() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn uploads_whose_clients_have_left_take_bounded_memory() {
-    const UPLOADS: u64 = 20;
+    const UPLOADS: u64 = 60;
     let server = CacheServer::start(&[]);
     // A few bytes on the way, and many to verify.
     let zeros = Artifact::new(vec![0; 8 << 20]);
@@ -231,7 +231,7 @@ async fn uploads_whose_clients_have_left_take_bounded_memory() {
     server.wait_for(puts, |puts| puts > UPLOADS).await;
     let peak = server.peak_mebibytes();
     println!("{UPLOADS} uploads that come to 8 MiB each: at most {peak} MiB");
-    assert!(peak < 110, "{peak} MiB");
+    assert!(peak < 240, "{peak} MiB");
 }
 
 #[tokio::test]
