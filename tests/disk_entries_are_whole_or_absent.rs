@@ -242,7 +242,8 @@ fn no_operation_works_on_a_runtime_worker() {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let cache = open(folder.path()).await;
-        cache.put(&key(1), artifact(LARGE)).await.unwrap();
+        // More than is read on a worker, be it at hand.
+        cache.put(&key(1), artifact(2 << 20)).await.unwrap();
 
         let (release, gate) = std::sync::mpsc::channel::<()>();
         let busy = tokio::task::spawn_blocking(move || gate.recv());
