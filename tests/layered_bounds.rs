@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::poll;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupPriority,
@@ -12,9 +13,11 @@ use pipeline_cache::{
 };
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::timeout;
 
 fn key(n: u64) -> PipelineFingerprint {
     PipelineFingerprint::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -223,6 +226,27 @@ async fn a_batch_answers_each_key_once_as_the_answers_come() {
         .filter(|(_, lookup)| lookup.artifact().is_some());
     assert_eq!(hits.count(), 100);
     assert_eq!(slow.calls(StoreOperation::Get), 119);
+}
+
+/// Searches that a batch has begun hold what all share no longer than they need it.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_nobody_polls_holds_nobody_up() {
+    let tier = Arc::new(FaultyStore::new("tier"));
+    tier.put(&key(100), Artifact::new("code")).await.unwrap();
+    tier.set(StoreOperation::Get, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&tier))
+        .max_searches(4)
+        .build();
+    let options = LookupOptions::new();
+    let mut batch = pin!(cache.get_many((0..16).map(key), &options));
+    assert!(poll!(batch.next()).is_pending());
+    tier.open(StoreOperation::Get, 1);
+    assert!(batch.next().await.is_some());
+    tier.open(StoreOperation::Get, 100);
+    let other = timeout(Duration::from_secs(1), cache.get(&key(100))).await;
+    assert_eq!(other.unwrap(), Some(Artifact::new("code")));
+    assert_eq!(batch.count().await, 15);
 }
 
 /// Lookups in the background wait for each other and leave room: one that somebody waits for does
