@@ -727,3 +727,36 @@ async fn a_put_that_joined_a_write_which_failed_has_a_try_of_its_own() {
         assert_eq!(found.is_some(), written);
     }
 }
+
+/// Or else puts that come as often as it fails would keep it from ever coming to an end, and a
+/// flush with it.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_has_failed_is_joined_by_no_further_put() {
+    let failing = Arc::new(FaultyStore::new("failing"));
+    failing.set(StoreOperation::Put, Fault::Error(StoreErrorKind::Io));
+    let gate = Arc::new(FaultyStore::over("gate", Arc::clone(&failing) as _));
+    gate.set(StoreOperation::Put, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(Arc::clone(&gate))
+        .write_policy(WritePolicy::Behind)
+        .build();
+    let put = || {
+        let cache = cache.clone();
+        async move { cache.put(&key(1), Artifact::new("code")).await }
+    };
+    put().await.unwrap();
+    gate.called(StoreOperation::Put, 1).await;
+    put().await.unwrap();
+    gate.open(StoreOperation::Put, 1);
+    gate.called(StoreOperation::Put, 2).await;
+    // The further try is made for the second put; the third writes for itself.
+    let third = tokio::spawn(put());
+    let called = gate.called(StoreOperation::Put, 3);
+    timeout(Duration::from_secs(1), called).await.unwrap();
+    gate.open(StoreOperation::Put, 100);
+    assert_eq!(third.await.unwrap().unwrap_err().kind(), StoreErrorKind::Io);
+    assert_eq!(cache.flush().await.unwrap_err().kind(), StoreErrorKind::Io);
+    assert_eq!(failing.calls(StoreOperation::Put), 3);
+    assert_eq!(cache.write_behind_report().coalesced, 1);
+}
