@@ -97,8 +97,8 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   removals fail with [`StoreErrorKind::UnsafeEntry`]. A put replaces it, except for a folder,
 ///   where it fails likewise.
 /// - **No waiting on a worker.** System calls run on the runtime's blocking pool. On Linux, an entry
-///   of up to 1 MiB that is in the page cache is read on the worker, by calls that fail where they
-///   would have to wait, and in turns of about 0.1 ms.
+///   of up to 1 MiB that is in the page cache of a file system of this machine is read on the
+///   worker, by calls that fail where they would have to wait, and in turns of about 0.1 ms.
 /// - **Gone is gone.** Where the folder is removed meanwhile, lookups miss and the next put
 ///   creates it again.
 ///
@@ -143,6 +143,9 @@ struct Inner {
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
+    /// Whether the folder's file system lets files be read on the workers.
+    #[cfg(target_os = "linux")]
+    at_hand: bool,
     /// Of what is read on the workers in slices.
     #[cfg(target_os = "linux")]
     slicing: Semaphore,
@@ -222,7 +225,10 @@ impl DiskCache {
         DiskCacheBuilder::default()
     }
 
+    /// Waits for the folder's file system to say what it is.
     fn open_folder(folder: Folder, settings: &DiskCacheBuilder) -> Self {
+        #[cfg(target_os = "linux")]
+        let at_hand = at_hand::is_on_this_machine(&folder.root);
         let operations = settings
             .max_concurrent_operations
             .min(Semaphore::MAX_PERMITS);
@@ -240,6 +246,8 @@ impl DiskCache {
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
+                #[cfg(target_os = "linux")]
+                at_hand,
                 #[cfg(target_os = "linux")]
                 slicing: Semaphore::new(operations),
                 turns: Turns::default(),
