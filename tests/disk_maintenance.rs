@@ -167,3 +167,26 @@ async fn clear_removes_entries_and_nothing_else() {
     let error = cache.clear().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Closed);
 }
+
+#[tokio::test]
+async fn a_close_ends_a_clear() {
+    const ENTRIES: usize = 400;
+    let folder = folder();
+    let cache = open(folder.path()).await;
+    for number in 0..ENTRIES as u64 {
+        fs::write(entry(folder.path(), &key(number)), "").unwrap();
+    }
+    let clear = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.clear().await }
+    });
+    while names(folder.path()).len() == ENTRIES {
+        tokio::task::yield_now().await;
+    }
+    let before = names(folder.path()).len();
+    cache.close(Duration::from_secs(60)).await.unwrap();
+    let error = clear.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Closed);
+    let after = names(folder.path()).len();
+    assert!(after + 1 >= before && before > 1, "{before}, then {after}");
+}

@@ -230,6 +230,8 @@ impl DiskCache {
         );
         let (mut removed, mut failure) = (0, None);
         while let Some(key) = entries.next().await {
+            // A close waits for this.
+            inner.check_open(operation)?;
             let key = match key {
                 Ok(key) => key,
                 Err(error) => {
