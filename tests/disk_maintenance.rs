@@ -190,3 +190,22 @@ async fn a_close_ends_a_clear() {
     let after = names(folder.path()).len();
     assert!(after + 1 >= before && before > 1, "{before}, then {after}");
 }
+
+/// Checks under way hold nothing that a put needs.
+#[tokio::test]
+async fn who_verifies_may_put_between_two_entries() {
+    let folder = folder();
+    let cache = DiskCache::builder().root(folder.path());
+    let cache = cache.max_concurrent_operations(1).open().await.unwrap();
+    for number in 0..20 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    let patient = Duration::from_secs(30);
+    let mut checks = cache.verify();
+    for number in 100..120 {
+        assert!(checks.try_next().await.unwrap().is_some());
+        let key = key(number);
+        let put = cache.put(&key, artifact(10));
+        tokio::time::timeout(patient, put).await.unwrap().unwrap();
+    }
+}
