@@ -264,7 +264,7 @@ impl Inner {
             Ok(Found::Whole(artifact)) => artifact,
             Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return self.tell_if_lost(key),
             Ok(Found::Corrupt(file, error)) => {
-                self.set_aside(key, &file, error);
+                self.set_aside_in_turn(key, &file, error);
                 return self.tell_if_lost(key);
             }
             Err(fault) => return Err(fault),

@@ -357,7 +357,14 @@ impl Inner {
         }
     }
 
+    /// Sets a corrupt entry aside, unless somebody writes the key, who replaces it.
     fn set_aside(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
+        if let Some(_turn) = self.turns.try_of(key) {
+            self.set_aside_in_turn(key, file, why);
+        }
+    }
+
+    fn set_aside_in_turn(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
         let aside = self.folder.set_aside(key, file);
         // Where a flush awaits it, that is to tell of the loss.
         self.ledger.doubt([key]);
