@@ -463,11 +463,10 @@ impl PipelineCacheStore for DiskCache {
     /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so. A put of the key
     /// holds the lead, too, from its start until the entry is there.
     async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        let is_closed = self.inner.closed.load(Ordering::SeqCst);
-        if !cfg!(unix) || !self.inner.cross_process_flights || is_closed {
+        if !cfg!(unix) || !self.inner.cross_process_flights {
             return Ok(None);
         }
-        self.inner.lead(*key).await.map(Some)
+        self.inner.lead(*key).await
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
