@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The right to compile a key, which one process has at a time.
 #[derive(Debug)]
-struct Flight(Option<Held>);
+struct Flight(Option<LockFile>);
 
 impl Drop for Flight {
     fn drop(&mut self) {
@@ -40,12 +40,12 @@ impl Drop for Flight {
 }
 
 #[derive(Debug)]
-struct Held {
+struct LockFile {
     file: File,
     path: PathBuf,
 }
 
-impl Drop for Held {
+impl Drop for LockFile {
     fn drop(&mut self) {
         if linked(&self.file, &self.path) {
             // One that stays is no obstacle.
@@ -90,7 +90,7 @@ fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>
     for _ in 0..ATTEMPTS {
         match open_locked(folder, &name) {
             Ok(file) if linked(&file, &path) => {
-                return Ok(Some(Flight(Some(Held { file, path }))));
+                return Ok(Some(Flight(Some(LockFile { file, path }))));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),

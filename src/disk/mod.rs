@@ -5,7 +5,7 @@
 //! - [`at_hand`]: entries that can be read without waiting
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
-//! - [`writer`]: put and remove, in tasks that outlive their callers
+//! - [`writer`]: put and remove, which outlive their callers
 //! - [`turns`]: one writer per key at a time
 //! - [`durability`]: what has been put and is not yet durable
 //! - [`flushing`]: what has been put made durable
