@@ -139,10 +139,14 @@ fn what_the_kernel_would_have_to_wait_for_is_read_on_the_pool() {
         "openat2:error=ENOSYS",
         "preadv2:error=EAGAIN",
         "preadv2:error=EOPNOTSUPP",
+        // Nor is one asked that is not known to answer by itself.
+        "statfs:error=ENOSYS",
     ] {
         let test = child("what_the_kernel_would_have_to_wait_for_is_read_on_the_pool");
         let log = traced(test, folder.path(), call);
         assert!(log.contains("(INJECTED)"), "{call}: {log}");
+        let asked = log.contains("openat2(");
+        assert_eq!(asked, !call.starts_with("statfs"), "{log}");
     }
 }
 
@@ -151,7 +155,9 @@ fn traced(test: Command, root: &Path, injected: &str) -> String {
     let log = root.join("calls");
     let mut traced = Command::new("strace");
     traced
-        .args(["-f", "-qq", "-e", "trace=openat,openat2,preadv2", "-e"])
+        .args(["-f", "-qq", "-e"])
+        .arg("trace=openat,openat2,preadv2,statfs")
+        .arg("-e")
         .arg(format!("inject={injected}"))
         .arg("-o")
         .arg(&log)
@@ -230,6 +236,10 @@ async fn turns_of_others(len: usize, reads: usize) -> usize {
     let folder = folder();
     let cache = open(folder.path()).await;
     cache.put(&key(1), artifact(len)).await.unwrap();
+    turns_beside(reads, &cache, key(1)).await
+}
+
+async fn turns_beside(reads: usize, cache: &DiskCache, key: PipelineFingerprint) -> usize {
     let turns = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&turns);
     let other = tokio::spawn(async move {
@@ -238,8 +248,9 @@ async fn turns_of_others(len: usize, reads: usize) -> usize {
             tokio::task::yield_now().await;
         }
     });
+    let is_there = cache.contains(&key).await.unwrap();
     for _ in 0..reads {
-        assert!(cache.get(&key(1)).await.unwrap().is_some());
+        assert_eq!(cache.get(&key).await.unwrap().is_some(), is_there);
     }
     other.abort();
     turns.load(Ordering::Relaxed)
@@ -252,6 +263,10 @@ async fn a_task_that_reads_much_lets_others_run() {
     assert!(turns >= 10, "{turns} turns");
     // A read of 250 us: others wait for no more than half of it.
     let turns = turns_of_others(LARGE, 10).await;
+    assert!(turns >= 20, "{turns} turns");
+    // And looks for what is known not to be there, of 2 us each: for no more than a few hundred.
+    let folder = folder();
+    let turns = turns_beside(10_000, &open(folder.path()).await, key(2)).await;
     assert!(turns >= 20, "{turns} turns");
 }
 

@@ -167,3 +167,45 @@ async fn clear_removes_entries_and_nothing_else() {
     let error = cache.clear().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Closed);
 }
+
+#[tokio::test]
+async fn a_close_ends_a_clear() {
+    const ENTRIES: usize = 400;
+    let folder = folder();
+    let cache = open(folder.path()).await;
+    for number in 0..ENTRIES as u64 {
+        fs::write(entry(folder.path(), &key(number)), "").unwrap();
+    }
+    let clear = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.clear().await }
+    });
+    while names(folder.path()).len() == ENTRIES {
+        tokio::task::yield_now().await;
+    }
+    let before = names(folder.path()).len();
+    cache.close(Duration::from_secs(60)).await.unwrap();
+    let error = clear.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Closed);
+    let after = names(folder.path()).len();
+    assert!(after + 1 >= before && before > 1, "{before}, then {after}");
+}
+
+/// Checks under way hold nothing that a put needs.
+#[tokio::test]
+async fn who_verifies_may_put_between_two_entries() {
+    let folder = folder();
+    let cache = DiskCache::builder().root(folder.path());
+    let cache = cache.max_concurrent_operations(1).open().await.unwrap();
+    for number in 0..20 {
+        cache.put(&key(number), artifact(10)).await.unwrap();
+    }
+    let patient = Duration::from_secs(30);
+    let mut checks = cache.verify();
+    for number in 100..120 {
+        assert!(checks.try_next().await.unwrap().is_some());
+        let key = key(number);
+        let put = cache.put(&key, artifact(10));
+        tokio::time::timeout(patient, put).await.unwrap().unwrap();
+    }
+}

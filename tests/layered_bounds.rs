@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
+use futures::poll;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupPriority,
@@ -12,9 +13,11 @@ use pipeline_cache::{
 };
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::time::timeout;
 
 fn key(n: u64) -> PipelineFingerprint {
     PipelineFingerprint::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -223,6 +226,27 @@ async fn a_batch_answers_each_key_once_as_the_answers_come() {
         .filter(|(_, lookup)| lookup.artifact().is_some());
     assert_eq!(hits.count(), 100);
     assert_eq!(slow.calls(StoreOperation::Get), 119);
+}
+
+/// Searches that a batch has begun hold what all share no longer than they need it.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_nobody_polls_holds_nobody_up() {
+    let tier = Arc::new(FaultyStore::new("tier"));
+    tier.put(&key(100), Artifact::new("code")).await.unwrap();
+    tier.set(StoreOperation::Get, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&tier))
+        .max_searches(4)
+        .build();
+    let options = LookupOptions::new();
+    let mut batch = pin!(cache.get_many((0..16).map(key), &options));
+    assert!(poll!(batch.next()).is_pending());
+    tier.open(StoreOperation::Get, 1);
+    assert!(batch.next().await.is_some());
+    tier.open(StoreOperation::Get, 100);
+    let other = timeout(Duration::from_secs(1), cache.get(&key(100))).await;
+    assert_eq!(other.unwrap(), Some(Artifact::new("code")));
+    assert_eq!(batch.count().await, 15);
 }
 
 /// Lookups in the background wait for each other and leave room: one that somebody waits for does
@@ -702,4 +726,37 @@ async fn a_put_that_joined_a_write_which_failed_has_a_try_of_its_own() {
         let found = failing.get(&key(1)).await.unwrap();
         assert_eq!(found.is_some(), written);
     }
+}
+
+/// Or else puts that come as often as it fails would keep it from ever coming to an end, and a
+/// flush with it.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_has_failed_is_joined_by_no_further_put() {
+    let failing = Arc::new(FaultyStore::new("failing"));
+    failing.set(StoreOperation::Put, Fault::Error(StoreErrorKind::Io));
+    let gate = Arc::new(FaultyStore::over("gate", Arc::clone(&failing) as _));
+    gate.set(StoreOperation::Put, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(Arc::clone(&gate))
+        .write_policy(WritePolicy::Behind)
+        .build();
+    let put = || {
+        let cache = cache.clone();
+        async move { cache.put(&key(1), Artifact::new("code")).await }
+    };
+    put().await.unwrap();
+    gate.called(StoreOperation::Put, 1).await;
+    put().await.unwrap();
+    gate.open(StoreOperation::Put, 1);
+    gate.called(StoreOperation::Put, 2).await;
+    // The further try is made for the second put; the third writes for itself.
+    let third = tokio::spawn(put());
+    let called = gate.called(StoreOperation::Put, 3);
+    timeout(Duration::from_secs(1), called).await.unwrap();
+    gate.open(StoreOperation::Put, 100);
+    assert_eq!(third.await.unwrap().unwrap_err().kind(), StoreErrorKind::Io);
+    assert_eq!(cache.flush().await.unwrap_err().kind(), StoreErrorKind::Io);
+    assert_eq!(failing.calls(StoreOperation::Put), 3);
+    assert_eq!(cache.write_behind_report().coalesced, 1);
 }

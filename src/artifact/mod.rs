@@ -16,6 +16,7 @@ pub use trust::TrustedKeys;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::off_worker;
 
@@ -23,7 +24,8 @@ use crate::off_worker;
 ///
 /// A clone is a reference to the same bytes, whatever their number. Two artifacts are equal when
 /// their payloads are; metadata is about an artifact and not part of it. When the last clone is
-/// dropped on a tokio runtime, a payload above 1 MiB is freed on the blocking pool.
+/// dropped on a tokio runtime, a payload above 1 MiB is freed on the blocking pool, unless 64 MiB
+/// wait for that already.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, ArtifactMetadata};
@@ -53,11 +55,35 @@ struct Inner {
 /// the system takes milliseconds, for which no worker is to stand still.
 pub(crate) const FREED_INLINE: usize = 1024 * 1024;
 
+/// The most bytes, but for the last payload, that wait to be freed elsewhere. More are freed inline:
+/// where the blocking pool is held up, memory that nobody uses is worse than a worker that stands
+/// still.
+const MOST_WAITING: usize = 64 * 1024 * 1024;
+
+/// Bytes that wait to be freed on the blocking pool.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.payload.len() > FREED_INLINE {
-            off_worker::discard(std::mem::take(&mut self.payload));
+        let len = self.payload.len();
+        if len > FREED_INLINE {
+            let before = WAITING.fetch_add(len, Ordering::Relaxed);
+            let payload = Waiting(std::mem::take(&mut self.payload));
+            if before < MOST_WAITING {
+                off_worker::discard(payload);
+            }
         }
+    }
+}
+
+/// A payload that is counted until it is freed, also where a runtime is shut down before that.
+struct Waiting(Bytes);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let len = self.0.len();
+        drop(std::mem::take(&mut self.0));
+        WAITING.fetch_sub(len, Ordering::Relaxed);
     }
 }
 
@@ -171,6 +197,7 @@ impl fmt::Debug for Artifact {
 mod tests {
     use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::thread::{self, ThreadId};
 
     /// Tells where it is freed.
@@ -194,8 +221,25 @@ mod tests {
         (Artifact::new(payload), where_freed)
     }
 
-    #[tokio::test]
-    async fn a_large_payload_is_freed_off_the_worker() {
+    /// What waits to be freed is counted for all together.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A runtime with one thread for what waits, which can be kept busy.
+    fn narrow() -> tokio::runtime::Runtime {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.max_blocking_threads(1).build().unwrap()
+    }
+
+    #[test]
+    fn a_large_payload_is_freed_off_the_worker() {
+        let _alone = alone();
+        narrow().block_on(a_large_payload());
+    }
+
+    async fn a_large_payload() {
         for (len, inline) in [(FREED_INLINE, true), (FREED_INLINE + 1, false)] {
             let (artifact, freed) = artifact(len);
             drop(artifact.clone());
@@ -204,6 +248,39 @@ mod tests {
             let freed = off_worker::blocking(move || freed.recv()).await.unwrap();
             assert_eq!(freed == thread::current().id(), inline, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn what_waits_to_be_freed_is_bounded() {
+        const LEN: usize = 2 << 20;
+        let _alone = alone();
+        narrow().block_on(async {
+            let (freed, where_freed) = channel();
+            let drop_some = || {
+                for _ in 0..100 {
+                    let payload = Payload(vec![0; LEN], freed.clone());
+                    let payload = Bytes::from_owner(payload);
+                    drop(Artifact::from_verified(
+                        payload,
+                        [0; 32],
+                        Default::default(),
+                    ));
+                }
+                where_freed.try_iter().count()
+            };
+            // Again as much once there is room, and where a runtime was shut down before it was
+            // its turn.
+            for _ in 0..2 {
+                let (release, gate) = channel::<()>();
+                let busy = tokio::task::spawn_blocking(move || gate.recv());
+                let waiting = 100 - drop_some();
+                assert!((1..=33).contains(&waiting), "{waiting} wait");
+                release.send(()).unwrap();
+                busy.await.unwrap().unwrap();
+                off_worker::blocking(|| ()).await;
+                assert_eq!(where_freed.try_iter().count(), waiting);
+            }
+        });
     }
 
     #[test]

@@ -6,13 +6,19 @@
 //! `RESOLVE_CACHED` and `RWF_NOWAIT` fail where it would have to wait for a disk. Whatever is not
 //! whole, or too large, is left to the blocking pool, with the file that was opened.
 //!
+//! No flag keeps a file system from asking others when a file is opened or closed, as one does that
+//! is served by another machine or process. So only those of this machine's kernel are read here.
+//!
 //! What remains: where an entry is removed while it is being read here, closing it frees its space.
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statfs, statx,
+};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
 use std::io::IoSliceMut;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +44,40 @@ const MAX_SLICED: usize = FREED_INLINE + FRAMING;
 /// As much as a task may do in one turn: read and hashed in about 0.1 ms. The kernel takes longer to
 /// copy the same in smaller ones.
 const SLICE: usize = 512 * 1024;
+
+/// File systems that open and close a file by themselves, as the kernel numbers them. What is not
+/// among them is read on the blocking pool.
+///
+/// An overlay asks those beneath it. What a cache writes is in the uppermost, which no network file
+/// system can be.
+const ON_THIS_MACHINE: [u32; 20] = [
+    0x0000_3434, // nilfs2
+    0x0000_4244, // hfs
+    0x0000_482b, // hfs+
+    0x0000_4d44, // fat
+    0x0000_ef53, // ext2, ext3, ext4
+    0x0102_1994, // tmpfs
+    0x2011_bab0, // exfat
+    0x2fc1_2fc1, // zfs
+    0x3153_464a, // jfs
+    0x5265_4973, // reiserfs
+    0x5346_544e, // ntfs
+    0x5846_5342, // xfs
+    0x7366_746e, // ntfs3
+    0x7371_7368, // squashfs
+    0x794c_7630, // overlayfs
+    0x8584_58f6, // ramfs
+    0x9123_683e, // btrfs
+    0xca45_1a4e, // bcachefs
+    0xe0f5_e1e2, // erofs
+    0xf2f5_2010, // f2fs
+];
+
+/// Whether a folder's files can be opened and closed without asking others. Waits.
+pub(super) fn is_on_this_machine(folder: &Path) -> bool {
+    // Platforms differ in the type of the number, not in its lower half.
+    statfs(folder).is_ok_and(|found| ON_THIS_MACHINE.contains(&(found.f_type as u32)))
+}
 
 /// What can be done about an entry without waiting.
 enum AtHand {
@@ -119,6 +159,9 @@ impl Inner {
 
     /// Tells of what is at hand, and reads it at once where it is small.
     fn look_at_hand(&self, key: &PipelineFingerprint) -> AtHand {
+        if !self.at_hand {
+            return AtHand::Unknown(None);
+        }
         let path = self.folder.entry(key);
         let flags = WARY.union(OFlags::CLOEXEC);
         let file = match openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED) {

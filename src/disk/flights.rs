@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Inner;
@@ -30,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The right to compile a key, which one process has at a time.
 #[derive(Debug)]
-struct Flight(Option<Held>);
+struct Flight(Option<LockFile>);
 
 impl Drop for Flight {
     fn drop(&mut self) {
@@ -39,12 +40,12 @@ impl Drop for Flight {
 }
 
 #[derive(Debug)]
-struct Held {
+struct LockFile {
     file: File,
     path: PathBuf,
 }
 
-impl Drop for Held {
+impl Drop for LockFile {
     fn drop(&mut self) {
         if linked(&self.file, &self.path) {
             // One that stays is no obstacle.
@@ -54,14 +55,16 @@ impl Drop for Held {
 }
 
 impl Inner {
+    /// `None` where the cache is closed.
     pub(super) async fn lead(
         self: &Arc<Self>,
         key: PipelineFingerprint,
-    ) -> Result<Lead, StoreError> {
+    ) -> Result<Option<Lead>, StoreError> {
         let mut waited = Duration::ZERO;
-        loop {
+        // What is made after a close could not be stored.
+        while !self.closed.load(Ordering::SeqCst) {
             match self.run(move |inner| take(&inner.folder, &key)).await {
-                Ok(Some(flight)) => return Ok(self.leads.give(key, flight)),
+                Ok(Some(flight)) => return Ok(Some(self.leads.give(key, flight))),
                 Ok(None) => {}
                 Err(error) => {
                     let fault = Fault::Io(error);
@@ -76,6 +79,7 @@ impl Inner {
             tokio::time::sleep(pause).await;
             waited += pause;
         }
+        Ok(None)
     }
 }
 
@@ -86,7 +90,7 @@ fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>
     for _ in 0..ATTEMPTS {
         match open_locked(folder, &name) {
             Ok(file) if linked(&file, &path) => {
-                return Ok(Some(Flight(Some(Held { file, path }))));
+                return Ok(Some(Flight(Some(LockFile { file, path }))));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -138,5 +142,30 @@ mod tests {
             assert!(cache.inner.leads.of(&key).is_none());
             assert!(cache.inner.folder.entry(&key).exists());
         });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_lead_is_told_of_a_close() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let cache = DiskCache::builder().root(folder.path());
+            cache.cross_process_flights(true).open()
+        };
+        let (first, second) = (open().await.unwrap(), open().await.unwrap());
+        let key = PipelineFingerprint::from_bytes([1; 32]);
+        let lead = first.lead(&key).await.unwrap();
+        assert!(lead.is_some());
+        let waiter = tokio::spawn({
+            let second = second.clone();
+            async move { second.lead(&key).await }
+        });
+        while second.metrics().awaited_compiles == 0 {
+            tokio::task::yield_now().await;
+        }
+        second.close(Duration::from_secs(60)).await.unwrap();
+        let waited = tokio::time::timeout(Duration::from_secs(60), waiter).await;
+        let none = waited.expect("a closed cache stores nothing");
+        assert!(none.unwrap().unwrap().is_none());
+        drop(lead);
     }
 }

@@ -69,22 +69,22 @@ impl Setback {
 
 /// A place for one more entry to await a flush. Given back when the put is over, by when the entry
 /// is counted itself.
-pub(super) struct Place(Arc<Inner>);
+pub(super) struct Reservation(Arc<Inner>);
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.0.ledger.release();
     }
 }
 
 impl Inner {
-    fn place(self: &Arc<Self>) -> Option<Place> {
+    fn place(self: &Arc<Self>) -> Option<Reservation> {
         let reserved = self.ledger.reserve(self.max_pending);
-        reserved.then(|| Place(Arc::clone(self)))
+        reserved.then(|| Reservation(Arc::clone(self)))
     }
 
     /// Keeps the number of entries that await a flush within its bound.
-    pub(super) async fn make_room(self: &Arc<Self>) -> Result<Place, StoreError> {
+    pub(super) async fn make_room(self: &Arc<Self>) -> Result<Reservation, StoreError> {
         loop {
             let mut released = pin!(self.ledger.released.notified());
             // Registered before the look, so that no release falls between the two.
@@ -264,7 +264,7 @@ impl Inner {
             Ok(Found::Whole(artifact)) => artifact,
             Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return self.tell_if_lost(key),
             Ok(Found::Corrupt(file, error)) => {
-                self.set_aside(key, &file, error);
+                self.set_aside_in_turn(key, &file, error);
                 return self.tell_if_lost(key);
             }
             Err(fault) => return Err(fault),

@@ -231,12 +231,19 @@ impl Folder {
 
     /// Renames a corrupt entry away from its key.
     ///
-    /// Another process may have replaced it since it was read. Then the good one has been renamed,
-    /// and is put back: it is interchangeable with whatever came after it.
+    /// One that has replaced it since it was read stays where it is. Another process may do so just
+    /// between the look and the rename. Then the good one has been renamed, and is put back: it is
+    /// interchangeable with whatever came after it.
     pub(super) fn set_aside(&self, key: &PipelineFingerprint, corrupt: &File) -> io::Result<()> {
         let (entry, aside) = (self.entry(key), self.aside(key));
-        if ignore_missing(fs::rename(&entry, &aside))?.is_some()
-            && !same_file(&corrupt.metadata()?, &fs::symlink_metadata(&aside)?)
+        let corrupt = corrupt.metadata()?;
+        let is_at = |path: &Path| -> io::Result<bool> {
+            let found = ignore_missing(fs::symlink_metadata(path))?;
+            Ok(found.is_some_and(|found| same_file(&corrupt, &found)))
+        };
+        if is_at(&entry)?
+            && ignore_missing(fs::rename(&entry, &aside))?.is_some()
+            && !is_at(&aside)?
         {
             fs::rename(&aside, &entry)?;
         }
@@ -419,8 +426,11 @@ mod tests {
         fs::write(&temporary, "good").unwrap();
         fs::rename(&temporary, &entry).unwrap();
 
+        // Neither is the good one ever away from its name, nor what is set aside replaced.
+        fs::write(folder.aside(&KEY), "aside").unwrap();
         folder.set_aside(&KEY, &corrupt).unwrap();
         assert_eq!(fs::read(&entry).unwrap(), b"good");
+        assert_eq!(fs::read(folder.aside(&KEY)).unwrap(), b"aside");
         folder
             .set_aside(&KEY, &File::open(&entry).unwrap())
             .unwrap();

@@ -122,7 +122,7 @@ impl Inner {
         let _evicting = Evicting::start(self);
         let mut more = !sweep.victims.is_empty();
         // What fails is tried again, and told, by the listing that comes when none are left.
-        while more && !low_water.hold(&sweep.left) {
+        while more && !low_water.hold(&sweep.left) && !self.closed.load(Ordering::SeqCst) {
             more = self
                 .evict_step(low_water, &mut sweep, Counted::Before)
                 .await;
@@ -223,7 +223,9 @@ impl Awake {
             // Another who just now has the count tells it in a moment: no reason to list.
             let unknown = reported || retries + 1 == ATTEMPTS;
             let due = total.map_or(unknown, |total| inner.is_due(&total));
-            let trimmed = if due && !inner.usage.is_put_off() {
+            // A close waits for this, and what is past the bound another will find.
+            let closed = inner.closed.load(Ordering::SeqCst);
+            let trimmed = if due && !closed && !inner.usage.is_put_off() {
                 inner.trim_in_background(total).await
             } else {
                 Trimmed::NotNow
@@ -311,5 +313,45 @@ mod tests {
         drop(evicting);
         third.await;
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    /// What is past the bound another will find; a close is not to wait until it is gone.
+    #[test]
+    fn a_close_ends_an_eviction_with_its_step() {
+        const STEP: u64 = 32;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = DiskCache::builder().root(folder.path());
+            let cache = cache.max_entries(10_000).open().await.unwrap();
+            let inner = &cache.inner;
+            for number in 0..400_u64 {
+                let key = *blake3::hash(&number.to_le_bytes()).as_bytes();
+                let entry = inner.folder.entry(&PipelineFingerprint::from_bytes(key));
+                std::fs::write(entry, "of no interest").unwrap();
+            }
+            let survey = inner.survey().await.unwrap();
+            inner.victims.keep(survey.oldest.into_sorted_vec().into());
+            let total = Total {
+                entries: 10_000,
+                ..Total::default()
+            };
+            let (usage, stored) = (&inner.usage, Stored::default());
+            usage.correct(&inner.folder, None, stored, total);
+            assert!(inner.usage.wake());
+            let awake = Awake {
+                inner: Arc::clone(inner),
+                rests: false,
+            };
+            inner.tasks.spawn(awake.keep_within_bounds());
+            while cache.metrics().evictions <= STEP {
+                tokio::task::yield_now().await;
+            }
+            let before = cache.metrics().evictions;
+            cache.close(Duration::from_secs(60)).await.unwrap();
+            let after = cache.metrics().evictions;
+            assert!(after <= before + STEP, "{before}, then {after}");
+        });
     }
 }

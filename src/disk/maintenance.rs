@@ -230,6 +230,8 @@ impl DiskCache {
         );
         let (mut removed, mut failure) = (0, None);
         while let Some(key) = entries.next().await {
+            // A close waits for this.
+            inner.check_open(operation)?;
             let key = match key {
                 Ok(key) => key,
                 Err(error) => {
@@ -257,7 +259,8 @@ impl DiskCache {
 }
 
 impl Inner {
-    /// What `each` makes of the names in the folder, step by step on the blocking pool.
+    /// What `each` makes of the names in the folder, step by step on the blocking pool. Aside from
+    /// the operations: whoever reads the stream may start one, and read on only when it is over.
     fn steps<T, F>(
         self: &Arc<Self>,
         operation: StoreOperation,
@@ -274,7 +277,7 @@ impl Inner {
         let steps = stream::try_unfold(Next::Open, move |next| {
             let inner = Arc::clone(&inner);
             async move {
-                let step = inner.run(move |inner| {
+                let step = inner.run_aside(move |inner| {
                     let mut listing = match next {
                         Next::Open => Listing::open(&inner.folder)?,
                         Next::More(listing) => listing,
@@ -310,7 +313,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let checks = self.keys().map_ok(move |key| {
             let inner = Arc::clone(&inner);
-            async move { Ok(inner.run(move |inner| inner.check(key)).await) }
+            async move { Ok(inner.run_aside(move |inner| inner.check(key)).await) }
         });
         let mut verified = 0;
         let checks = checks.try_buffered(CONCURRENT_VERIFICATIONS);

@@ -5,7 +5,7 @@
 //! - [`at_hand`]: entries that can be read without waiting
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
-//! - [`writer`]: put and remove, in tasks that outlive their callers
+//! - [`writer`]: put and remove, which outlive their callers
 //! - [`turns`]: one writer per key at a time
 //! - [`durability`]: what has been put and is not yet durable
 //! - [`flushing`]: what has been put made durable
@@ -97,8 +97,8 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   removals fail with [`StoreErrorKind::UnsafeEntry`]. A put replaces it, except for a folder,
 ///   where it fails likewise.
 /// - **No waiting on a worker.** System calls run on the runtime's blocking pool. On Linux, an entry
-///   of up to 1 MiB that is in the page cache is read on the worker, by calls that fail where they
-///   would have to wait, and in turns of about 0.1 ms.
+///   of up to 1 MiB that is in the page cache of a file system of this machine is read on the
+///   worker, by calls that fail where they would have to wait, and in turns of about 0.1 ms.
 /// - **Gone is gone.** Where the folder is removed meanwhile, lookups miss and the next put
 ///   creates it again.
 ///
@@ -143,6 +143,9 @@ struct Inner {
     max_pending: usize,
     counters: StoreCounters,
     permits: Arc<Semaphore>,
+    /// Whether the folder's file system lets files be read on the workers.
+    #[cfg(target_os = "linux")]
+    at_hand: bool,
     /// Of what is read on the workers in slices.
     #[cfg(target_os = "linux")]
     slicing: Semaphore,
@@ -222,7 +225,10 @@ impl DiskCache {
         DiskCacheBuilder::default()
     }
 
+    /// Waits for the folder's file system to say what it is.
     fn open_folder(folder: Folder, settings: &DiskCacheBuilder) -> Self {
+        #[cfg(target_os = "linux")]
+        let at_hand = at_hand::is_on_this_machine(&folder.root);
         let operations = settings
             .max_concurrent_operations
             .min(Semaphore::MAX_PERMITS);
@@ -240,6 +246,8 @@ impl DiskCache {
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
+                #[cfg(target_os = "linux")]
+                at_hand,
                 #[cfg(target_os = "linux")]
                 slicing: Semaphore::new(operations),
                 turns: Turns::default(),
@@ -349,7 +357,14 @@ impl Inner {
         }
     }
 
+    /// Sets a corrupt entry aside, unless somebody writes the key, who replaces it.
     fn set_aside(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
+        if let Some(_turn) = self.turns.try_of(key) {
+            self.set_aside_in_turn(key, file, why);
+        }
+    }
+
+    fn set_aside_in_turn(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
         let aside = self.folder.set_aside(key, file);
         // Where a flush awaits it, that is to tell of the loss.
         self.ledger.doubt([key]);
@@ -448,11 +463,10 @@ impl PipelineCacheStore for DiskCache {
     /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so. A put of the key
     /// holds the lead, too, from its start until the entry is there.
     async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        let is_closed = self.inner.closed.load(Ordering::SeqCst);
-        if !cfg!(unix) || !self.inner.cross_process_flights || is_closed {
+        if !cfg!(unix) || !self.inner.cross_process_flights {
             return Ok(None);
         }
-        self.inner.lead(*key).await.map(Some)
+        self.inner.lead(*key).await
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with

@@ -12,28 +12,34 @@ use crate::PipelineFingerprint;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
+/// Those of one key.
+#[derive(Debug, Default)]
+struct Queue {
+    lock: Lock,
+    /// How many have a place.
+    places: usize,
+}
+
 /// The keys that are written, or wait to be, and no others: a trim passes over these, and must
 /// find the rest of the folder free however many there are.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Arc<Mutex<HashMap<PipelineFingerprint, Lock>>>);
+pub(super) struct Turns(Arc<Mutex<Table>>);
+
+type Table = HashMap<PipelineFingerprint, Queue>;
 
 /// The turn of a key.
 #[derive(Debug)]
 pub(super) struct Turn {
-    // Dropped before the place, which looks whether anybody else has one.
+    // Dropped before the place, so that nobody is given the key anew while it is held.
     _guard: OwnedMutexGuard<()>,
     _place: Place,
 }
 
 impl Turns {
     pub(super) async fn of(&self, key: &PipelineFingerprint) -> Turn {
-        let place = Place {
-            lock: Arc::clone(lock(&self.0).entry(*key).or_default()),
-            key: *key,
-            turns: Self(Arc::clone(&self.0)),
-        };
+        let (place, lock) = self.take_place(&mut lock(&self.0), key);
         Turn {
-            _guard: Arc::clone(&place.lock).lock_owned().await,
+            _guard: lock.lock_owned().await,
             _place: place,
         }
     }
@@ -44,24 +50,29 @@ impl Turns {
         if table.contains_key(key) {
             return None;
         }
-        let free = Lock::default();
-        let guard = Arc::clone(&free).try_lock_owned().ok()?;
-        table.insert(*key, Arc::clone(&free));
+        let (place, free) = self.take_place(&mut table, key);
+        // Or else the place, which looks at the table as it goes, would find it locked.
+        drop(table);
         Some(Turn {
-            _guard: guard,
-            _place: Place {
-                lock: free,
-                key: *key,
-                turns: Self(Arc::clone(&self.0)),
-            },
+            _guard: free.try_lock_owned().ok()?,
+            _place: place,
         })
+    }
+
+    fn take_place(&self, table: &mut Table, key: &PipelineFingerprint) -> (Place, Lock) {
+        let queue = table.entry(*key).or_default();
+        queue.places += 1;
+        let place = Place {
+            key: *key,
+            turns: Self(Arc::clone(&self.0)),
+        };
+        (place, Arc::clone(&queue.lock))
     }
 }
 
 /// A place in the queue for a key. With the last one, the queue goes.
 #[derive(Debug)]
 struct Place {
-    lock: Lock,
     key: PipelineFingerprint,
     turns: Turns,
 }
@@ -69,9 +80,11 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = lock(&self.turns.0);
-        // Its own and the table's: others are counted for as long as they have a place.
-        if Arc::strong_count(&self.lock) == 2 {
-            table.remove(&self.key);
+        if let Some(queue) = table.get_mut(&self.key) {
+            queue.places -= 1;
+            if queue.places == 0 {
+                table.remove(&self.key);
+            }
         }
     }
 }
@@ -84,6 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DiskCache, PipelineCacheStore as _};
     use futures::poll;
     use std::pin::pin;
 
@@ -124,5 +138,33 @@ mod tests {
         drop(first);
         drop(leaver);
         assert!(lock(&turns.0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_one_who_goes_keeps_no_place() {
+        let turns = Turns::default();
+        let first = turns.of(&ONE).await;
+        // As between two steps of another's drop.
+        let left = Arc::clone(&lock(&turns.0)[&ONE].lock);
+        drop(first);
+        assert!(turns.try_of(&ONE).is_some());
+        drop(left);
+        assert!(lock(&turns.0).is_empty());
+    }
+
+    /// What a put is about to bring need not be told from what was read before.
+    #[tokio::test]
+    async fn nobody_sets_aside_what_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        let entry = cache.inner.folder.entry(&ONE);
+        std::fs::write(&entry, "torn").unwrap();
+        let turn = cache.inner.turns.of(&ONE).await;
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(entry.exists());
+        drop(turn);
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(!entry.exists());
+        assert_eq!(cache.metrics().corrupt, 2);
     }
 }

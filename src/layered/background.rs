@@ -282,14 +282,15 @@ impl Background {
     }
 
     /// Whether a write that failed is the failure of all who rely on it; not where a put came while
-    /// it was written, which is owed a try of its own.
+    /// it was written, which is owed a try of its own. No further put comes to rely on it: or else
+    /// they could keep it from ever coming to an end.
     fn has_failed(&self, key: &PipelineFingerprint) -> bool {
         let mut state = self.lock();
         let Some(job) = state.jobs.get_mut(key) else {
             return true;
         };
-        job.failed = !std::mem::take(&mut job.joined);
-        job.failed
+        job.failed = true;
+        !std::mem::take(&mut job.joined)
     }
 
     /// The first failure of a write behind since the last time, for a flush to return.

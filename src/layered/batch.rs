@@ -14,7 +14,8 @@ impl LayeredPipelineCache {
     /// Looks up many keys, 64 at a time; the answers come as they are ready, in any order.
     ///
     /// Each lookup is one as [`lookup`](Self::lookup) makes it: it joins others of the same key,
-    /// and shares the bounds of the cache. A key that is named twice is answered once.
+    /// and shares the bounds of the cache. A key that is named twice is answered once. Lookups under
+    /// way go on while the stream is not polled, and hold nothing up that its reader waits for.
     ///
     /// # Panics
     ///
@@ -59,7 +60,12 @@ impl LayeredPipelineCache {
     {
         let mut seen = HashSet::new();
         let keys: Vec<_> = keys.into_iter().filter(|key| seen.insert(*key)).collect();
-        let (cache, options) = (self.clone(), *options);
+        let cache = self.clone();
+        // Whoever has an answer may do other things with the cache before the next.
+        let options = LookupOptions {
+            as_task: true,
+            ..*options
+        };
         stream::iter(keys)
             .map(move |key| {
                 let cache = cache.clone();

@@ -101,9 +101,12 @@ impl Inner {
         state: &mut Option<Arc<SearchState>>,
     ) -> Option<Lookup> {
         loop {
-            let seat = self
-                .searches
-                .board_alone((*key, options.tiers), || self.new_search(key, options));
+            let flight = (*key, options.tiers);
+            let start = || self.new_search(key, options);
+            let seat = match options.as_task {
+                true => self.searches.board(flight, start),
+                false => self.searches.board_alone(flight, start),
+            };
             let progress = Arc::clone(seat.progress());
             let leads = seat.leads;
             if !leads {

@@ -42,7 +42,7 @@ pub(super) fn peek_all(
     })
 }
 
-/// One search, as the task of a flight runs it.
+/// One search, as a flight runs it.
 pub(super) struct Search {
     pub(super) key: PipelineFingerprint,
     pub(super) selection: TierSelection,
