@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::StoreErrorKind;
 
 /// A failed request: what kind it is, the cause in one line, and when to come back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) kind: StoreErrorKind,
     reason: Cow<'static, str>,

@@ -50,7 +50,7 @@ pub(super) struct Guard {
 }
 
 /// The moment in so long from now, or in some thirty years if that is sooner.
-pub(super) fn after(time: Duration) -> Instant {
+pub(crate) fn after(time: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(1_000_000_000);
     Instant::now() + time.min(FAR)
 }

@@ -24,6 +24,7 @@ pub use uploads::{UploadPolicy, UploadReport};
 pub(crate) use backend::{Backend, Upload};
 pub(crate) use body::Body;
 pub(crate) use failure::Failure;
+pub(crate) use guard::after;
 pub(crate) use refusal::Refusal;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use tier::NetworkTier;

@@ -2,51 +2,50 @@
 //! connection that it came over.
 
 use bytes::Bytes;
-use reqwest::header::{CONNECTION, HeaderMap};
-use reqwest::{Response, StatusCode, Url, Version};
+use hyper::Response;
+use hyper::body::{Body as _, Incoming};
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 
-use super::connections::Lease;
-use super::places::End;
-use crate::network::Refusal;
+use super::inactivity::Inactivity;
+use super::pool::Lease;
+use crate::network::{Failure, Refusal};
 
-/// Until it is dropped it counts as under way. Read to its end, it leaves its connection to the
-/// next request.
+/// Read to its end, it leaves its connection to the next request.
 #[derive(Debug)]
 pub(super) struct Answer {
-    response: Response,
-    lease: Lease,
-    server: Server,
-}
-
-/// Who answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Server {
-    /// The base's own, which was shown the credentials.
-    Home,
-    /// Another that a redirect leads to.
-    Other,
-    /// One of too many others for their connections to be kept.
-    Stranger,
+    response: Response<Incoming>,
+    /// Until the body was read.
+    lease: Option<Lease>,
+    inactivity: Inactivity,
+    /// Whether it is from the base's own server, which was shown the credentials.
+    is_home: bool,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, mut lease: Lease, server: Server) -> Self {
-        if response.version() == Version::HTTP_2 {
-            lease.ends(End::Shared);
-        }
+    pub(super) const fn new(
+        response: Response<Incoming>,
+        lease: Lease,
+        inactivity: Inactivity,
+        is_home: bool,
+    ) -> Self {
         Self {
             response,
-            lease,
-            server,
+            lease: Some(lease),
+            inactivity,
+            is_home,
         }
     }
 
     /// What it is, if it is none to the question.
     pub(super) fn refusal(&self) -> Refusal {
         let refusal = Refusal::new(self.status(), self.headers());
-        match self.server {
-            Server::Home => refusal,
-            Server::Other | Server::Stranger => refusal.by_another(),
+        if self.is_home {
+            refusal
+        } else {
+            refusal.by_another()
         }
     }
 
@@ -58,73 +57,33 @@ impl Answer {
         self.response.headers()
     }
 
-    /// That was asked.
-    pub(super) fn url(&self) -> &Url {
-        self.response.url()
-    }
-
     /// Of the body, as far as it was announced.
     pub(super) fn content_length(&self) -> Option<u64> {
-        self.response.content_length()
+        self.response.body().size_hint().exact()
     }
 
-    /// The next part of the body; none at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
-        let chunk = self.response.chunk().await?;
-        let is_kept = self.server != Server::Stranger;
-        if chunk.is_none() && is_kept && comes_back(self.response.version(), self.headers()) {
-            self.lease.ends(End::Returns);
-        }
-        Ok(chunk)
-    }
-}
-
-/// Whether the connection of an answer is good for another, as it says or as is the rule: it was
-/// not before HTTP/1.1. That of HTTP/2 never was away.
-fn comes_back(version: Version, headers: &HeaderMap) -> bool {
-    let says = |wanted: &str| {
-        let how = headers.get_all(CONNECTION).iter();
-        let mut how = how.filter_map(|how| how.to_str().ok());
-        how.any(|how| {
-            how.split(',')
-                .any(|one| one.trim().eq_ignore_ascii_case(wanted))
-        })
-    };
-    match version {
-        Version::HTTP_11 => !says("close"),
-        Version::HTTP_09 | Version::HTTP_10 => says("keep-alive") && !says("close"),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use reqwest::header::HeaderValue;
-
-    #[test]
-    fn a_connection_comes_back_as_the_answer_says_or_as_is_the_rule() {
-        let old = Version::HTTP_10;
-        for (version, says, expected) in [
-            (Version::HTTP_11, &[][..], true),
-            (Version::HTTP_11, &["keep-alive"], true),
-            (Version::HTTP_11, &["Close"], false),
-            (Version::HTTP_11, &["upgrade, close"], false),
-            (Version::HTTP_11, &["upgrade", "close"], false),
-            (old, &[], false),
-            (old, &["Keep-Alive"], true),
-            (old, &["keep-alive, close"], false),
-            (Version::HTTP_2, &[], false),
-        ] {
-            let mut headers = HeaderMap::new();
-            for says in says {
-                headers.append(CONNECTION, HeaderValue::from_static(says));
+    /// The next part of the body; none at its end. A pause that is too long is a failure.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let body = self.response.body_mut();
+        let part = async {
+            loop {
+                let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+                match frame.transpose()?.map(hyper::body::Frame::into_data) {
+                    Some(Ok(data)) => return Ok(Some(data)),
+                    // Trailers say nothing about a frame.
+                    Some(Err(_)) => {}
+                    None => return Ok::<_, hyper::Error>(None),
+                }
             }
-            assert_eq!(
-                comes_back(version, &headers),
-                expected,
-                "{version:?} {headers:?}"
-            );
+        };
+        self.inactivity.moves();
+        let part = self.inactivity.limits("no part of the body came", part);
+        let part = part.await??;
+        if part.is_none() {
+            if let Some(lease) = self.lease.take() {
+                lease.give_back();
+            }
         }
+        Ok(part)
     }
 }

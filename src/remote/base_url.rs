@@ -2,11 +2,13 @@
 //!
 //! A URL is printed in every trace and error, so one that could hold a secret is never accepted.
 
+use hyper::http::uri::PathAndQuery;
 use reqwest::Url;
 use std::fmt;
 
 use super::RemoteCacheError;
-use crate::PipelineFingerprint;
+use crate::network::Failure;
+use crate::{PipelineFingerprint, StoreErrorKind};
 
 /// An `http` or `https` URL without credentials, query or fragment. Its path ends in a slash.
 #[derive(Clone)]
@@ -29,7 +31,14 @@ impl BaseUrl {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self(url))
+        let base = Self(url);
+        // What stands before a key decides whether HTTP has a place for it.
+        let of_any = PipelineFingerprint::from_bytes([0; 32]);
+        base.path(&of_any)
+            .map_err(|failure| RemoteCacheError::InvalidUrl {
+                reason: failure.to_string(),
+            })?;
+        Ok(base)
     }
 
     pub(super) fn as_url(&self) -> &Url {
@@ -39,8 +48,17 @@ impl BaseUrl {
     /// `<base>/<64 hex digits>.bin`
     pub(super) fn entry(&self, key: &PipelineFingerprint) -> Url {
         let mut url = self.0.clone();
-        url.set_path(&[self.0.path(), &key.hex(), ".bin"].concat());
+        url.set_path(&self.entry_path(key));
         url
+    }
+
+    /// The path of [`entry`](Self::entry).
+    pub(super) fn path(&self, key: &PipelineFingerprint) -> Result<PathAndQuery, Failure> {
+        parse_path(self.entry_path(key))
+    }
+
+    fn entry_path(&self, key: &PipelineFingerprint) -> String {
+        [self.0.path(), &key.hex(), ".bin"].concat()
     }
 
     /// Whether a URL is on the same server: equal scheme, host and port.
@@ -55,6 +73,24 @@ impl BaseUrl {
 
 pub(super) fn is_http(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
+}
+
+/// What a request for a URL asks its server for.
+pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, Failure> {
+    let mut path = url.path().to_owned();
+    if let Some(query) = url.query() {
+        path = [&path, "?", query].concat();
+    }
+    parse_path(path)
+}
+
+fn parse_path(path: String) -> Result<PathAndQuery, Failure> {
+    PathAndQuery::try_from(path).map_err(|error| {
+        Failure::new(
+            StoreErrorKind::Protocol,
+            format!("HTTP has no place for the URL: {error}"),
+        )
+    })
 }
 
 pub(super) fn has_credentials(url: &Url) -> bool {

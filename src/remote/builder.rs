@@ -1,18 +1,18 @@
 //! The settings of a [`RemoteCache`], each with its default, and what can be wrong with them.
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
-use tokio::sync::OnceCell;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
-use super::connections::Connections;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
+use super::dial::{ClientSettings, Dialer};
 use super::entries::Entries;
-use super::others::Others;
 use super::requirement::Requirement;
-use super::transport::{ClientSettings, Transport};
+use super::server::Servers;
+use super::transport::{self, Transport};
 use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for a [`RemoteCache`].
@@ -175,31 +175,35 @@ impl RemoteCacheBuilder {
     /// URL, which may hold a secret.
     pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
         let base = BaseUrl::parse(base_url.as_ref())?;
-        let max_connections = self.network.limits.concurrent_requests.max(1);
-        let connections = Connections::new(max_connections, self.network.connect_timeout);
         let settings = ClientSettings {
-            connections: connections.clone(),
             is_plain_http: base.is_plain_http(),
             proxy_from_environment: self.proxy_from_environment,
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
         };
-        let client = settings.build(max_connections).map_err(client_error)?;
+        let client = settings.build().map_err(client_error)?;
         let fixed = CredentialSource::Fixed(self.credentials);
         let source = self.rotating.unwrap_or(fixed);
         let credentials = CredentialHeaders::new(source, client.clone())?;
+        let dialer = Dialer {
+            client,
+            http2_prior_knowledge: self.http2_prior_knowledge,
+            connect_timeout: self.network.connect_timeout,
+        };
+        let proxies = self.proxy_from_environment.then(Matcher::from_system);
+        let servers = Servers::new(dialer, self.network.limits.concurrent_requests, proxies);
+        let home = servers.home(base.as_url());
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
         let entries = Entries {
             transport: Transport {
-                client,
-                home: connections.places(base.as_url()),
-                settings,
-                passing: OnceCell::new(),
-                others: Others::default(),
-                connections,
+                home: home.map_err(|failure| RemoteCacheError::InvalidUrl {
+                    reason: failure.to_string(),
+                })?,
+                servers,
                 base,
+                headers: transport::default_headers(),
                 credentials,
                 has_certificate: self.identity.is_some(),
                 inactivity_timeout: self.network.inactivity_timeout,

@@ -11,21 +11,12 @@ use crate::network::{Body, Failure};
 const DRAINED_BYTES: usize = 64 * 1024;
 const DRAINING: Duration = Duration::from_millis(50);
 
-/// The whole body, or `None` as soon as it is known to be larger than `limit`. A pause of more
-/// than `inactivity` between two parts of it is a failure.
-pub(super) async fn read(
-    mut answer: Answer,
-    limit: u64,
-    inactivity: Duration,
-) -> Result<Option<Bytes>, Failure> {
+/// The whole body, or `None` as soon as it is known to be larger than `limit`.
+pub(super) async fn read(mut answer: Answer, limit: u64) -> Result<Option<Bytes>, Failure> {
     let Some(mut body) = Body::new(answer.content_length(), limit) else {
         return Ok(None);
     };
-    loop {
-        let part = timeout(inactivity, answer.chunk())
-            .await
-            .map_err(|_| Failure::timed_out("no part of the body came", inactivity))??;
-        let Some(part) = part else { break };
+    while let Some(part) = answer.chunk().await? {
         match body.with(part).await {
             Some(longer) => body = longer,
             None => return Ok(None),

@@ -31,8 +31,7 @@ impl Backend for Entries {
             };
         }
         let limit = self.format.max_frame();
-        let inactivity = self.transport.inactivity_timeout;
-        let Some(frame) = download::read(answer, limit, inactivity).await? else {
+        let Some(frame) = download::read(answer, limit).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
         Ok(match self.format.decode_off_worker(key, frame).await {

@@ -15,12 +15,31 @@ impl From<reqwest::Error> for Failure {
         let error = error.without_url();
         let kind = if error.is_timeout() {
             StoreErrorKind::TimedOut
-        } else if error.is_builder() || error.is_redirect() || chain(&error).any(is_nonsense) {
+        } else if error.is_builder() || error.is_redirect() {
             StoreErrorKind::Protocol
         } else {
-            StoreErrorKind::Unreachable
+            kind(&error)
         };
         Self::new(kind, reason(&error))
+    }
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        let kind = if error.is_timeout() {
+            StoreErrorKind::TimedOut
+        } else {
+            kind(&error)
+        };
+        Self::new(kind, reason(&error))
+    }
+}
+
+fn kind(error: &(dyn Error + 'static)) -> StoreErrorKind {
+    if chain(error).any(is_nonsense) {
+        StoreErrorKind::Protocol
+    } else {
+        StoreErrorKind::Unreachable
     }
 }
 

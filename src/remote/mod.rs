@@ -10,14 +10,16 @@
 mod answer;
 mod base_url;
 mod builder;
-mod connections;
+mod connection;
 mod credentials;
+mod dial;
 mod download;
 mod entries;
 mod failure;
-mod others;
-mod places;
+mod inactivity;
+mod pool;
 mod requirement;
+mod server;
 mod transport;
 mod upload;
 

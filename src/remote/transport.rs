@@ -1,112 +1,65 @@
-//! One question to the server and its answer: the client, credentials, redirects and the limits
-//! on time that belong to a single request.
+//! One question to the server and its answer: credentials, redirects and the limits on time that
+//! belong to a single request.
 //!
 //! Redirects are followed here and not by the client, because credentials of every form, not
 //! only the well-known headers, must stay with the server they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url, redirect};
+use hyper::http::uri::PathAndQuery;
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
+};
+use reqwest::{Method, StatusCode, Url};
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, OnceCell};
-use tokio::time::sleep;
+use tokio::sync::Notify;
 
-use super::answer::{Answer, Server};
+use super::answer::Answer;
 use super::base_url::{self, BaseUrl};
-use super::connections::{self, Connections};
 use super::credentials::CredentialHeaders;
+use super::dial::AGENT;
 use super::download;
-use super::others::Others;
-use super::places::Places;
-use super::upload;
+use super::inactivity::Inactivity;
+use super::server::{Server, Servers};
+use super::upload::RequestBody;
 use crate::network::{Failure, Upload};
-use crate::off_worker;
 use crate::{PipelineFingerprint, StoreErrorKind};
 
-/// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
-/// request runs into one that is just closing.
-const IDLE_CONNECTION: Duration = Duration::from_secs(50);
-
-/// HTTP/2 connections are probed, idle or not: nothing else tells a dead one from a quiet one.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a client is built from.
-#[derive(Clone)]
-pub(super) struct ClientSettings {
-    pub(super) connections: Connections,
-    pub(super) is_plain_http: bool,
-    pub(super) proxy_from_environment: bool,
-    pub(super) http2_prior_knowledge: bool,
-    pub(super) extra_roots: Vec<Certificate>,
-    pub(super) identity: Option<Identity>,
-}
-
-impl ClientSettings {
-    /// Builds a client that keeps up to so many idle connections to each server. It reads the
-    /// platform's root certificates.
-    ///
-    /// A machine without any can still ask a plain HTTP server.
-    pub(super) fn build(&self, idle: usize) -> Result<Client, reqwest::Error> {
-        match self.prepare(idle).build() {
-            Err(_) if self.is_plain_http => self.prepare(idle).tls_certs_only([]).build(),
-            built => built,
-        }
-    }
-
-    fn prepare(&self, idle: usize) -> ClientBuilder {
-        let client = Client::builder()
-            .user_agent(concat!("pipeline-cache/", env!("CARGO_PKG_VERSION")))
-            .default_headers(default_headers())
-            .redirect(redirect::Policy::none())
-            .connector_layer(self.connections.clone())
-            .pool_max_idle_per_host(idle)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .tls_certs_merge(self.extra_roots.iter().cloned());
-        let client = match &self.identity {
-            Some(identity) => client.identity(identity.clone()),
-            None => client,
-        };
-        let client = if self.http2_prior_knowledge {
-            client.http2_prior_knowledge()
-        } else {
-            client
-        };
-        if self.proxy_from_environment {
-            client
-        } else {
-            client.no_proxy()
-        }
-    }
-}
-
-/// Of every request.
-fn default_headers() -> HeaderMap {
-    // The frame is verified as stored, so nobody is to transform it on the way.
-    HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
-}
-
 pub(super) struct Transport {
-    pub(super) client: Client,
-    pub(super) settings: ClientSettings,
-    /// As the other, but keeps no connections. There seldom is a need for it.
-    pub(super) passing: OnceCell<Client>,
-    pub(super) others: Others,
-    pub(super) connections: Connections,
-    /// To the base's own server.
-    pub(super) home: Arc<Places>,
+    pub(super) servers: Servers,
+    /// The base's own.
+    pub(super) home: Arc<Server>,
     pub(super) base: BaseUrl,
+    /// Sent with every request.
+    pub(super) headers: HeaderMap,
     /// Sent to the base's own server and no other.
     pub(super) credentials: CredentialHeaders,
-    /// Whether the client shows a certificate, which it does to whatever server it talks to.
+    /// Whether a certificate is shown, which is to whatever server is talked to.
     pub(super) has_certificate: bool,
     pub(super) inactivity_timeout: Duration,
     pub(super) max_redirects: usize,
+}
+
+/// What is sent with every request.
+pub(super) fn default_headers() -> HeaderMap {
+    HeaderMap::from_iter([
+        (USER_AGENT, HeaderValue::from_static(AGENT)),
+        (ACCEPT, HeaderValue::from_static("*/*")),
+        // The frame is verified as stored, so nobody is to transform it on the way.
+        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
+    ])
+}
+
+/// A question as one server is asked it.
+struct Question<'a> {
+    method: &'a Method,
+    path: PathAndQuery,
+    upload: Option<&'a Upload>,
+    /// Whether it is the base's own server that is asked, and it was from the start: whoever is
+    /// asked after another server was is asked without credentials, even where that server points
+    /// back, for the question is no longer ours.
+    is_home: bool,
 }
 
 impl Transport {
@@ -117,30 +70,39 @@ impl Transport {
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
     ) -> Result<Answer, Failure> {
-        let mut url = self.base.entry(key);
-        let mut places = Arc::clone(&self.home);
-        // Whoever is asked after another server was is asked without credentials, even where
-        // that server points back: the question is no longer ours.
-        let mut at_home = true;
+        let mut server = Arc::clone(&self.home);
+        let mut question = Question {
+            method: &method,
+            path: self.base.path(key)?,
+            upload,
+            is_home: true,
+        };
+        let mut redirected = None;
         for _ in 0..=self.max_redirects {
-            let server = match at_home {
-                true => Server::Home,
-                false => self.others.server(&url),
-            };
-            let answer = self.ask_at(&method, url, places, upload, server).await?;
-            match redirect_target(&method, &answer)? {
-                None => return Ok(answer),
-                Some(target) => url = target,
+            let answer = self.ask_at(&server, &question).await?;
+            let status = answer.status();
+            if !status.is_redirection() {
+                return Ok(answer);
             }
+            let from = redirected.unwrap_or_else(|| self.base.entry(key));
+            let Some(url) = target(&method, status, &from, answer.headers().get(LOCATION))? else {
+                return Ok(answer);
+            };
             download::drain(answer).await;
-            places = self.connections.places(&url);
-            at_home &= self.base.same_origin(&url);
-            if self.has_certificate && !at_home {
+            let is_same = self.base.same_origin(&url);
+            question.is_home &= is_same;
+            if self.has_certificate && !question.is_home {
                 return Err(Failure::new(
                     StoreErrorKind::Protocol,
                     "a redirect to another server, which must not be shown the client certificate",
                 ));
             }
+            server = match is_same {
+                true => Arc::clone(&self.home),
+                false => self.servers.other(&url)?,
+            };
+            question.path = base_url::path_and_query(&url)?;
+            redirected = Some(url);
         }
         Err(Failure::new(
             StoreErrorKind::Protocol,
@@ -148,73 +110,72 @@ impl Transport {
         ))
     }
 
-    async fn client(&self, server: Server) -> Result<&Client, Failure> {
-        if server != Server::Stranger {
-            return Ok(&self.client);
+    /// One request, given up when nothing moves for a while.
+    async fn ask_at(&self, server: &Server, question: &Question<'_>) -> Result<Answer, Failure> {
+        let headers = self.headers(question)?;
+        let progress = question
+            .upload
+            .map(|upload| (upload, Arc::new(Notify::new())));
+        let mut asking = pin!(async {
+            loop {
+                let mut lease = server.pool.lease().await?;
+                let body = progress.as_ref().map(RequestBody::of).unwrap_or_default();
+                let request = server.request(
+                    &lease.connection,
+                    question.method,
+                    &question.path,
+                    &headers,
+                    body,
+                )?;
+                match lease.connection.send(request).await {
+                    Ok(response) => return Ok((response, lease)),
+                    // The server had closed the connection since its last request.
+                    Err(unanswered) if unanswered.is_unsent && lease.connection.is_used => {}
+                    Err(unanswered) => return Err(unanswered.failure),
+                }
+            }
+        });
+        let mut inactivity = Inactivity::new(self.inactivity_timeout);
+        loop {
+            let moves = async {
+                match &progress {
+                    Some((_, progress)) => progress.notified().await,
+                    None => pending().await,
+                }
+            };
+            let step = async {
+                tokio::select! {
+                    biased;
+                    answer = &mut asking => Some(answer),
+                    () = moves => None,
+                }
+            };
+            match inactivity.limits("no answer came", step).await? {
+                None => inactivity.moves(),
+                Some(answer) => {
+                    let (response, lease) = answer?;
+                    return Ok(Answer::new(response, lease, inactivity, question.is_home));
+                }
+            }
         }
-        let build = || async {
-            let settings = self.settings.clone();
-            off_worker::blocking(move || settings.build(0)).await
-        };
-        Ok(self.passing.get_or_try_init(build).await?)
     }
 
-    /// One request, given up when nothing moves for a while.
-    async fn ask_at(
-        &self,
-        method: &Method,
-        url: Url,
-        places: Arc<Places>,
-        upload: Option<&Upload>,
-        server: Server,
-    ) -> Result<Answer, Failure> {
-        let client = self.client(server).await?;
-        let mut request = client.request(method.clone(), url);
-        if server == Server::Home {
-            request = request.headers(self.credentials.current()?.0);
+    fn headers(&self, question: &Question<'_>) -> Result<HeaderMap, Failure> {
+        let mut headers = self.headers.clone();
+        if question.upload.is_some() {
+            headers.insert(
+                CONTENT_TYPE,
+                HeaderValue::from_static("application/octet-stream"),
+            );
         }
-        let mut progress = None;
-        if let Some(upload) = upload {
-            let progress = progress.insert(Arc::new(Notify::new()));
-            request = request
-                .header(
-                    CONTENT_TYPE,
-                    HeaderValue::from_static("application/octet-stream"),
-                )
-                .body(upload::body(upload, progress));
+        if question.is_home {
+            headers.extend(self.credentials.current()?.0);
         }
-        let moves = || async {
-            match &progress {
-                Some(progress) => progress.notified().await,
-                None => pending().await,
-            }
-        };
-        let answer = connections::ask(places, request.send());
-        tokio::pin!(answer);
-        loop {
-            tokio::select! {
-                // A runtime that was held up finds everything ready at once: what came counts
-                // before the time it took.
-                biased;
-                answer = &mut answer => {
-                    let (response, lease) = answer?;
-                    return Ok(Answer::new(response, lease, server));
-                }
-                () = moves() => {}
-                () = sleep(self.inactivity_timeout) => {
-                    return Err(Failure::timed_out("no answer came", self.inactivity_timeout));
-                }
-            }
-        }
+        Ok(headers)
     }
 }
 
 /// Where an answer sends the question, if it does and may.
-fn redirect_target(method: &Method, answer: &Answer) -> Result<Option<Url>, Failure> {
-    let location = answer.headers().get(LOCATION);
-    target(method, answer.status(), answer.url(), location)
-}
-
 fn target(
     method: &Method,
     status: StatusCode,

@@ -14,28 +14,30 @@ use crate::network::Upload;
 /// a dead one.
 const PART_BYTES: usize = 64 * 1024;
 
-/// The body of one request, which reports to `progress` whenever a part of it is taken.
-pub(super) fn body(upload: &Upload, progress: &Arc<Notify>) -> reqwest::Body {
-    reqwest::Body::wrap(UploadBody {
-        head: upload.head.clone(),
-        payload: upload.payload.clone(),
-        progress: Arc::clone(progress),
-    })
-}
-
-struct UploadBody {
+/// The body of one request: of an upload, or none.
+#[derive(Debug, Default)]
+pub(super) struct RequestBody {
     head: Bytes,
     payload: Bytes,
-    progress: Arc<Notify>,
+    /// Told whenever a part of it is taken.
+    progress: Option<Arc<Notify>>,
 }
 
-impl UploadBody {
+impl RequestBody {
+    pub(super) fn of((upload, progress): &(&Upload, Arc<Notify>)) -> Self {
+        Self {
+            head: upload.head.clone(),
+            payload: upload.payload.clone(),
+            progress: Some(Arc::clone(progress)),
+        }
+    }
+
     fn remaining(&self) -> usize {
         self.head.len() + self.payload.len()
     }
 }
 
-impl Body for UploadBody {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -44,7 +46,9 @@ impl Body for UploadBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        this.progress.notify_one();
+        if let Some(progress) = &this.progress {
+            progress.notify_one();
+        }
         let source = if this.head.is_empty() {
             &mut this.payload
         } else {

@@ -1,0 +1,194 @@
+//! One connection to a server, and the requests on it.
+
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::dial::{Line, Stream};
+use super::upload::RequestBody;
+use crate::network::Failure;
+
+/// HTTP/2 connections are probed, idle or not: nothing else tells a dead one from a quiet one.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Closed when it is dropped, unless others share it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: Sender,
+    pub(super) is_proxied: bool,
+    /// Whether it was open before its request came: the server may have closed it since.
+    pub(super) is_used: bool,
+}
+
+enum Sender {
+    /// For one request at a time. What drives it ends with it, and takes the connection along.
+    Http1 {
+        sender: http1::SendRequest<RequestBody>,
+        _driver: AbortOnDropHandle<()>,
+    },
+    /// For many at once, from any clone; open as long as there is one, or an answer under way.
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    /// Whether nothing of it was sent: the connection had been closed.
+    pub(super) is_unsent: bool,
+}
+
+impl Connection {
+    /// Starts to speak on an open connection. `place` is dropped when that is closed.
+    pub(super) async fn start(
+        line: Line,
+        place: impl Send + Unpin + 'static,
+    ) -> Result<Self, Failure> {
+        let stream = Placed {
+            stream: line.stream,
+            _place: place,
+        };
+        let sender = if line.speaks_http2 {
+            let (mut sender, driver) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_while_idle(true)
+                .handshake(stream)
+                .await?;
+            tokio::spawn(driver);
+            sender.ready().await?;
+            Sender::Http2(sender)
+        } else {
+            let (mut sender, driver) = http1::handshake(stream).await?;
+            // How it ended whoever asked is told.
+            let driver = tokio::spawn(async move { drop(driver.await) });
+            let _driver = AbortOnDropHandle::new(driver);
+            sender.ready().await?;
+            Sender::Http1 { sender, _driver }
+        };
+        Ok(Self {
+            sender,
+            is_proxied: line.is_proxied,
+            is_used: false,
+        })
+    }
+
+    /// The same connection for one more request, where it takes several at once.
+    pub(super) fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1 { .. } => None,
+            Sender::Http2(sender) => Some(Self {
+                sender: Sender::Http2(sender.clone()),
+                ..*self
+            }),
+        }
+    }
+
+    pub(super) const fn is_shared(&self) -> bool {
+        matches!(self.sender, Sender::Http2(_))
+    }
+
+    /// Whether it takes a request now.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.sender {
+            Sender::Http1 { sender, .. } => sender.is_ready(),
+            Sender::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1 { sender, .. } => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Waits until it takes the next request. Whether it will.
+    pub(super) async fn ready(&mut self) -> bool {
+        let ready = match &mut self.sender {
+            Sender::Http1 { sender, .. } => sender.ready().await,
+            Sender::Http2(sender) => sender.ready().await,
+        };
+        ready.is_ok()
+    }
+
+    /// The answer to a request, up to its head.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let answer = match &mut self.sender {
+            Sender::Http1 { sender, .. } => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        answer.map_err(|mut error| Unanswered {
+            is_unsent: error.take_message().is_some(),
+            failure: error.into_error().into(),
+        })
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 { .. } => "Http1",
+            Self::Http2(_) => "Http2",
+        })
+    }
+}
+
+/// A stream that holds a place as long as it is open.
+struct Placed<P> {
+    stream: Box<dyn Stream>,
+    _place: P,
+}
+
+impl<P: Unpin> Read for Placed<P> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<P: Unpin> Write for Placed<P> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+}

@@ -1,0 +1,665 @@
+//! The connections to one server: how many there are, who has them and who waits.
+//!
+//! A place is taken before a connection is opened and is free once its socket is closed, so that
+//! there never are more sockets than places. Whoever finds none that is idle waits for the first
+//! that comes: one that is opened for the purpose, in a task of its own, or one that another
+//! request is done with.
+
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::connection::Connection;
+use crate::StoreErrorKind;
+use crate::network::Failure;
+
+/// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
+/// request runs into one that is just closing.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// How long a connection may take to be ready again once its answer was read. Only one whose
+/// server does not read the rest of a request takes this long.
+const SETTLING: Duration = Duration::from_millis(250);
+
+/// Opens a connection that holds a place.
+type Open = dyn Fn(Place) -> BoxFuture<'static, Result<Connection, Failure>> + Send + Sync;
+
+pub(super) struct Pool {
+    open: Box<Open>,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+/// How many connections a pool opens, and whether it keeps them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// At a time, at least 1.
+    pub(super) most: usize,
+    /// Whether a connection is kept for the next request.
+    pub(super) keeps: bool,
+    /// Whether one connection may well do for all: then it is waited for before more are opened.
+    pub(super) may_share: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What nobody uses, and since when, the last one last.
+    idle: Vec<(Connection, Instant)>,
+    /// What all may use at once, and when it was last asked for.
+    shared: Option<(Connection, Instant)>,
+    waiting: VecDeque<oneshot::Sender<Result<Connection, Failure>>>,
+    /// Connections that are being opened.
+    opening: usize,
+    /// All that there are, with those.
+    places: usize,
+    /// Whether one is enough for all, as far as is known.
+    shares: bool,
+    /// Whether a task sees to what is idle for long.
+    is_swept: bool,
+    /// What is to be closed, which is not done under the lock: it may come back here.
+    gone: Vec<Connection>,
+}
+
+impl Pool {
+    pub(super) fn new<F>(
+        limits: Limits,
+        open: impl Fn(Place) -> F + Send + Sync + 'static,
+    ) -> Arc<Self>
+    where
+        F: Future<Output = Result<Connection, Failure>> + Send + 'static,
+    {
+        Arc::new(Self {
+            open: Box::new(move |place| Box::pin(open(place))),
+            limits,
+            state: Mutex::new(State {
+                shares: limits.may_share,
+                ..State::default()
+            }),
+        })
+    }
+
+    /// A connection for one request, as soon as there is one.
+    ///
+    /// Dropping this gives up the wait. What is being opened by then is left to the next.
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
+        let connection = match self.update(State::take) {
+            Ok(connection) => connection,
+            Err(wait) => wait.await.unwrap_or_else(|_| Err(given_up()))?,
+        };
+        Ok(Lease {
+            connection,
+            pool: Arc::clone(self),
+        })
+    }
+
+    /// Changes the state, and opens what those who wait need then and may have.
+    fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut state);
+        let openings = state.begin(self.limits.most.max(1));
+        let sweeps = self.limits.keeps && state.needs_a_sweep();
+        let gone = mem::take(&mut state.gone);
+        // A runtime that ends drops what it is given, which comes back here.
+        drop(state);
+        drop(gone);
+        if sweeps {
+            spawn(sweep(Arc::downgrade(self)));
+        }
+        for _ in 0..openings {
+            let opening = Opening {
+                pool: Arc::downgrade(self),
+                outcome: Err(given_up()),
+            };
+            let open = (self.open)(Place(Arc::downgrade(self)));
+            spawn(async move { opening.end(open.await) });
+        }
+        changed
+    }
+
+    fn come_back(self: &Arc<Self>, mut connection: Connection) {
+        connection.is_used = true;
+        self.update(|state| state.put(connection, self.limits.keeps));
+    }
+}
+
+/// Runs a task for which nobody waits. Drops it where the runtime has ended.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(task);
+    }
+}
+
+fn given_up() -> Failure {
+    Failure::new(StoreErrorKind::Unreachable, "the connection was given up")
+}
+
+type Waits = oneshot::Receiver<Result<Connection, Failure>>;
+
+impl State {
+    /// A connection that takes a request now, or the wait for one.
+    fn take(&mut self) -> Result<Connection, Waits> {
+        self.forget_old();
+        if let Some((connection, used)) = &mut self.shared {
+            *used = Instant::now();
+            connection.is_used = true;
+            if let Some(connection) = connection.share() {
+                return Ok(connection);
+            }
+        }
+        while let Some((connection, _)) = self.idle.pop() {
+            if connection.is_ready() {
+                return Ok(connection);
+            }
+            self.gone.push(connection);
+        }
+        let (waits, wait) = oneshot::channel();
+        self.waiting.push_back(waits);
+        Err(wait)
+    }
+
+    /// Counts what is to be opened, no more than `most` in all.
+    fn begin(&mut self, most: usize) -> usize {
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        self.waiting.retain(|waits| !waits.is_closed());
+        let wanted = match self.shares {
+            true => self.waiting.len().min(1),
+            false => self.waiting.len(),
+        };
+        let openings = wanted.saturating_sub(self.opening).min(most - self.places);
+        self.opening += openings;
+        self.places += openings;
+        openings
+    }
+
+    /// An opening has ended.
+    fn end(&mut self, outcome: Result<Connection, Failure>, keeps: bool) {
+        self.opening -= 1;
+        match outcome {
+            Ok(connection) => {
+                self.shares = connection.is_shared();
+                self.put(connection, keeps);
+            }
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    /// Gives a connection to whoever waits for one, or keeps it.
+    fn put(&mut self, connection: Connection, keeps: bool) {
+        if connection.is_shared() {
+            return self.share(connection);
+        }
+        let mut left = Ok(connection);
+        while let Some(waits) = self.waiting.pop_front() {
+            match waits.send(left) {
+                Ok(()) => return,
+                Err(returned) => left = returned,
+            }
+        }
+        match left {
+            Ok(connection) if keeps => self.idle.push((connection, Instant::now())),
+            Ok(connection) => self.gone.push(connection),
+            Err(_) => {}
+        }
+    }
+
+    /// Gives a connection to all who wait, and keeps it for others, unless there is one already.
+    fn share(&mut self, connection: Connection) {
+        for waits in self.waiting.drain(..) {
+            if let Some(connection) = connection.share() {
+                // Who has gone needs none.
+                let _ = waits.send(Ok(connection));
+            }
+        }
+        self.forget_old();
+        match self.shared {
+            Some(_) => self.gone.push(connection),
+            None => self.shared = Some((connection, Instant::now())),
+        }
+    }
+
+    /// Tells of a failed opening those for whom no other is under way.
+    fn fail(&mut self, failure: &Failure) {
+        self.waiting.retain(|waits| !waits.is_closed());
+        let failed = self.waiting.len().saturating_sub(self.opening);
+        for waits in self.waiting.drain(..failed) {
+            // Who has gone need not know.
+            let _ = waits.send(Err(failure.clone()));
+        }
+    }
+
+    /// Lets go of what was idle for too long, and of what all share once it is closed.
+    fn forget_old(&mut self) {
+        let is_old = |since: Instant| since.elapsed() >= IDLE;
+        let is_over = |(connection, used): &mut (Connection, Instant)| {
+            is_old(*used) || !connection.is_ready()
+        };
+        let shared = self.shared.take_if(is_over);
+        let old = self.idle.iter().take_while(|(_, since)| is_old(*since));
+        let old = old.count();
+        let idle = self.idle.drain(..old);
+        self.gone.extend(
+            shared
+                .into_iter()
+                .chain(idle)
+                .map(|(connection, _)| connection),
+        );
+    }
+
+    fn is_unused(&self) -> bool {
+        self.idle.is_empty() && self.shared.is_none()
+    }
+
+    /// Whether a task is to see to what is idle, which none does yet.
+    fn needs_a_sweep(&mut self) -> bool {
+        !self.is_unused() && !mem::replace(&mut self.is_swept, true)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("limits", &self.limits)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Closes connections that are idle for long, until there are none.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        sleep(IDLE).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let is_done = pool.update(|state| {
+            state.forget_old();
+            state.is_swept = !state.is_unused();
+            !state.is_swept
+        });
+        if is_done {
+            return;
+        }
+    }
+}
+
+/// Room for one connection. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Weak<Pool>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.update(|state| state.places -= 1);
+        }
+    }
+}
+
+/// An opening under way. However it ends, those who wait for it are told.
+struct Opening {
+    pool: Weak<Pool>,
+    outcome: Result<Connection, Failure>,
+}
+
+impl Opening {
+    fn end(mut self, outcome: Result<Connection, Failure>) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            let outcome = mem::replace(&mut self.outcome, Err(given_up()));
+            pool.update(|state| state.end(outcome, pool.limits.keeps));
+        }
+    }
+}
+
+/// A connection on loan to one request. Dropped, it is closed, unless others share it.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) connection: Connection,
+    pool: Arc<Pool>,
+}
+
+impl Lease {
+    /// Leaves the connection to the next request, once it is ready for one: its answer was read.
+    pub(super) fn give_back(mut self) {
+        if self.connection.is_shared() || self.connection.is_closed() {
+            return;
+        }
+        if self.connection.is_ready() {
+            return self.pool.come_back(self.connection);
+        }
+        tokio::spawn(async move {
+            if timeout(SETTLING, self.connection.ready()).await == Ok(true) {
+                self.pool.come_back(self.connection);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Upload;
+    use crate::remote::dial::Line;
+    use crate::remote::upload::RequestBody;
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::{Notify, Semaphore, mpsc};
+    use tokio::time::advance;
+
+    /// A pool whose connections lead here, each once it may.
+    struct Peer {
+        pool: Arc<Pool>,
+        /// Openings that have begun.
+        begun: Arc<AtomicUsize>,
+        /// One for each opening that may end.
+        may_open: Arc<Semaphore>,
+        opened: mpsc::UnboundedReceiver<DuplexStream>,
+    }
+
+    /// What an opening comes to.
+    #[derive(Clone, Copy)]
+    enum Opens {
+        Http1,
+        Http2,
+        Nothing,
+    }
+
+    const LIMITS: Limits = Limits {
+        most: 2,
+        keeps: true,
+        may_share: false,
+    };
+
+    fn peer(limits: Limits, opens: Opens) -> Peer {
+        let begun = Arc::<AtomicUsize>::default();
+        let may_open = Arc::new(Semaphore::new(0));
+        let (sender, opened) = mpsc::unbounded_channel();
+        let (begins, may) = (Arc::clone(&begun), Arc::clone(&may_open));
+        let pool = Pool::new(limits, move |place| {
+            begins.fetch_add(1, Ordering::SeqCst);
+            let (may, sender) = (Arc::clone(&may), sender.clone());
+            async move {
+                may.acquire().await.unwrap().forget();
+                if matches!(opens, Opens::Nothing) {
+                    return Err(Failure::new(StoreErrorKind::Unreachable, "nobody there"));
+                }
+                let (ours, theirs) = duplex(1024);
+                sender.send(theirs).unwrap();
+                let line = Line {
+                    stream: Box::new(TokioIo::new(ours)),
+                    speaks_http2: matches!(opens, Opens::Http2),
+                    is_proxied: false,
+                };
+                Connection::start(line, place).await
+            }
+        });
+        Peer {
+            pool,
+            begun,
+            may_open,
+            opened,
+        }
+    }
+
+    impl Peer {
+        fn begun(&self) -> usize {
+            self.begun.load(Ordering::SeqCst)
+        }
+
+        /// A connection that is opened for the purpose, and where it leads.
+        async fn open(&mut self) -> (Lease, DuplexStream) {
+            self.may_open.add_permits(1);
+            let lease = self.pool.lease().await.unwrap();
+            (lease, self.opened.recv().await.unwrap())
+        }
+
+        /// A wait that is not over yet.
+        fn wait(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Lease, Failure>> + Send>> {
+            let pool = Arc::clone(&self.pool);
+            let mut wait = Box::pin(async move { pool.lease().await });
+            assert!((&mut wait).now_or_never().is_none());
+            wait
+        }
+    }
+
+    fn request(body: RequestBody) -> Request<RequestBody> {
+        let request = Request::put("/").header("host", "h");
+        request.body(body).unwrap()
+    }
+
+    async fn answers(stream: &mut DuplexStream) {
+        let mut buffer = [0; 256];
+        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+    }
+
+    /// A request and its answer, and the connection given back.
+    async fn ask(mut lease: Lease, stream: &mut DuplexStream) {
+        let sent = lease.connection.send(request(RequestBody::default()));
+        let (answer, ()) = futures::join!(sent, answers(stream));
+        assert_eq!(answer.unwrap().status(), 200);
+        lease.give_back();
+    }
+
+    async fn is_closed(stream: &mut DuplexStream) -> bool {
+        matches!(stream.read(&mut [0; 256]).await, Ok(0))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_opened_than_there_may_be_and_who_waits_gets_what_comes_back() {
+        let mut peer = peer(LIMITS, Opens::Http1);
+        let (first, mut stream) = peer.open().await;
+        let _second = peer.open().await;
+        let waits = peer.wait();
+        tokio::task::yield_now().await;
+        assert_eq!(peer.begun(), 2);
+        ask(first, &mut stream).await;
+        let third = waits.await.unwrap();
+        ask(third, &mut stream).await;
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_is_overtaken_is_left_to_the_next() {
+        let mut peer = peer(LIMITS, Opens::Http1);
+        let (first, mut stream) = peer.open().await;
+        let waits = peer.wait();
+        assert_eq!(peer.begun(), 2);
+        ask(first, &mut stream).await;
+        // It gets the one that came back, while its own is still being opened.
+        let _second = waits.await.unwrap();
+        peer.may_open.add_permits(1);
+        let third = peer.pool.lease().await.unwrap();
+        let mut other = peer.opened.recv().await.unwrap();
+        ask(third, &mut other).await;
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_leaves_the_opening_to_the_next() {
+        let peer = peer(LIMITS, Opens::Http1);
+        drop(peer.wait());
+        let waits = peer.wait();
+        peer.may_open.add_permits(1);
+        waits.await.unwrap();
+        assert_eq!(peer.begun(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_dropped_is_closed_before_another_takes_its_place() {
+        let limits = Limits { most: 1, ..LIMITS };
+        let mut peer = peer(limits, Opens::Http1);
+        let (lease, mut stream) = peer.open().await;
+        let waits = peer.wait();
+        tokio::task::yield_now().await;
+        assert_eq!(peer.begun(), 1);
+        drop(lease);
+        peer.may_open.add_permits(1);
+        waits.await.unwrap();
+        assert_eq!(peer.begun(), 2);
+        assert!(is_closed(&mut stream).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_the_server_closed_is_not_used() {
+        let limits = Limits { most: 1, ..LIMITS };
+        let mut peer = peer(limits, Opens::Http1);
+        let (lease, mut stream) = peer.open().await;
+        ask(lease, &mut stream).await;
+        drop(stream);
+        tokio::task::yield_now().await;
+        let (lease, mut stream) = peer.open().await;
+        ask(lease, &mut stream).await;
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_idle_for_long_is_closed() {
+        let mut peer = peer(LIMITS, Opens::Http1);
+        let (first, mut idle) = peer.open().await;
+        let (second, mut used) = peer.open().await;
+        ask(first, &mut idle).await;
+        advance(IDLE / 2).await;
+        ask(second, &mut used).await;
+        advance(IDLE / 2).await;
+        let lease = peer.pool.lease().await.unwrap();
+        assert!(is_closed(&mut idle).await);
+        ask(lease, &mut used).await;
+        // And where nobody asks any more.
+        assert!(is_closed(&mut used).await);
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_none_is_kept_it_is_closed_after_its_request() {
+        let limits = Limits {
+            keeps: false,
+            ..LIMITS
+        };
+        let mut peer = peer(limits, Opens::Http1);
+        let (lease, mut stream) = peer.open().await;
+        ask(lease, &mut stream).await;
+        assert!(is_closed(&mut stream).await);
+    }
+
+    /// A server may answer before it was sent everything, and never read the rest.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_settle_is_closed() {
+        let limits = Limits { most: 1, ..LIMITS };
+        let mut peer = peer(limits, Opens::Http1);
+        let (mut lease, mut stream) = peer.open().await;
+        let upload = Upload {
+            head: Bytes::new(),
+            payload: vec![7; 1 << 20].into(),
+        };
+        let body = RequestBody::of(&(&upload, Arc::new(Notify::new())));
+        let sent = lease.connection.send(request(body));
+        let (answer, ()) = futures::join!(sent, answers(&mut stream));
+        answer.unwrap();
+        lease.give_back();
+        let waits = peer.wait();
+        advance(SETTLING).await;
+        peer.may_open.add_permits(1);
+        waits.await.unwrap();
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_opening_is_told_to_who_waits_for_it() {
+        let peer = peer(LIMITS, Opens::Nothing);
+        let (first, second, third) = (peer.wait(), peer.wait(), peer.wait());
+        assert_eq!(peer.begun(), 2);
+        peer.may_open.add_permits(1);
+        first.await.unwrap_err();
+        // Now there is room for what the third waits for.
+        assert_eq!(peer.begun(), 3);
+        peer.may_open.add_permits(2);
+        second.await.unwrap_err();
+        third.await.unwrap_err();
+        // All is free again.
+        let all = [peer.wait(), peer.wait()];
+        assert_eq!(peer.begun(), 5);
+        drop(all);
+    }
+
+    /// Answers whatever it is asked.
+    fn serve_http2(stream: DuplexStream) {
+        let answer =
+            |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(String::new())) };
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(stream), service_fn(answer)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_connection_does_for_all_where_it_takes_many_requests() {
+        let limits = Limits {
+            most: 64,
+            keeps: true,
+            may_share: true,
+        };
+        let mut peer = peer(limits, Opens::Http2);
+        let waits: Vec<_> = (0..10).map(|_| peer.wait()).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(peer.begun(), 1);
+        peer.may_open.add_permits(1);
+        serve_http2(peer.opened.recv().await.unwrap());
+        let leases = futures::future::join_all(waits).await;
+        let asked = leases.into_iter().map(|lease| async {
+            let mut lease = lease.unwrap();
+            let request = Request::get("http://h/").body(RequestBody::default());
+            let answer = lease.connection.send(request.unwrap()).await;
+            assert_eq!(answer.unwrap().status(), 200);
+            lease.give_back();
+        });
+        futures::future::join_all(asked).await;
+        peer.pool.lease().await.unwrap();
+        assert_eq!(peer.begun(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_are_opened_once_one_turns_out_not_to_do_for_all() {
+        let limits = Limits {
+            may_share: true,
+            ..LIMITS
+        };
+        let peer = peer(limits, Opens::Http1);
+        let (first, second) = (peer.wait(), peer.wait());
+        assert_eq!(peer.begun(), 1);
+        peer.may_open.add_permits(2);
+        let _held = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!(peer.begun(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_told_that_the_one_connection_for_all_cannot_be_opened() {
+        let limits = Limits {
+            may_share: true,
+            ..LIMITS
+        };
+        let peer = peer(limits, Opens::Nothing);
+        let waits: Vec<_> = (0..10).map(|_| peer.wait()).collect();
+        peer.may_open.add_permits(1);
+        for wait in waits {
+            wait.await.unwrap_err();
+        }
+        assert_eq!(peer.begun(), 1);
+    }
+}
