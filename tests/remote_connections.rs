@@ -175,6 +175,29 @@ async fn connections_to_ever_other_servers_are_not_kept() {
     closed.expect("they stay open");
 }
 
+/// Nor are there more of them than there may be, wherever the server sends lookups to.
+#[tokio::test]
+async fn connections_to_a_server_are_bounded_also_where_they_are_not_kept() {
+    const KEPT: usize = 8;
+    let others: Vec<_> = (0..KEPT).map(|_| server(|_, _| nothing_here())).collect();
+    let mut urls: Vec<_> = others.iter().map(ScriptedServer::url).collect();
+    // One that takes connections and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    urls.push(format!("https://{}/", silent.local_addr().unwrap()));
+    let home = server(move |number, _| redirect("302 Found", &urls[number.min(KEPT)]));
+    let remote = remote(&home, MOST, Duration::from_secs(60));
+    for _ in 0..KEPT {
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    }
+    for _ in 0..4 * MOST {
+        let lookup = timeout(SHORT, remote.fetch(&KEY)).await;
+        lookup.expect_err("nobody answers");
+    }
+    silent.set_nonblocking(true).unwrap();
+    let accepted: Vec<_> = std::iter::from_fn(|| silent.accept().ok()).collect();
+    assert!((1..=MOST).contains(&accepted.len()), "{}", accepted.len());
+}
+
 /// Before HTTP/1.1 an answer ended its connection, unless it said otherwise.
 #[tokio::test]
 async fn an_answer_of_http_1_0_ends_its_connection() {

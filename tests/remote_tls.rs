@@ -13,10 +13,12 @@ mod real_server;
 use certificates::certificates;
 use nginx::Nginx;
 use pipeline_cache::{
-    Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
-    RemoteCacheError, RetryPolicy, StoreErrorKind,
+    Artifact, BreakerPolicy, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache,
+    RemoteCacheBuilder, RemoteCacheError, RetryPolicy, StoreErrorKind,
 };
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
@@ -87,6 +89,60 @@ async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() 
         .build(&url)
         .unwrap();
     nobody.fetch(&KEY).await.unwrap_err();
+}
+
+/// With TLS 1.3 the server says so only after the client took the connection for open.
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    if certificates(folder.path()).is_none() {
+        return;
+    }
+    let mut server = Command::new("openssl")
+        .args([
+            "s_server",
+            "-accept",
+            "127.0.0.1:0",
+            "-Verify",
+            "1",
+            "-verify_return_error",
+        ])
+        .args([
+            "-CAfile",
+            "ca.pem",
+            "-cert",
+            "server.pem",
+            "-key",
+            "server.key",
+            "-tls1_3",
+        ])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let port = said
+        .find_map(|line| Some(line.unwrap().strip_prefix("ACCEPT 127.0.0.1:")?.to_owned()))
+        .unwrap();
+    // It goes on talking.
+    std::thread::spawn(move || said.count());
+    let remote = builder()
+        .extra_root_certificates(std::fs::read(folder.path().join("ca.pem")).unwrap())
+        .breaker(BreakerPolicy::default().failure_percent(101))
+        .build(format!("https://127.0.0.1:{port}"))
+        .unwrap();
+    for _ in 0..100 {
+        let error = remote.fetch(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol, "{error:?}");
+        assert!(
+            format!("{error:?}").contains("CertificateRequired"),
+            "{error:?}"
+        );
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

@@ -8,10 +8,14 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use super::inactivity::Inactivity;
 use super::pool::Lease;
 use crate::network::{Failure, Refusal};
+
+/// How long the rest of a request may take that was refused before it was sent whole.
+const SETTLING: Duration = Duration::from_millis(250);
 
 /// Read to its end, it leaves its connection to the next request.
 #[derive(Debug)]
@@ -80,8 +84,13 @@ impl Answer {
         let part = self.inactivity.limits("no part of the body came", part);
         let part = part.await??;
         if part.is_none() {
+            let settling = match self.status().is_success() {
+                // What was sent is still to be taken, perhaps.
+                true => self.inactivity.limit(),
+                false => SETTLING,
+            };
             if let Some(lease) = self.lease.take() {
-                lease.give_back();
+                lease.give_back(settling);
             }
         }
         Ok(part)

@@ -10,9 +10,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{Line, Stream};
+use super::failure::is_unprocessed;
 use super::upload::RequestBody;
 use crate::network::Failure;
 
@@ -33,7 +35,7 @@ enum Sender {
     /// For one request at a time. What drives it ends with it, and takes the connection along.
     Http1 {
         sender: http1::SendRequest<RequestBody>,
-        _driver: AbortOnDropHandle<()>,
+        driver: AbortOnDropHandle<hyper::Result<()>>,
     },
     /// For many at once, from any clone; open as long as there is one, or an answer under way.
     Http2(http2::SendRequest<RequestBody>),
@@ -45,7 +47,13 @@ pub(super) struct Unanswered {
     pub(super) failure: Failure,
     /// Whether nothing of it was sent: the connection had been closed.
     pub(super) is_unsent: bool,
+    /// Whether the server says that it did nothing with it.
+    pub(super) is_unprocessed: bool,
 }
+
+/// How long to wait for the word of what drove a connection that was closed. It has ended, or is
+/// about to.
+const LAST_WORD: Duration = Duration::from_millis(250);
 
 impl Connection {
     /// Starts to speak on an open connection. `place` is dropped when that is closed.
@@ -58,7 +66,7 @@ impl Connection {
             _place: place,
         };
         let sender = if line.speaks_http2 {
-            let (mut sender, driver) = http2::Builder::new(TokioExecutor::new())
+            let (sender, driver) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_INTERVAL)
                 .keep_alive_timeout(PING_TIMEOUT)
@@ -66,21 +74,21 @@ impl Connection {
                 .handshake(stream)
                 .await?;
             tokio::spawn(driver);
-            sender.ready().await?;
             Sender::Http2(sender)
         } else {
-            let (mut sender, driver) = http1::handshake(stream).await?;
-            // How it ended whoever asked is told.
-            let driver = tokio::spawn(async move { drop(driver.await) });
-            let _driver = AbortOnDropHandle::new(driver);
-            sender.ready().await?;
-            Sender::Http1 { sender, _driver }
+            let (sender, driver) = http1::handshake(stream).await?;
+            let driver = AbortOnDropHandle::new(tokio::spawn(driver));
+            Sender::Http1 { sender, driver }
         };
-        Ok(Self {
+        let mut connection = Self {
             sender,
             is_proxied: line.is_proxied,
             is_used: false,
-        })
+        };
+        match connection.until_ready().await {
+            Ok(()) => Ok(connection),
+            Err(error) => Err(connection.why_closed(error).await),
+        }
     }
 
     /// The same connection for one more request, where it takes several at once.
@@ -115,11 +123,14 @@ impl Connection {
 
     /// Waits until it takes the next request. Whether it will.
     pub(super) async fn ready(&mut self) -> bool {
-        let ready = match &mut self.sender {
+        self.until_ready().await.is_ok()
+    }
+
+    async fn until_ready(&mut self) -> hyper::Result<()> {
+        match &mut self.sender {
             Sender::Http1 { sender, .. } => sender.ready().await,
             Sender::Http2(sender) => sender.ready().await,
-        };
-        ready.is_ok()
+        }
     }
 
     /// The answer to a request, up to its head.
@@ -131,10 +142,31 @@ impl Connection {
             Sender::Http1 { sender, .. } => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
         };
-        answer.map_err(|mut error| Unanswered {
-            is_unsent: error.take_message().is_some(),
-            failure: error.into_error().into(),
+        let mut error = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let is_unsent = error.take_message().is_some();
+        let error = error.into_error();
+        Err(Unanswered {
+            is_unsent,
+            is_unprocessed: is_unprocessed(&error),
+            failure: match is_unsent {
+                true => self.why_closed(error).await,
+                false => error.into(),
+            },
         })
+    }
+
+    /// Why it was closed before the server was asked anything: what drove it knows, and whoever
+    /// asks is told no more than that it is closed.
+    async fn why_closed(&mut self, told: hyper::Error) -> Failure {
+        if let Sender::Http1 { driver, .. } = &mut self.sender {
+            if let Ok(Ok(Err(error))) = timeout(LAST_WORD, driver).await {
+                return error.into();
+            }
+        }
+        told.into()
     }
 }
 

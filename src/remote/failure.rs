@@ -13,9 +13,7 @@ use crate::network::Failure;
 impl From<reqwest::Error> for Failure {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        let kind = if error.is_timeout() {
-            StoreErrorKind::TimedOut
-        } else if error.is_builder() || error.is_redirect() {
+        let kind = if error.is_builder() {
             StoreErrorKind::Protocol
         } else {
             kind(&error)
@@ -26,17 +24,14 @@ impl From<reqwest::Error> for Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        let kind = if error.is_timeout() {
-            StoreErrorKind::TimedOut
-        } else {
-            kind(&error)
-        };
-        Self::new(kind, reason(&error))
+        Self::new(kind(&error), reason(&error))
     }
 }
 
 fn kind(error: &(dyn Error + 'static)) -> StoreErrorKind {
-    if chain(error).any(is_nonsense) {
+    if chain(error).any(is_late) {
+        StoreErrorKind::TimedOut
+    } else if chain(error).any(is_nonsense) {
         StoreErrorKind::Protocol
     } else {
         StoreErrorKind::Unreachable
@@ -50,7 +45,9 @@ fn reason(error: &(dyn Error + 'static)) -> String {
     for cause in chain(error) {
         reasons.push(cause.to_string());
         let next = cause.source();
-        if cause.is::<hyper::Error>() && !next.is_some_and(|next| next.is::<io::Error>()) {
+        let is_ours =
+            |next: &(dyn Error + 'static)| next.is::<io::Error>() || next.is::<hyper::Error>();
+        if cause.is::<hyper::Error>() && !next.is_some_and(is_ours) {
             break;
         }
     }
@@ -60,6 +57,27 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 /// An error and its causes, outermost first.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source())
+}
+
+/// Whether it is a limit on time that was passed: HTTP's own, or the system's.
+fn is_late(error: &(dyn Error + 'static)) -> bool {
+    let http = error.downcast_ref::<hyper::Error>();
+    let system = error.downcast_ref::<io::Error>();
+    http.is_some_and(hyper::Error::is_timeout)
+        || system.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// Whether it says that the server has not begun with a request, by closing the connection in good
+/// order or by taking no further one on it: it may be made again.
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let said = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    said.is_some_and(|said| {
+        let closes = said.is_go_away() && said.reason() == Some(h2::Reason::NO_ERROR);
+        let refuses = said.is_reset() && said.reason() == Some(h2::Reason::REFUSED_STREAM);
+        said.is_remote() && (closes || refuses)
+    })
 }
 
 /// Whether it says that the peer speaks no HTTP, no TLS, or shows a certificate that does not

@@ -25,6 +25,10 @@ impl Inactivity {
         }
     }
 
+    pub(super) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Something happens: the pause begins anew.
     pub(super) fn moves(&mut self) {
         self.moved = Instant::now();

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -22,10 +22,6 @@ use crate::network::Failure;
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
 /// request runs into one that is just closing.
 const IDLE: Duration = Duration::from_secs(50);
-
-/// How long a connection may take to be ready again once its answer was read. Only one whose
-/// server does not read the rest of a request takes this long.
-const SETTLING: Duration = Duration::from_millis(250);
 
 /// Opens a connection that holds a place.
 type Open = dyn Fn(Place) -> BoxFuture<'static, Result<Connection, Failure>> + Send + Sync;
@@ -53,7 +49,10 @@ struct State {
     idle: Vec<(Connection, Instant)>,
     /// What all may use at once, and when it was last asked for.
     shared: Option<(Connection, Instant)>,
-    waiting: VecDeque<oneshot::Sender<Result<Connection, Failure>>>,
+    /// In the order in which they came.
+    waiting: VecDeque<Waiter>,
+    /// How many have waited.
+    waited: u64,
     /// Connections that are being opened.
     opening: usize,
     /// All that there are, with those.
@@ -64,6 +63,15 @@ struct State {
     is_swept: bool,
     /// What is to be closed, which is not done under the lock: it may come back here.
     gone: Vec<Connection>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    /// Which of all it is.
+    number: u64,
+    /// Whether one is being opened for it.
+    has_opening: bool,
+    result: oneshot::Sender<Result<Connection, Failure>>,
 }
 
 impl Pool {
@@ -90,7 +98,12 @@ impl Pool {
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
         let connection = match self.update(State::take) {
             Ok(connection) => connection,
-            Err(wait) => wait.await.unwrap_or_else(|_| Err(given_up()))?,
+            Err(result) => {
+                let mut wait = Wait { pool: self, result };
+                (&mut wait.result)
+                    .await
+                    .unwrap_or_else(|_| Err(given_up()))?
+            }
         };
         Ok(Lease {
             connection,
@@ -100,7 +113,7 @@ impl Pool {
 
     /// Changes the state, and opens what those who wait need then and may have.
     fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let changed = change(&mut state);
         let openings = state.begin(self.limits.most.max(1));
         let sweeps = self.limits.keeps && state.needs_a_sweep();
@@ -109,17 +122,31 @@ impl Pool {
         drop(state);
         drop(gone);
         if sweeps {
-            spawn(sweep(Arc::downgrade(self)));
+            spawn(Sweeper(Arc::downgrade(self)).sweep());
         }
-        for _ in 0..openings {
+        for waiter in openings {
             let opening = Opening {
                 pool: Arc::downgrade(self),
+                waiter,
                 outcome: Err(given_up()),
             };
             let open = (self.open)(Place(Arc::downgrade(self)));
             spawn(async move { opening.end(open.await) });
         }
         changed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is no connection, and none is being opened.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().places == 0
+    }
+
+    pub(super) const fn keeps(&self) -> bool {
+        self.limits.keeps
     }
 
     fn come_back(self: &Arc<Self>, mut connection: Connection) {
@@ -139,11 +166,26 @@ fn given_up() -> Failure {
     Failure::new(StoreErrorKind::Unreachable, "the connection was given up")
 }
 
-type Waits = oneshot::Receiver<Result<Connection, Failure>>;
+type WaitResult = oneshot::Receiver<Result<Connection, Failure>>;
+
+/// A wait for a connection. One that comes as it is given up goes to the next.
+struct Wait<'a> {
+    pool: &'a Arc<Pool>,
+    result: WaitResult,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.result.close();
+        if let Ok(Ok(connection)) = self.result.try_recv() {
+            self.pool.come_back(connection);
+        }
+    }
+}
 
 impl State {
     /// A connection that takes a request now, or the wait for one.
-    fn take(&mut self) -> Result<Connection, Waits> {
+    fn take(&mut self) -> Result<Connection, WaitResult> {
         self.forget_old();
         if let Some((connection, used)) = &mut self.shared {
             *used = Instant::now();
@@ -152,23 +194,29 @@ impl State {
                 return Ok(connection);
             }
         }
-        while let Some((connection, _)) = self.idle.pop() {
+        while let Some((mut connection, _)) = self.idle.pop() {
+            connection.is_used = true;
             if connection.is_ready() {
                 return Ok(connection);
             }
             self.gone.push(connection);
         }
-        let (waits, wait) = oneshot::channel();
-        self.waiting.push_back(waits);
-        Err(wait)
+        let (sender, result) = oneshot::channel();
+        self.waited += 1;
+        self.waiting.push_back(Waiter {
+            number: self.waited,
+            has_opening: false,
+            result: sender,
+        });
+        Err(result)
     }
 
-    /// Counts what is to be opened, no more than `most` in all.
-    fn begin(&mut self, most: usize) -> usize {
+    /// Counts what is to be opened, no more than `most` in all, and says for whom.
+    fn begin(&mut self, most: usize) -> Vec<u64> {
         if self.waiting.is_empty() {
-            return 0;
+            return Vec::new();
         }
-        self.waiting.retain(|waits| !waits.is_closed());
+        self.waiting.retain(|waiter| !waiter.result.is_closed());
         let wanted = match self.shares {
             true => self.waiting.len().min(1),
             false => self.waiting.len(),
@@ -176,18 +224,32 @@ impl State {
         let openings = wanted.saturating_sub(self.opening).min(most - self.places);
         self.opening += openings;
         self.places += openings;
-        openings
+        let without = self.waiting.iter_mut().filter(|waiter| !waiter.has_opening);
+        let begun = without.take(openings).map(|waiter| {
+            waiter.has_opening = true;
+            waiter.number
+        });
+        begun.collect()
     }
 
-    /// An opening has ended.
-    fn end(&mut self, outcome: Result<Connection, Failure>, keeps: bool) {
+    /// The opening for a waiter has ended.
+    fn end(&mut self, number: u64, outcome: Result<Connection, Failure>, keeps: bool) {
         self.opening -= 1;
         match outcome {
             Ok(connection) => {
                 self.shares = connection.is_shared();
                 self.put(connection, keeps);
             }
-            Err(failure) => self.fail(&failure),
+            // The others have openings of their own, or get them now.
+            Err(failure) => {
+                self.shares = false;
+                let mut waiting = self.waiting.iter();
+                let place = waiting.position(|waiter| waiter.number == number);
+                if let Some(waiter) = place.and_then(|place| self.waiting.remove(place)) {
+                    // Who has gone need not know.
+                    let _ = waiter.result.send(Err(failure));
+                }
+            }
         }
     }
 
@@ -197,8 +259,8 @@ impl State {
             return self.share(connection);
         }
         let mut left = Ok(connection);
-        while let Some(waits) = self.waiting.pop_front() {
-            match waits.send(left) {
+        while let Some(waiter) = self.waiting.pop_front() {
+            match waiter.result.send(left) {
                 Ok(()) => return,
                 Err(returned) => left = returned,
             }
@@ -212,26 +274,16 @@ impl State {
 
     /// Gives a connection to all who wait, and keeps it for others, unless there is one already.
     fn share(&mut self, connection: Connection) {
-        for waits in self.waiting.drain(..) {
+        for waiter in self.waiting.drain(..) {
             if let Some(connection) = connection.share() {
                 // Who has gone needs none.
-                let _ = waits.send(Ok(connection));
+                let _ = waiter.result.send(Ok(connection));
             }
         }
         self.forget_old();
         match self.shared {
             Some(_) => self.gone.push(connection),
             None => self.shared = Some((connection, Instant::now())),
-        }
-    }
-
-    /// Tells of a failed opening those for whom no other is under way.
-    fn fail(&mut self, failure: &Failure) {
-        self.waiting.retain(|waits| !waits.is_closed());
-        let failed = self.waiting.len().saturating_sub(self.opening);
-        for waits in self.waiting.drain(..failed) {
-            // Who has gone need not know.
-            let _ = waits.send(Err(failure.clone()));
         }
     }
 
@@ -272,18 +324,31 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Closes connections that are idle for long, until there are none.
-async fn sweep(pool: Weak<Pool>) {
-    loop {
-        sleep(IDLE).await;
-        let Some(pool) = pool.upgrade() else { return };
-        let is_done = pool.update(|state| {
-            state.forget_old();
-            state.is_swept = !state.is_unused();
-            !state.is_swept
-        });
-        if is_done {
-            return;
+/// Who closes connections that are idle for long. When it ends early, as with its runtime, another
+/// may take over.
+struct Sweeper(Weak<Pool>);
+
+impl Sweeper {
+    /// Until there are none.
+    async fn sweep(self) {
+        loop {
+            sleep(IDLE).await;
+            let Some(pool) = self.0.upgrade() else { return };
+            let is_unused = pool.update(|state| {
+                state.forget_old();
+                state.is_unused()
+            });
+            if is_unused {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.state().is_swept = false;
         }
     }
 }
@@ -300,9 +365,11 @@ impl Drop for Place {
     }
 }
 
-/// An opening under way. However it ends, those who wait for it are told.
+/// An opening under way. However it ends, whoever waits for it is told.
 struct Opening {
     pool: Weak<Pool>,
+    /// For whom it was begun.
+    waiter: u64,
     outcome: Result<Connection, Failure>,
 }
 
@@ -316,7 +383,7 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             let outcome = mem::replace(&mut self.outcome, Err(given_up()));
-            pool.update(|state| state.end(outcome, pool.limits.keeps));
+            pool.update(|state| state.end(self.waiter, outcome, pool.limits.keeps));
         }
     }
 }
@@ -330,15 +397,17 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Leaves the connection to the next request, once it is ready for one: its answer was read.
-    pub(super) fn give_back(mut self) {
+    /// One that is not within `settling` is closed: its server does not read the rest of the
+    /// request.
+    pub(super) fn give_back(mut self, settling: Duration) {
         if self.connection.is_shared() || self.connection.is_closed() {
             return;
         }
         if self.connection.is_ready() {
             return self.pool.come_back(self.connection);
         }
-        tokio::spawn(async move {
-            if timeout(SETTLING, self.connection.ready()).await == Ok(true) {
+        spawn(async move {
+            if timeout(settling, self.connection.ready()).await == Ok(true) {
                 self.pool.come_back(self.connection);
             }
         });
@@ -380,6 +449,8 @@ mod tests {
         Http2,
         Nothing,
     }
+
+    const SETTLING: Duration = Duration::from_millis(250);
 
     const LIMITS: Limits = Limits {
         most: 2,
@@ -456,7 +527,7 @@ mod tests {
         let sent = lease.connection.send(request(RequestBody::default()));
         let (answer, ()) = futures::join!(sent, answers(stream));
         assert_eq!(answer.unwrap().status(), 200);
-        lease.give_back();
+        lease.give_back(SETTLING);
     }
 
     async fn is_closed(stream: &mut DuplexStream) -> bool {
@@ -574,7 +645,7 @@ mod tests {
         let sent = lease.connection.send(request(body));
         let (answer, ()) = futures::join!(sent, answers(&mut stream));
         answer.unwrap();
-        lease.give_back();
+        lease.give_back(SETTLING);
         let waits = peer.wait();
         advance(SETTLING).await;
         peer.may_open.add_permits(1);
@@ -627,7 +698,7 @@ mod tests {
             let request = Request::get("http://h/").body(RequestBody::default());
             let answer = lease.connection.send(request.unwrap()).await;
             assert_eq!(answer.unwrap().status(), 200);
-            lease.give_back();
+            lease.give_back(SETTLING);
         });
         futures::future::join_all(asked).await;
         peer.pool.lease().await.unwrap();
@@ -649,17 +720,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_are_told_that_the_one_connection_for_all_cannot_be_opened() {
+    async fn the_others_try_for_themselves_once_that_for_all_cannot_be_opened() {
         let limits = Limits {
             may_share: true,
+            most: 64,
             ..LIMITS
         };
         let peer = peer(limits, Opens::Nothing);
         let waits: Vec<_> = (0..10).map(|_| peer.wait()).collect();
+        assert_eq!(peer.begun(), 1);
         peer.may_open.add_permits(1);
+        let mut waits = waits.into_iter();
+        waits.next().unwrap().await.unwrap_err();
+        assert_eq!(peer.begun(), 10);
+        peer.may_open.add_permits(9);
         for wait in waits {
             wait.await.unwrap_err();
         }
+    }
+
+    /// It says nothing of what would become of one that is begun now.
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_fails_is_told_to_nobody_who_came_after_it() {
+        let peer = peer(LIMITS, Opens::Nothing);
+        drop(peer.wait());
+        let mut waits = peer.wait();
+        assert_eq!(peer.begun(), 1);
+        peer.may_open.add_permits(1);
+        while peer.begun() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!((&mut waits).now_or_never().is_none());
+        peer.may_open.add_permits(1);
+        waits.await.unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_comes_as_its_wait_is_given_up_is_left_to_the_next() {
+        let mut peer = peer(LIMITS, Opens::Http1);
+        let wait = peer.wait();
+        peer.may_open.add_permits(1);
+        let mut stream = peer.opened.recv().await.unwrap();
+        while !peer.pool.state().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(wait);
+        let lease = peer.pool.lease().await.unwrap();
+        ask(lease, &mut stream).await;
         assert_eq!(peer.begun(), 1);
     }
 }

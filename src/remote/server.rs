@@ -22,8 +22,7 @@ use crate::network::Failure;
 /// To how many other servers connections are kept.
 const KEPT: usize = 8;
 
-/// One server.
-#[derive(Debug)]
+/// One server. Not to be printed: it may hold what a proxy is to be shown.
 pub(super) struct Server {
     pub(super) pool: Arc<Pool>,
     scheme: Scheme,
@@ -34,13 +33,13 @@ pub(super) struct Server {
 }
 
 /// What all servers have in common.
-#[derive(Debug)]
 pub(super) struct Servers {
-    pub(super) dialer: Arc<Dialer>,
+    dialer: Arc<Dialer>,
     /// The most connections to one of them.
-    pub(super) most: usize,
+    most: usize,
     /// As the environment names them, if they are used.
-    pub(super) proxies: Option<Matcher>,
+    proxies: Option<Matcher>,
+    /// By scheme, host and port: a connection to one of them is of no use for another.
     others: Mutex<HashMap<String, Arc<Server>>>,
 }
 
@@ -66,11 +65,13 @@ impl Servers {
         if let Some(server) = others.get(&origin) {
             return Ok(Arc::clone(server));
         }
-        let is_kept = others.len() < KEPT;
-        let server = self.server(url, is_kept)?;
-        if is_kept {
-            others.insert(origin, Arc::clone(&server));
-        }
+        // Those to which no connections are kept are kept in mind as long as there are some.
+        others.retain(|_, server| {
+            server.pool.keeps() || Arc::strong_count(server) > 1 || !server.pool.is_empty()
+        });
+        let kept = others.values().filter(|server| server.pool.keeps());
+        let server = self.server(url, kept.count() < KEPT)?;
+        others.insert(origin, Arc::clone(&server));
         Ok(server)
     }
 
@@ -115,28 +116,28 @@ impl Server {
     pub(super) fn request(
         &self,
         connection: &Connection,
-        method: &Method,
-        path: &PathAndQuery,
-        headers: &HeaderMap,
+        method: Method,
+        path: PathAndQuery,
+        mut headers: HeaderMap,
         body: RequestBody,
     ) -> Result<Request<RequestBody>, Failure> {
-        let mut headers = headers.clone();
         let mut uri = Parts::default();
-        uri.path_and_query = Some(path.clone());
+        uri.path_and_query = Some(path);
         if connection.is_shared() || connection.is_proxied {
             uri.scheme = Some(self.scheme.clone());
             uri.authority = Some(self.authority.clone());
         }
         if !connection.is_shared() {
-            headers.insert(HOST, self.host.clone());
+            headers.entry(HOST).or_insert_with(|| self.host.clone());
         }
         if connection.is_proxied {
             if let Some(authorization) = &self.proxy_authorization {
-                headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+                let sent = headers.entry(PROXY_AUTHORIZATION);
+                sent.or_insert_with(|| authorization.clone());
             }
         }
         let mut request = Request::new(body);
-        *request.method_mut() = method.clone();
+        *request.method_mut() = method;
         *request.uri_mut() = Uri::from_parts(uri).map_err(unusable)?;
         *request.headers_mut() = headers;
         Ok(request)

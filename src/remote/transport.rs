@@ -26,6 +26,9 @@ use super::upload::RequestBody;
 use crate::network::{Failure, Upload};
 use crate::{PipelineFingerprint, StoreErrorKind};
 
+/// How often a request is made again that the server says it did nothing with.
+const REPEATS: usize = 2;
+
 pub(super) struct Transport {
     pub(super) servers: Servers,
     /// The base's own.
@@ -112,25 +115,24 @@ impl Transport {
 
     /// One request, given up when nothing moves for a while.
     async fn ask_at(&self, server: &Server, question: &Question<'_>) -> Result<Answer, Failure> {
-        let headers = self.headers(question)?;
         let progress = question
             .upload
             .map(|upload| (upload, Arc::new(Notify::new())));
         let mut asking = pin!(async {
+            let mut repeats = 0;
             loop {
                 let mut lease = server.pool.lease().await?;
                 let body = progress.as_ref().map(RequestBody::of).unwrap_or_default();
-                let request = server.request(
-                    &lease.connection,
-                    question.method,
-                    &question.path,
-                    &headers,
-                    body,
-                )?;
+                let headers = self.headers(question)?;
+                let (method, path) = (question.method.clone(), question.path.clone());
+                let request = server.request(&lease.connection, method, path, headers, body)?;
                 match lease.connection.send(request).await {
                     Ok(response) => return Ok((response, lease)),
                     // The server had closed the connection since its last request.
                     Err(unanswered) if unanswered.is_unsent && lease.connection.is_used => {}
+                    Err(unanswered) if unanswered.is_unprocessed && repeats < REPEATS => {
+                        repeats += 1;
+                    }
                     Err(unanswered) => return Err(unanswered.failure),
                 }
             }
