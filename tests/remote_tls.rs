@@ -92,7 +92,7 @@ async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() 
 }
 
 /// With TLS 1.3 the server says so only after the client took the connection for open.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     if certificates(folder.path()).is_none() {

@@ -259,7 +259,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::sync::{Notify, Semaphore, mpsc};
-    use tokio::time::advance;
+    use tokio::time::{Instant, advance};
 
     /// A pool whose connections lead here, each once it may.
     struct Peer {
@@ -431,6 +431,19 @@ mod tests {
         assert_eq!(peer.begun(), 2);
     }
 
+    /// The server closes it just then: what is asked for was not sent, and can be asked for again.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_closes_as_it_is_used_has_sent_nothing() {
+        let mut peer = peer(LIMITS, Opens::Http1);
+        let (lease, mut stream) = peer.open().await;
+        ask(lease, &mut stream).await;
+        drop(stream);
+        let mut lease = peer.pool.lease().await.unwrap();
+        let sent = lease.connection.send(request(RequestBody::default()));
+        assert!(sent.await.unwrap_err().is_unsent);
+        assert!(lease.connection.is_used);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_idle_for_long_is_closed() {
         let mut peer = peer(LIMITS, Opens::Http1);
@@ -441,10 +454,15 @@ mod tests {
         ask(second, &mut used).await;
         advance(IDLE / 2).await;
         let lease = peer.pool.lease().await.unwrap();
+        let closing = Instant::now();
         assert!(is_closed(&mut idle).await);
+        assert!(closing.elapsed() < IDLE / 10);
         ask(lease, &mut used).await;
         // And where nobody asks any more.
+        let asked = Instant::now();
         assert!(is_closed(&mut used).await);
+        let waited = asked.elapsed();
+        assert!(waited >= IDLE && waited <= 2 * IDLE, "{waited:?}");
         assert_eq!(peer.begun(), 2);
     }
 
@@ -474,11 +492,13 @@ mod tests {
         let sent = lease.connection.send(request(body));
         let (answer, ()) = futures::join!(sent, answers(&mut stream));
         answer.unwrap();
+        let answered = Instant::now();
         lease.give_back(SETTLING);
         let waits = peer.wait();
-        advance(SETTLING).await;
         peer.may_open.add_permits(1);
         waits.await.unwrap();
+        let waited = answered.elapsed();
+        assert!(waited >= SETTLING && waited < 2 * SETTLING, "{waited:?}");
         assert_eq!(peer.begun(), 2);
     }
 
