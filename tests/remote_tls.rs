@@ -18,7 +18,8 @@ use pipeline_cache::{
 };
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
@@ -91,6 +92,16 @@ async fn extra_roots_and_client_certificates_open_a_server_that_asks_for_both() 
     nobody.fetch(&KEY).await.unwrap_err();
 }
 
+/// A program that ends with the test, however that ends.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// With TLS 1.3 the server says so only after the client took the connection for open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone() {
@@ -98,7 +109,13 @@ async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone(
     if certificates(folder.path()).is_none() {
         return;
     }
-    let mut server = Command::new("openssl")
+    for protocol in ["http/1.1", "h2"] {
+        refuses_every_client(folder.path(), protocol).await;
+    }
+}
+
+async fn refuses_every_client(folder: &Path, protocol: &str) {
+    let server = Command::new("openssl")
         .args([
             "s_server",
             "-accept",
@@ -116,20 +133,22 @@ async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone(
             "server.key",
             "-tls1_3",
         ])
-        .current_dir(folder.path())
+        .args(["-alpn", protocol])
+        .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut server = Ends(server);
+    let mut said = BufReader::new(server.0.stdout.take().unwrap()).lines();
     let port = said
         .find_map(|line| Some(line.unwrap().strip_prefix("ACCEPT 127.0.0.1:")?.to_owned()))
         .unwrap();
     // It goes on talking.
     std::thread::spawn(move || said.count());
     let remote = builder()
-        .extra_root_certificates(std::fs::read(folder.path().join("ca.pem")).unwrap())
+        .extra_root_certificates(std::fs::read(folder.join("ca.pem")).unwrap())
         .breaker(BreakerPolicy::default().failure_percent(101))
         .build(format!("https://127.0.0.1:{port}"))
         .unwrap();
@@ -141,8 +160,6 @@ async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone(
             "{error:?}"
         );
     }
-    server.kill().unwrap();
-    server.wait().unwrap();
 }
 
 #[test]

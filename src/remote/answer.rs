@@ -17,6 +17,9 @@ use crate::network::{Failure, Refusal};
 /// How long the rest of a request may take that was refused before it was sent whole.
 const SETTLING: Duration = Duration::from_millis(250);
 
+/// And of one that was answered well before that: the server may still be taking it.
+const TAKING: Duration = Duration::from_secs(2);
+
 /// Read to its end, it leaves its connection to the next request.
 #[derive(Debug)]
 pub(super) struct Answer {
@@ -85,8 +88,7 @@ impl Answer {
         let part = part.await??;
         if part.is_none() {
             let settling = match self.status().is_success() {
-                // What was sent is still to be taken, perhaps.
-                true => self.inactivity.limit(),
+                true => TAKING.min(self.inactivity.limit()),
                 false => SETTLING,
             };
             if let Some(lease) = self.lease.take() {

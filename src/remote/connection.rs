@@ -1,5 +1,7 @@
 //! One connection to a server, and the requests on it.
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -38,7 +40,10 @@ enum Sender {
         driver: AbortOnDropHandle<hyper::Result<()>>,
     },
     /// For many at once, from any clone; open as long as there is one, or an answer under way.
-    Http2(http2::SendRequest<RequestBody>),
+    Http2 {
+        sender: http2::SendRequest<RequestBody>,
+        driver: Shared<BoxFuture<'static, Option<Failure>>>,
+    },
 }
 
 /// Why there is no answer to a request.
@@ -47,7 +52,7 @@ pub(super) struct Unanswered {
     pub(super) failure: Failure,
     /// Whether nothing of it was sent: the connection had been closed.
     pub(super) is_unsent: bool,
-    /// Whether the server says that it did nothing with it.
+    /// Whether the server did nothing with it though it took others on the same connection.
     pub(super) is_unprocessed: bool,
 }
 
@@ -73,8 +78,10 @@ impl Connection {
                 .keep_alive_while_idle(true)
                 .handshake(stream)
                 .await?;
-            tokio::spawn(driver);
-            Sender::Http2(sender)
+            let driver = tokio::spawn(driver);
+            let driver = async move { driver.await.ok()?.err().map(Failure::from) };
+            let driver = driver.boxed().shared();
+            Sender::Http2 { sender, driver }
         } else {
             let (sender, driver) = http1::handshake(stream).await?;
             let driver = AbortOnDropHandle::new(tokio::spawn(driver));
@@ -95,29 +102,32 @@ impl Connection {
     pub(super) fn share(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1 { .. } => None,
-            Sender::Http2(sender) => Some(Self {
-                sender: Sender::Http2(sender.clone()),
+            Sender::Http2 { sender, driver } => Some(Self {
+                sender: Sender::Http2 {
+                    sender: sender.clone(),
+                    driver: driver.clone(),
+                },
                 ..*self
             }),
         }
     }
 
     pub(super) const fn is_shared(&self) -> bool {
-        matches!(self.sender, Sender::Http2(_))
+        matches!(self.sender, Sender::Http2 { .. })
     }
 
     /// Whether it takes a request now.
     pub(super) fn is_ready(&self) -> bool {
         match &self.sender {
             Sender::Http1 { sender, .. } => sender.is_ready(),
-            Sender::Http2(sender) => sender.is_ready(),
+            Sender::Http2 { sender, .. } => sender.is_ready(),
         }
     }
 
     pub(super) fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::Http1 { sender, .. } => sender.is_closed(),
-            Sender::Http2(sender) => sender.is_closed(),
+            Sender::Http2 { sender, .. } => sender.is_closed(),
         }
     }
 
@@ -129,7 +139,7 @@ impl Connection {
     async fn until_ready(&mut self) -> hyper::Result<()> {
         match &mut self.sender {
             Sender::Http1 { sender, .. } => sender.ready().await,
-            Sender::Http2(sender) => sender.ready().await,
+            Sender::Http2 { sender, .. } => sender.ready().await,
         }
     }
 
@@ -140,7 +150,7 @@ impl Connection {
     ) -> Result<Response<Incoming>, Unanswered> {
         let answer = match &mut self.sender {
             Sender::Http1 { sender, .. } => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
         let mut error = match answer {
             Ok(answer) => return Ok(answer),
@@ -150,7 +160,7 @@ impl Connection {
         let error = error.into_error();
         Err(Unanswered {
             is_unsent,
-            is_unprocessed: is_unprocessed(&error),
+            is_unprocessed: is_unprocessed(&error) || is_unsent && self.is_shared(),
             failure: match is_unsent {
                 true => self.why_closed(error).await,
                 false => error.into(),
@@ -161,12 +171,14 @@ impl Connection {
     /// Why it was closed before the server was asked anything: what drove it knows, and whoever
     /// asks is told no more than that it is closed.
     async fn why_closed(&mut self, told: hyper::Error) -> Failure {
-        if let Sender::Http1 { driver, .. } = &mut self.sender {
-            if let Ok(Ok(Err(error))) = timeout(LAST_WORD, driver).await {
-                return error.into();
+        let last_word = async {
+            match &mut self.sender {
+                Sender::Http1 { driver, .. } => driver.await.ok()?.err().map(Failure::from),
+                Sender::Http2 { driver, .. } => driver.clone().await,
             }
-        }
-        told.into()
+        };
+        let last_word = timeout(LAST_WORD, last_word).await;
+        last_word.ok().flatten().unwrap_or_else(|| told.into())
     }
 }
 
@@ -174,7 +186,7 @@ impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Http1 { .. } => "Http1",
-            Self::Http2(_) => "Http2",
+            Self::Http2 { .. } => "Http2",
         })
     }
 }

@@ -68,7 +68,8 @@ fn is_late(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Whether it says that the server has not begun with a request, by closing the connection in good
-/// order or by taking no further one on it: it may be made again.
+/// order or by taking no further one on it: it may be made again. Of a request that waits for one
+/// of the streams that a server allows nobody tells that.
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     let said = error
         .source()

@@ -130,6 +130,7 @@ impl Transport {
                     Ok(response) => return Ok((response, lease)),
                     // The server had closed the connection since its last request.
                     Err(unanswered) if unanswered.is_unsent && lease.connection.is_used => {}
+                    // Or it closes one that others use too, and has not come to this request.
                     Err(unanswered) if unanswered.is_unprocessed && repeats < REPEATS => {
                         repeats += 1;
                     }

@@ -159,15 +159,18 @@ struct Sweeper(Weak<Pool>);
 
 impl Sweeper {
     /// Until there are none.
-    async fn sweep(self) {
+    async fn sweep(mut self) {
         loop {
             sleep(IDLE).await;
             let Some(pool) = self.0.upgrade() else { return };
             let is_unused = pool.update(|state| {
                 state.forget_old();
-                state.is_unused()
+                state.is_swept = !state.is_unused();
+                !state.is_swept
             });
             if is_unused {
+                // Another may have taken over by now.
+                self.0 = Weak::new();
                 return;
             }
         }
@@ -617,5 +620,53 @@ mod tests {
         let lease = peer.pool.lease().await.unwrap();
         ask(lease, &mut stream).await;
         assert_eq!(peer.begun(), 1);
+    }
+
+    /// It may be opened for one and go to another, who waited longer.
+    #[tokio::test(start_paused = true)]
+    async fn who_lost_what_was_opened_for_it_gets_another() {
+        let mut state = State::new(false);
+        let take = |state: &mut State| state.take().unwrap_err();
+        let (first, mut second) = (take(&mut state), take(&mut state));
+        assert_eq!(state.begin(2), [1, 2]);
+        let (ours, _theirs) = duplex(1024);
+        let line = Line {
+            stream: Box::new(TokioIo::new(ours)),
+            speaks_http2: false,
+            is_proxied: false,
+        };
+        let connection = Connection::start(line, ()).await.unwrap();
+        state.end(2, Ok(connection), true);
+        let _held = first.await.unwrap().unwrap();
+        // Nobody is told of the other, and its place is free again.
+        state.end(1, Err(given_up()), true);
+        state.places -= 1;
+        assert!(second.try_recv().is_err());
+        assert_eq!(state.begin(2), [2]);
+        // What is counted as being opened is no more than what is.
+        assert!(state.begin(2).is_empty());
+        state.end(2, Err(given_up()), true);
+        state.places -= 1;
+        second.await.unwrap().unwrap_err();
+        assert_eq!(state.places, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_for_all_is_not_kept_either_where_none_is() {
+        let limits = Limits {
+            keeps: false,
+            may_share: true,
+            ..LIMITS
+        };
+        let mut peer = peer(limits, Opens::Http2);
+        let (lease, stream) = peer.open().await;
+        serve_http2(stream);
+        lease.give_back(SETTLING);
+        let closed = async {
+            while !peer.pool.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SETTLING, closed).await.expect("it is open still");
     }
 }

@@ -94,19 +94,25 @@ impl State {
             false => self.waiting.len(),
         };
         let openings = wanted.saturating_sub(self.opening).min(most - self.places);
-        self.opening += openings;
-        self.places += openings;
         let without = self.waiting.iter_mut().filter(|waiter| !waiter.has_opening);
         let begun = without.take(openings).map(|waiter| {
             waiter.has_opening = true;
             waiter.number
         });
-        begun.collect()
+        let begun: Vec<_> = begun.collect();
+        self.opening += begun.len();
+        self.places += begun.len();
+        begun
     }
 
     /// The opening for a waiter has ended.
     pub(super) fn end(&mut self, number: u64, outcome: Result<Connection, Failure>, keeps: bool) {
         self.opening -= 1;
+        let mut waiting = self.waiting.iter_mut();
+        if let Some(waiter) = waiting.find(|waiter| waiter.number == number) {
+            // What came of it may go to another, who came before.
+            waiter.has_opening = false;
+        }
         match outcome {
             Ok(connection) => {
                 self.shares = connection.is_shared();
@@ -128,7 +134,7 @@ impl State {
     /// Gives a connection to whoever waits for one, or keeps it.
     pub(super) fn put(&mut self, connection: Connection, keeps: bool) {
         if connection.is_shared() {
-            return self.share(connection);
+            return self.share(connection, keeps);
         }
         let mut left = Ok(connection);
         while let Some(waiter) = self.waiting.pop_front() {
@@ -145,7 +151,7 @@ impl State {
     }
 
     /// Gives a connection to all who wait, and keeps it for others, unless there is one already.
-    fn share(&mut self, connection: Connection) {
+    fn share(&mut self, connection: Connection, keeps: bool) {
         for waiter in self.waiting.drain(..) {
             if let Some(connection) = connection.share() {
                 // Who has gone needs none.
@@ -154,8 +160,8 @@ impl State {
         }
         self.forget_old();
         match self.shared {
-            Some(_) => self.gone.push(connection),
-            None => self.shared = Some((connection, Instant::now())),
+            None if keeps => self.shared = Some((connection, Instant::now())),
+            _ => self.gone.push(connection),
         }
     }
 
