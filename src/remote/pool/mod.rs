@@ -342,6 +342,17 @@ mod tests {
         }
     }
 
+    /// Lets the other tasks run until something is so, which is soon.
+    async fn until(is_so: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if is_so() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("it never is");
+    }
+
     fn request(body: RequestBody) -> Request<RequestBody> {
         let request = Request::put("/").header("host", "h");
         request.body(body).unwrap()
@@ -599,9 +610,7 @@ mod tests {
         let mut waits = peer.wait();
         assert_eq!(peer.begun(), 1);
         peer.may_open.add_permits(1);
-        while peer.begun() < 2 {
-            tokio::task::yield_now().await;
-        }
+        until(|| peer.begun() == 2).await;
         assert!((&mut waits).now_or_never().is_none());
         peer.may_open.add_permits(1);
         waits.await.unwrap_err();
@@ -613,9 +622,7 @@ mod tests {
         let wait = peer.wait();
         peer.may_open.add_permits(1);
         let mut stream = peer.opened.recv().await.unwrap();
-        while !peer.pool.state().waiting.is_empty() {
-            tokio::task::yield_now().await;
-        }
+        until(|| peer.pool.state().waiting.is_empty()).await;
         drop(wait);
         let lease = peer.pool.lease().await.unwrap();
         ask(lease, &mut stream).await;
@@ -662,11 +669,6 @@ mod tests {
         let (lease, stream) = peer.open().await;
         serve_http2(stream);
         lease.give_back(SETTLING);
-        let closed = async {
-            while !peer.pool.is_empty() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(SETTLING, closed).await.expect("it is open still");
+        until(|| peer.pool.is_empty()).await;
     }
 }
