@@ -18,7 +18,6 @@ use pipeline_cache::{
 };
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
@@ -109,12 +108,6 @@ async fn a_server_that_wants_a_certificate_is_always_told_from_one_that_is_gone(
     if certificates(folder.path()).is_none() {
         return;
     }
-    for protocol in ["http/1.1", "h2"] {
-        refuses_every_client(folder.path(), protocol).await;
-    }
-}
-
-async fn refuses_every_client(folder: &Path, protocol: &str) {
     let server = Command::new("openssl")
         .args([
             "s_server",
@@ -133,8 +126,7 @@ async fn refuses_every_client(folder: &Path, protocol: &str) {
             "server.key",
             "-tls1_3",
         ])
-        .args(["-alpn", protocol])
-        .current_dir(folder)
+        .current_dir(folder.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -148,11 +140,11 @@ async fn refuses_every_client(folder: &Path, protocol: &str) {
     // It goes on talking.
     std::thread::spawn(move || said.count());
     let remote = builder()
-        .extra_root_certificates(std::fs::read(folder.join("ca.pem")).unwrap())
+        .extra_root_certificates(std::fs::read(folder.path().join("ca.pem")).unwrap())
         .breaker(BreakerPolicy::default().failure_percent(101))
         .build(format!("https://127.0.0.1:{port}"))
         .unwrap();
-    for _ in 0..100 {
+    for _ in 0..20 {
         let error = remote.fetch(&KEY).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Protocol, "{error:?}");
         assert!(
