@@ -121,15 +121,16 @@ impl Blobs {
         spawn_blocking(move || {
             // Below the limit by an eighth, so that not every blob brings the next sweep.
             let goal = this.max_bytes - this.max_bytes / 8;
-            let before = this.held();
-            if let Err(error) = sweep::down_to(&this, &this.root, goal) {
+            let (swept, has_removed) = sweep::down_to(&this, &this.root, goal);
+            if let Err(error) = swept {
                 say(format_args!(
                     "cannot remove all blobs that should go: {error}"
                 ));
             }
             this.sweeping.store(false, Ordering::Release);
-            if this.held() < before {
-                // Whoever came during this sweep has started none.
+            if has_removed {
+                // Whoever came during this sweep has started none, and may have brought more than
+                // went. Where nothing can be removed, another would come to nothing, too.
                 this.sweep_if_full();
             }
         });

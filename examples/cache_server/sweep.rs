@@ -3,6 +3,7 @@
 //! A first pass counts bytes by age, in classes; it tells from which class on the blobs are to
 //! go. The next ones remove them. What cannot be looked at or removed is passed over.
 
+use std::cell::Cell;
 use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,8 +33,8 @@ pub(crate) fn held(root: &Path) -> io::Result<u64> {
 }
 
 /// Removes blobs until no more than `goal` bytes are left, or nothing more can be removed: then the
-/// first reason.
-pub(crate) fn down_to(blobs: &Blobs, root: &Path, goal: u64) -> io::Result<()> {
+/// first reason. Also, whether any was removed.
+pub(crate) fn down_to(blobs: &Blobs, root: &Path, goal: u64) -> (io::Result<()>, bool) {
     let now = SystemTime::now();
     let mut bytes = vec![0_u64; CLASSES];
     let counted = blobs.recount(|| {
@@ -50,18 +51,21 @@ pub(crate) fn down_to(blobs: &Blobs, root: &Path, goal: u64) -> io::Result<()> {
         kept > goal
     });
     let Some(youngest) = youngest else {
-        return counted;
+        return (counted, false);
     };
+    let has_removed = Cell::new(false);
     let remove = |goes: &dyn Fn(usize) -> bool| {
         each(root, |blob, used, _| {
             if goes(class(now, used)) && blobs.held() > goal {
                 blobs.remove(&blob.path())?;
+                has_removed.set(true);
             }
             Ok(())
         })
     };
     let older = remove(&|class| class > youngest);
-    counted.and(older).and(remove(&|class| class == youngest))
+    let swept = counted.and(older).and(remove(&|class| class == youngest));
+    (swept, has_removed.get())
 }
 
 /// The class of an age: the larger, the older. What was used after `now` is in the first.
