@@ -102,12 +102,12 @@ async fn serve(mut stream: TcpStream, next: impl Fn() -> Act + Send) -> io::Resu
             HEADERS if is_closing => continue,
             HEADERS => match next() {
                 Act::Answer => {}
-                Act::Refuse => {
-                    send(&mut stream, RESET, 0, id, &REFUSED_STREAM.to_be_bytes()).await?;
-                    ends = false;
-                }
-                Act::GiveUp => {
-                    send(&mut stream, RESET, 0, id, &INTERNAL_ERROR.to_be_bytes()).await?;
+                reset @ (Act::Refuse | Act::GiveUp) => {
+                    let code = match reset {
+                        Act::Refuse => REFUSED_STREAM,
+                        _ => INTERNAL_ERROR,
+                    };
+                    send(&mut stream, RESET, 0, id, &code.to_be_bytes()).await?;
                     ends = false;
                 }
                 Act::Close => {
