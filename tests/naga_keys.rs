@@ -1037,3 +1037,18 @@ fn payloads_of_mesh_shaders_can_be_written() {
     assert_eq!(key(canonical.module()), key(&module));
     assert_eq!(key(&respelled(canonical.module())), key(&module));
 }
+
+/// What no entry point reaches is left out: without one nothing would tell modules apart.
+#[test]
+fn a_module_without_an_entry_point_has_no_key() {
+    for source in [
+        "",
+        "fn f(x: f32) -> f32 { return x + 1.0; }",
+        "fn f(x: f32) -> f32 { return x + 2.0; }",
+        "override scale = 1.0;",
+    ] {
+        let module = naga::front::wgsl::parse_str(source).unwrap();
+        let reason = PipelineFingerprint::of(&module).unwrap_err();
+        assert_eq!(reason.reason(), "the module has no entry point", "{source}");
+    }
+}

@@ -29,6 +29,11 @@ const PHONY_NAME: &str = "phony";
 
 /// Builds the canonical form of a module.
 pub(super) fn canonicalize(source: &Module) -> Rebased<CanonicalModule> {
+    // The canonical form holds what entry points reach. Without one it would be empty, and all
+    // such modules would share a key.
+    if source.entry_points.is_empty() {
+        return Err(Unkeyable::new("the module has no entry point"));
+    }
     limits::check(source)?;
     let special = SpecialRoles::new(source)?;
     let info = validate(source, ValidationFlags::all())?;

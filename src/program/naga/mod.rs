@@ -156,7 +156,7 @@ impl Program for Module {
     ///
     /// # Errors
     ///
-    /// [`Unkeyable`] when naga finds the module invalid with every capability allowed or its
+    /// [`Unkeyable`] when the module has no entry point, when naga finds it invalid with every capability allowed or its
     /// validator panics on it, when it nests deeper than [`MAX_NESTING`], or when an override can
     /// be neither set nor computed.
     fn canonicalize(&self) -> Result<CanonicalModule, Unkeyable> {
