@@ -27,7 +27,8 @@ const TITLE: &str = "pipeline-cache key parts 1";
 /// use pipeline_cache::{CompileScope, KeyParts, OpaqueProgram, PipelineFingerprint, explain};
 ///
 /// let program = OpaqueProgram::new("ast", "a + b");
-/// let scope = |level| CompileScope::new("compiler 1.0", "x86_64").option("opt-level", level);
+/// let scope = CompileScope::new("compiler 1.0", "x86_64")?;
+/// let scope = |level| scope.clone().option("opt-level", level);
 ///
 /// let yesterday = KeyParts::of(&program)?.scoped(&scope("2"));
 /// let today = KeyParts::of(&program)?.scoped(&scope("3"));

@@ -26,7 +26,7 @@ const SCOPE_CONTEXT: &str = "pipeline-cache 2026-11 scoped fingerprint v1";
 /// let bare = PipelineFingerprint::of(&program)?;
 ///
 /// // The stored key also names the compiler, the target and the options.
-/// let scope = CompileScope::new("shaderc 2026.1+g1a2b3c", "sm_90").option("opt-level", "3");
+/// let scope = CompileScope::new("shaderc 2026.1+g1a2b3c", "sm_90")?.option("opt-level", "3");
 /// let key = bare.scoped(&scope);
 ///
 /// assert_ne!(bare, key);
@@ -71,9 +71,10 @@ impl PipelineFingerprint {
     /// ```
     /// # use pipeline_cache::{CompileScope, PipelineFingerprint};
     /// let bare = PipelineFingerprint::from_bytes([7; 32]);
-    /// let old = bare.scoped(&CompileScope::new("naga 29.0.0", "spirv-1.3"));
-    /// let new = bare.scoped(&CompileScope::new("naga 30.0.1", "spirv-1.3"));
+    /// let old = bare.scoped(&CompileScope::new("naga 29.0.0", "spirv-1.3")?);
+    /// let new = bare.scoped(&CompileScope::new("naga 30.0.1", "spirv-1.3")?);
     /// assert_ne!(old, new, "an upgraded compiler never serves the old one's output");
+    /// # Ok::<(), pipeline_cache::CompileScopeError>(())
     /// ```
     #[must_use]
     pub fn scoped(&self, scope: &CompileScope) -> Self {

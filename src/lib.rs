@@ -30,7 +30,7 @@
 //!     .build();
 //!
 //! let program = OpaqueProgram::new("text", "hello");
-//! let scope = CompileScope::new("upper-caser 1.0", "ascii");
+//! let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
 //! let compiled = cache
 //!     .get_or_compile(&program, &scope, |input, _scope| async move {
 //!         let program = input.into_canonical()?;
@@ -96,7 +96,9 @@ pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelin
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 #[cfg(feature = "remote-cache")]
 pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
-pub use program::{CompileScope, KeyPart, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter};
+pub use program::{
+    CompileScope, CompileScopeError, KeyPart, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter,
+};
 #[cfg(feature = "remote-cache")]
 pub use remote::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use store::{

@@ -76,6 +76,7 @@ fn every_field_of_the_scope_is_named() {
     let program = parts(&OpaqueProgram::new("ast", "a"));
     let scope = || {
         CompileScope::new("cc 1", "x86_64")
+            .unwrap()
             .option("O", "2")
             .arguments(["-g"])
             .environment("LANG", None)
@@ -107,6 +108,7 @@ fn every_field_of_the_scope_is_named() {
         );
     }
     let other = CompileScope::new("cc 2", "arm")
+        .unwrap()
         .option("O", "2")
         .arguments(["-g"]);
     let differences = why(&base, &of(&other.environment("LANG", None)));
@@ -128,7 +130,10 @@ fn differences_and_keys_agree() {
             all.push(parts(&Functions::<1>(vec![("f", f), ("g", g)])));
             all.push(parts(&Functions::<1>(vec![("f", f), ("f", g)])));
             all.push(parts(&Functions::<1>(vec![("g", g), ("f", f)])));
-            all.push(parts(&Functions::<1>(vec![("f", f)])).scoped(&CompileScope::new(f, g)));
+            all.push(
+                parts(&Functions::<1>(vec![("f", f)]))
+                    .scoped(&CompileScope::new(format!("cc {f}"), format!("target {g}")).unwrap()),
+            );
         }
     }
     for first in &all {
@@ -148,7 +153,11 @@ fn another_order_is_a_difference() {
 #[tokio::test]
 async fn a_stored_key_is_explained_from_what_was_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let scope = |level: &str| CompileScope::new("cc 1", "x86_64").option("O", level);
+    let scope = |level: &str| {
+        CompileScope::new("cc 1", "x86_64")
+            .unwrap()
+            .option("O", level)
+    };
     let program = OpaqueProgram::new("ast", "a");
     let stored = {
         let disk = DiskCache::new(folder.path()).await.unwrap();
@@ -180,6 +189,7 @@ async fn kept_parts_of_another_key_are_not_believed() {
 fn parts_as_text_are_read_back_whatever_their_names() {
     let name = "a\nb\u{7}\u{202e} \\ \"é";
     let scope = CompileScope::new("cc", "t")
+        .unwrap()
         .option(name, "1")
         .option("", "");
     let parts = parts(&OpaqueProgram::new("ast", "a")).scoped(&scope);

@@ -35,7 +35,7 @@ mod wasm_tools;
 #[cfg(any(feature = "naga", feature = "wasm"))]
 use std::collections::BTreeMap;
 
-use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint, ToWire};
+use pipeline_cache::{CompileScope, CompileScopeError, OpaqueProgram, PipelineFingerprint, ToWire};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -66,6 +66,7 @@ fn golden_wire_and_fingerprints() {
         "9a2779abb65939a7b213c5dee6e482e9c02a00ea1e3a2704190d4c467c73dbfe"
     );
     let scope = CompileScope::new("compiler 1", "target")
+        .unwrap()
         .option("opt-level", "3")
         .arguments(["-g"])
         .environment("LANG", None);
@@ -86,15 +87,33 @@ fn a_fingerprint_is_the_hash_of_the_wire() {
     }
 }
 
+#[test]
+fn a_scope_without_a_compiler_or_a_target_is_refused() {
+    for blank in ["", " ", "\t\n"] {
+        assert_eq!(
+            CompileScope::new(blank, "x86_64"),
+            Err(CompileScopeError::NoCompiler)
+        );
+        assert_eq!(
+            CompileScope::new("cc 1", blank),
+            Err(CompileScopeError::NoTarget)
+        );
+        assert_eq!(
+            CompileScope::new(blank, blank),
+            Err(CompileScopeError::NoCompiler)
+        );
+    }
+}
+
 /// A scope is every one of its parts: what differs in one differs in the key.
 #[test]
 fn every_part_of_a_scope_counts() {
-    let base = || CompileScope::new("cc 1", "x86_64");
+    let base = || CompileScope::new("cc 1", "x86_64").unwrap();
     let scopes = [
         base(),
-        CompileScope::new("cc 2", "x86_64"),
-        CompileScope::new("cc 1", "aarch64"),
-        CompileScope::new("cc 1x86_64", ""),
+        CompileScope::new("cc 2", "x86_64").unwrap(),
+        CompileScope::new("cc 1", "aarch64").unwrap(),
+        CompileScope::new("cc 1x86_6", "4").unwrap(),
         base().option("O", "3"),
         base().option("O", "2"),
         base().option("O3", ""),
@@ -118,9 +137,11 @@ fn every_part_of_a_scope_counts() {
 fn the_order_of_named_options_does_not_count() {
     let program = PipelineFingerprint::from_bytes([1; 32]);
     let one = CompileScope::new("cc", "t")
+        .unwrap()
         .option("a", "1")
         .option("b", "2");
     let two = CompileScope::new("cc", "t")
+        .unwrap()
         .option("b", "2")
         .option("a", "1");
     assert_eq!(program.scoped(&one), program.scoped(&two));

@@ -334,7 +334,7 @@ async fn a_lookup_after_a_put_does_not_join_a_search_from_before() {
 #[tokio::test]
 async fn a_program_is_compiled_from_its_canonical_form_and_scope() {
     let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
-    let scope = CompileScope::new("cc 1", "x86_64");
+    let scope = CompileScope::new("cc 1", "x86_64").unwrap();
     let program = OpaqueProgram::new("text", "a");
     let compile = |input: CompileInput<OpaqueProgram>, scope: CompileScope| async move {
         let program = input.into_canonical()?;
@@ -354,7 +354,7 @@ async fn a_program_is_compiled_from_its_canonical_form_and_scope() {
         .unwrap();
     assert_eq!(second.source, CompileSource::Cache(LookupSource::Tier(0)));
 
-    let upgraded = CompileScope::new("cc 2", "x86_64");
+    let upgraded = CompileScope::new("cc 2", "x86_64").unwrap();
     let third = cache
         .get_or_compile(&program, &upgraded, compile)
         .await
@@ -391,7 +391,7 @@ impl ToWire for Never {
 async fn an_unkeyable_program_is_compiled_and_not_cached() {
     let tier = Arc::new(FaultyStore::new("tier"));
     let cache = LayeredPipelineCache::new([tier.clone() as _]);
-    let scope = CompileScope::new("cc", "t");
+    let scope = CompileScope::new("cc", "t").unwrap();
     for _ in 0..2 {
         let compile = |input: CompileInput<Secretive>, _scope| async move {
             assert!(matches!(input, CompileInput::Unkeyable(Secretive, _)));

@@ -78,7 +78,7 @@ async fn get_known(cache: &LayeredPipelineCache, aliases: &SourceAliases, source
 }
 
 fn scope() -> CompileScope {
-    CompileScope::new("wasmtime 48", std::env::consts::ARCH)
+    CompileScope::new("wasmtime 48", std::env::consts::ARCH).unwrap()
 }
 
 fn compile(engine: &wasmtime::Engine, source: &[u8]) -> Vec<u8> {

@@ -15,7 +15,7 @@ mod input;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use pipeline_cache::{CompileScope, KeyDifference, KeyParts, explain};
+use pipeline_cache::{CompileScope, CompileScopeError, KeyDifference, KeyParts, explain};
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -50,10 +50,15 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Options {
-    fn scope(&self) -> Option<CompileScope> {
-        let scope = CompileScope::new(self.compiler.clone()?, self.target.clone()?);
+    fn scope(&self) -> Result<Option<CompileScope>, CompileScopeError> {
+        let (Some(compiler), Some(target)) = (&self.compiler, &self.target) else {
+            return Ok(None);
+        };
+        let scope = CompileScope::new(compiler, target)?;
         let options = self.options.iter().cloned();
-        Some(options.fold(scope, |scope, (name, value)| scope.option(name, value)))
+        Ok(Some(options.fold(scope, |scope, (name, value)| {
+            scope.option(name, value)
+        })))
     }
 }
 
@@ -70,7 +75,7 @@ fn main() -> ExitCode {
 
 /// Whether all files have one key.
 fn run(options: &Options) -> Result<bool> {
-    let scope = options.scope();
+    let scope = options.scope()?;
     let mut reports = Vec::new();
     for path in &options.files {
         let name = path.display();

@@ -8,7 +8,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
 use pipeline_cache::program::naga::CanonicalModule;
-use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope};
+use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope, CompileScopeError};
 
 /// Who makes these artifacts. What another machine serves must say the same.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/shader_build";
@@ -99,7 +99,7 @@ fn options() -> Options<'static> {
 ///
 /// The pattern names every field, so that an option which a later naga adds does not compile
 /// until it is named in the scope.
-pub(crate) fn scope() -> CompileScope {
+pub(crate) fn scope() -> Result<CompileScope, CompileScopeError> {
     let Options {
         lang_version,
         flags,
@@ -148,8 +148,8 @@ pub(crate) fn scope() -> CompileScope {
         ),
         ("emit-int-div-checks", &emit_int_div_checks),
     ];
-    let scope = CompileScope::new(toolchain(), TARGET);
-    options.into_iter().fold(scope, |scope, (name, value)| {
+    let scope = CompileScope::new(toolchain(), TARGET)?;
+    Ok(options.into_iter().fold(scope, |scope, (name, value)| {
         scope.option(name, format!("{value:?}"))
-    })
+    }))
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Resul
 /// The passes that share one cache: into the empty folder, again, and in another spelling.
 async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Result<()> {
     let tiers = Tiers::open(folder, None).await?;
-    let scope = compiler::scope();
+    let scope = compiler::scope()?;
     let (respelled, not_respelled) = programs::respell(shaders);
     all.not_respelled = not_respelled;
     for (name, shaders) in [
@@ -121,7 +121,7 @@ async fn fresh_process(args: &Args, worker: &Worker) -> Result<WorkerReport> {
 /// The other end of [`fresh_process`].
 pub(crate) async fn work(worker: &Worker, shaders: &[Shader]) -> Result<WorkerReport> {
     let tiers = Tiers::open(&worker.folder, worker.remote.as_deref()).await?;
-    let scope = compiler::scope();
+    let scope = compiler::scope()?;
     let pass = Pass::run(&worker.pass, &tiers.cache, &scope, shaders).await;
     let promotion = tiers.promotion(shaders, &scope).await?;
     tiers.close().await?;

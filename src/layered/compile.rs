@@ -199,7 +199,7 @@ impl LayeredPipelineCache {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
     /// let program = OpaqueProgram::new("text", "hello");
-    /// let scope = CompileScope::new("upper-caser 1.0", "ascii");
+    /// let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
     ///
     /// for expected in ["compiled", "cached"] {
     ///     let compiled = cache

@@ -12,7 +12,7 @@ pub mod wasm;
 
 pub use opaque::OpaqueProgram;
 pub use parts::KeyPart;
-pub use scope::CompileScope;
+pub use scope::{CompileScope, CompileScopeError};
 pub use wire::{ToWire, WireWriter};
 pub(crate) use wire::{WIRE_VERSION, write_program};
 

@@ -18,12 +18,15 @@ use super::WireWriter;
 /// ```
 /// use pipeline_cache::CompileScope;
 ///
-/// let scope = CompileScope::new("rustc 1.95.0 (59807616e)", "x86_64-unknown-linux-gnu")
+/// # fn main() -> Result<(), pipeline_cache::CompileScopeError> {
+/// let scope = CompileScope::new("rustc 1.95.0 (59807616e)", "x86_64-unknown-linux-gnu")?
 ///     .option("opt-level", "3")
 ///     .option("debuginfo", "0")
 ///     .arguments(["-C", "link-arg=-s"])
 ///     .environment("SOURCE_DATE_EPOCH", std::env::var("SOURCE_DATE_EPOCH").ok());
 /// assert_eq!(scope.target(), "x86_64-unknown-linux-gnu");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CompileScope {
@@ -39,16 +42,38 @@ impl CompileScope {
     ///
     /// `compiler` is whatever changes when the compiler's output may: a build id, a commit, the
     /// hash of its executable. A version number is enough only for compilers that are released
-    /// and never patched in place.
-    #[must_use]
-    pub fn new(compiler: impl Into<String>, target: impl Into<String>) -> Self {
-        Self {
-            compiler: compiler.into(),
-            target: target.into(),
+    /// and never patched in place. A compiler whose output is the same for every target still
+    /// names one, such as `"any"`.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileScopeError`] when the compiler or the target is empty or blank: such a scope would
+    /// let artifacts of different compilers share a key.
+    ///
+    /// ```
+    /// use pipeline_cache::{CompileScope, CompileScopeError};
+    ///
+    /// assert_eq!(CompileScope::new("", "x86_64"), Err(CompileScopeError::NoCompiler));
+    /// assert_eq!(CompileScope::new("rustc 1.95.0", " "), Err(CompileScopeError::NoTarget));
+    /// ```
+    pub fn new(
+        compiler: impl Into<String>,
+        target: impl Into<String>,
+    ) -> Result<Self, CompileScopeError> {
+        let (compiler, target) = (compiler.into(), target.into());
+        if compiler.trim().is_empty() {
+            return Err(CompileScopeError::NoCompiler);
+        }
+        if target.trim().is_empty() {
+            return Err(CompileScopeError::NoTarget);
+        }
+        Ok(Self {
+            compiler,
+            target,
             options: BTreeMap::new(),
             arguments: Vec::new(),
             environment: BTreeMap::new(),
-        }
+        })
     }
 
     /// Sets a named option. The last value set for a name is the one that counts.
@@ -118,4 +143,16 @@ impl CompileScope {
             });
         });
     }
+}
+
+/// Why a [`CompileScope`] was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileScopeError {
+    /// The compiler is empty or blank.
+    #[error("the compile scope names no compiler: pass its build id, commit or exact version")]
+    NoCompiler,
+    /// The target is empty or blank.
+    #[error("the compile scope names no target: pass the platform or language it compiles to")]
+    NoTarget,
 }
