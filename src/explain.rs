@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::program::{
-    CompileScope, KeyPart, Program, ToWire, Unkeyable, WireWriter, write_program,
-};
-use crate::{Artifact, PipelineCacheStore, PipelineFingerprint, StoreError, off_worker};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::key::{CompileScope, KeyPart, Program, ToWire, Unkeyable, WireWriter, write_program};
+use crate::store::{PipelineCacheStore, StoreError};
+use crate::sync::blocking;
 
 /// The context of the keys under which parts are kept; part of their format.
 const CONTEXT: &str = "pipeline-cache 2026-11 kept parts of a key v1";
@@ -100,7 +101,7 @@ impl KeyParts {
     pub async fn keep(&self, store: &(impl PipelineCacheStore + ?Sized)) -> Result<(), StoreError> {
         let (parts, lines) = (self.clone(), self.parts.len());
         // A line is about a hundred bytes.
-        let artifact = off_worker::run(lines * 100, move || Artifact::new(parts.to_string()));
+        let artifact = blocking::run(lines * 100, move || Artifact::new(parts.to_string()));
         let parts = artifact.await;
         store.put(&kept_under(&self.key), parts).await
     }
@@ -121,7 +122,7 @@ impl KeyParts {
         let Some(artifact) = store.get(&kept_under(key)).await? else {
             return Ok(None);
         };
-        let read = off_worker::run(artifact.len(), move || {
+        let read = blocking::run(artifact.len(), move || {
             std::str::from_utf8(artifact.payload()).ok()?.parse().ok()
         })
         .await;

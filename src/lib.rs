@@ -50,30 +50,26 @@
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 
-mod alias;
 mod artifact;
 mod disk;
 mod explain;
-mod fingerprint;
+#[cfg(feature = "remote-cache")]
+mod http;
+pub mod key;
 mod layered;
-mod lead;
 mod memory;
-mod metrics;
 #[cfg(feature = "remote-cache")]
 mod network;
 #[cfg(feature = "object-store")]
 mod object_store;
-mod off_worker;
-pub mod program;
-#[cfg(feature = "remote-cache")]
-mod remote;
+mod source_alias;
 mod store;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 #[cfg(feature = "object-store")]
 pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
-pub use alias::SourceAliases;
 #[cfg(feature = "remote-cache")]
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
@@ -83,7 +79,12 @@ pub use disk::{
     PersistentPipelineCacheStore,
 };
 pub use explain::{KeyDifference, KeyParts, ParseKeyPartsError, explain};
-pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
+#[cfg(feature = "remote-cache")]
+pub use http::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
+pub use key::{
+    CompileScope, CompileScopeError, KeyPart, OpaqueProgram, ParseFingerprintError,
+    PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
+};
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
     LatencySummary, LayeredMetrics, LayeredPipelineCache, LayeredPipelineCacheBuilder,
@@ -91,18 +92,13 @@ pub use layered::{
     TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
     WritePolicy,
 };
-pub use lead::Lead;
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
-pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 #[cfg(feature = "remote-cache")]
 pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
-pub use program::{
-    CompileScope, CompileScopeError, KeyPart, OpaqueProgram, Program, ToWire, Unkeyable, WireWriter,
-};
-#[cfg(feature = "remote-cache")]
-pub use remote::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
+pub use source_alias::SourceAliases;
 pub use store::{
-    Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
+    Fetched, Lead, Locality, PipelineCacheMetricError, PipelineCacheMetrics, PipelineCacheStore,
+    StoreError, StoreErrorKind, StoreOperation,
 };
 
 /// The examples of the README are tests too.

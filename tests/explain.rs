@@ -256,7 +256,7 @@ fn the_differing_part_of_a_shader_is_named() {
 #[cfg(feature = "wasm")]
 #[test]
 fn the_differing_part_of_a_wasm_module_is_named() {
-    use pipeline_cache::program::wasm::WasmModule;
+    use pipeline_cache::key::wasm::WasmModule;
 
     let module = |body: &str, text: &str| {
         let source = format!(

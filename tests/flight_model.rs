@@ -2,19 +2,18 @@
 //! upon. A failure prints a seed that replays it: `SHUTTLE_SEED=… cargo test --test flight_model`.
 
 /// The flight's own source, with the model checker's primitives under it.
-#[path = "../src/layered"]
+#[path = "../src/sync"]
 #[expect(dead_code, reason = "the model needs a part of what a flight offers")]
-mod layered {
+mod sync {
     mod shim {
         pub(super) use crate::Handle;
         pub(super) use shuttle::future::AbortHandle;
         pub(super) use shuttle::sync::{Mutex, MutexGuard};
     }
 
-    pub(crate) mod flight;
+    pub(crate) mod single_flight;
 }
 
-use layered::flight::{Flights, Landing, Seat};
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use shuttle::scheduler::RandomScheduler;
 use std::cell::Cell;
@@ -22,6 +21,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use sync::single_flight::{Flights, Landing, Seat};
 
 thread_local! {
     /// Tasks of flights that are not quite gone. The checker runs an execution on one thread.

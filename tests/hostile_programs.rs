@@ -11,7 +11,7 @@ mod wasm;
 use std::path::Path;
 use std::time::Duration;
 
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{PipelineFingerprint, Program, Unkeyable};
 
 /// Every file of a folder of inputs, and after each what a fuzzer would try first: cuts, and

@@ -449,7 +449,7 @@ const NOT_KEPT: [(&str, &str, &str); 3] = [
 #[cfg(feature = "wasm")]
 fn difference(one: &[u8], two: &[u8]) -> Option<String> {
     use pipeline_cache::Program as _;
-    use pipeline_cache::program::wasm::WasmModule;
+    use pipeline_cache::key::wasm::WasmModule;
     let canonical = |bytes: &[u8]| WasmModule::new(bytes.to_vec()).canonicalize();
     match (canonical(one), canonical(two)) {
         (Ok(one), Ok(two)) if one == two => None,
@@ -464,6 +464,6 @@ fn difference(one: &[u8], two: &[u8]) -> Option<String> {
 
 #[cfg(feature = "wasm")]
 fn wasm_key(bytes: &[u8]) -> PipelineFingerprint {
-    use pipeline_cache::program::wasm::WasmModule;
+    use pipeline_cache::key::wasm::WasmModule;
     PipelineFingerprint::of(&WasmModule::new(bytes.to_vec())).unwrap()
 }

@@ -8,7 +8,7 @@ mod writers;
 
 use naga::Module;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use pipeline_cache::program::naga::{CanonicalModule, MAX_NESTING};
+use pipeline_cache::key::naga::{CanonicalModule, MAX_NESTING};
 use pipeline_cache::{PipelineFingerprint, Program as _, ToWire as _};
 
 use vello::vello;

@@ -19,7 +19,7 @@ mod random;
 use std::collections::BTreeMap;
 
 use naga::Module;
-use pipeline_cache::program::naga::CanonicalModule;
+use pipeline_cache::key::naga::CanonicalModule;
 use pipeline_cache::{Program as _, ToWire as _};
 
 use evaluate::{Outcome, run};

@@ -21,7 +21,7 @@ mod wasm_shuffle;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pipeline_cache::Program as _;
-use pipeline_cache::program::wasm::{CanonicalModule, WasmModule};
+use pipeline_cache::key::wasm::{CanonicalModule, WasmModule};
 use wasm::{Random, behaviour, mutations, rounds, runnable};
 
 /// What came of all pairs.

@@ -12,7 +12,7 @@ mod wasm_ast;
 use std::collections::BTreeMap;
 
 use pipeline_cache::PipelineFingerprint;
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use wasm_ast::{Ast, Body, Custom, Element, Group, Items};
 use wasm_encoder::reencode::RoundtripReencoder;
 use wasmparser::{

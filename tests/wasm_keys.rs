@@ -8,7 +8,7 @@ mod random;
 #[path = "support/wasm.rs"]
 mod support;
 
-use pipeline_cache::program::wasm::{CanonicalModule, WasmModule};
+use pipeline_cache::key::wasm::{CanonicalModule, WasmModule};
 use pipeline_cache::{PipelineFingerprint, Program as _, Unkeyable};
 use support::{Random, any, rounds};
 use wasmparser::{Validator, WasmFeatures};

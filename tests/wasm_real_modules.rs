@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{PipelineFingerprint, Program as _};
 use wasm_ast::Ast;
 use wasm_encoder::reencode::RoundtripReencoder;

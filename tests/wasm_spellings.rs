@@ -12,7 +12,7 @@ mod wasm_ast;
 mod wasm_shuffle;
 
 use pipeline_cache::Program as _;
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use wasm::{FIXTURES, Random, any, rounds, runnable};
 use wasm_ast::Ast;
 use wasm_encoder::reencode::{Reencode as _, RoundtripReencoder};

@@ -1,7 +1,7 @@
 //! What a hit saves: the way from a program to its artifact beside the compile it stands for.
 
 use bytes::Bytes;
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{
     Artifact, CompileInput, CompileScope, CompileSource, InMemoryPipelineCache,
     LayeredPipelineCache, PipelineCacheStore as _, SourceAliases, Unkeyable,

@@ -2,7 +2,7 @@
 //! their hash.
 
 use bytes::Bytes;
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{PipelineFingerprint, Program as _, SourceAliases, ToWire as _, Unkeyable};
 use std::hint::black_box;
 use std::path::Path;

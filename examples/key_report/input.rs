@@ -1,7 +1,7 @@
 //! Files as programs: what is in them, and the parts of its key.
 
 use anyhow::{Context as _, Result};
-use pipeline_cache::program::wasm::WasmModule;
+use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{CompileScope, KeyParts, OpaqueProgram};
 use std::path::Path;
 

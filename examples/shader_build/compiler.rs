@@ -7,7 +7,7 @@ use naga::back::spv::{self, Options, WriterFlags, ZeroInitializeWorkgroupMemoryM
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
-use pipeline_cache::program::naga::CanonicalModule;
+use pipeline_cache::key::naga::CanonicalModule;
 use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope, CompileScopeError};
 
 /// Who makes these artifacts. What another machine serves must say the same.

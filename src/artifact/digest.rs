@@ -44,9 +44,10 @@ impl PayloadDigest {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::super::frame::{FrameFormat, HEADER_LEN};
     use super::*;
-    use crate::{Artifact, ArtifactMetadata, FrameError, PipelineFingerprint};
+    use crate::artifact::frame::{FrameFormat, HEADER_LEN};
+    use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
+    use crate::key::PipelineFingerprint;
     use bytes::Bytes;
 
     const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);

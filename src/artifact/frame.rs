@@ -34,9 +34,9 @@ use super::compression;
 use super::compression::Compression;
 use super::digest::PayloadDigest;
 use super::{Artifact, ArtifactMetadata, TrustedKeys};
-use crate::PipelineFingerprint;
+use crate::key::PipelineFingerprint;
 #[cfg(feature = "remote-cache")]
-use crate::off_worker;
+use crate::sync::blocking;
 
 const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
 const VERSION: u16 = 1;
@@ -212,7 +212,7 @@ impl FrameFormat {
             let length = artifact.len();
             if length as u64 <= self.max_payload && compression.pays_for(length) {
                 let payload = artifact.payload().clone();
-                let stored = off_worker::run(length, move || compression.compress(&payload)).await;
+                let stored = blocking::run(length, move || compression.compress(&payload)).await;
                 if let Some(stored) = stored {
                     let stored_len = stored.len() as u64;
                     let head = self.encode_head_of(key, artifact, stored_len, FLAG_ZSTD)?;
@@ -300,7 +300,7 @@ impl FrameFormat {
     ) -> Result<Artifact, FrameError> {
         let (format, key) = (self.clone(), *key);
         let work = decoding_work(&frame);
-        off_worker::run(work, move || format.decode(&key, &frame)).await
+        blocking::run(work, move || format.decode(&key, &frame)).await
     }
 
     fn check_tag(

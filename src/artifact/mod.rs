@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::off_worker;
+use crate::sync::blocking;
 
 /// A compiled artifact: bytes that never change, their BLAKE3 digest, and metadata.
 ///
@@ -70,7 +70,7 @@ impl Drop for Inner {
             let before = WAITING.fetch_add(len, Ordering::Relaxed);
             let payload = Waiting(std::mem::take(&mut self.payload));
             if before < MOST_WAITING {
-                off_worker::discard(payload);
+                blocking::discard(payload);
             }
         }
     }
@@ -125,7 +125,7 @@ impl Artifact {
     pub async fn hash(payload: impl Into<Bytes>, metadata: ArtifactMetadata) -> Self {
         let payload = payload.into();
         let size = payload.len();
-        off_worker::run(size, move || Self::with_metadata(payload, metadata)).await
+        blocking::run(size, move || Self::with_metadata(payload, metadata)).await
     }
 
     /// An artifact whose digest has just been checked or computed.
@@ -245,7 +245,7 @@ mod tests {
             drop(artifact.clone());
             assert!(freed.try_recv().is_err(), "it is still held");
             drop(artifact);
-            let freed = off_worker::blocking(move || freed.recv()).await.unwrap();
+            let freed = blocking::blocking(move || freed.recv()).await.unwrap();
             assert_eq!(freed == thread::current().id(), inline, "{len} bytes");
         }
     }
@@ -277,7 +277,7 @@ mod tests {
                 assert!((1..=33).contains(&waiting), "{waiting} wait");
                 release.send(()).unwrap();
                 busy.await.unwrap().unwrap();
-                off_worker::blocking(|| ()).await;
+                blocking::blocking(|| ()).await;
                 assert_eq!(where_freed.try_iter().count(), waiting);
             }
         });

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::bounds::Bounds;
+use super::directory::Folder;
 use super::error::DiskCacheError;
-use super::folder::Folder;
+use super::gc::bounds::Bounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, staging};
+use crate::artifact::SharedSecret;
 use crate::artifact::frame::FrameFormat;
-use crate::{SharedSecret, off_worker};
+use crate::sync::blocking;
 
 const DEFAULT_MAX_ARTIFACT_BYTES: u64 = 64 << 20;
 const DEFAULT_MAX_CONCURRENT_OPERATIONS: usize = 64;
@@ -207,7 +208,7 @@ impl DiskCacheBuilder {
     ///
     /// A dropped open may have created the folder.
     pub async fn open(self) -> Result<DiskCache, DiskCacheError> {
-        off_worker::blocking(move || self.open_blocking()).await
+        blocking::blocking(move || self.open_blocking()).await
     }
 
     fn open_blocking(self) -> Result<DiskCache, DiskCacheError> {

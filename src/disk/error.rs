@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
+use crate::key::PipelineFingerprint;
+use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 
 /// Why a [`DiskCache`](crate::DiskCache) could not be opened.
 ///

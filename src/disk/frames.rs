@@ -9,11 +9,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use super::folder::Found;
-use super::trim::renew_use;
+use super::directory::Found;
+use super::gc::trim::renew_use;
 use super::{DiskCache, Inner};
+use crate::artifact::FrameError;
 use crate::artifact::frame::{HEADER_LEN, stored_tag};
-use crate::{FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
+use crate::key::PipelineFingerprint;
+use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 
 /// How often an entry is opened anew that was replaced by a whole one just after it was opened.
 const ATTEMPTS: usize = 4;

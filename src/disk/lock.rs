@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::folder::Folder;
+use super::directory::Folder;
 
 /// Opens a file beside the temporary ones, creates it where it is missing, and locks it; an error
 /// at once, of kind `WouldBlock`, where another has the lock.
@@ -25,7 +25,7 @@ fn try_open_locked(folder: &Folder, path: &Path) -> io::Result<File> {
     options.create_new(false).create(true).read(true);
     #[cfg(unix)]
     {
-        use super::folder::WARY;
+        use super::directory::WARY;
         use rustix::fs::{FlockOperation, flock};
         use std::os::unix::fs::OpenOptionsExt as _;
         options.custom_flags(WARY.bits() as i32);

@@ -1,55 +1,42 @@
 //! The disk tier: one file per key in one folder, `<root>/<hex>.bin`, each a frame.
 //!
 //! - [`builder`]: the settings, and opening
-//! - [`folder`]: the system calls that read, remove and sync entries
-//! - [`at_hand`]: entries that can be read without waiting
+//! - [`directory`]: the system calls that read, remove and sync entries
+//! - [`page_cache`]: entries that can be read without waiting
 //! - [`frames`]: entries in their stored form, in and out
 //! - [`staging`]: temporary files on their way into the folder
 //! - [`writer`]: put and remove, which outlive their callers
-//! - [`turns`]: one writer per key at a time
-//! - [`durability`]: what has been put and is not yet durable
-//! - [`flushing`]: what has been put made durable
-//! - [`flights`]: one compile of a key at a time, among processes
-//! - [`listing`]: the folder's names, in steps
+//! - [`durability`]: what has been put and is not yet durable, and how it becomes so
+//! - [`compile_locks`]: one compile of a key at a time, among processes
 //! - [`lock`]: advisory locks on files
-//! - [`maintenance`]: entries, verify and clear, for operators
-//! - [`trim`]: the folder brought back within its bounds
-//! - [`eviction`]: the oldest entries, removed unless they were used
-//! - [`bounds`] and [`keeper`]: when, and by whom
-//! - [`usage`]: how much there is, by the count of all who bound it
+//! - [`admin`]: entries, verify and clear, for operators
+//! - [`gc`]: the folder kept within its bounds
 //! - [`user_dir`]: where the user's caches are
 //!
 //! A writer stages and renames, a reader verifies every byte, so neither needs the other's leave:
 //! not in one process, nor between processes on one folder.
 
-#[cfg(target_os = "linux")]
-mod at_hand;
-mod bounds;
+mod admin;
 mod builder;
+mod compile_locks;
+mod directory;
 mod durability;
 mod error;
-mod eviction;
-mod flights;
-mod flushing;
-mod folder;
 mod frames;
-mod keeper;
-mod listing;
+mod gc;
 mod lock;
-mod maintenance;
+#[cfg(target_os = "linux")]
+mod page_cache;
 mod staging;
-mod trim;
-mod turns;
-mod usage;
 mod user_dir;
 mod writer;
 
+pub use admin::{DiskCacheEntry, DiskCacheHealth, DiskCacheVerification};
 pub use builder::DiskCacheBuilder;
-pub use durability::DiskCacheDurabilityReport;
+pub use durability::ledger::DiskCacheDurabilityReport;
 pub use error::DiskCacheError;
 pub use frames::DiskCacheFrame;
-pub use maintenance::{DiskCacheEntry, DiskCacheHealth, DiskCacheVerification};
-pub use trim::DiskCacheTrimReport;
+pub use gc::trim::DiskCacheTrimReport;
 
 use async_trait::async_trait;
 use std::fmt;
@@ -60,21 +47,24 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use self::bounds::Bounds;
-use self::durability::Ledger;
+use self::directory::{Folder, Found};
+use self::durability::flush::Setback;
+use self::durability::ledger::Ledger;
 use self::error::Fault;
-use self::eviction::Victims;
-use self::flushing::Setback;
-use self::folder::{Folder, Found};
+use self::gc::bounds::Bounds;
+use self::gc::evict::Victims;
+use self::gc::usage::Usage;
 use self::staging::Staging;
-use self::turns::Turns;
-use self::usage::Usage;
-use crate::lead::Leads;
-use crate::metrics::StoreCounters;
-use crate::{
-    Artifact, Fetched, FrameError, Lead, PipelineCacheMetrics, PipelineCacheStore,
-    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation, off_worker,
+use crate::artifact::{Artifact, FrameError};
+use crate::key::PipelineFingerprint;
+use crate::store::compile_lease::Leads;
+use crate::store::metrics::StoreCounters;
+use crate::store::{
+    Fetched, Lead, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
+    StoreOperation,
 };
+use crate::sync::blocking;
+use crate::sync::keyed_mutex::Turns;
 
 /// The name under which the cache's users have known [`DiskCache`].
 pub type PersistentPipelineCacheStore = DiskCache;
@@ -228,7 +218,7 @@ impl DiskCache {
     /// Waits for the folder's file system to say what it is.
     fn open_folder(folder: Folder, settings: &DiskCacheBuilder) -> Self {
         #[cfg(target_os = "linux")]
-        let at_hand = at_hand::is_on_this_machine(&folder.root);
+        let at_hand = page_cache::is_on_this_machine(&folder.root);
         let operations = settings
             .max_concurrent_operations
             .min(Semaphore::MAX_PERMITS);
@@ -298,7 +288,7 @@ impl Inner {
         work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
     ) -> T {
         let inner = Arc::clone(self);
-        off_worker::blocking(move || {
+        blocking::blocking(move || {
             let _permit = permit;
             work(&inner)
         })
@@ -312,7 +302,7 @@ impl Inner {
         work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
     ) -> T {
         let inner = Arc::clone(self);
-        off_worker::blocking(move || work(&inner)).await
+        blocking::blocking(move || work(&inner)).await
     }
 
     /// `None` never comes, as the semaphore is never closed.

@@ -21,11 +21,11 @@ use tempfile::TempPath;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::compile_locks::is_flight;
+use super::directory::Folder;
 use super::error::at;
-use super::flights::is_flight;
-use super::folder::Folder;
 use super::lock::linked;
-use crate::off_worker;
+use crate::sync::blocking;
 
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
@@ -146,7 +146,7 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        off_worker::discard(self.lock.take());
+        blocking::discard(self.lock.take());
     }
 }
 
@@ -277,7 +277,7 @@ fn is_owner(name: &str) -> bool {
 /// where that cannot be told.
 #[cfg(unix)]
 fn bury(lock: &Path) -> io::Result<Option<File>> {
-    use super::folder::WARY;
+    use super::directory::WARY;
     use rustix::fs::{FlockOperation, flock};
     use std::os::unix::fs::OpenOptionsExt as _;
     let opened = File::options()

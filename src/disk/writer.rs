@@ -10,13 +10,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::Inner;
+use super::directory::Found;
 use super::error::Fault;
-use super::folder::Found;
 use super::staging::Frame;
-use crate::{
-    Artifact, FrameError, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
-    off_worker,
-};
+use crate::artifact::{Artifact, FrameError};
+use crate::key::PipelineFingerprint;
+use crate::store::{StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::blocking;
 
 impl Inner {
     pub(super) async fn put(
@@ -57,7 +57,7 @@ impl Inner {
         let turn = self.turns.of(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
-        let stored = off_worker::blocking(move || {
+        let stored = blocking::blocking(move || {
             let _held = (lead, token, place, turn, permit);
             inner.store(key, frame)
         });

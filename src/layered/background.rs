@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use super::lookup::LookupSource;
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
-use crate::{Artifact, Lead, Locality, PipelineFingerprint, StoreError, StoreOperation};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::{Lead, Locality, StoreError, StoreOperation};
 
 /// The bounds of all writes in the background together.
 #[derive(Debug, Clone, Copy)]

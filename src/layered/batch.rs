@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::LayeredPipelineCache;
 use super::lookup::{Lookup, LookupOptions};
-use crate::PipelineFingerprint;
+use crate::key::PipelineFingerprint;
 
 /// Lookups of one batch that are under way at a time.
 const AT_A_TIME: usize = 64;

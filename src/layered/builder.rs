@@ -7,7 +7,7 @@ use super::LayeredPipelineCache;
 use super::background::BackgroundLimits;
 use super::lookup::LookupPolicy;
 use super::verify::{VerifyMismatch, VerifySettings};
-use crate::PipelineCacheStore;
+use crate::store::PipelineCacheStore;
 
 /// Where a put goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

@@ -12,12 +12,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::CompilePolicy;
-use super::flight::{Landing, panic_message};
-use super::leave::Leave;
+use super::lease::Leave;
 use super::lookup::{LookupOptions, LookupSource};
 use super::{Inner, LayeredPipelineCache};
-use crate::program::ToWire as _;
-use crate::{Artifact, CompileScope, Lead, PipelineFingerprint, Program, Unkeyable};
+use crate::artifact::Artifact;
+use crate::key::ToWire as _;
+use crate::key::{CompileScope, PipelineFingerprint, Program, Unkeyable};
+use crate::store::Lead;
+use crate::sync::single_flight::{Landing, panic_message};
 
 /// What a compile function is given.
 #[derive(Debug)]

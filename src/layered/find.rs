@@ -7,11 +7,12 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::Inner;
-use super::flight::Landing;
-use super::lanes::LookupPriority;
+use super::admission::LookupPriority;
 use super::lookup::{Lookup, LookupOptions, LookupSource, TierOutcome, TierSelection};
 use super::search::{Search, SearchState, peek_all, promote};
-use crate::{Artifact, PipelineFingerprint};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::sync::single_flight::Landing;
 
 /// By how much a caller outwaits the search, so that it is the search whose time is up first, and
 /// which then says what each tier did.

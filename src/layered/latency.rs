@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::metrics::Counter;
+use crate::store::metrics::Counter;
 
 /// Four buckets for each power of two of nanoseconds, up to 2^42 (73 minutes).
 const SUB: u32 = 2;

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::lanes::LookupPriority;
-use crate::{Artifact, FrameError, Locality, StoreError};
+use super::admission::LookupPriority;
+use crate::artifact::{Artifact, FrameError};
+use crate::store::{Locality, StoreError};
 
 /// How a single lookup is to be done. The default asks every tier and waits as long as the cache
 /// was built to.

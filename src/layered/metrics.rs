@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::latency::{Histogram, LatencySummary};
 use super::lookup::{TierOutcome, TierReport};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
-use crate::PipelineCacheMetrics;
-use crate::metrics::{Counter, StripedCounter};
+use crate::store::PipelineCacheMetrics;
+use crate::store::metrics::{Counter, StripedCounter};
 
 /// What a layered store has done so far.
 ///

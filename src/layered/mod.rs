@@ -3,6 +3,7 @@
 //! A lookup peeks at the tiers that answer at once, then at promotions on their way up, and only
 //! then boards the flight for its key, which searches all remaining tiers.
 
+mod admission;
 mod background;
 mod batch;
 mod builder;
@@ -10,23 +11,20 @@ mod compile;
 #[cfg(feature = "metrics")]
 mod export;
 mod find;
-mod flight;
-mod lanes;
 mod latency;
-mod leave;
+mod lease;
 mod lookup;
 mod metrics;
 mod report;
 mod search;
-mod shim;
 mod store;
 mod tier;
 mod verify;
 mod write;
 
+pub use admission::LookupPriority;
 pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
-pub use lanes::LookupPriority;
 pub use latency::LatencySummary;
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
@@ -44,14 +42,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, field};
 
-use crate::lead::Leads;
-use crate::{
-    Artifact, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
-    StoreOperation,
-};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::compile_lease::Leads;
+use crate::store::{PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreOperation};
+use crate::sync::single_flight::Flights;
+use admission::Lanes;
 use background::Background;
-use flight::Flights;
-use lanes::Lanes;
 use metrics::Counters;
 use search::SearchState;
 use tier::Tier;

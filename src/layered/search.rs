@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::admission::{Hurry, Lanes, LookupPriority};
 use super::background::{Background, Cause, Era, Route};
-use super::lanes::{Hurry, Lanes, LookupPriority};
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
 use super::metrics::Counters;
 use super::tier::Tier;
-use crate::{Artifact, Fetched, Locality, PipelineFingerprint, StoreErrorKind};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::{Fetched, Locality, StoreErrorKind};
 
 /// The search for one key, as those see it who wait for it.
 #[derive(Debug)]

@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::LayeredPipelineCache;
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
-use crate::{
-    Artifact, Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::{
+    Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
+    StoreOperation,
 };
 
 /// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a

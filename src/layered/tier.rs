@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-use super::flight::panic_message;
 use super::metrics::{TierCounters, TierMetrics};
-use crate::{
-    Artifact, Fetched, Lead, Locality, PipelineCacheStore, PipelineFingerprint, StoreError,
-    StoreErrorKind, StoreOperation,
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::{
+    Fetched, Lead, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
+use crate::sync::single_flight::panic_message;
 
 #[derive(Debug)]
 pub(super) struct Tier {

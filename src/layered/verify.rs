@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 
-use crate::metrics::Counter;
-use crate::{Artifact, PipelineFingerprint};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::metrics::Counter;
 
 /// A stored artifact that is not what its program compiles to now.
 ///

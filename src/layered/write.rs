@@ -8,7 +8,9 @@ use super::background::{Cause, Route};
 use super::builder::WritePolicy;
 use super::lookup::TierSelection;
 use super::tier::Tier;
-use crate::{Artifact, Lead, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::{Lead, StoreError, StoreErrorKind, StoreOperation};
 
 impl Inner {
     /// Writes to the tiers that the policy names; what failed, in the order of the tiers.

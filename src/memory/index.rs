@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Artifact, PipelineFingerprint};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
 
 /// Enough that a few dozen threads rarely meet in one; a power of two.
 const SHARDS: usize = 64;

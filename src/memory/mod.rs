@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::metrics::StoreCounters;
-use crate::off_worker;
-use crate::{
-    Artifact, Fetched, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
-    StoreErrorKind, StoreOperation,
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::metrics::StoreCounters;
+use crate::store::{
+    Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
+use crate::sync::blocking;
 use eviction::Reports;
 use index::Index;
 use policy::Policy;
@@ -162,7 +163,7 @@ impl Inner {
         artifact: Artifact,
     ) -> Result<(), StoreError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        off_worker::run(artifact.len(), move || {
+        blocking::run(artifact.len(), move || {
             // Kept by the work itself, which goes on when the caller is dropped.
             let _turn = turn;
             self.put_in_turn(&key, artifact)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::eviction::{Limit, Tally};
 use super::index::{Index, PassThrough};
-use crate::PipelineFingerprint;
+use crate::key::PipelineFingerprint;
 
 type Weights = Cache<PipelineFingerprint, u32, BuildHasherDefault<PassThrough>>;
 

@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use super::{Failure, Refusal};
 use crate::artifact::frame::FrameFormat;
-use crate::{Fetched, PipelineFingerprint};
+use crate::key::PipelineFingerprint;
+use crate::store::Fetched;
 
 /// A frame to send, as often as it takes.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::off_worker;
+use crate::sync::blocking;
 
 /// The most that is reserved on a server's word.
 const TRUSTED_BYTES: usize = 1024 * 1024;
@@ -50,7 +50,7 @@ impl Body {
         }
         // More than a connection hands out at a time: a store in memory hands out the whole.
         if part.len() > TRUSTED_BYTES {
-            return off_worker::blocking(move || Some(self.and(&part))).await;
+            return blocking::blocking(move || Some(self.and(&part))).await;
         }
         Some(self.and(&part))
     }
@@ -79,7 +79,7 @@ fn grown(capacity: usize, needed: usize, most: usize) -> usize {
 
 /// The same bytes in a buffer of this capacity. Moving them is work for the blocking pool.
 async fn resized(mut body: Vec<u8>, capacity: usize) -> Vec<u8> {
-    off_worker::run(body.len(), move || {
+    blocking::run(body.len(), move || {
         if capacity > body.capacity() {
             body.reserve_exact(capacity - body.len());
         } else {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::PipelineFingerprint;
-use crate::metrics::Counter;
+use crate::key::PipelineFingerprint;
+use crate::store::metrics::Counter;
 
 /// Whether a tier across a network is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::guard::Limits;
+use super::call_policy::Limits;
 use super::uploads::UploadPolicy;
-use crate::Trust;
+use crate::artifact::Trust;
 #[cfg(feature = "zstd")]
 use crate::artifact::compression::Compression;
 use crate::artifact::frame::FrameFormat;

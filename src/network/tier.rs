@@ -9,15 +9,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::breaker::{BreakerState, Epoch};
-use super::guard::{Call, Guard, after};
-use super::recent::{Question, RecentKeys};
+use super::call_policy::{Call, Guard, after};
+use super::recent_keys::{Question, RecentKeys};
 use super::uploads::{Admission, UploadReport, Uploads};
 use super::{Backend, Failure, NetworkSettings, Upload};
-use crate::metrics::{Counter, StoreCounters};
-use crate::{
-    Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheMetrics, PipelineFingerprint,
-    StoreError, StoreErrorKind, StoreOperation,
-};
+use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
+use crate::key::PipelineFingerprint;
+use crate::store::metrics::{Counter, StoreCounters};
+use crate::store::{Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation};
 
 /// How many keys are kept in mind as being on the server, and for how long.
 const KNOWN_KEYS: usize = 16 * 1024;

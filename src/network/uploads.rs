@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{PipelineFingerprint, StoreError};
+use crate::key::PipelineFingerprint;
+use crate::store::StoreError;
 
 /// The bounds of uploads in the background. What goes beyond them is not uploaded: the put fails
 /// as [`Unavailable`](crate::StoreErrorKind::Unavailable), at once.
@@ -265,7 +266,7 @@ impl Drop for Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{StoreErrorKind, StoreOperation};
+    use crate::store::{StoreErrorKind, StoreOperation};
     use futures::FutureExt as _;
     use std::future::{pending, ready};
 

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
 use crate::network::NetworkTier;
-use crate::{
-    Artifact, BreakerState, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    PipelineFingerprint, StoreError, UploadReport,
-};
+use crate::store::{Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError};
+use crate::{BreakerState, UploadReport};
 use objects::Objects;
 
 /// An object store as a tier: `<prefix>/<64 hex digits>.bin`, one frame each.

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
+use crate::key::PipelineFingerprint;
 use crate::network::{Backend, Body, Failure, Refusal, Upload};
-use crate::{Fetched, FrameError, PipelineFingerprint, StoreErrorKind};
+use crate::store::{Fetched, StoreErrorKind};
 
 /// Makes the requests.
 pub(super) struct Objects {

@@ -8,10 +8,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-use crate::{
-    Artifact, ArtifactMetadata, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError,
-    StoreErrorKind,
-};
+use crate::artifact::{Artifact, ArtifactMetadata};
+use crate::key::PipelineFingerprint;
+use crate::store::{Fetched, PipelineCacheStore, StoreError, StoreErrorKind};
 
 /// A promise of [`PipelineCacheStore`] that a tier does not keep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

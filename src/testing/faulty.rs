@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{
-    Artifact, Fetched, FrameError, InMemoryPipelineCache, Lead, Locality, PipelineCacheMetrics,
-    PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation,
+use crate::artifact::{Artifact, FrameError};
+use crate::key::PipelineFingerprint;
+use crate::memory::InMemoryPipelineCache;
+use crate::store::{
+    Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
+    StoreOperation,
 };
 
 /// What happens to the calls of one operation.

@@ -3,7 +3,8 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::artifact::frame::FrameFormat;
-use crate::{Artifact, FrameError, PipelineFingerprint, TrustedKeys};
+use crate::artifact::{Artifact, FrameError, TrustedKeys};
+use crate::key::PipelineFingerprint;
 
 /// The stored form of an artifact: what a [`DiskCache`](crate::DiskCache) has in the file
 /// `<hex>.bin`, and a server sends for it. Tagged with the signing secret of `keys`, where there

@@ -250,7 +250,7 @@ pub(crate) fn frame(data: &[u8]) {
 /// Any bytes are a module with one form, or have no key; the form is its own, and not much larger.
 #[cfg(feature = "wasm")]
 pub(crate) fn wasm(data: &[u8]) {
-    use pipeline_cache::program::wasm::WasmModule;
+    use pipeline_cache::key::wasm::WasmModule;
 
     let module = WasmModule::new(data.to_vec());
     let Ok(canonical) = module.canonicalize() else {

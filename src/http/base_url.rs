@@ -1,0 +1,171 @@
+//! Where the entries are: a checked base URL and the URL of each key below it.
+//!
+//! A URL is printed in every trace and error, so one that could hold a secret is never accepted.
+
+use hyper::http::uri::PathAndQuery;
+use reqwest::Url;
+use std::fmt;
+
+use super::RemoteCacheError;
+use crate::key::PipelineFingerprint;
+use crate::network::Failure;
+use crate::store::StoreErrorKind;
+
+/// An `http` or `https` URL without credentials, query or fragment. Its path ends in a slash.
+#[derive(Clone)]
+pub(super) struct BaseUrl(Url);
+
+impl BaseUrl {
+    pub(super) fn parse(text: &str) -> Result<Self, RemoteCacheError> {
+        let mut url = Url::parse(text).map_err(|error| RemoteCacheError::InvalidUrl {
+            reason: error.to_string(),
+        })?;
+        if !is_http(&url) {
+            return Err(RemoteCacheError::UnsupportedScheme);
+        }
+        if has_credentials(&url) {
+            return Err(RemoteCacheError::CredentialsInUrl);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(RemoteCacheError::QueryOrFragmentInUrl);
+        }
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        let base = Self(url);
+        // What stands before a key decides whether HTTP has a place for it.
+        let of_any = PipelineFingerprint::from_bytes([0; 32]);
+        base.path(&of_any)
+            .map_err(|failure| RemoteCacheError::InvalidUrl {
+                reason: failure.to_string(),
+            })?;
+        Ok(base)
+    }
+
+    pub(super) fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// `<base>/<64 hex digits>.bin`
+    pub(super) fn entry(&self, key: &PipelineFingerprint) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&self.entry_path(key));
+        url
+    }
+
+    /// The path of [`entry`](Self::entry).
+    pub(super) fn path(&self, key: &PipelineFingerprint) -> Result<PathAndQuery, Failure> {
+        parse_path(self.entry_path(key))
+    }
+
+    fn entry_path(&self, key: &PipelineFingerprint) -> String {
+        [self.0.path(), &key.hex(), ".bin"].concat()
+    }
+
+    /// Whether a URL is on the same server: equal scheme, host and port.
+    pub(super) fn same_origin(&self, url: &Url) -> bool {
+        self.0.origin() == url.origin()
+    }
+
+    pub(super) fn is_plain_http(&self) -> bool {
+        self.0.scheme() == "http"
+    }
+}
+
+pub(super) fn is_http(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+}
+
+/// What a request for a URL asks its server for.
+pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, Failure> {
+    let mut path = url.path().to_owned();
+    if let Some(query) = url.query() {
+        path = [&path, "?", query].concat();
+    }
+    parse_path(path)
+}
+
+fn parse_path(path: String) -> Result<PathAndQuery, Failure> {
+    PathAndQuery::try_from(path).map_err(|error| {
+        Failure::new(
+            StoreErrorKind::Protocol,
+            format!("HTTP has no place for the URL: {error}"),
+        )
+    })
+}
+
+pub(super) fn has_credentials(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0xab; 32]);
+
+    #[test]
+    fn an_entry_stands_below_the_base_with_or_without_its_last_slash() {
+        for (base, shown, folder) in [
+            ("http://h", "http://h", "http://h/"),
+            (
+                "https://h:8443/a/b/",
+                "https://h:8443/a/b",
+                "https://h:8443/a/b/",
+            ),
+            (
+                "http://[::1]:80/a%20b",
+                "http://[::1]/a%20b",
+                "http://[::1]/a%20b/",
+            ),
+            ("HTTP://H/a/../b", "http://h/b", "http://h/b/"),
+        ] {
+            let base = BaseUrl::parse(base).unwrap();
+            assert_eq!(base.to_string(), shown);
+            assert_eq!(base.entry(&KEY).as_str(), format!("{folder}{KEY}.bin"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_is_refused_without_being_repeated() {
+        for (base, expected) in [
+            ("", "relative URL without a base"),
+            ("hunter2", "relative URL without a base"),
+            ("http://", "empty host"),
+            ("http://user:hunter2@h:port/", "invalid port number"),
+            ("hunter2://h/", "neither http nor https"),
+            ("file:///etc/hunter2", "neither http nor https"),
+            ("http://user:hunter2@h/", "credentials"),
+            ("https://hunter2@h/", "credentials"),
+            ("http://h/?token=hunter2", "query"),
+            ("http://h/#hunter2", "query"),
+        ] {
+            let error = BaseUrl::parse(base).unwrap_err();
+            let texts = format!("{error} {error:?}");
+            assert!(texts.contains(expected), "{base}: {texts}");
+            assert!(!texts.contains("hunter2"), "{base}: {texts}");
+        }
+    }
+
+    #[test]
+    fn another_port_or_scheme_is_another_server() {
+        let base = BaseUrl::parse("https://h/cache").unwrap();
+        let same = |url: &str| base.same_origin(&Url::parse(url).unwrap());
+        assert!(same("https://h:443/elsewhere"));
+        assert!(!same("http://h/cache/"));
+        assert!(!same("https://h:8443/cache/"));
+        assert!(!same("https://h.example.com/cache/"));
+    }
+}

@@ -1,0 +1,308 @@
+//! The settings of a [`RemoteCache`], each with its default, and what can be wrong with them.
+
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::{Certificate, Identity};
+use std::fmt;
+use std::sync::Arc;
+
+use super::RemoteCache;
+use super::base_url::BaseUrl;
+use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
+use super::dial::{ClientSettings, Dialer};
+use super::entries::Entries;
+use super::requirement::Requirement;
+use super::server::Servers;
+use super::transport;
+use super::transport::Transport;
+use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
+
+/// Settings for a [`RemoteCache`].
+///
+/// No more connections are open to a server than
+/// [requests may be under way](Self::max_concurrent_requests).
+///
+/// ```
+/// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), pipeline_cache::RemoteCacheError> {
+/// let remote = RemoteCache::builder()
+///     .bearer_token("3f9c…".replace('…', "a1"))
+///     .shared_secret(SharedSecret::new("correct horse battery staple"))
+///     .request_timeout(Duration::from_secs(10))
+///     .writes(true)
+///     .build("https://cache.example.com/artifacts")?;
+/// assert_eq!(remote.to_string(), "remote(https://cache.example.com/artifacts)");
+/// assert!(remote.is_writable());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RemoteCacheBuilder {
+    max_redirects: usize,
+    proxy_from_environment: bool,
+    http2_prior_knowledge: bool,
+    credentials: Credentials,
+    rotating: Option<CredentialSource>,
+    extra_roots: Vec<Vec<u8>>,
+    identity: Option<Vec<u8>>,
+    network: NetworkSettings,
+}
+
+impl Default for RemoteCacheBuilder {
+    fn default() -> Self {
+        Self {
+            max_redirects: 5,
+            proxy_from_environment: true,
+            http2_prior_knowledge: false,
+            credentials: Credentials::none(),
+            rotating: None,
+            extra_roots: Vec::new(),
+            identity: None,
+            network: NetworkSettings::default(),
+        }
+    }
+}
+
+impl RemoteCacheBuilder {
+    network_settings!();
+
+    /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
+    /// called several times. Default: none.
+    #[must_use]
+    pub fn extra_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.extra_roots.push(pem.into());
+        self
+    }
+
+    /// Shows the server this certificate: a PEM text of the chain and its private key. Never
+    /// printed. Default: none.
+    #[must_use]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.identity = Some(pem.into());
+        self
+    }
+
+    /// How many redirects one request follows; 0 for none. Never from https to http, never with
+    /// credentials to another scheme, host or port, and with a client certificate not there at
+    /// all. Connections to no more than 8 other servers are kept open for the next request.
+    /// Default: 5.
+    #[must_use]
+    pub const fn max_redirects(mut self, redirects: usize) -> Self {
+        self.max_redirects = redirects;
+        self
+    }
+
+    /// Whether the proxies named by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are
+    /// used, as most tools of a build do. A server on this machine is then best named in
+    /// `NO_PROXY`. Default: yes.
+    #[must_use]
+    pub const fn proxy_from_environment(mut self, proxy: bool) -> Self {
+        self.proxy_from_environment = proxy;
+        self
+    }
+
+    /// Whether HTTP/2 is spoken from the first byte, to a server that is known to speak it: over
+    /// plain `http`, nothing else leads to HTTP/2. Over `https` the two sides agree on it anyway.
+    /// Default: no.
+    #[must_use]
+    pub const fn http2_prior_knowledge(mut self, known: bool) -> Self {
+        self.http2_prior_knowledge = known;
+        self
+    }
+
+    /// Authenticates with a bearer token. Replaces [`basic_auth`](Self::basic_auth). Never
+    /// printed, never sent to another server. Default: none.
+    #[must_use]
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.credentials = self.credentials.authorized_as(Credentials::bearer(token));
+        self
+    }
+
+    /// Authenticates with a user name and a password. Replaces
+    /// [`bearer_token`](Self::bearer_token). Never printed, never sent to another server.
+    /// Default: none.
+    #[must_use]
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        let basic = Credentials::basic(user, password);
+        self.credentials = self.credentials.authorized_as(basic);
+        self
+    }
+
+    /// Adds a header to every request, such as `X-Api-Key`. Its value is taken for a secret:
+    /// never printed, never sent to another server. Default: none.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.credentials = self.credentials.with_header(name, value);
+        self
+    }
+
+    /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
+    /// It is called before every request, on a runtime worker: let it return what another task
+    /// keeps fresh. Credentials that the server refused are not shown to it again, until the
+    /// callback returns others.
+    ///
+    /// ```
+    /// use pipeline_cache::{Credentials, RemoteCache};
+    /// use std::sync::{Arc, RwLock};
+    ///
+    /// let token = Arc::new(RwLock::new("first".to_owned()));
+    /// let current = Arc::clone(&token);
+    /// let remote = RemoteCache::builder()
+    ///     .credentials_from(move || Credentials::bearer(current.read().unwrap().as_str()))
+    ///     .build("https://cache.example.com")?;
+    /// *token.write().unwrap() = "second".to_owned();
+    /// # Ok::<(), pipeline_cache::RemoteCacheError>(())
+    /// ```
+    #[must_use]
+    pub fn credentials_from(
+        mut self,
+        callback: impl Fn() -> Credentials + Send + Sync + 'static,
+    ) -> Self {
+        self.rotating = Some(CredentialSource::Rotating(Arc::new(callback)));
+        self
+    }
+
+    /// The tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Nothing is
+    /// connected yet.
+    ///
+    /// Reads the platform's root certificates on the calling thread, which may take some tens of
+    /// milliseconds: build the tier where the program starts. Where there are none, an `http` URL
+    /// still works.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoteCacheError`] names what is wrong with the URL or a setting. It never repeats the
+    /// URL, which may hold a secret.
+    pub fn build(self, base_url: impl AsRef<str>) -> Result<RemoteCache, RemoteCacheError> {
+        let base = BaseUrl::parse(base_url.as_ref())?;
+        let settings = ClientSettings {
+            is_plain_http: base.is_plain_http(),
+            proxy_from_environment: self.proxy_from_environment,
+            http2_prior_knowledge: self.http2_prior_knowledge,
+            extra_roots: certificates(&self.extra_roots)?,
+            identity: identity(self.identity.as_deref())?,
+        };
+        let client = settings.build().map_err(client_error)?;
+        let fixed = CredentialSource::Fixed(self.credentials);
+        let source = self.rotating.unwrap_or(fixed);
+        let credentials = CredentialHeaders::new(source, client.clone())?;
+        let dialer = Dialer {
+            client,
+            http2_prior_knowledge: self.http2_prior_knowledge,
+            connect_timeout: self.network.connect_timeout,
+        };
+        let proxies = self.proxy_from_environment.then(Matcher::from_system);
+        let servers = Servers::new(dialer, self.network.limits.concurrent_requests, proxies);
+        let home = servers.home(base.as_url());
+        let name = format!("remote({base})");
+        let (format, promotable) = self.network.format();
+        let entries = Entries {
+            transport: Transport {
+                home: home.map_err(|failure| RemoteCacheError::InvalidUrl {
+                    reason: failure.to_string(),
+                })?,
+                servers,
+                base,
+                headers: transport::default_headers(),
+                credentials,
+                has_certificate: self.identity.is_some(),
+                inactivity_timeout: self.network.inactivity_timeout,
+                max_redirects: self.max_redirects,
+            },
+            format,
+        };
+        Ok(RemoteCache {
+            tier: NetworkTier::new(name, entries, &self.network),
+            required: Requirement::default(),
+            promotable,
+        })
+    }
+}
+
+fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheError> {
+    let mut certificates = Vec::new();
+    for pem in bundles {
+        let bundle = Certificate::from_pem_bundle(pem).unwrap_or_default();
+        if bundle.is_empty() {
+            return Err(RemoteCacheError::InvalidCertificate);
+        }
+        certificates.extend(bundle);
+    }
+    Ok(certificates)
+}
+
+fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
+    // What the parser says is not repeated: it was given a private key.
+    pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidCertificate))
+        .transpose()
+}
+
+fn client_error(error: reqwest::Error) -> RemoteCacheError {
+    RemoteCacheError::Client {
+        reason: Failure::from(error).to_string(),
+    }
+}
+
+impl fmt::Debug for RemoteCacheBuilder {
+    /// Everything but the secrets, of which it says only that they are there.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteCacheBuilder")
+            .field("max_redirects", &self.max_redirects)
+            .field("proxy_from_environment", &self.proxy_from_environment)
+            .field("http2_prior_knowledge", &self.http2_prior_knowledge)
+            .field("credentials", &self.credentials)
+            .field("rotating", &self.rotating)
+            .field("extra_roots", &self.extra_roots.len())
+            .field("client_certificate", &self.identity.is_some())
+            .field("network", &self.network)
+            .finish()
+    }
+}
+
+/// Why there is no [`RemoteCache`] on a URL. The URL itself is never repeated: it may hold a
+/// secret.
+///
+/// ```
+/// use pipeline_cache::{RemoteCache, RemoteCacheError};
+///
+/// let error = RemoteCache::new("https://user:hunter2@cache.example.com").unwrap_err();
+/// assert!(matches!(error, RemoteCacheError::CredentialsInUrl));
+/// assert!(!error.to_string().contains("hunter2"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteCacheError {
+    /// The base URL is not a URL.
+    #[error("the base URL is not valid: {reason}")]
+    InvalidUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The base URL is not of an HTTP server.
+    #[error("the base URL's scheme is neither http nor https")]
+    UnsupportedScheme,
+    /// The base URL carries a user name or a password. It is printed in traces, so they do not
+    /// belong there.
+    #[error("the base URL holds credentials: give them to RemoteCacheBuilder::basic_auth")]
+    CredentialsInUrl,
+    /// The base URL has a query or a fragment, where a key cannot follow.
+    #[error("the base URL has a query or a fragment")]
+    QueryOrFragmentInUrl,
+    /// A header's name or value has characters that headers cannot have, or the header belongs
+    /// to the connection.
+    #[error("the header {name:?} cannot be sent: its name or value is not valid")]
+    InvalidHeader {
+        /// The header's name.
+        name: String,
+    },
+    /// What should be a certificate, or a certificate and its key, is none.
+    #[error("a certificate or its private key is not valid PEM")]
+    InvalidCertificate,
+    /// The HTTP client cannot be set up on this machine.
+    #[error("the HTTP client cannot be set up: {reason}")]
+    Client {
+        /// What is missing or wrong.
+        reason: String,
+    },
+}

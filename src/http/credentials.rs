@@ -1,0 +1,258 @@
+//! What proves to the server who asks. Never printed.
+
+use reqwest::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING,
+};
+use reqwest::{Client, Url};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::RemoteCacheError;
+use crate::network::Failure;
+use crate::store::StoreErrorKind;
+
+/// What is shown to the server with each request, and to no other.
+///
+/// Its values are never printed.
+///
+/// ```
+/// use pipeline_cache::Credentials;
+///
+/// let credentials = Credentials::bearer("hunter2").with_header("X-Team", "shaders");
+/// assert!(!format!("{credentials:?}").contains("hunter2"));
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    authorization: Option<Authorization>,
+    headers: Vec<(String, String)>,
+}
+
+/// What stands in the `Authorization` header.
+#[derive(Clone, PartialEq, Eq)]
+enum Authorization {
+    Bearer(String),
+    Basic { user: String, password: String },
+}
+
+impl Credentials {
+    /// None: whoever asks is served.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// A bearer token.
+    #[must_use]
+    pub fn bearer(token: impl Into<String>) -> Self {
+        Self {
+            authorization: Some(Authorization::Bearer(token.into())),
+            ..Self::default()
+        }
+    }
+
+    /// A user name and a password.
+    #[must_use]
+    pub fn basic(user: impl Into<String>, password: impl Into<String>) -> Self {
+        Self {
+            authorization: Some(Authorization::Basic {
+                user: user.into(),
+                password: password.into(),
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a header, such as `X-Api-Key`.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// These, with the authorization of others.
+    pub(super) fn authorized_as(mut self, other: Self) -> Self {
+        self.authorization = other.authorization;
+        self
+    }
+
+    /// As headers.
+    fn encode(&self, client: &Client) -> Result<HeaderMap, RemoteCacheError> {
+        let mut encoded = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let invalid = || RemoteCacheError::InvalidHeader { name: name.clone() };
+            let header = HeaderName::try_from(name).map_err(|_| invalid())?;
+            // Set by the body and the connection; another value would desynchronise them.
+            if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&header) {
+                return Err(invalid());
+            }
+            let value = HeaderValue::try_from(value).map_err(|_| invalid())?;
+            encoded.append(header, value);
+        }
+        if let Some(authorization) = &self.authorization {
+            encoded.insert(AUTHORIZATION, authorization.header(client)?);
+        }
+        for value in encoded.values_mut() {
+            value.set_sensitive(true);
+        }
+        Ok(encoded)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Credentials")
+            .field("authorization", &self.authorization.is_some())
+            .field("headers", &names)
+            .finish()
+    }
+}
+
+impl Authorization {
+    /// The client encodes it, in a request that is never sent.
+    fn header(&self, client: &Client) -> Result<HeaderValue, RemoteCacheError> {
+        let invalid = || RemoteCacheError::InvalidHeader {
+            name: AUTHORIZATION.to_string(),
+        };
+        let nowhere = Url::parse("http://localhost/").map_err(|_| invalid())?;
+        let request = client.get(nowhere);
+        let request = match self {
+            Self::Bearer(token) => request.bearer_auth(token),
+            Self::Basic { user, password } => request.basic_auth(user, Some(password)),
+        };
+        let mut request = request.build().map_err(|_| invalid())?;
+        request
+            .headers_mut()
+            .remove(AUTHORIZATION)
+            .ok_or_else(invalid)
+    }
+}
+
+/// Where a tier's credentials come from.
+#[derive(Clone)]
+pub(super) enum CredentialSource {
+    Fixed(Credentials),
+    Rotating(Arc<dyn Fn() -> Credentials + Send + Sync>),
+}
+
+impl Default for CredentialSource {
+    fn default() -> Self {
+        Self::Fixed(Credentials::none())
+    }
+}
+
+impl CredentialSource {
+    fn credentials(&self) -> Credentials {
+        match self {
+            Self::Fixed(credentials) => credentials.clone(),
+            Self::Rotating(callback) => callback(),
+        }
+    }
+}
+
+impl fmt::Debug for CredentialSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(credentials) => credentials.fmt(f),
+            Self::Rotating(_) => f.write_str("Credentials(from a callback)"),
+        }
+    }
+}
+
+/// The credentials as they stand, encoded anew whenever they have changed.
+pub(super) struct CredentialHeaders {
+    source: CredentialSource,
+    client: Client,
+    current: Mutex<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    credentials: Credentials,
+    headers: HeaderMap,
+    version: u64,
+}
+
+impl CredentialHeaders {
+    pub(super) fn new(source: CredentialSource, client: Client) -> Result<Self, RemoteCacheError> {
+        let credentials = source.credentials();
+        let current = Current {
+            headers: credentials.encode(&client)?,
+            credentials,
+            version: 0,
+        };
+        Ok(Self {
+            source,
+            client,
+            current: Mutex::new(current),
+        })
+    }
+
+    /// The headers to send, and a number that changes with them.
+    pub(super) fn current(&self) -> Result<(HeaderMap, u64), Failure> {
+        let credentials = match &self.source {
+            CredentialSource::Fixed(_) => None,
+            // Not under the lock: it is not our code.
+            CredentialSource::Rotating(callback) => Some(callback()),
+        };
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(credentials) = credentials.filter(|new| *new != current.credentials) {
+            let headers = credentials.encode(&self.client).map_err(|error| {
+                Failure::new(StoreErrorKind::PermissionDenied, error.to_string())
+            })?;
+            *current = Current {
+                credentials,
+                headers,
+                version: current.version + 1,
+            };
+        }
+        Ok((current.headers.clone(), current.version))
+    }
+}
+
+impl fmt::Debug for CredentialHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// HTTP/2 keeps headers in a table that both ends share, unless they are marked.
+    #[test]
+    fn every_credential_is_marked_as_sensitive() {
+        let credentials = Credentials::basic("user", "hunter2")
+            .with_header("X-Api-Key", "hunter2")
+            .with_header("X-Api-Key", "hunter3");
+        let headers = credentials.encode(&Client::new()).unwrap();
+        assert_eq!(headers.len(), 3);
+        assert!(headers.values().all(HeaderValue::is_sensitive));
+    }
+
+    #[test]
+    fn rotated_credentials_are_of_another_version_and_bad_ones_are_not_repeated() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let source = CredentialSource::Rotating(Arc::new(move || {
+            match counted.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Credentials::bearer("first"),
+                2 => Credentials::bearer("second"),
+                _ => Credentials::bearer("hunter2\n"),
+            }
+        }));
+        let headers = CredentialHeaders::new(source, Client::new()).unwrap();
+        assert_eq!(headers.current().unwrap().1, 0);
+        let (second, version) = headers.current().unwrap();
+        assert_eq!(
+            (version, &second[AUTHORIZATION]),
+            (1, &HeaderValue::from_static("Bearer second"))
+        );
+        let failure = headers.current().unwrap_err();
+        assert_eq!(failure.kind, StoreErrorKind::PermissionDenied);
+        assert!(!failure.to_string().contains("hunter2"));
+    }
+}

@@ -1,0 +1,57 @@
+//! What is refused before naga's validator sees it.
+//!
+//! The validator recurses over blocks, and follows a few handles that it has not checked.
+
+use naga::{Block, Module};
+
+use super::rebase::{Shape, shape};
+use super::{MAX_NESTING, too_deep};
+use crate::key::Unkeyable;
+
+/// Refuses modules that could exhaust the stack or hold a handle into nowhere.
+pub(super) fn check(module: &Module) -> Result<(), Unkeyable> {
+    let functions = module.functions.iter().map(|(_, function)| function);
+    let mains = module.entry_points.iter().map(|entry| &entry.function);
+    for function in functions.chain(mains) {
+        check_nesting(&function.body)?;
+    }
+    for entry in &module.entry_points {
+        if let Some(payload) = entry.incoming_ray_payload {
+            if module.global_variables.try_get(payload).is_err() {
+                return Err(Unkeyable::new("an entry point's payload is missing"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Iterates, because it is what makes recursion safe for all that follows.
+fn check_nesting(body: &Block) -> Result<(), Unkeyable> {
+    let mut pending = vec![(body, 1)];
+    while let Some((block, depth)) = pending.pop() {
+        if depth > MAX_NESTING {
+            return Err(too_deep("blocks"));
+        }
+        for statement in block {
+            let depth = depth + 1;
+            match shape(statement) {
+                Shape::Emit(_) | Shape::Leaf(_) => {}
+                Shape::Block(inner) => pending.push((inner, depth)),
+                Shape::If {
+                    condition: _,
+                    accept,
+                    reject,
+                } => pending.extend([(accept, depth), (reject, depth)]),
+                Shape::Switch { selector: _, cases } => {
+                    pending.extend(cases.iter().map(|case| (&case.body, depth)));
+                }
+                Shape::Loop {
+                    body,
+                    continuing,
+                    break_if: _,
+                } => pending.extend([(body, depth), (continuing, depth)]),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,316 @@
+//! The canonical module, built item by item.
+//!
+//! Nothing is copied before it is asked for, so what no entry point reaches is never there, and
+//! items stand in the order in which they are first needed.
+
+use std::collections::{HashMap, HashSet};
+
+use naga::{
+    AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle,
+    LocalVariable, Module, Override, Span, StructMember, Type, TypeInner,
+};
+
+use super::digest::{Digest, Digests};
+use super::rebase;
+use super::rebase::{Rebase, Rebased};
+use super::special::SpecialRoles;
+use crate::key::Unkeyable;
+
+/// The name of every constant that is left: back ends write out a constant without a name at
+/// each of its uses, which for a table is a copy of the table.
+const CONSTANT_NAME: &str = "constant";
+
+/// The canonical module under construction.
+pub(super) struct ModuleBuilder<'m> {
+    pub(super) source: &'m Module,
+    pub(super) digests: &'m Digests<'m>,
+    special: &'m SpecialRoles,
+    pub(super) out: Module,
+    types: Vec<Option<Handle<Type>>>,
+    constants: HashMap<Digest, Handle<Constant>>,
+    overrides: HashMap<Digest, Handle<Override>>,
+    expressions: HashMap<Digest, Handle<Expression>>,
+    globals: Vec<Option<Handle<GlobalVariable>>>,
+    functions: Vec<Option<Handle<Function>>>,
+    /// The variables that an entry point names in its interface.
+    payloads: HashSet<Handle<GlobalVariable>>,
+}
+
+impl<'m> ModuleBuilder<'m> {
+    pub(super) fn new(
+        source: &'m Module,
+        digests: &'m Digests<'m>,
+        special: &'m SpecialRoles,
+    ) -> Self {
+        Self {
+            source,
+            digests,
+            special,
+            out: Module::default(),
+            types: vec![None; source.types.len()],
+            constants: HashMap::new(),
+            overrides: HashMap::new(),
+            expressions: HashMap::new(),
+            globals: vec![None; source.global_variables.len()],
+            functions: vec![None; source.functions.len()],
+            payloads: source.entry_points.iter().flat_map(payloads).collect(),
+        }
+    }
+
+    pub(super) fn add_function(&mut self, source: Handle<Function>, function: Function) {
+        let handle = self.out.functions.append(function, Span::UNDEFINED);
+        self.functions[source.index()] = Some(handle);
+    }
+
+    pub(super) fn is_special(&self, ty: Handle<Type>) -> bool {
+        self.special.contains(ty)
+    }
+
+    /// The canonical handle of a global, if any code has asked for it.
+    pub(super) fn known_global(
+        &self,
+        source: Handle<GlobalVariable>,
+    ) -> Option<Handle<GlobalVariable>> {
+        self.globals[source.index()]
+    }
+
+    fn add_type(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
+        let Type { name, inner } = &self.source.types[source];
+        let named = self.special.contains(source);
+        let ty = Type {
+            name: name.clone().filter(|_| named),
+            inner: self.type_inner(inner, named)?,
+        };
+        // The arena holds each type once, so that types that differed by name alone are one now.
+        let handle = self.out.types.insert(ty, Span::UNDEFINED);
+        self.types[source.index()] = Some(handle);
+        let special = self.special;
+        special.register(source, &mut self.out.special_types, handle);
+        for implied in special.implied_by(inner) {
+            self.ty(*implied)?;
+        }
+        Ok(handle)
+    }
+
+    fn type_inner(&mut self, inner: &TypeInner, named: bool) -> Rebased<TypeInner> {
+        Ok(match *inner {
+            TypeInner::Scalar(_)
+            | TypeInner::Vector { size: _, scalar: _ }
+            | TypeInner::Matrix {
+                columns: _,
+                rows: _,
+                scalar: _,
+            }
+            | TypeInner::CooperativeMatrix {
+                columns: _,
+                rows: _,
+                scalar: _,
+                role: _,
+            }
+            | TypeInner::Atomic(_)
+            | TypeInner::ValuePointer {
+                size: _,
+                scalar: _,
+                space: _,
+            }
+            | TypeInner::Image {
+                dim: _,
+                arrayed: _,
+                class: _,
+            }
+            | TypeInner::Sampler { comparison: _ }
+            | TypeInner::AccelerationStructure { vertex_return: _ }
+            | TypeInner::RayQuery { vertex_return: _ } => inner.clone(),
+            TypeInner::Pointer { base, space } => TypeInner::Pointer {
+                base: self.ty(base)?,
+                space,
+            },
+            TypeInner::Array { base, size, stride } => TypeInner::Array {
+                base: self.ty(base)?,
+                size: self.array_size(size)?,
+                stride,
+            },
+            TypeInner::BindingArray { base, size } => TypeInner::BindingArray {
+                base: self.ty(base)?,
+                size: self.array_size(size)?,
+            },
+            TypeInner::Struct { ref members, span } => TypeInner::Struct {
+                members: members
+                    .iter()
+                    .map(|member| self.struct_member(member, named))
+                    .collect::<Rebased<_>>()?,
+                span,
+            },
+        })
+    }
+
+    fn struct_member(&mut self, member: &StructMember, named: bool) -> Rebased<StructMember> {
+        let StructMember {
+            name,
+            ty,
+            binding,
+            offset,
+        } = member;
+        Ok(StructMember {
+            name: name.clone().filter(|_| named),
+            ty: self.ty(*ty)?,
+            binding: binding.clone(),
+            offset: *offset,
+        })
+    }
+
+    fn array_size(&mut self, size: ArraySize) -> Rebased<ArraySize> {
+        Ok(match size {
+            ArraySize::Constant(count) => ArraySize::Constant(count),
+            ArraySize::Pending(length) => ArraySize::Pending(self.override_(length)?),
+            ArraySize::Dynamic => ArraySize::Dynamic,
+        })
+    }
+
+    fn add_override(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
+        let Override { name, id, ty, init } = &self.source.overrides[source];
+        if name.is_none() && id.is_none() && init.is_none() {
+            return Err(Unkeyable::new(
+                "an override has no name, no id and no initial value",
+            ));
+        }
+        let item = Override {
+            name: name.clone(),
+            id: *id,
+            ty: self.ty(*ty)?,
+            init: self.optional(*init)?,
+        };
+        Ok(self.out.overrides.append(item, Span::UNDEFINED))
+    }
+
+    fn add_constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
+        let Constant { name: _, ty, init } = &self.source.constants[source];
+        let item = Constant {
+            name: Some(CONSTANT_NAME.to_owned()),
+            ty: self.ty(*ty)?,
+            init: self.operand(*init)?,
+        };
+        Ok(self.out.constants.append(item, Span::UNDEFINED))
+    }
+
+    fn add_global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
+        let GlobalVariable {
+            name: _,
+            space,
+            binding,
+            ty,
+            init,
+            memory_decorations,
+        } = &self.source.global_variables[source];
+        let item = GlobalVariable {
+            name: self.payload_name(source),
+            space: *space,
+            binding: *binding,
+            ty: self.ty(*ty)?,
+            init: self.optional(*init)?,
+            memory_decorations: *memory_decorations,
+        };
+        Ok(self.out.global_variables.append(item, Span::UNDEFINED))
+    }
+
+    /// naga's WGSL writer prints the name of a payload as it is, and fails where there is none. In
+    /// letters alone, since it would change a name that ends in a digit at the declaration.
+    fn payload_name(&self, source: Handle<GlobalVariable>) -> Option<String> {
+        let number = self.out.global_variables.len().to_string();
+        let letters = number.bytes().map(|digit| char::from(digit - b'0' + b'a'));
+        let is_payload = self.payloads.contains(&source);
+        is_payload.then(|| "payload_".chars().chain(letters).collect())
+    }
+
+    /// Adds a constant expression of the module, once.
+    fn add_expression(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
+        let expression = &self.source.global_expressions[source];
+        if let Expression::Constant(constant) = *expression {
+            return self.operand(self.source.constants[constant].init);
+        }
+        let copy = rebase::expression(self, expression)?;
+        Ok(self.out.global_expressions.append(copy, Span::UNDEFINED))
+    }
+}
+
+/// References of module-level items. Recursion is as deep as these nest, which the digests bound.
+impl Rebase for ModuleBuilder<'_> {
+    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
+        let digest = self.digests.global_expression(source);
+        if let Some(handle) = self.expressions.get(&digest) {
+            return Ok(*handle);
+        }
+        let handle = self.add_expression(source)?;
+        self.expressions.insert(digest, handle);
+        Ok(handle)
+    }
+
+    fn definition(&mut self, _: Handle<Expression>) -> Rebased<Handle<Expression>> {
+        Err(Unkeyable::new("a module-level item holds a statement"))
+    }
+
+    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
+        match self.types[source.index()] {
+            Some(handle) => Ok(handle),
+            None => self.add_type(source),
+        }
+    }
+
+    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
+        let digest = self.digests.constant(source);
+        if let Some(handle) = self.constants.get(&digest) {
+            return Ok(*handle);
+        }
+        let handle = self.add_constant(source)?;
+        self.constants.insert(digest, handle);
+        Ok(handle)
+    }
+
+    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
+        let digest = self.digests.override_(source);
+        if let Some(handle) = self.overrides.get(&digest) {
+            return Ok(*handle);
+        }
+        let handle = self.add_override(source)?;
+        self.overrides.insert(digest, handle);
+        Ok(handle)
+    }
+
+    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
+        if let Some(handle) = self.globals[source.index()] {
+            return Ok(handle);
+        }
+        let handle = self.add_global(source)?;
+        self.globals[source.index()] = Some(handle);
+        Ok(handle)
+    }
+
+    fn local(&mut self, _: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
+        Err(Unkeyable::new("a module-level item holds a local variable"))
+    }
+
+    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
+        self.functions[source.index()]
+            .ok_or_else(|| Unkeyable::new("a function is called before it is known"))
+    }
+}
+
+fn payloads(entry: &EntryPoint) -> impl Iterator<Item = Handle<GlobalVariable>> + use<> {
+    let mesh = entry.mesh_info.as_ref().map(|mesh| mesh.output_variable);
+    let payloads = [mesh, entry.task_payload, entry.incoming_ray_payload];
+    payloads.into_iter().flatten()
+}
+
+/// Whether a pipeline can see that a shader uses a variable of this address space.
+pub(super) const fn is_interface(space: AddressSpace) -> bool {
+    match space {
+        AddressSpace::Uniform
+        | AddressSpace::Storage { access: _ }
+        | AddressSpace::Handle
+        | AddressSpace::Immediate
+        | AddressSpace::TaskPayload
+        | AddressSpace::RayPayload
+        | AddressSpace::IncomingRayPayload => true,
+        AddressSpace::Function | AddressSpace::Private | AddressSpace::WorkGroup => false,
+    }
+}

@@ -1,0 +1,124 @@
+//! An answer that is none to the question, from whatever kind of server.
+//!
+//! Nothing of it is repeated but its status: a server may echo what a person is not to read in a
+//! log.
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::time::{Duration, SystemTime};
+
+use super::Failure;
+use crate::store::StoreErrorKind;
+
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the server answered {status}")]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    retry_after: Option<Duration>,
+    by_another: bool,
+}
+
+impl From<StatusCode> for Refusal {
+    fn from(status: StatusCode) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            by_another: false,
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
+        let retry_after = headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| retry_after(value.trim(), SystemTime::now()));
+        Self {
+            retry_after,
+            ..status.into()
+        }
+    }
+
+    /// As said by another server than the own, which was shown no credentials.
+    pub(crate) const fn by_another(mut self) -> Self {
+        self.by_another = true;
+        self
+    }
+
+    /// Whether it may mean that the entry is there already, as a server says that writes each entry
+    /// once. To WebDAV a conflict is a folder that is missing.
+    pub(crate) fn may_be_there(self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
+        )
+    }
+
+    /// To a request that would have changed nothing.
+    pub(crate) fn of_a_read(self) -> Failure {
+        let kind = match self.status.as_u16() {
+            401 | 403 | 407 => StoreErrorKind::PermissionDenied,
+            413 => StoreErrorKind::TooLarge,
+            507 => StoreErrorKind::StorageFull,
+            408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
+            _ => StoreErrorKind::Protocol,
+        };
+        let mut failure = Failure::new(kind, self.to_string());
+        failure.retry_after = self.retry_after;
+        match self.status.as_u16() {
+            401 | 403 if !self.by_another => failure.into_denial(),
+            _ => failure,
+        }
+    }
+
+    /// To a request that would have changed the server.
+    pub(crate) fn of_a_write(self) -> Failure {
+        let mut failure = self.of_a_read();
+        if matches!(self.status.as_u16(), 405 | 501) {
+            failure.kind = StoreErrorKind::ReadOnly;
+        }
+        match self.status.as_u16() {
+            // What is too early or too much for it now says of the server how it is. All else is
+            // about the entry, or about writes: a server that can say so still serves reads.
+            408 | 425 | 429 => failure,
+            400..=499 => failure.into_refusal(),
+            _ => failure,
+        }
+    }
+}
+
+/// The time to wait: a number of seconds, or until a date.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let parsed = |value| retry_after(value, now).map(|time| time.as_secs());
+        assert_eq!(parsed("0"), Some(0));
+        assert_eq!(parsed("120"), Some(120));
+        assert_eq!(parsed("99999999999999999999999"), Some(u64::MAX));
+        assert_eq!(parsed("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
+        assert_eq!(parsed("Sun, 06 Nov 1994 08:49:07 GMT"), Some(0));
+        for nonsense in [
+            "",
+            "-1",
+            "+1",
+            "1.5",
+            "soon",
+            "Sun, 99 Nov 1994 08:49:07 GMT",
+        ] {
+            assert_eq!(parsed(nonsense), None, "{nonsense}");
+        }
+    }
+}

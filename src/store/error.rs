@@ -1,0 +1,230 @@
+//! How a tier fails.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// What kind of failure it is, and so what helps against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The medium failed to read or write.
+    Io,
+    /// There is no space left on the medium.
+    StorageFull,
+    /// The tier may not be read or written with the rights or credentials there are.
+    PermissionDenied,
+    /// The tier cannot be reached.
+    Unreachable,
+    /// No answer came in time.
+    TimedOut,
+    /// The tier is overloaded or out of service, and says so.
+    Unavailable,
+    /// The tier was not asked, because most recent calls failed. It is asked again once it is found
+    /// to be well.
+    CircuitOpen,
+    /// The tier takes no writes.
+    ReadOnly,
+    /// The artifact is larger than the tier takes.
+    TooLarge,
+    /// The artifact's metadata does not fit the stored form.
+    InvalidArtifact,
+    /// Under the key's name stands something that no cache made: a symbolic link, a folder, a
+    /// device. It is left untouched.
+    UnsafeEntry,
+    /// The tier answered something that makes no sense in its protocol.
+    Protocol,
+    /// The tier was closed.
+    Closed,
+    /// The tier panicked, which is a bug in it.
+    Panicked,
+    /// Anything else.
+    Other,
+}
+
+impl StoreErrorKind {
+    /// Whether the same call may well succeed a little later.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable | Self::TimedOut | Self::Unavailable | Self::CircuitOpen
+        )
+    }
+}
+
+impl fmt::Display for StoreErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Io => "I/O error",
+            Self::StorageFull => "no space left",
+            Self::PermissionDenied => "permission denied",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed out",
+            Self::Unavailable => "unavailable",
+            Self::CircuitOpen => "left alone",
+            Self::ReadOnly => "read-only",
+            Self::TooLarge => "artifact too large",
+            Self::InvalidArtifact => "artifact cannot be stored",
+            Self::UnsafeEntry => "entry is no regular file",
+            Self::Protocol => "unexpected answer",
+            Self::Closed => "closed",
+            Self::Panicked => "panicked",
+            Self::Other => "failed",
+        })
+    }
+}
+
+impl From<&std::io::Error> for StoreErrorKind {
+    fn from(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::StorageFull,
+            ErrorKind::PermissionDenied => Self::PermissionDenied,
+            ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// What was asked of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreOperation {
+    /// [`PipelineCacheStore::get`] or [`PipelineCacheStore::fetch`].
+    Get,
+    /// [`PipelineCacheStore::put`].
+    Put,
+    /// [`PipelineCacheStore::contains`].
+    Contains,
+    /// [`PipelineCacheStore::remove`].
+    Remove,
+    /// [`PipelineCacheStore::flush`].
+    Flush,
+    /// [`PipelineCacheStore::close`].
+    Close,
+    /// [`PipelineCacheStore::lead`].
+    Lead,
+    /// [`DiskCache::trim`](crate::DiskCache::trim).
+    Trim,
+    /// [`DiskCache::entries`](crate::DiskCache::entries).
+    List,
+    /// [`DiskCache::verify`](crate::DiskCache::verify).
+    Verify,
+    /// [`DiskCache::clear`](crate::DiskCache::clear).
+    Clear,
+}
+
+impl fmt::Display for StoreOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Contains => "contains",
+            Self::Remove => "remove",
+            Self::Flush => "flush",
+            Self::Close => "close",
+            Self::Lead => "lead",
+            Self::Trim => "trim",
+            Self::List => "list",
+            Self::Verify => "verify",
+            Self::Clear => "clear",
+        })
+    }
+}
+
+/// The failure of a tier: what was asked, of which tier, and why it failed.
+///
+/// Cheap to clone, so that all who waited on one lookup are told the same.
+///
+/// ```
+/// use pipeline_cache::{StoreError, StoreErrorKind, StoreOperation};
+///
+/// let error = StoreError::new(StoreErrorKind::TimedOut, "remote(cache.example.com)", StoreOperation::Get);
+/// assert_eq!(error.to_string(), "remote(cache.example.com): get: timed out");
+/// assert!(error.is_transient());
+/// ```
+#[derive(Debug, Clone)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    tier: Cow<'static, str>,
+    operation: StoreOperation,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// A failure of `tier`, as the tier's `Display` names it.
+    #[must_use]
+    pub fn new(
+        kind: StoreErrorKind,
+        tier: impl Into<Cow<'static, str>>,
+        operation: StoreOperation,
+    ) -> Self {
+        Self {
+            kind,
+            tier: tier.into(),
+            operation,
+            source: None,
+        }
+    }
+
+    /// Adds what caused it. Make sure that its text holds no secret.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into().into());
+        self
+    }
+
+    /// A failed system call.
+    #[must_use]
+    pub fn io(
+        tier: impl Into<Cow<'static, str>>,
+        operation: StoreOperation,
+        error: std::io::Error,
+    ) -> Self {
+        Self::new(StoreErrorKind::from(&error), tier, operation).with_source(error)
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may well succeed a little later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        self.kind.is_transient()
+    }
+
+    /// The tier that failed.
+    #[must_use]
+    pub fn tier(&self) -> &str {
+        &self.tier
+    }
+
+    /// What was asked of it.
+    #[must_use]
+    pub const fn operation(&self) -> StoreOperation {
+        self.operation
+    }
+}
+
+impl fmt::Display for StoreError {
+    /// One line: tier, operation, kind, and the cause where there is one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.tier, self.operation, self.kind)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

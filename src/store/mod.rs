@@ -1,0 +1,342 @@
+//! What a tier is: its contract, how it fails, what it counts, and the compile lease.
+
+pub(crate) mod compile_lease;
+mod error;
+pub(crate) mod metrics;
+
+pub use compile_lease::Lead;
+pub use error::{StoreError, StoreErrorKind, StoreOperation};
+pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
+
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::artifact::{Artifact, FrameError};
+use crate::key::PipelineFingerprint;
+
+/// A tier: anything that keeps artifacts under fingerprints.
+///
+/// Every tier of this crate implements it, and so may yours. The contract:
+///
+/// - A key names one artifact for ever. Two puts of one key are interchangeable and either may
+///   stay, so no reader ever locks out a writer.
+/// - A get returns the whole artifact that was put under that key, or nothing. Never a part,
+///   another key's, or an altered one.
+/// - No method blocks its thread: no system call that can wait, and no hashing of more than
+///   64 KiB, on a runtime worker.
+/// - Dropping a future at any await leaves no partial entry and no stuck waiter.
+/// - A failure is a [`StoreError`], never a panic and never passed off as a miss.
+/// - Every queue and buffer is bounded.
+///
+/// `Display` names the tier in traces and reports, as `disk(/var/cache/x)` does.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use pipeline_cache::{
+///     Artifact, InMemoryPipelineCache, PipelineCacheMetrics, PipelineCacheStore,
+///     PipelineFingerprint, StoreError,
+/// };
+/// use std::fmt;
+///
+/// /// Keeps nothing: compiles are measured with it.
+/// #[derive(Debug)]
+/// struct NoCache;
+///
+/// impl fmt::Display for NoCache {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str("none")
+///     }
+/// }
+///
+/// #[async_trait]
+/// impl PipelineCacheStore for NoCache {
+///     async fn get(&self, _: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+///         Ok(None)
+///     }
+///     async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {
+///         Ok(())
+///     }
+///     async fn contains(&self, _: &PipelineFingerprint) -> Result<bool, StoreError> {
+///         Ok(false)
+///     }
+///     async fn remove(&self, _: &PipelineFingerprint) -> Result<bool, StoreError> {
+///         Ok(false)
+///     }
+///     fn metrics(&self) -> PipelineCacheMetrics {
+///         PipelineCacheMetrics::default()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), StoreError> {
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let stores: [Box<dyn PipelineCacheStore>; 2] =
+///     [Box::new(NoCache), Box::new(InMemoryPipelineCache::new())];
+/// for store in stores {
+///     store.put(&key, Artifact::new("code")).await?;
+///     println!("{store}: {:?}", store.get(&key).await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[async_trait]
+pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
+    /// The artifact, if the tier can tell at once: without waiting, locking for long, or
+    /// allocating. `None` says nothing about [`get`](Self::get).
+    ///
+    /// A hit counts as a lookup; `None` counts as nothing.
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let _ = key;
+        None
+    }
+
+    /// The artifact under this key, whole and verified, or `None`.
+    ///
+    /// A corrupt entry is `None` too, counted and traced; [`fetch`](Self::fetch) tells it apart.
+    ///
+    /// # Errors
+    ///
+    /// When the tier cannot say whether it has the artifact.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing in the tier.
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError>;
+
+    /// Like [`get`](Self::get), and tells a corrupt entry from one that is not there.
+    ///
+    /// # Errors
+    ///
+    /// As `get`.
+    ///
+    /// # Cancel safety
+    ///
+    /// As `get`.
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.get(key).await.map(Fetched::from)
+    }
+
+    /// Stores an artifact. On return a [`get`](Self::get) may find it; it is durable, in a
+    /// durable tier, after the next [`flush`](Self::flush).
+    ///
+    /// A tier with a budget may evict the artifact at once.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was stored: see [`StoreErrorKind`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped put has stored the whole artifact or nothing.
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError>;
+
+    /// Whether a [`get`](Self::get) would likely find the artifact. Cheaper than `get`, and
+    /// therefore not verified.
+    ///
+    /// # Errors
+    ///
+    /// When the tier cannot say.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing in the tier.
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError>;
+
+    /// Removes the artifact; whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// When the artifact may still be there.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped remove has removed the artifact or not.
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError>;
+
+    /// Waits until all writes accepted before the call are done, and durable where the tier is
+    /// durable.
+    ///
+    /// # Errors
+    ///
+    /// The first write that could not be made durable. It stays pending, for the next flush.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped flush may be called again; nothing is lost.
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Flushes, stops background work and refuses further writes. At the deadline, whatever is
+    /// left is given up and reported. Closing twice is not an error.
+    ///
+    /// The default flushes and refuses nothing: a tier that takes writes should do more.
+    ///
+    /// # Errors
+    ///
+    /// As [`flush`](Self::flush), or of kind [`StoreErrorKind::TimedOut`] when the deadline passed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped close may be called again.
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        match tokio::time::timeout(deadline, self.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(StoreError::new(
+                StoreErrorKind::TimedOut,
+                self.to_string(),
+                StoreOperation::Close,
+            )),
+        }
+    }
+
+    /// Waits for the leave to make the artifact of this key, where the tier rules out that two who
+    /// share it make the same at once: a folder, for the processes on it. `None` where it does not,
+    /// which is the default.
+    ///
+    /// Asked when no tier has the artifact. It may have come while this waited, so the tiers are to
+    /// be looked at once more; and the leave is to be held until it is stored. How long to wait is
+    /// the caller's to bound: whoever has the leave may hold it for ever.
+    ///
+    /// # Errors
+    ///
+    /// When the tier cannot give the leave. The caller may do without.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place.
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        let _ = key;
+        Ok(None)
+    }
+
+    /// The tier's counters, as they stand now.
+    fn metrics(&self) -> PipelineCacheMetrics;
+
+    /// Whether asking this tier crosses a network.
+    ///
+    /// A network tier gives the local ones a head start in a layered lookup.
+    fn locality(&self) -> Locality {
+        Locality::Local
+    }
+
+    /// Whether the tier takes writes at all. Nothing is promoted to one that does not.
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    /// Whether what this tier serves may be promoted to others. Where it may not, it is served and
+    /// no more.
+    fn is_trusted_source(&self) -> bool {
+        true
+    }
+
+    /// The largest payload the tier takes, in bytes, where the metadata is small. Nothing larger is
+    /// promoted to it.
+    fn max_artifact_bytes(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// A shared tier is that tier.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        S::peek(self, key)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        S::get(self, key).await
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        S::fetch(self, key).await
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        S::put(self, key, artifact).await
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        S::contains(self, key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        S::remove(self, key).await
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        S::flush(self).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        S::close(self, deadline).await
+    }
+
+    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+        S::lead(self, key).await
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        S::metrics(self)
+    }
+
+    fn locality(&self) -> Locality {
+        S::locality(self)
+    }
+
+    fn is_writable(&self) -> bool {
+        S::is_writable(self)
+    }
+
+    fn is_trusted_source(&self) -> bool {
+        S::is_trusted_source(self)
+    }
+
+    fn max_artifact_bytes(&self) -> u64 {
+        S::max_artifact_bytes(self)
+    }
+}
+
+/// Whether a tier is on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Locality {
+    /// On this machine: memory, a disk.
+    Local,
+    /// Across a network, where an answer may take milliseconds or never come.
+    Network,
+}
+
+/// What a tier had under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fetched {
+    /// The whole, verified artifact.
+    Hit(Artifact),
+    /// Nothing.
+    Miss,
+    /// Something that is not the artifact. It has been set aside; the next put replaces it.
+    Corrupt(FrameError),
+    /// A whole artifact that the tier was told not to serve, for what its metadata says.
+    Refused,
+}
+
+impl Fetched {
+    /// The artifact, if it is a hit.
+    #[must_use]
+    pub fn into_artifact(self) -> Option<Artifact> {
+        match self {
+            Self::Hit(artifact) => Some(artifact),
+            Self::Miss | Self::Corrupt(_) | Self::Refused => None,
+        }
+    }
+}
+
+impl From<Option<Artifact>> for Fetched {
+    fn from(artifact: Option<Artifact>) -> Self {
+        artifact.map_or(Self::Miss, Self::Hit)
+    }
+}

@@ -1,0 +1,6 @@
+//! What several tiers need and tokio lacks.
+
+pub(crate) mod blocking;
+pub(crate) mod keyed_mutex;
+mod shim;
+pub(crate) mod single_flight;
