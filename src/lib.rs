@@ -97,8 +97,8 @@ pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelin
 pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
 pub use source_alias::SourceAliases;
 pub use store::{
-    Fetched, Lead, Locality, PipelineCacheMetricError, PipelineCacheMetrics, PipelineCacheStore,
-    StoreError, StoreErrorKind, StoreOperation,
+    CompileLease, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,
+    PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
 
 /// The examples of the README are tests too.

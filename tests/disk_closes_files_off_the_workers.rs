@@ -33,7 +33,7 @@ async fn leave_after<T>(steps: usize, call: impl Future<Output = T>) {
 async fn work(root: PathBuf) {
     assert!(fs::metadata(MARK).is_err());
     let cache = DiskCache::builder().root(root).max_entries(600);
-    let cache = cache.cross_process_flights(true).open().await.unwrap();
+    let cache = cache.compile_locks(true).open().await.unwrap();
     // More than a listing looks at in one step.
     for number in 0..700 {
         cache.put(&key(number), artifact(10)).await.unwrap();
@@ -43,7 +43,7 @@ async fn work(root: PathBuf) {
         leave_after(steps, cache.trim()).await;
         leave_after(steps, cache.clear()).await;
         leave_after(steps, cache.flush()).await;
-        leave_after(steps, cache.lead(&key(1))).await;
+        leave_after(steps, cache.compile_lease(&key(1))).await;
         leave_after(steps, cache.get(&key(1))).await;
         leave_after(steps, cache.open_frame(&key(1))).await;
         leave_after(steps, cache.put(&key(2000), artifact(10))).await;

@@ -7,7 +7,7 @@ mod disk_support;
 use async_trait::async_trait;
 use disk_support::{STAGING, artifact, folder, key, names};
 use pipeline_cache::{
-    Artifact, CompileSource, DiskCache, LayeredPipelineCache, Lead, PipelineCacheMetrics,
+    Artifact, CompileLease, CompileSource, DiskCache, LayeredPipelineCache, PipelineCacheMetrics,
     PipelineCacheStore, PipelineFingerprint, StoreError,
 };
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 async fn disk(root: &Path) -> DiskCache {
     let disk = DiskCache::builder().root(root);
-    disk.cross_process_flights(true).open().await.unwrap()
+    disk.compile_locks(true).open().await.unwrap()
 }
 
 fn flights(root: &Path) -> usize {
@@ -57,11 +57,17 @@ async fn a_store_below_holds_the_lead_until_its_background_is_done() {
     // The memory below has it, and the disk has not.
     let other = disk(folder.path()).await;
     let patience = Duration::from_secs(10);
-    assert!(timeout(patience, other.lead(&key(1))).await.is_err());
+    assert!(
+        timeout(patience, other.compile_lease(&key(1)))
+            .await
+            .is_err()
+    );
     assert!(!entry(folder.path(), &key(1)).exists());
 
     gate.open(StoreOperation::Put, 1);
-    let lead = timeout(patience, other.lead(&key(1))).await.unwrap();
+    let lead = timeout(patience, other.compile_lease(&key(1)))
+        .await
+        .unwrap();
     assert!(lead.unwrap().is_some());
     assert!(entry(folder.path(), &key(1)).exists());
     below.flush().await.unwrap();
@@ -98,9 +104,12 @@ impl PipelineCacheStore for Asked {
         Ok(false)
     }
 
-    async fn lead(&self, _: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+    async fn compile_lease(
+        &self,
+        _: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
         self.log.lock().unwrap().push(self.name);
-        Ok(Some(Lead::new(())))
+        Ok(Some(CompileLease::new(())))
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
@@ -121,7 +130,9 @@ async fn leads_are_taken_in_one_order_whatever_that_of_the_tiers() {
         let cache = LayeredPipelineCache::new(asked.map(|tier| Arc::new(tier) as _));
         cache.get_or_insert_with(key(1), compile).await.unwrap();
         assert_eq!(*log.lock().unwrap(), ["a", "b", "c"]);
-        PipelineCacheStore::lead(&cache, &key(2)).await.unwrap();
+        PipelineCacheStore::compile_lease(&cache, &key(2))
+            .await
+            .unwrap();
         assert_eq!(log.lock().unwrap()[3..], ["a", "b", "c"]);
     }
 }
@@ -131,7 +142,7 @@ async fn who_is_not_to_wait_does_not_ask() {
     let folder = folder();
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
     let leading = disk(folder.path()).await;
-    let lead = leading.lead(&key(1)).await.unwrap();
+    let lead = leading.compile_lease(&key(1)).await.unwrap();
     let cache = LayeredPipelineCache::builder()
         .tier(disk(folder.path()).await)
         .max_compile_wait(Duration::ZERO)
@@ -152,6 +163,6 @@ async fn a_closed_tier_gives_no_lead() {
     let folder = folder();
     let cache = disk(folder.path()).await;
     cache.close(Duration::from_secs(60)).await.unwrap();
-    assert!(cache.lead(&key(1)).await.unwrap().is_none());
+    assert!(cache.compile_lease(&key(1)).await.unwrap().is_none());
     assert!(!folder.path().join(STAGING).exists() || flights(folder.path()) == 0);
 }

@@ -21,7 +21,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use sync::single_flight::{Flights, Landing, Seat};
+use sync::single_flight::{Outcome, SingleFlight, Waiter};
 
 thread_local! {
     /// Tasks of flights that are not quite gone. The checker runs an execution on one thread.
@@ -75,7 +75,7 @@ impl Handle {
 /// Orders tried for each test.
 const ORDERS: usize = 500;
 
-type Board = Flights<u8, (), u32>;
+type Board = SingleFlight<u8, (), u32>;
 
 /// Counts the flights that started and those that are under way, and may hold them in the air.
 #[derive(Clone, Default)]
@@ -113,26 +113,26 @@ impl Tower {
         }
     }
 
-    fn board(&self, board: &Board, steps: usize) -> Seat<(), u32> {
-        start(board, || ((), self.flight(steps)))
+    fn join(&self, join: &Board, steps: usize) -> Waiter<(), u32> {
+        start(join, || ((), self.flight(steps)))
     }
 }
 
-fn start<F>(board: &Board, start: impl FnOnce() -> ((), F)) -> Seat<(), u32>
+fn start<F>(join: &Board, start: impl FnOnce() -> ((), F)) -> Waiter<(), u32>
 where
     F: Future<Output = u32> + Send + 'static,
 {
     match ALONE.get() {
-        true => board.board_alone(1, start),
-        false => board.board(1, start),
+        true => join.join_driven(1, start),
+        false => join.join(1, start),
     }
 }
 
-fn landed(landing: Landing<u32>) -> u32 {
-    match landing {
-        Landing::Landed(value) => value,
-        Landing::Crashed(message) => panic!("crashed: {message}"),
-        Landing::Lost => panic!("lost"),
+fn landed(outcome: Outcome<u32>) -> u32 {
+    match outcome {
+        Outcome::Landed(value) => value,
+        Outcome::Crashed(message) => panic!("crashed: {message}"),
+        Outcome::Lost => panic!("lost"),
     }
 }
 
@@ -165,11 +165,11 @@ fn check_each_order(test: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Polls so many times and then lets go.
-async fn give_up_after(seat: Seat<(), u32>, polls: usize) -> Option<u32> {
-    let mut seat = pin!(seat);
+async fn give_up_after(waiter: Waiter<(), u32>, polls: usize) -> Option<u32> {
+    let mut waiter = pin!(waiter);
     for _ in 0..polls {
-        if let Poll::Ready(landing) = futures::poll!(&mut seat) {
-            return Some(landed(landing));
+        if let Poll::Ready(outcome) = futures::poll!(&mut waiter) {
+            return Some(landed(outcome));
         }
         yield_now().await;
     }
@@ -179,11 +179,11 @@ async fn give_up_after(seat: Seat<(), u32>, polls: usize) -> Option<u32> {
 #[test]
 fn all_who_wait_are_told() {
     check(|| {
-        let (board, tower) = (Arc::new(Board::new()), Tower::default());
+        let (join, tower) = (Arc::new(Board::new()), Tower::default());
         let tasks: Vec<_> = (0..3)
             .map(|_| {
-                let (board, tower) = (Arc::clone(&board), tower.clone());
-                spawn(async move { landed(tower.board(&board, 2).await) })
+                let (join, tower) = (Arc::clone(&join), tower.clone());
+                spawn(async move { landed(tower.join(&join, 2).await) })
             })
             .collect();
         for task in tasks {
@@ -199,13 +199,13 @@ fn all_who_wait_are_told() {
 fn a_leader_that_leaves_stalls_nobody() {
     for polls in 0..5 {
         check(move || {
-            let (board, tower) = (Arc::new(Board::new()), Tower::default());
-            let leader = tower.board(&board, 3);
+            let (join, tower) = (Arc::new(Board::new()), Tower::default());
+            let leader = tower.join(&join, 3);
             let leader = spawn(give_up_after(leader, polls));
             let followers: Vec<_> = (0..2)
                 .map(|_| {
-                    let (board, tower) = (Arc::clone(&board), tower.clone());
-                    spawn(async move { landed(tower.board(&board, 3).await) })
+                    let (join, tower) = (Arc::clone(&join), tower.clone());
+                    spawn(async move { landed(tower.join(&join, 3).await) })
                 })
                 .collect();
             for follower in followers {
@@ -222,14 +222,14 @@ fn a_leader_that_leaves_stalls_nobody() {
 fn a_flight_with_a_follower_aboard_is_not_started_again() {
     for polls in 0..3 {
         check(move || {
-            let (board, tower) = (Arc::new(Board::new()), Tower::default());
+            let (join, tower) = (Arc::new(Board::new()), Tower::default());
             tower.held.store(true, Ordering::SeqCst);
-            let leader = tower.board(&board, 1);
-            let follower = tower.board(&board, 1);
+            let leader = tower.join(&join, 1);
+            let follower = tower.join(&join, 1);
             let leader = spawn(give_up_after(leader, polls));
             let follower = spawn(async move { landed(follower.await) });
             block_on(leader).unwrap();
-            let late = tower.board(&board, 1);
+            let late = tower.join(&join, 1);
             tower.held.store(false, Ordering::SeqCst);
             assert_eq!(landed(block_on(late)), 7);
             assert_eq!(block_on(follower).unwrap(), 7);
@@ -243,16 +243,16 @@ fn a_flight_with_a_follower_aboard_is_not_started_again() {
 #[test]
 fn when_the_last_one_leaves_the_flight_ends_and_the_next_starts_anew() {
     check(|| {
-        let board = Arc::new(Board::new());
+        let join = Arc::new(Board::new());
         let (endless, next) = (Tower::default(), Tower::default());
         endless.held.store(true, Ordering::SeqCst);
         let leavers: Vec<_> = (0..2)
-            .map(|polls| spawn(give_up_after(endless.board(&board, 0), polls)))
+            .map(|polls| spawn(give_up_after(endless.join(&join, 0), polls)))
             .collect();
         for leaver in leavers {
             assert_eq!(block_on(leaver).unwrap(), None);
         }
-        assert_eq!(landed(block_on(next.board(&board, 1))), 7);
+        assert_eq!(landed(block_on(next.join(&join, 1))), 7);
     });
 }
 
@@ -260,31 +260,31 @@ fn when_the_last_one_leaves_the_flight_ends_and_the_next_starts_anew() {
 #[test]
 fn a_detached_flight_lands_and_newcomers_start_another() {
     check(|| {
-        let board = Arc::new(Board::new());
+        let join = Arc::new(Board::new());
         let (before, after) = (Tower::default(), Tower::default());
-        let early = before.board(&board, 3);
+        let early = before.join(&join, 3);
         let detach = {
-            let board = Arc::clone(&board);
-            spawn(async move { board.detach(&1).is_some() })
+            let join = Arc::clone(&join);
+            spawn(async move { join.detach(&1).is_some() })
         };
         let detached = block_on(detach).unwrap();
-        let late = after.board(&board, 1);
+        let late = after.join(&join, 1);
         assert_eq!(landed(block_on(early)), 7);
         assert_eq!(landed(block_on(late)), 7);
         // Whoever came after the detachment is not told what was found before it.
         if detached {
             assert_eq!(after.started.load(Ordering::SeqCst), 1);
         }
-        assert!(board.detach(&1).is_none(), "a flight was left on the table");
+        assert!(join.detach(&1).is_none(), "a flight was left on the table");
     });
 }
 
 #[test]
 fn a_crash_is_told_to_all_and_poisons_nothing() {
     check(|| {
-        let board = Arc::new(Board::new());
+        let join = Arc::new(Board::new());
         let crashing = || {
-            start(&board, || {
+            start(&join, || {
                 let crash = async {
                     yield_now().await;
                     // Not `panic!`, which would print its message some thousand times.
@@ -294,13 +294,13 @@ fn a_crash_is_told_to_all_and_poisons_nothing() {
             })
         };
         let seats = [crashing(), crashing()];
-        for seat in seats {
-            match block_on(seat) {
-                Landing::Crashed(message) => assert_eq!(&*message, "engine failure"),
-                Landing::Landed(_) | Landing::Lost => panic!("landed"),
+        for waiter in seats {
+            match block_on(waiter) {
+                Outcome::Crashed(message) => assert_eq!(&*message, "engine failure"),
+                Outcome::Landed(_) | Outcome::Lost => panic!("landed"),
             }
         }
-        assert_eq!(landed(block_on(Tower::default().board(&board, 1))), 7);
+        assert_eq!(landed(block_on(Tower::default().join(&join, 1))), 7);
     });
 }
 
@@ -309,8 +309,8 @@ fn a_crash_is_told_to_all_and_poisons_nothing() {
 fn a_leader_drives_a_flight_until_somebody_joins() {
     check_each_order(|| {
         ALONE.set(true);
-        let (board, tower) = (Arc::new(Board::new()), Tower::default());
-        let leader = tower.board(&board, 2);
+        let (join, tower) = (Arc::new(Board::new()), Tower::default());
+        let leader = tower.join(&join, 2);
         assert_eq!(TASKS.get(), 0, "nobody else is aboard");
         assert_eq!(landed(block_on(leader)), 7);
         assert_eq!(TASKS.get(), 0);
@@ -318,14 +318,14 @@ fn a_leader_drives_a_flight_until_somebody_joins() {
     for polls in 0..3 {
         check_each_order(move || {
             ALONE.set(true);
-            let (board, tower) = (Arc::new(Board::new()), Tower::default());
+            let (join, tower) = (Arc::new(Board::new()), Tower::default());
             tower.held.store(true, Ordering::SeqCst);
-            let mut idle = tower.board(&board, 1);
+            let mut idle = tower.join(&join, 1);
             for _ in 0..polls {
                 let poll = block_on(async { futures::poll!(&mut idle) });
                 assert!(poll.is_pending());
             }
-            let follower = tower.board(&board, 1);
+            let follower = tower.join(&join, 1);
             tower.held.store(false, Ordering::SeqCst);
             assert_eq!(landed(block_on(follower)), 7);
             assert_eq!(landed(block_on(idle)), 7);

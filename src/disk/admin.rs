@@ -241,7 +241,7 @@ impl DiskCache {
                     continue;
                 }
             };
-            let turn = inner.turns.of(&key).await;
+            let turn = inner.key_locks.lock(&key).await;
             let gone = inner.run(move |inner| {
                 let _turn = turn;
                 inner.remove_in_turn(&key)

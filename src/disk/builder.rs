@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::directory::Folder;
+use super::directory::Directory;
 use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
 use super::user_dir::user_cache_dir;
@@ -44,7 +44,7 @@ pub struct DiskCacheBuilder {
     pub(super) max_pending_flushes: usize,
     private: bool,
     pub(super) bounds: Bounds,
-    pub(super) cross_process_flights: bool,
+    pub(super) compile_locks: bool,
 }
 
 impl Default for DiskCacheBuilder {
@@ -57,7 +57,7 @@ impl Default for DiskCacheBuilder {
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
             bounds: Bounds::default(),
-            cross_process_flights: false,
+            compile_locks: false,
         }
     }
 }
@@ -174,7 +174,7 @@ impl DiskCacheBuilder {
     /// # let folder = tempfile::tempdir()?;
     /// let disk = DiskCache::builder()
     ///     .root(folder.path())
-    ///     .cross_process_flights(true)
+    ///     .compile_locks(true)
     ///     .open()
     ///     .await?;
     /// let cache = LayeredPipelineCache::builder()
@@ -190,8 +190,8 @@ impl DiskCacheBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn cross_process_flights(mut self, flights: bool) -> Self {
-        self.cross_process_flights = flights;
+    pub fn compile_locks(mut self, flights: bool) -> Self {
+        self.compile_locks = flights;
         self
     }
 
@@ -218,7 +218,7 @@ impl DiskCacheBuilder {
         };
         // A later change of the working directory must not move the cache.
         let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
-        let folder = Folder {
+        let folder = Directory {
             root,
             format: FrameFormat::new(
                 self.shared_secret.clone().map(Into::into),

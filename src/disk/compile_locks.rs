@@ -15,11 +15,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Inner;
-use super::directory::Folder;
+use super::directory::Directory;
 use super::error::{Fault, at};
 use super::lock::{linked, open_locked};
 use crate::key::PipelineFingerprint;
-use crate::store::{Lead, StoreError, StoreOperation};
+use crate::store::{CompileLease, StoreError, StoreOperation};
 use crate::sync::blocking;
 
 const FLIGHT: &str = ".flight";
@@ -58,19 +58,19 @@ impl Drop for LockFile {
 
 impl Inner {
     /// `None` where the cache is closed.
-    pub(super) async fn lead(
+    pub(super) async fn compile_lease(
         self: &Arc<Self>,
         key: PipelineFingerprint,
-    ) -> Result<Option<Lead>, StoreError> {
+    ) -> Result<Option<CompileLease>, StoreError> {
         let mut waited = Duration::ZERO;
         // What is made after a close could not be stored.
         while !self.closed.load(Ordering::SeqCst) {
             match self.run(move |inner| take(&inner.folder, &key)).await {
-                Ok(Some(flight)) => return Ok(Some(self.leads.give(key, flight))),
+                Ok(Some(flight)) => return Ok(Some(self.compile_leases.give(key, flight))),
                 Ok(None) => {}
                 Err(error) => {
                     let fault = Fault::Io(error);
-                    return Err(self.failed(StoreOperation::Lead, Some(&key), fault));
+                    return Err(self.failed(StoreOperation::CompileLease, Some(&key), fault));
                 }
             }
             if waited.is_zero() {
@@ -86,7 +86,7 @@ impl Inner {
 }
 
 /// Takes the flight of a key; `None` where another has it.
-fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>> {
+fn take(folder: &Directory, key: &PipelineFingerprint) -> io::Result<Option<Flight>> {
     let name = format!("{key}{FLIGHT}");
     let path = folder.staging().join(&name);
     for _ in 0..ATTEMPTS {
@@ -103,7 +103,7 @@ fn take(folder: &Folder, key: &PipelineFingerprint) -> io::Result<Option<Flight>
 }
 
 /// Whether a name is that of a flight's file.
-pub(super) fn is_flight(name: &str) -> bool {
+pub(super) fn is_compile_lock(name: &str) -> bool {
     let key = name.strip_suffix(FLIGHT);
     key.is_some_and(|key| key.parse::<PipelineFingerprint>().is_ok())
 }
@@ -127,9 +127,9 @@ mod tests {
         runtime.unwrap().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let cache = DiskCache::builder().root(folder.path());
-            let cache = cache.cross_process_flights(true).open().await.unwrap();
+            let cache = cache.compile_locks(true).open().await.unwrap();
             let key = PipelineFingerprint::from_bytes([1; 32]);
-            let lead = cache.lead(&key).await.unwrap();
+            let lease = cache.compile_lease(&key).await.unwrap();
             let (release, gate) = mpsc::channel::<()>();
             let busy = tokio::task::spawn_blocking(move || gate.recv());
             {
@@ -137,13 +137,16 @@ mod tests {
                 assert!(poll!(&mut put).is_pending());
             }
             tokio::task::yield_now().await;
-            drop(lead);
-            assert!(cache.inner.leads.of(&key).is_some(), "the put has it");
+            drop(lease);
+            assert!(
+                cache.inner.compile_leases.of(&key).is_some(),
+                "the put has it"
+            );
             release.send(()).unwrap();
             busy.await.unwrap().unwrap();
             cache.inner.tasks.close();
             cache.inner.tasks.wait().await;
-            assert!(cache.inner.leads.of(&key).is_none());
+            assert!(cache.inner.compile_leases.of(&key).is_none());
             assert!(cache.inner.folder.entry(&key).exists());
         });
     }
@@ -153,15 +156,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = || {
             let cache = DiskCache::builder().root(folder.path());
-            cache.cross_process_flights(true).open()
+            cache.compile_locks(true).open()
         };
         let (first, second) = (open().await.unwrap(), open().await.unwrap());
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let lead = first.lead(&key).await.unwrap();
-        assert!(lead.is_some());
+        let lease = first.compile_lease(&key).await.unwrap();
+        assert!(lease.is_some());
         let waiter = tokio::spawn({
             let second = second.clone();
-            async move { second.lead(&key).await }
+            async move { second.compile_lease(&key).await }
         });
         while second.metrics().awaited_compiles == 0 {
             tokio::task::yield_now().await;
@@ -170,6 +173,6 @@ mod tests {
         let waited = tokio::time::timeout(Duration::from_secs(60), waiter).await;
         let none = waited.expect("a closed cache stores nothing");
         assert!(none.unwrap().unwrap().is_none());
-        drop(lead);
+        drop(lease);
     }
 }

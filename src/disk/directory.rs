@@ -17,7 +17,7 @@ use crate::key::PipelineFingerprint;
 
 /// The folder of a disk tier.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct Directory {
     pub(super) root: PathBuf,
     pub(super) format: FrameFormat,
     /// Whether other users are kept out of what is created.
@@ -40,7 +40,7 @@ pub(super) enum Found {
     Corrupt(File, FrameError),
 }
 
-impl Folder {
+impl Directory {
     /// Where the entry of a key is.
     pub(super) fn entry(&self, key: &PipelineFingerprint) -> PathBuf {
         self.of_key(key, ".bin")
@@ -412,7 +412,7 @@ mod tests {
     #[test]
     fn a_good_entry_that_came_after_a_corrupt_one_stays() {
         let root = tempfile::tempdir().unwrap();
-        let folder = Folder {
+        let folder = Directory {
             root: root.path().to_owned(),
             format: FrameFormat::new(None, 100),
             private: true,

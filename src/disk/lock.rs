@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::directory::Folder;
+use super::directory::Directory;
 
 /// Opens a file beside the temporary ones, creates it where it is missing, and locks it; an error
 /// at once, of kind `WouldBlock`, where another has the lock.
-pub(super) fn open_locked(folder: &Folder, name: &str) -> io::Result<File> {
+pub(super) fn open_locked(folder: &Directory, name: &str) -> io::Result<File> {
     let path = folder.staging().join(name);
     match try_open_locked(folder, &path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -20,7 +20,7 @@ pub(super) fn open_locked(folder: &Folder, name: &str) -> io::Result<File> {
     }
 }
 
-fn try_open_locked(folder: &Folder, path: &Path) -> io::Result<File> {
+fn try_open_locked(folder: &Directory, path: &Path) -> io::Result<File> {
     let mut options = folder.create_new();
     options.create_new(false).create(true).read(true);
     #[cfg(unix)]

@@ -47,24 +47,24 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use self::directory::{Folder, Found};
-use self::durability::flush::Setback;
+use self::directory::{Directory, Found};
+use self::durability::flush::FlushBackoff;
 use self::durability::ledger::Ledger;
 use self::error::Fault;
 use self::gc::bounds::Bounds;
-use self::gc::evict::Victims;
+use self::gc::evict::EvictionCandidates;
 use self::gc::usage::Usage;
 use self::staging::Staging;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
-use crate::store::compile_lease::Leads;
+use crate::store::compile_lease::CompileLeases;
 use crate::store::metrics::StoreCounters;
 use crate::store::{
-    Fetched, Lead, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
+    CompileLease, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
     StoreOperation,
 };
 use crate::sync::blocking;
-use crate::sync::keyed_mutex::Turns;
+use crate::sync::keyed_mutex::KeyedMutex;
 
 /// The name under which the cache's users have known [`DiskCache`].
 pub type PersistentPipelineCacheStore = DiskCache;
@@ -120,14 +120,14 @@ pub struct DiskCache {
 }
 
 struct Inner {
-    folder: Folder,
+    folder: Directory,
     staging: Staging,
     ledger: Ledger,
     bounds: Bounds,
-    cross_process_flights: bool,
-    leads: Leads,
+    compile_locks: bool,
+    compile_leases: CompileLeases,
     usage: Usage,
-    victims: Victims,
+    candidates: EvictionCandidates,
     /// Told of each step of an eviction.
     room: Notify,
     max_pending: usize,
@@ -135,16 +135,16 @@ struct Inner {
     permits: Arc<Semaphore>,
     /// Whether the folder's file system lets files be read on the workers.
     #[cfg(target_os = "linux")]
-    at_hand: bool,
+    page_cache: bool,
     /// Of what is read on the workers in slices.
     #[cfg(target_os = "linux")]
     slicing: Semaphore,
     /// One writer per key at a time.
-    turns: Turns,
+    key_locks: KeyedMutex,
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
     /// What keeps puts from flushing for a while.
-    setback: Setback,
+    flush_backoff: FlushBackoff,
     /// The writes that are in progress, and the flushes in the background.
     tasks: TaskTracker,
     closed: AtomicBool,
@@ -216,9 +216,9 @@ impl DiskCache {
     }
 
     /// Waits for the folder's file system to say what it is.
-    fn open_folder(folder: Folder, settings: &DiskCacheBuilder) -> Self {
+    fn open_folder(folder: Directory, settings: &DiskCacheBuilder) -> Self {
         #[cfg(target_os = "linux")]
-        let at_hand = page_cache::is_on_this_machine(&folder.root);
+        let page_cache = page_cache::is_on_this_machine(&folder.root);
         let operations = settings
             .max_concurrent_operations
             .min(Semaphore::MAX_PERMITS);
@@ -228,21 +228,21 @@ impl DiskCache {
                 staging: Staging::default(),
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
-                cross_process_flights: settings.cross_process_flights,
-                leads: Leads::default(),
+                compile_locks: settings.compile_locks,
+                compile_leases: CompileLeases::default(),
                 usage: Usage::default(),
-                victims: Victims::default(),
+                candidates: EvictionCandidates::default(),
                 room: Notify::new(),
                 max_pending: settings.max_pending_flushes,
                 counters: StoreCounters::default(),
                 permits: Arc::new(Semaphore::new(operations)),
                 #[cfg(target_os = "linux")]
-                at_hand,
+                page_cache,
                 #[cfg(target_os = "linux")]
                 slicing: Semaphore::new(operations),
-                turns: Turns::default(),
+                key_locks: KeyedMutex::default(),
                 flushing: Arc::default(),
-                setback: Setback::default(),
+                flush_backoff: FlushBackoff::default(),
                 tasks: TaskTracker::new(),
                 closed: AtomicBool::new(false),
             }),
@@ -264,7 +264,7 @@ impl DiskCache {
 
     async fn lookup(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         #[cfg(target_os = "linux")]
-        let found = self.inner.read_at_hand(key).await;
+        let found = self.inner.get_cached(key).await;
         #[cfg(not(target_os = "linux"))]
         let found = self.inner.read_on_pool(*key).await;
         found.map_err(|fault| self.inner.failed(StoreOperation::Get, Some(key), fault))
@@ -349,15 +349,15 @@ impl Inner {
 
     /// Sets a corrupt entry aside, unless somebody writes the key, who replaces it.
     fn set_aside(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
-        if let Some(_turn) = self.turns.try_of(key) {
-            self.set_aside_in_turn(key, file, why);
+        if let Some(_turn) = self.key_locks.try_lock(key) {
+            self.set_aside_locked(key, file, why);
         }
     }
 
-    fn set_aside_in_turn(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
+    fn set_aside_locked(&self, key: &PipelineFingerprint, file: &std::fs::File, why: FrameError) {
         let aside = self.folder.set_aside(key, file);
         // Where a flush awaits it, that is to tell of the loss.
-        self.ledger.doubt([key]);
+        self.ledger.suspect([key]);
         tracing::warn!(tier = %self, %key, %why, aside = ?aside, "a corrupt entry is a miss");
     }
 
@@ -431,7 +431,7 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on.
-    /// A [lead](crate::Lead) that was given stays its holder's; there are no more, as what is made
+    /// A [lead](crate::CompileLease) that was given stays its holder's; there are no more, as what is made
     /// could not be stored.
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         let inner = &self.inner;
@@ -450,13 +450,16 @@ impl PipelineCacheStore for DiskCache {
     }
 
     /// As the trait has it, where the builder's
-    /// [`cross_process_flights`](DiskCacheBuilder::cross_process_flights) says so. A put of the key
+    /// [`compile_locks`](DiskCacheBuilder::compile_locks) says so. A put of the key
     /// holds the lead, too, from its start until the entry is there.
-    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        if !cfg!(unix) || !self.inner.cross_process_flights {
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        if !cfg!(unix) || !self.inner.compile_locks {
             return Ok(None);
         }
-        self.inner.lead(*key).await
+        self.inner.compile_lease(*key).await
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
@@ -501,5 +504,28 @@ impl fmt::Debug for DiskCache {
             .field("folder", &self.inner.folder)
             .field("durability", &self.durability_report())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    /// What a put is about to bring need not be told from what was read before.
+    #[tokio::test]
+    async fn nobody_sets_aside_what_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        let entry = cache.inner.folder.entry(&ONE);
+        std::fs::write(&entry, "torn").unwrap();
+        let turn = cache.inner.key_locks.lock(&ONE).await;
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(entry.exists());
+        drop(turn);
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(!entry.exists());
+        assert_eq!(cache.metrics().corrupt, 2);
     }
 }

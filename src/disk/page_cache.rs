@@ -84,7 +84,7 @@ pub(super) fn is_on_this_machine(folder: &Path) -> bool {
 }
 
 /// What can be done about an entry without waiting.
-enum AtHand {
+enum Cached {
     /// It was read, which took so much work, or there is none.
     Told(Found, usize),
     /// It is to be read in slices.
@@ -121,21 +121,21 @@ impl Drop for Opened {
 
 impl Inner {
     /// Reads what is at hand, and has the rest read on the blocking pool; counts either way.
-    pub(super) async fn read_at_hand(
+    pub(super) async fn get_cached(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<Fetched, Fault> {
-        let opened = match self.look_at_hand(key) {
-            AtHand::Told(found, work) => {
+        let opened = match self.look_cached(key) {
+            Cached::Told(found, work) => {
                 let fetched = self.count_lookup(key, Ok(found));
-                blocking::pay_for(work).await;
+                blocking::consume_budget(work).await;
                 return fetched;
             }
-            AtHand::Large(entry) => match self.read_large(key, entry).await {
+            Cached::Large(entry) => match self.read_large(key, entry).await {
                 Ok(artifact) => return self.count_lookup(key, Ok(Found::Whole(artifact))),
                 Err(opened) => Some(opened),
             },
-            AtHand::Unknown(opened) => opened,
+            Cached::Unknown(opened) => opened,
         };
         match opened {
             Some(opened) => self.go_on(*key, opened).await,
@@ -162,31 +162,31 @@ impl Inner {
     }
 
     /// Tells of what is at hand, and reads it at once where it is small.
-    fn look_at_hand(&self, key: &PipelineFingerprint) -> AtHand {
-        if !self.at_hand {
-            return AtHand::Unknown(None);
+    fn look_cached(&self, key: &PipelineFingerprint) -> Cached {
+        if !self.page_cache {
+            return Cached::Unknown(None);
         }
         let path = self.folder.entry(key);
         let flags = WARY.union(OFlags::CLOEXEC);
         let file = match openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED) {
             Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return AtHand::Told(Found::Missing, 0),
-            Err(_) => return AtHand::Unknown(None),
+            Err(Errno::NOENT) => return Cached::Told(Found::Missing, 0),
+            Err(_) => return Cached::Unknown(None),
         };
         let Some((len, used)) = inspect(&file) else {
-            return AtHand::Unknown(Some(Opened(Some(file))));
+            return Cached::Unknown(Some(Opened(Some(file))));
         };
         if len > MAX_WHOLE {
             let opened = Opened(Some(file));
-            return AtHand::Large(Entry { opened, len, used });
+            return Cached::Large(Entry { opened, len, used });
         }
         let Some(artifact) = read_whole(&file, len, &self.folder.format, key) else {
-            return AtHand::Unknown(Some(Opened(Some(file))));
+            return Cached::Unknown(Some(Opened(Some(file))));
         };
         if trim::is_use_stale(used) {
             self.touch_aside(Opened(Some(file)));
         }
-        AtHand::Told(Found::Whole(artifact), len)
+        Cached::Told(Found::Whole(artifact), len)
     }
 
     /// Reads an entry in slices, or hands its file back.
@@ -208,7 +208,7 @@ impl Inner {
     }
 
     /// Nothing where it is too large, or where as many are being read as operations may be in
-    /// flight: each keeps its file and its memory between its turns. They do not share the permits
+    /// flight: each keeps its file and its memory between its key_locks. They do not share the permits
     /// of those, as nobody knows when a caller takes his next turn.
     async fn read_sliced(
         &self,
@@ -227,7 +227,7 @@ impl Inner {
             // What little is left over has no turn of its own.
             let end = Some(read + SLICE).filter(|end| end + FRAMING < len);
             let end = end.unwrap_or(len);
-            blocking::pay_for(end - read).await;
+            blocking::consume_budget(end - read).await;
             read_cached(opened.0.as_ref()?, &mut frame[read..end], read)?;
             digest.update(&frame[..end])?;
             read = end;

@@ -21,8 +21,8 @@ use tempfile::TempPath;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::compile_locks::is_flight;
-use super::directory::Folder;
+use super::compile_locks::is_compile_lock;
+use super::directory::Directory;
 use super::error::at;
 use super::lock::linked;
 use crate::sync::blocking;
@@ -46,7 +46,7 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Creates a temporary file. Recreates the folder where it was removed.
-    pub(super) fn stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
+    pub(super) fn stage(&self, folder: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
         let staged = self.try_stage(folder, tasks);
         match staged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -69,7 +69,7 @@ impl Staging {
         }
     }
 
-    fn try_stage(&self, folder: &Folder, tasks: &TaskTracker) -> io::Result<Staged> {
+    fn try_stage(&self, folder: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(folder)?;
         let path = owner.next_path(&folder.staging());
         let file = folder.create_new().open(&path);
@@ -82,7 +82,7 @@ impl Staging {
         })
     }
 
-    fn owner(&self, folder: &Folder) -> io::Result<Arc<Owner>> {
+    fn owner(&self, folder: &Directory) -> io::Result<Arc<Owner>> {
         let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
         match &*owner {
             Some(owner) if owner.is_known() => Ok(Arc::clone(owner)),
@@ -102,7 +102,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(folder: &Folder) -> io::Result<Self> {
+    fn new(folder: &Directory) -> io::Result<Self> {
         let staging = folder.staging();
         if !is_folder(&staging)? {
             let error = io::ErrorKind::NotADirectory.into();
@@ -223,7 +223,7 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
         } else if let Some(owner) = owner_of(name) {
             owners.insert(owner.to_owned());
             temporaries.push(name.to_owned());
-        } else if is_flight(name) {
+        } else if is_compile_lock(name) {
             let flight = staging.join(name);
             // Whoever takes it next may be quicker, and it is theirs then.
             if let Ok(Some(dead)) = bury(&flight) {
@@ -296,7 +296,7 @@ fn bury(lock: &Path) -> io::Result<Option<File>> {
 }
 
 #[cfg(unix)]
-fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
+fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
     folder.create_new().open(path)
 }
 
@@ -324,7 +324,7 @@ fn bury(lock: &Path) -> io::Result<Option<File>> {
 }
 
 #[cfg(not(unix))]
-fn create_lock(folder: &Folder, path: &Path) -> io::Result<File> {
+fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
     let mut options = folder.create_new();
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);

@@ -45,7 +45,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
         let token = self.tasks.token();
-        let lead = self.leads.of(&key);
+        let lease = self.compile_leases.of(&key);
         let operation = StoreOperation::Put;
         let ready = match self.check_open(operation) {
             Ok(()) => self.make_room().await,
@@ -54,11 +54,11 @@ impl Inner {
         let place = ready.inspect_err(|_| self.counters.put_errors.increment())?;
 
         self.await_room().await;
-        let turn = self.turns.of(&key).await;
+        let turn = self.key_locks.lock(&key).await;
         let permit = self.permit().await;
         let inner = Arc::clone(self);
         let stored = blocking::blocking(move || {
-            let _held = (lead, token, place, turn, permit);
+            let _held = (lease, token, place, turn, permit);
             inner.store(key, frame)
         });
         stored
@@ -107,7 +107,7 @@ impl Inner {
         let operation = StoreOperation::Remove;
         let token = self.tasks.token();
         self.check_open(operation)?;
-        let turn = self.turns.of(&key).await;
+        let turn = self.key_locks.lock(&key).await;
         let removed = self.run(move |inner| {
             let _held = (token, turn);
             let removed = inner.remove_in_turn(&key)?;

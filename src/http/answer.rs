@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::inactivity::Inactivity;
 use super::pool::Lease;
-use crate::network::{Failure, Refusal};
+use crate::network::{HttpStatusError, RequestError};
 
 /// How long the rest of a request may take that was refused before it was sent whole.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -46,9 +46,9 @@ impl Answer {
         }
     }
 
-    /// What it is, if it is none to the question.
-    pub(super) fn refusal(&self) -> Refusal {
-        let refusal = Refusal::new(self.status(), self.headers());
+    /// What it is, if it is none to the lookup.
+    pub(super) fn refusal(&self) -> HttpStatusError {
+        let refusal = HttpStatusError::new(self.status(), self.headers());
         if self.is_home {
             refusal
         } else {
@@ -70,7 +70,7 @@ impl Answer {
     }
 
     /// The next part of the body; none at its end. A pause that is too long is a failure.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, RequestError> {
         let body = self.response.body_mut();
         let part = async {
             loop {

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::RemoteCacheError;
 use crate::key::PipelineFingerprint;
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
 /// An `http` or `https` URL without credentials, query or fragment. Its path ends in a slash.
@@ -54,7 +54,7 @@ impl BaseUrl {
     }
 
     /// The path of [`entry`](Self::entry).
-    pub(super) fn path(&self, key: &PipelineFingerprint) -> Result<PathAndQuery, Failure> {
+    pub(super) fn path(&self, key: &PipelineFingerprint) -> Result<PathAndQuery, RequestError> {
         parse_path(self.entry_path(key))
     }
 
@@ -77,7 +77,7 @@ pub(super) fn is_http(url: &Url) -> bool {
 }
 
 /// What a request for a URL asks its server for.
-pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, Failure> {
+pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, RequestError> {
     let mut path = url.path().to_owned();
     if let Some(query) = url.query() {
         path = [&path, "?", query].concat();
@@ -85,9 +85,9 @@ pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, Failure> {
     parse_path(path)
 }
 
-fn parse_path(path: String) -> Result<PathAndQuery, Failure> {
+fn parse_path(path: String) -> Result<PathAndQuery, RequestError> {
     PathAndQuery::try_from(path).map_err(|error| {
-        Failure::new(
+        RequestError::new(
             StoreErrorKind::Protocol,
             format!("HTTP has no place for the URL: {error}"),
         )

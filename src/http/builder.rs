@@ -14,7 +14,7 @@ use super::requirement::Requirement;
 use super::server::Servers;
 use super::transport;
 use super::transport::Transport;
-use crate::network::{Failure, NetworkSettings, NetworkTier, network_settings};
+use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -240,7 +240,7 @@ fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
 
 fn client_error(error: reqwest::Error) -> RemoteCacheError {
     RemoteCacheError::Client {
-        reason: Failure::from(error).to_string(),
+        reason: RequestError::from(error).to_string(),
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::dial::{Line, Stream};
 use super::failure::is_unprocessed;
 use super::upload::RequestBody;
-use crate::network::Failure;
+use crate::network::RequestError;
 
 /// HTTP/2 connections are probed, idle or not: nothing else tells a dead one from a quiet one.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -42,14 +42,14 @@ enum Sender {
     /// For many at once, from any clone; open as long as there is one, or an answer under way.
     Http2 {
         sender: http2::SendRequest<RequestBody>,
-        driver: Shared<BoxFuture<'static, Option<Failure>>>,
+        driver: Shared<BoxFuture<'static, Option<RequestError>>>,
     },
 }
 
 /// Why there is no answer to a request.
 #[derive(Debug)]
 pub(super) struct Unanswered {
-    pub(super) failure: Failure,
+    pub(super) failure: RequestError,
     /// Whether nothing of it was sent: the connection had been closed.
     pub(super) is_unsent: bool,
     /// Whether the server did nothing with it though it took others on the same connection.
@@ -65,7 +65,7 @@ impl Connection {
     pub(super) async fn start(
         line: Line,
         place: impl Send + Unpin + 'static,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, RequestError> {
         let stream = Placed {
             stream: line.stream,
             _place: place,
@@ -79,7 +79,7 @@ impl Connection {
                 .handshake(stream)
                 .await?;
             let driver = tokio::spawn(driver);
-            let driver = async move { driver.await.ok()?.err().map(Failure::from) };
+            let driver = async move { driver.await.ok()?.err().map(RequestError::from) };
             let driver = driver.boxed().shared();
             Sender::Http2 { sender, driver }
         } else {
@@ -170,10 +170,10 @@ impl Connection {
 
     /// Why it was closed before the server was asked anything: what drove it knows, and whoever
     /// asks is told no more than that it is closed.
-    async fn why_closed(&mut self, told: hyper::Error) -> Failure {
+    async fn why_closed(&mut self, told: hyper::Error) -> RequestError {
         let last_word = async {
             match &mut self.sender {
-                Sender::Http1 { driver, .. } => driver.await.ok()?.err().map(Failure::from),
+                Sender::Http1 { driver, .. } => driver.await.ok()?.err().map(RequestError::from),
                 Sender::Http2 { driver, .. } => driver.clone().await,
             }
         };

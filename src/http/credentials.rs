@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RemoteCacheError;
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
 /// What is shown to the server with each request, and to no other.
@@ -190,7 +190,7 @@ impl CredentialHeaders {
     }
 
     /// The headers to send, and a number that changes with them.
-    pub(super) fn current(&self) -> Result<(HeaderMap, u64), Failure> {
+    pub(super) fn current(&self) -> Result<(HeaderMap, u64), RequestError> {
         let credentials = match &self.source {
             CredentialSource::Fixed(_) => None,
             // Not under the lock: it is not our code.
@@ -199,7 +199,7 @@ impl CredentialHeaders {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(credentials) = credentials.filter(|new| *new != current.credentials) {
             let headers = credentials.encode(&self.client).map_err(|error| {
-                Failure::new(StoreErrorKind::PermissionDenied, error.to_string())
+                RequestError::new(StoreErrorKind::PermissionDenied, error.to_string())
             })?;
             *current = Current {
                 credentials,

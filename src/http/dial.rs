@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
 /// Who asks.
@@ -103,7 +103,7 @@ impl<S: Read + Write + Send + Unpin> Stream for S {}
 
 impl Dialer {
     /// A connection to the server of a URL.
-    pub(super) async fn dial(&self, url: &Url) -> Result<Line, Failure> {
+    pub(super) async fn dial(&self, url: &Url) -> Result<Line, RequestError> {
         let taken = Arc::new(Mutex::new(None));
         let request = self.client.get(url.clone()).send();
         let opening = TAKEN.scope(Arc::clone(&taken), request);
@@ -115,8 +115,8 @@ impl Dialer {
         }
         Err(match ended {
             Ok(Err(error)) => error.into(),
-            Ok(Ok(_)) => Failure::new(StoreErrorKind::Other, "the connection went astray"),
-            Err(_) => Failure::timed_out("no connection was opened", self.connect_timeout),
+            Ok(Ok(_)) => RequestError::new(StoreErrorKind::Other, "the connection went astray"),
+            Err(_) => RequestError::timed_out("no connection was opened", self.connect_timeout),
         })
     }
 }

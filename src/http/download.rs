@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::answer::Answer;
-use crate::network::{Body, Failure};
+use crate::network::{Body, RequestError};
 
 /// The most that is read of a body nobody wants, and for how long, to keep its connection.
 const DRAINED_BYTES: usize = 64 * 1024;
 const DRAINING: Duration = Duration::from_millis(50);
 
 /// The whole body, or `None` as soon as it is known to be larger than `limit`.
-pub(super) async fn read(mut answer: Answer, limit: u64) -> Result<Option<Bytes>, Failure> {
+pub(super) async fn read(mut answer: Answer, limit: u64) -> Result<Option<Bytes>, RequestError> {
     let Some(mut body) = Body::new(answer.content_length(), limit) else {
         return Ok(None);
     };

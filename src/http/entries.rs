@@ -10,7 +10,7 @@ use super::transport::Transport;
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, Failure, Refusal, Upload};
+use crate::network::{Backend, HttpStatusError, RequestError, Upload};
 use crate::store::Fetched;
 
 pub(super) struct Entries {
@@ -20,7 +20,7 @@ pub(super) struct Entries {
 
 #[async_trait]
 impl Backend for Entries {
-    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
+    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
         let answer = self.transport.ask(Method::GET, key, None).await?;
         let status = answer.status();
         if status != StatusCode::OK {
@@ -42,7 +42,7 @@ impl Backend for Entries {
         })
     }
 
-    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
+    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError> {
         let refusal = self.change(Method::PUT, key, Some(upload)).await?;
         if refusal.status.is_success() {
             return Ok(());
@@ -50,7 +50,7 @@ impl Backend for Entries {
         self.refused(key, refusal).await
     }
 
-    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         let refusal = self.change(Method::DELETE, key, None).await?;
         match refusal.status {
             status if status.is_success() => Ok(true),
@@ -59,7 +59,7 @@ impl Backend for Entries {
         }
     }
 
-    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         let mut answer = self.transport.ask(Method::HEAD, key, None).await?;
         if matches!(
             answer.status(),
@@ -83,7 +83,7 @@ impl Backend for Entries {
         &self.format
     }
 
-    fn credentials_version(&self) -> Result<Option<u64>, Failure> {
+    fn credentials_version(&self) -> Result<Option<u64>, RequestError> {
         let (_, version) = self.transport.credentials.current()?;
         Ok(Some(version))
     }
@@ -96,7 +96,7 @@ impl Entries {
         method: Method,
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
-    ) -> Result<Refusal, Failure> {
+    ) -> Result<HttpStatusError, RequestError> {
         let answer = self.transport.ask(method, key, upload).await?;
         let refusal = answer.refusal();
         download::drain(answer).await;

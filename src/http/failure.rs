@@ -7,10 +7,10 @@ use std::error::Error;
 use std::io;
 use std::iter::successors;
 
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
-impl From<reqwest::Error> for Failure {
+impl From<reqwest::Error> for RequestError {
     fn from(error: reqwest::Error) -> Self {
         let error = error.without_url();
         let kind = if error.is_builder() {
@@ -22,7 +22,7 @@ impl From<reqwest::Error> for Failure {
     }
 }
 
-impl From<hyper::Error> for Failure {
+impl From<hyper::Error> for RequestError {
     fn from(error: hyper::Error) -> Self {
         Self::new(kind(&error), reason(&error))
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::network::{Failure, after};
+use crate::network::{RequestError, after};
 
 /// One timer for all the pauses of a request: it is set anew only when it fires, since most
 /// requests have ended by then.
@@ -39,13 +39,13 @@ impl Inactivity {
         &mut self,
         what: &str,
         step: impl Future<Output = T> + Send,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, RequestError> {
         tokio::select! {
             // A runtime that was held up finds everything ready at once: what came counts before
             // the time it took.
             biased;
             ended = step => Ok(ended),
-            () = self.is_too_long() => Err(Failure::timed_out(what, self.limit)),
+            () = self.is_too_long() => Err(RequestError::timed_out(what, self.limit)),
         }
     }
 

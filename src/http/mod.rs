@@ -6,7 +6,7 @@
 //! A call goes through the `NetworkTier`, which decides whether and how often to ask. Inside it
 //! `entries` knows what to ask and what an answer means, `transport` asks, and `download` and
 //! `upload` move bodies. A `server` has a `pool` of connections to it, each of which was opened by
-//! `dial`. Whatever fails is a `Failure` until the tier adds its name to it.
+//! `dial`. Whatever fails is a `RequestError` until the tier adds its name to it.
 
 mod answer;
 mod base_url;

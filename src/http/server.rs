@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::dial::Dialer;
 use super::pool::{Limits, Pool};
 use super::upload::RequestBody;
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
 /// To how many other servers connections are kept.
@@ -54,12 +54,12 @@ impl Servers {
     }
 
     /// The server of a URL, to which connections are kept.
-    pub(super) fn home(&self, url: &Url) -> Result<Arc<Server>, Failure> {
+    pub(super) fn home(&self, url: &Url) -> Result<Arc<Server>, RequestError> {
         self.server(url, true)
     }
 
     /// The server that a redirect leads to.
-    pub(super) fn other(&self, url: &Url) -> Result<Arc<Server>, Failure> {
+    pub(super) fn other(&self, url: &Url) -> Result<Arc<Server>, RequestError> {
         let origin = url.origin().ascii_serialization();
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = others.get(&origin) {
@@ -75,7 +75,7 @@ impl Servers {
         Ok(server)
     }
 
-    fn server(&self, url: &Url, keeps: bool) -> Result<Arc<Server>, Failure> {
+    fn server(&self, url: &Url, keeps: bool) -> Result<Arc<Server>, RequestError> {
         let mut url = url.clone();
         url.set_path("/");
         url.set_query(None);
@@ -120,7 +120,7 @@ impl Server {
         path: PathAndQuery,
         mut headers: HeaderMap,
         body: RequestBody,
-    ) -> Result<Request<RequestBody>, Failure> {
+    ) -> Result<Request<RequestBody>, RequestError> {
         let mut uri = Parts::default();
         uri.path_and_query = Some(path);
         if connection.is_shared() || connection.is_proxied {
@@ -145,8 +145,8 @@ impl Server {
 }
 
 /// Of a URL that HTTP has no place for.
-fn unusable(reason: impl ToString) -> Failure {
-    Failure::new(
+fn unusable(reason: impl ToString) -> RequestError {
+    RequestError::new(
         StoreErrorKind::Protocol,
         format!("the URL cannot be asked for: {}", reason.to_string()),
     )

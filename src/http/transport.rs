@@ -1,4 +1,4 @@
-//! One question to the server and its answer: credentials, redirects and the limits on time that
+//! One request to the server and its answer: credentials, redirects and the limits on time that
 //! belong to a single request.
 //!
 //! Redirects are followed here and not by the client, because credentials of every form, not
@@ -25,7 +25,7 @@ use super::inactivity::Inactivity;
 use super::server::{Server, Servers};
 use super::upload::RequestBody;
 use crate::key::PipelineFingerprint;
-use crate::network::{Failure, Upload};
+use crate::network::{RequestError, Upload};
 use crate::store::StoreErrorKind;
 
 /// How often a request is made again that the server says it did nothing with.
@@ -56,27 +56,27 @@ pub(super) fn default_headers() -> HeaderMap {
     ])
 }
 
-/// A question as one server is asked it.
-struct Question<'a> {
+/// A request as one server is asked it.
+struct Request<'a> {
     method: &'a Method,
     path: PathAndQuery,
     upload: Option<&'a Upload>,
     /// Whether it is the base's own server that is asked, and it was from the start: whoever is
     /// asked after another server was is asked without credentials, even where that server points
-    /// back, for the question is no longer ours.
+    /// back, for the request is no longer ours.
     is_home: bool,
 }
 
 impl Transport {
-    /// The answer to one question about a key, after redirects. Its body is still to be read.
+    /// The answer to one request about a key, after redirects. Its body is still to be read.
     pub(super) async fn ask(
         &self,
         method: Method,
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Answer, RequestError> {
         let mut server = Arc::clone(&self.home);
-        let mut question = Question {
+        let mut request = Request {
             method: &method,
             path: self.base.path(key)?,
             upload,
@@ -84,7 +84,7 @@ impl Transport {
         };
         let mut redirected = None;
         for _ in 0..=self.max_redirects {
-            let answer = self.ask_at(&server, &question).await?;
+            let answer = self.ask_at(&server, &request).await?;
             let status = answer.status();
             if !status.is_redirection() {
                 return Ok(answer);
@@ -95,9 +95,9 @@ impl Transport {
             };
             download::drain(answer).await;
             let is_same = self.base.same_origin(&url);
-            question.is_home &= is_same;
-            if self.has_certificate && !question.is_home {
-                return Err(Failure::new(
+            request.is_home &= is_same;
+            if self.has_certificate && !request.is_home {
+                return Err(RequestError::new(
                     StoreErrorKind::Protocol,
                     "a redirect to another server, which must not be shown the client certificate",
                 ));
@@ -106,18 +106,18 @@ impl Transport {
                 true => Arc::clone(&self.home),
                 false => self.servers.other(&url)?,
             };
-            question.path = base_url::path_and_query(&url)?;
+            request.path = base_url::path_and_query(&url)?;
             redirected = Some(url);
         }
-        Err(Failure::new(
+        Err(RequestError::new(
             StoreErrorKind::Protocol,
             format!("more than {} redirects", self.max_redirects),
         ))
     }
 
     /// One request, given up when nothing moves for a while.
-    async fn ask_at(&self, server: &Server, question: &Question<'_>) -> Result<Answer, Failure> {
-        let progress = question
+    async fn ask_at(&self, server: &Server, request: &Request<'_>) -> Result<Answer, RequestError> {
+        let progress = request
             .upload
             .map(|upload| (upload, Arc::new(Notify::new())));
         let mut asking = pin!(async {
@@ -125,8 +125,8 @@ impl Transport {
             loop {
                 let mut lease = server.pool.lease().await?;
                 let body = progress.as_ref().map(RequestBody::of).unwrap_or_default();
-                let headers = self.headers(question)?;
-                let (method, path) = (question.method.clone(), question.path.clone());
+                let headers = self.headers(request)?;
+                let (method, path) = (request.method.clone(), request.path.clone());
                 let request = server.request(&lease.connection, method, path, headers, body)?;
                 match lease.connection.send(request).await {
                     Ok(response) => return Ok((response, lease)),
@@ -159,34 +159,34 @@ impl Transport {
                 None => inactivity.moves(),
                 Some(answer) => {
                     let (response, lease) = answer?;
-                    return Ok(Answer::new(response, lease, inactivity, question.is_home));
+                    return Ok(Answer::new(response, lease, inactivity, request.is_home));
                 }
             }
         }
     }
 
-    fn headers(&self, question: &Question<'_>) -> Result<HeaderMap, Failure> {
+    fn headers(&self, request: &Request<'_>) -> Result<HeaderMap, RequestError> {
         let mut headers = self.headers.clone();
-        if question.upload.is_some() {
+        if request.upload.is_some() {
             headers.insert(
                 CONTENT_TYPE,
                 HeaderValue::from_static("application/octet-stream"),
             );
         }
-        if question.is_home {
+        if request.is_home {
             headers.extend(self.credentials.current()?.0);
         }
         Ok(headers)
     }
 }
 
-/// Where an answer sends the question, if it does and may.
+/// Where an answer sends the request, if it does and may.
 fn target(
     method: &Method,
     status: StatusCode,
     from: &Url,
     location: Option<&HeaderValue>,
-) -> Result<Option<Url>, Failure> {
+) -> Result<Option<Url>, RequestError> {
     let follows = match status {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
         // These may turn another method into a GET: only a read is repeated.
@@ -198,7 +198,7 @@ fn target(
     if !follows {
         return Ok(None);
     }
-    let refused = |reason| Failure::new(StoreErrorKind::Protocol, reason);
+    let refused = |reason| RequestError::new(StoreErrorKind::Protocol, reason);
     let target = location
         .and_then(|location| location.to_str().ok())
         .and_then(|location| from.join(location).ok())

@@ -15,22 +15,22 @@ pub enum LookupPriority {
 }
 
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(super) struct Admission {
     interactive: Semaphore,
     background: Semaphore,
 }
 
 /// Someone interactive has joined a search that began in the background.
 #[derive(Debug, Default)]
-pub(super) struct Hurry(Notify);
+pub(super) struct PriorityBoost(Notify);
 
-impl Hurry {
+impl PriorityBoost {
     pub(super) fn up(&self) {
         self.0.notify_one();
     }
 }
 
-impl Lanes {
+impl Admission {
     pub(super) fn new(searches: usize) -> Self {
         let searches = searches.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -44,13 +44,13 @@ impl Lanes {
     pub(super) async fn enter(
         &self,
         priority: LookupPriority,
-        hurry: &Hurry,
+        boost: &PriorityBoost,
     ) -> Option<SemaphorePermit<'_>> {
         if priority == LookupPriority::Background {
             tokio::select! {
                 biased;
                 pass = self.background.acquire() => return pass.ok(),
-                () = hurry.0.notified() => {}
+                () = boost.0.notified() => {}
             }
         }
         self.interactive.acquire().await.ok()

@@ -16,7 +16,7 @@ use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::{Lead, Locality, StoreError, StoreOperation};
+use crate::store::{CompileLease, Locality, StoreError, StoreOperation};
 
 /// The bounds of all writes in the background together.
 #[derive(Debug, Clone, Copy)]
@@ -41,20 +41,20 @@ pub(super) enum Cause {
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) cause: Cause,
-    /// The era in which a promotion's artifact was found; `None` for a put.
-    pub(super) era: Option<Era>,
+    /// The generation in which a promotion's artifact was found; `None` for a put.
+    pub(super) generation: Option<Generation>,
     /// Tiers to write to, in order, and whether each is known to lack the artifact.
     pub(super) targets: Vec<(usize, bool)>,
     /// Held until it is written to the local tiers, so that nobody makes it again who may soon find
     /// it. Not longer: others in the same building need not wait for a network.
-    pub(super) leads: Vec<Lead>,
+    pub(super) leads: Vec<CompileLease>,
 }
 
 /// The time between two removals, of any key that shares a counter with this one.
 ///
-/// What was found in one era is not promoted in another: the key may have been removed since.
+/// What was found in one generation is not promoted in another: the key may have been removed since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Era(u64);
+pub(super) struct Generation(u64);
 
 /// Counters of removals; a removal spoils the promotions of one key in so many.
 const ERAS: usize = 64;
@@ -90,7 +90,7 @@ struct Job {
     id: u64,
     cause: Cause,
     artifact: Artifact,
-    leads: Vec<Lead>,
+    leads: Vec<CompileLease>,
     /// Whether local tiers are still to be written to.
     is_local_yet: bool,
     /// Whether a put has relied on it that came later.
@@ -116,7 +116,7 @@ enum End {
 }
 
 impl State {
-    fn era(&mut self, key: &PipelineFingerprint) -> &mut u64 {
+    fn generation(&mut self, key: &PipelineFingerprint) -> &mut u64 {
         &mut self.eras[usize::from(key.as_bytes()[0]) % ERAS]
     }
 
@@ -162,9 +162,9 @@ impl Background {
         }
     }
 
-    /// The era of a key, to be taken before the key is looked for.
-    pub(super) fn era(&self, key: &PipelineFingerprint) -> Era {
-        Era(*self.lock().era(key))
+    /// The generation of a key, to be taken before the key is looked for.
+    pub(super) fn generation(&self, key: &PipelineFingerprint) -> Generation {
+        Generation(*self.lock().generation(key))
     }
 
     /// The artifact, if it is on its way, and why.
@@ -227,7 +227,9 @@ impl Background {
             || bytes > self.limits.bytes
             || state.closed
             || state.blocked.contains_key(key)
-            || route.era.is_some_and(|era| era != Era(*state.era(key)));
+            || route
+                .generation
+                .is_some_and(|generation| generation != Generation(*state.generation(key)));
         match (route.cause, other) {
             (Cause::Promotion(_), other) => {
                 let report = &mut state.promotions;
@@ -371,7 +373,7 @@ impl Drop for Block {
                 state.blocked.remove(&self.key);
             }
         }
-        *state.era(&self.key) += 1;
+        *state.generation(&self.key) += 1;
     }
 }
 

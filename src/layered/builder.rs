@@ -135,7 +135,7 @@ impl LayeredPipelineCacheBuilder {
     /// Sets how long a compile waits for another process that compiles the same. Default: 30 s.
     ///
     /// That a process waits at all is the tiers' to say: see
-    /// [`DiskCacheBuilder::cross_process_flights`](crate::DiskCacheBuilder::cross_process_flights).
+    /// [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks).
     /// When the other one dies, the wait is over. When it merely does not get on, this one compiles
     /// after so long, and is counted in
     /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles). With zero, no compile waits

@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::CompilePolicy;
-use super::lease::Leave;
+use super::lease::LeaseOutcome;
 use super::lookup::{LookupOptions, LookupSource};
 use super::{Inner, LayeredPipelineCache};
 use crate::artifact::Artifact;
 use crate::key::ToWire as _;
 use crate::key::{CompileScope, PipelineFingerprint, Program, Unkeyable};
-use crate::store::Lead;
-use crate::sync::single_flight::{Landing, panic_message};
+use crate::store::CompileLease;
+use crate::sync::single_flight::{Outcome, panic_message};
 
 /// What a compile function is given.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl<E: Error + 'static> Error for CompileError<E> {
 
 /// The result of a flight. The error is the leader's own type, known again by every waiter that
 /// compiles with the same type.
-pub(super) type Outcome = Result<Compiled, SharedError>;
+pub(super) type CompileResult = Result<Compiled, SharedError>;
 
 type SharedError = Arc<dyn Any + Send + Sync>;
 
@@ -169,7 +169,7 @@ impl LayeredPipelineCache {
     ///
     /// Processes that share a [`DiskCache`](crate::DiskCache) compile once as well, where it is
     /// opened with
-    /// [`cross_process_flights`](crate::DiskCacheBuilder::cross_process_flights).
+    /// [`compile_locks`](crate::DiskCacheBuilder::compile_locks).
     ///
     /// A program without a key is compiled past the cache, by each caller for itself.
     ///
@@ -295,27 +295,27 @@ impl LayeredPipelineCache {
         }
         let mut compile = Some(compile);
         loop {
-            let seat = inner.compiles.board(key, || {
+            let waiter = inner.compiles.join(key, || {
                 let compile = compile.take().expect("a flight is started once at most");
                 ((), Arc::clone(inner).find_or_compile(key, compile))
             });
-            let leads = seat.leads;
+            let leads = waiter.leads;
             if !leads {
                 inner.counters.joins.increment();
             }
-            match seat.await {
-                Landing::Landed(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
-                Landing::Landed(Err(error)) => match error.downcast() {
+            match waiter.await {
+                Outcome::Landed(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
+                Outcome::Landed(Err(error)) => match error.downcast() {
                     Ok(error) => return Err(CompileError::Failed(error)),
                     // The leader compiles with another type of error, which this caller cannot be
                     // told. Failures are not kept anyway: it tries for itself.
                     Err(_) if compile.is_some() => {}
                     Err(_) => return Err(CompileError::Interrupted),
                 },
-                Landing::Crashed(message) => return Err(CompileError::Panicked(message)),
+                Outcome::Crashed(message) => return Err(CompileError::Panicked(message)),
                 // The leader's runtime went away, and this caller's did not.
-                Landing::Lost if compile.is_some() => {}
-                Landing::Lost => return Err(CompileError::Interrupted),
+                Outcome::Lost if compile.is_some() => {}
+                Outcome::Lost => return Err(CompileError::Interrupted),
             }
         }
     }
@@ -327,7 +327,7 @@ impl Inner {
         self: Arc<Self>,
         key: PipelineFingerprint,
         compile: F,
-    ) -> Outcome
+    ) -> CompileResult
     where
         F: FnOnce() -> C + Send + 'static,
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
@@ -401,9 +401,9 @@ impl Inner {
         C: Future<Output = Result<Artifact, E>>,
         E: Send + Sync + 'static,
     {
-        let leads = match self.take_leave(key).await {
-            Leave::Given(leads) => leads,
-            Leave::Needless(found) => return Ok(Made::Found(found)),
+        let leads = match self.acquire_lease(key).await {
+            LeaseOutcome::Given(leads) => leads,
+            LeaseOutcome::Needless(found) => return Ok(Made::Found(found)),
         };
         let artifact = self.run(compile).await?;
         Ok(Made::Compiled(artifact, leads))
@@ -440,7 +440,7 @@ enum Made {
     /// Somebody had or stored it after all.
     Found(Found),
     /// With the leads to compile it.
-    Compiled(Artifact, Vec<Lead>),
+    Compiled(Artifact, Vec<CompileLease>),
 }
 
 impl Compiled {

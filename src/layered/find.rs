@@ -12,7 +12,7 @@ use super::lookup::{Lookup, LookupOptions, LookupSource, TierOutcome, TierSelect
 use super::search::{Search, SearchState, peek_all, promote};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::sync::single_flight::Landing;
+use crate::sync::single_flight::Outcome;
 
 /// By how much a caller outwaits the search, so that it is the search whose time is up first, and
 /// which then says what each tier did.
@@ -35,7 +35,7 @@ impl Inner {
             return Some((artifact, LookupSource::Tier(0)));
         }
         // Taken before the look, so that nothing is promoted that was removed since.
-        let era = self.background.era(key);
+        let generation = self.background.generation(key);
         let mut peeked = (1..).zip(lower);
         let found = peeked.find_map(|(index, tier)| Some((index, tier.peek(key)?)));
         let Some((tier, artifact)) = found else {
@@ -43,9 +43,15 @@ impl Inner {
         };
         if Handle::try_current().is_ok() {
             let tiers = &self.tiers;
-            promote(&self.background, tiers, key, &artifact, era, tier, |_| {
-                false
-            });
+            promote(
+                &self.background,
+                tiers,
+                key,
+                &artifact,
+                generation,
+                tier,
+                |_| false,
+            );
         }
         Some((artifact, LookupSource::Tier(tier)))
     }
@@ -104,25 +110,25 @@ impl Inner {
         loop {
             let flight = (*key, options.tiers);
             let start = || self.new_search(key, options);
-            let seat = match options.as_task {
-                true => self.searches.board(flight, start),
-                false => self.searches.board_alone(flight, start),
+            let waiter = match options.as_task {
+                true => self.searches.join(flight, start),
+                false => self.searches.join_driven(flight, start),
             };
-            let progress = Arc::clone(seat.progress());
-            let leads = seat.leads;
+            let progress = Arc::clone(waiter.progress());
+            let leads = waiter.leads;
             if !leads {
                 self.counters.joins.increment();
                 if options.priority == LookupPriority::Interactive {
-                    progress.hurry.up();
+                    progress.boost.up();
                 }
             }
             *state = Some(progress);
-            match seat.await {
-                Landing::Landed(lookup) => return Some(lookup),
+            match waiter.await {
+                Outcome::Landed(lookup) => return Some(lookup),
                 // The runtime of another caller was shut down, and this caller's was not.
-                Landing::Lost if !leads => {}
-                Landing::Lost => return None,
-                Landing::Crashed(message) => {
+                Outcome::Lost if !leads => {}
+                Outcome::Lost => return None,
+                Outcome::Crashed(message) => {
                     tracing::error!(%key, %message, "a lookup panicked");
                     return None;
                 }
@@ -148,7 +154,7 @@ impl Inner {
             tiers: Arc::clone(&self.tiers),
             background: Arc::clone(&self.background),
             counters: Arc::clone(&self.counters),
-            lanes: Arc::clone(&self.lanes),
+            admission: Arc::clone(&self.admission),
             priority: options.priority,
             state: Arc::clone(&state),
         };

@@ -7,12 +7,12 @@ use super::compile::Found;
 use super::lookup::{LookupOptions, TierSelection};
 use super::tier::Tier;
 use crate::key::PipelineFingerprint;
-use crate::store::{Lead, StoreOperation};
+use crate::store::{CompileLease, StoreOperation};
 
 /// What the tiers say to a compile.
-pub(super) enum Leave {
+pub(super) enum LeaseOutcome {
     /// Nobody else compiles this as long as these are held.
-    Given(Vec<Lead>),
+    Given(Vec<CompileLease>),
     /// Somebody else has compiled it meanwhile.
     Needless(Found),
 }
@@ -22,17 +22,17 @@ impl Inner {
     ///
     /// A tier that fails to answer is one more compile, and no reason to fail. Where nothing is to
     /// be waited for, none is asked.
-    pub(super) async fn take_leave(&self, key: &PipelineFingerprint) -> Leave {
+    pub(super) async fn acquire_lease(&self, key: &PipelineFingerprint) -> LeaseOutcome {
         let start = Instant::now();
         let mut leads = Vec::new();
         let mut failed = false;
         if self.compile_wait.is_zero() {
-            return Leave::Given(leads);
+            return LeaseOutcome::Given(leads);
         }
         for tier in self.tiers_in_order() {
             let left = self.compile_wait.saturating_sub(start.elapsed());
-            let lead = timeout(left, tier.lead(key)).await;
-            match lead.unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Lead))) {
+            let lease = timeout(left, tier.compile_lease(key)).await;
+            match lease.unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::CompileLease))) {
                 Ok(lead) => leads.extend(lead),
                 Err(error) => {
                     tracing::warn!(%key, %error, "another process may compile the same");
@@ -43,13 +43,13 @@ impl Inner {
         if failed || !leads.is_empty() {
             if let Some(found) = self.look_again(key).await {
                 self.counters.followed.increment();
-                return Leave::Needless(found);
+                return LeaseOutcome::Needless(found);
             }
         }
         if failed {
             self.counters.unshared_compiles.increment();
         }
-        Leave::Given(leads)
+        LeaseOutcome::Given(leads)
     }
 
     /// The tiers, in an order that does not depend on how they are layered: who takes leads in the

@@ -44,10 +44,10 @@ use tracing::{Instrument as _, field};
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::compile_lease::Leads;
+use crate::store::compile_lease::CompileLeases;
 use crate::store::{PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreOperation};
-use crate::sync::single_flight::Flights;
-use admission::Lanes;
+use crate::sync::single_flight::SingleFlight;
+use admission::Admission;
 use background::Background;
 use metrics::Counters;
 use search::SearchState;
@@ -96,13 +96,13 @@ struct Inner {
     write_policy: WritePolicy,
     write_timeout: Duration,
     background: Arc<Background>,
-    searches: Flights<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
-    compiles: Flights<PipelineFingerprint, (), compile::Outcome>,
-    lanes: Arc<Lanes>,
+    searches: SingleFlight<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
+    compiles: SingleFlight<PipelineFingerprint, (), compile::CompileResult>,
+    admission: Arc<Admission>,
     compile_policy: CompilePolicy,
     compile_wait: Duration,
     /// Given to a layered store above.
-    leads: Leads,
+    compile_leases: CompileLeases,
     verifier: Arc<Verifier>,
     counters: Arc<Counters>,
 }
@@ -153,12 +153,12 @@ impl LayeredPipelineCache {
                 lookup_deadline: builder.lookup_deadline,
                 write_policy: builder.write_policy,
                 write_timeout: builder.background.write_timeout,
-                searches: Flights::new(),
-                compiles: Flights::new(),
-                lanes: Arc::new(Lanes::new(builder.searches)),
+                searches: SingleFlight::new(),
+                compiles: SingleFlight::new(),
+                admission: Arc::new(Admission::new(builder.searches)),
                 compile_policy: builder.compile_policy,
                 compile_wait: builder.compile_wait,
-                leads: Leads::default(),
+                compile_leases: CompileLeases::default(),
                 verifier: Arc::new(Verifier::new(builder.verify)),
                 counters: Arc::new(Counters::new()),
             }),

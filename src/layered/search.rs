@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::admission::{Hurry, Lanes, LookupPriority};
-use super::background::{Background, Cause, Era, Route};
+use super::admission::{Admission, LookupPriority, PriorityBoost};
+use super::background::{Background, Cause, Generation, Route};
 use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
 use super::metrics::Counters;
 use super::tier::Tier;
@@ -20,7 +20,7 @@ use crate::store::{Fetched, Locality, StoreErrorKind};
 pub(super) struct SearchState {
     pub(super) progress: Progress,
     /// Told when someone joins who must not wait in the lane of the background.
-    pub(super) hurry: Hurry,
+    pub(super) boost: PriorityBoost,
 }
 
 impl SearchState {
@@ -28,7 +28,7 @@ impl SearchState {
         let allowed = tiers.iter().map(|tier| selection.allows(tier.locality));
         Self {
             progress: Progress::new(allowed),
-            hurry: Hurry::default(),
+            boost: PriorityBoost::default(),
         }
     }
 }
@@ -54,7 +54,7 @@ pub(super) struct Search {
     pub(super) tiers: Arc<[Tier]>,
     pub(super) background: Arc<Background>,
     pub(super) counters: Arc<Counters>,
-    pub(super) lanes: Arc<Lanes>,
+    pub(super) admission: Arc<Admission>,
     pub(super) priority: LookupPriority,
     pub(super) state: Arc<SearchState>,
 }
@@ -68,10 +68,10 @@ impl Search {
                 tiers: self.tiers.len(),
             };
         }
-        let era = self.background.era(&self.key);
+        let generation = self.background.generation(&self.key);
         let start = Instant::now();
         let hit = timeout(self.deadline, async {
-            let _pass = self.lanes.enter(self.priority, &self.state.hurry).await;
+            let _pass = self.admission.enter(self.priority, &self.state.boost).await;
             self.ask_all().await
         })
         .await;
@@ -82,7 +82,7 @@ impl Search {
         };
         self.state.progress.settle(&unanswered);
         let found = hit.ok().flatten().map(|(tier, artifact)| {
-            self.promote(era, tier, &artifact);
+            self.promote(generation, tier, &artifact);
             (artifact, LookupSource::Tier(tier))
         });
         Lookup {
@@ -185,14 +185,14 @@ impl Search {
 
     /// Sends a hit to the faster tiers that take it. Before the flight lands, so that a lookup
     /// which comes right after finds the promotion.
-    fn promote(&self, era: Era, source: usize, artifact: &Artifact) {
+    fn promote(&self, generation: Generation, source: usize, artifact: &Artifact) {
         let progress = &self.state.progress;
         promote(
             &self.background,
             &self.tiers,
             &self.key,
             artifact,
-            era,
+            generation,
             source,
             |tier| progress.lacks(tier),
         );
@@ -217,7 +217,7 @@ pub(super) fn promote(
     tiers: &[Tier],
     key: &PipelineFingerprint,
     artifact: &Artifact,
-    era: Era,
+    generation: Generation,
     source: usize,
     lacks: impl Fn(usize) -> bool,
 ) {
@@ -231,7 +231,7 @@ pub(super) fn promote(
     if !targets.is_empty() {
         let route = Route {
             cause: Cause::Promotion(source),
-            era: Some(era),
+            generation: Some(generation),
             targets,
             leads: Vec::new(),
         };

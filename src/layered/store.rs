@@ -9,8 +9,8 @@ use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
-    Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
-    StoreOperation,
+    CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
+    StoreErrorKind, StoreOperation,
 };
 
 /// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
@@ -83,12 +83,15 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
     /// The leave of every tier that gives one. Held, too, by what a put of the key leaves to the
     /// background.
-    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
         let mut leads = Vec::new();
         for tier in self.inner.tiers_in_order() {
-            leads.extend(tier.lead(key).await?);
+            leads.extend(tier.compile_lease(key).await?);
         }
-        Ok((!leads.is_empty()).then(|| self.inner.leads.give(*key, leads)))
+        Ok((!leads.is_empty()).then(|| self.inner.compile_leases.give(*key, leads)))
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

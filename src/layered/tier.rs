@@ -10,7 +10,7 @@ use super::metrics::{TierCounters, TierMetrics};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
-    Fetched, Lead, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
+    CompileLease, Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
 use crate::sync::single_flight::panic_message;
 
@@ -122,9 +122,14 @@ impl Tier {
         }
     }
 
-    pub(super) async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        self.guard(StoreOperation::Lead, async { self.store.lead(key).await })
-            .await
+    pub(super) async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.guard(StoreOperation::CompileLease, async {
+            self.store.compile_lease(key).await
+        })
+        .await
     }
 
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {

@@ -10,7 +10,7 @@ use super::lookup::TierSelection;
 use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::{Lead, StoreError, StoreErrorKind, StoreOperation};
+use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
 
 impl Inner {
     /// Writes to the tiers that the policy names; what failed, in the order of the tiers.
@@ -28,7 +28,7 @@ impl Inner {
             (WritePolicy::Behind, false) => {
                 let lower = targets.split_off(1);
                 let mut errors = self.write_to(&targets, key, artifact).await;
-                let leads = self.leads.of(key).into_iter().collect();
+                let leads = self.compile_leases.of(key).into_iter().collect();
                 errors.extend(self.write_behind(lower, key, artifact, leads).await);
                 errors
             }
@@ -51,7 +51,7 @@ impl Inner {
         &self,
         key: &PipelineFingerprint,
         artifact: &Artifact,
-        leads: Vec<Lead>,
+        leads: Vec<CompileLease>,
     ) {
         let targets = self.targets(artifact);
         let errors = if targets.is_empty() {
@@ -116,11 +116,11 @@ impl Inner {
         tiers: Vec<usize>,
         key: &PipelineFingerprint,
         artifact: &Artifact,
-        leads: Vec<Lead>,
+        leads: Vec<CompileLease>,
     ) -> Vec<StoreError> {
         let route = Route {
             cause: Cause::Behind,
-            era: None,
+            generation: None,
             targets: tiers.iter().map(|&tier| (tier, true)).collect(),
             leads: leads.clone(),
         };

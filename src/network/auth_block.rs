@@ -5,21 +5,21 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::Failure;
+use super::RequestError;
 use crate::store::{StoreErrorKind, StoreOperation};
 
 #[derive(Debug, Default)]
-pub(super) struct Denial {
-    reads: Mutex<Option<Denied>>,
-    writes: Mutex<Option<Denied>>,
+pub(super) struct AuthBlock {
+    reads: Mutex<Option<BlockedCredentials>>,
+    writes: Mutex<Option<BlockedCredentials>>,
 }
 
 /// The version of the credentials that were refused, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Denied(Option<u64>);
+struct BlockedCredentials(Option<u64>);
 
-impl Denial {
-    fn of(&self, operation: StoreOperation) -> &Mutex<Option<Denied>> {
+impl AuthBlock {
+    fn of(&self, operation: StoreOperation) -> &Mutex<Option<BlockedCredentials>> {
         match operation {
             StoreOperation::Put | StoreOperation::Remove => &self.writes,
             _ => &self.reads,
@@ -31,15 +31,15 @@ impl Denial {
         &self,
         operation: StoreOperation,
         version: Option<u64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RequestError> {
         let denied = self.of(operation).lock();
         let denied = *denied.unwrap_or_else(PoisonError::into_inner);
-        if version.is_some() && denied == Some(Denied(version)) {
-            return Err(Failure::new(
+        if version.is_some() && denied == Some(BlockedCredentials(version)) {
+            return Err(RequestError::new(
                 StoreErrorKind::PermissionDenied,
                 "not asked: the server refused these credentials",
             )
-            .into_denial());
+            .blocking_credentials());
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl Denial {
         &self,
         operation: StoreOperation,
         version: Option<u64>,
-        result: &Result<T, Failure>,
+        result: &Result<T, RequestError>,
     ) -> bool {
         let mut denied = self
             .of(operation)
@@ -57,7 +57,7 @@ impl Denial {
             .unwrap_or_else(PoisonError::into_inner);
         match result {
             Err(failure) if failure.is_denial => {
-                denied.replace(Denied(version)) != Some(Denied(version))
+                denied.replace(BlockedCredentials(version)) != Some(BlockedCredentials(version))
             }
             Err(_) => false,
             Ok(_) => {
@@ -73,22 +73,22 @@ mod tests {
     use super::*;
     use StoreOperation::{Get, Put};
 
-    fn refused() -> Result<(), Failure> {
-        Err(Failure::new(StoreErrorKind::PermissionDenied, "401").into_denial())
+    fn refused() -> Result<(), RequestError> {
+        Err(RequestError::new(StoreErrorKind::PermissionDenied, "401").blocking_credentials())
     }
 
     /// As by another server, or by a proxy on the way.
     #[test]
     fn a_refusal_of_something_else_is_not_kept_in_mind() {
-        let denial = Denial::default();
-        let refused = Failure::new(StoreErrorKind::PermissionDenied, "407");
+        let denial = AuthBlock::default();
+        let refused = RequestError::new(StoreErrorKind::PermissionDenied, "407");
         assert!(!denial.learn::<()>(Get, Some(1), &Err(refused)));
         assert!(denial.check(Get, Some(1)).is_ok());
     }
 
     #[test]
     fn refused_credentials_are_told_once_and_kept_back_until_they_change() {
-        let denial = Denial::default();
+        let denial = AuthBlock::default();
         assert!(denial.check(Get, Some(1)).is_ok());
         assert!(denial.learn(Get, Some(1), &refused()));
         assert!(!denial.learn(Get, Some(1), &refused()));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn who_may_not_write_may_still_read() {
-        let denial = Denial::default();
+        let denial = AuthBlock::default();
         assert!(denial.learn(Put, Some(1), &refused()));
         assert!(denial.check(Put, Some(1)).is_err());
         assert!(denial.check(Get, Some(1)).is_ok());
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn credentials_that_nobody_can_tell_apart_are_tried_again() {
-        let denial = Denial::default();
+        let denial = AuthBlock::default();
         assert!(denial.learn(Get, None, &refused()));
         assert!(denial.check(Get, None).is_ok());
         assert!(!denial.learn(Get, None, &refused()));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::Failure;
-use super::auth_block::Denial;
+use super::RequestError;
+use super::auth_block::AuthBlock;
 use super::breaker::{Breaker, BreakerPolicy, BreakerState};
 use super::retry::{RetryBudget, RetryPolicy};
 use crate::key::PipelineFingerprint;
@@ -38,7 +38,7 @@ impl Default for Limits {
 }
 
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct CallPolicy {
     pub(super) limits: Limits,
     pub(super) breaker: Breaker,
     pub(super) retries: Counter,
@@ -47,7 +47,7 @@ pub(super) struct Guard {
     /// One permit for each request under way.
     slots: Semaphore,
     budget: RetryBudget,
-    denial: Denial,
+    auth_block: AuthBlock,
 }
 
 /// The moment in so long from now, or in some thirty years if that is sooner.
@@ -64,7 +64,7 @@ pub(super) struct Call<'a> {
     pub(super) key: &'a PipelineFingerprint,
 }
 
-impl Guard {
+impl CallPolicy {
     pub(super) fn new(limits: Limits) -> Self {
         let slots = limits.concurrent_requests.clamp(1, Semaphore::MAX_PERMITS);
         Self {
@@ -73,7 +73,7 @@ impl Guard {
             short_circuited: Counter::default(),
             slots: Semaphore::new(slots),
             budget: RetryBudget::new(&limits.retry),
-            denial: Denial::default(),
+            auth_block: AuthBlock::default(),
             limits,
         }
     }
@@ -83,19 +83,19 @@ impl Guard {
     pub(super) async fn run<T, F>(
         &self,
         call: Call<'_>,
-        credentials: impl Fn() -> Result<Option<u64>, Failure> + Send,
+        credentials: impl Fn() -> Result<Option<u64>, RequestError> + Send,
         attempt: impl Fn() -> F + Send,
-    ) -> Result<T, Failure>
+    ) -> Result<T, RequestError>
     where
         T: Send,
-        F: Future<Output = Result<T, Failure>> + Send,
+        F: Future<Output = Result<T, RequestError>> + Send,
     {
         let deadline = after(self.limits.call_timeout);
         // Outlives the ticket: who is given it must see what became of this call.
         let mut slot;
         let Some(mut ticket) = self.breaker.admit(call.key) else {
             self.short_circuited.increment();
-            return Err(Failure::circuit_open());
+            return Err(RequestError::circuit_open());
         };
         self.budget.deposit();
         let mut tried = 0;
@@ -111,18 +111,18 @@ impl Guard {
                 }
             };
             let version = credentials()?;
-            self.denial.check(call.operation, version)?;
+            self.auth_block.check(call.operation, version)?;
             let end = deadline.min(after(self.limits.attempt_timeout));
             ticket.asks();
             let result = match timeout_at(end, attempt()).await {
                 Ok(result) => result,
-                Err(_) => Err(Failure::timed_out(
+                Err(_) => Err(RequestError::timed_out(
                     "not done",
                     self.time_limit(end, deadline),
                 )),
             };
             tried += 1;
-            if self.denial.learn(call.operation, version, &result) {
+            if self.auth_block.learn(call.operation, version, &result) {
                 tracing::error!(
                     tier = call.tier,
                     operation = %call.operation,
@@ -155,7 +155,7 @@ impl Guard {
     }
 
     /// A request slot. Nobody waits for one once the breaker is open, nor is given one.
-    async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+    async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
         let slot = match self.slots.try_acquire() {
             Ok(slot) => slot,
             Err(_) => self.next_slot(deadline).await?,
@@ -163,28 +163,28 @@ impl Guard {
         if self.breaker.state() == BreakerState::Closed {
             Ok(slot)
         } else {
-            Err(Failure::circuit_open())
+            Err(RequestError::circuit_open())
         }
     }
 
-    async fn next_slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+    async fn next_slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
         let mut state = self.breaker.subscribe();
         tokio::select! {
             biased;
             _ = state.wait_for(|state| *state != BreakerState::Closed) => {
-                Err(Failure::circuit_open())
+                Err(RequestError::circuit_open())
             }
             slot = self.slots.acquire() => slot.map_err(|_| {
-                Failure::new(StoreErrorKind::Closed, "the request slots are closed")
+                RequestError::new(StoreErrorKind::Closed, "the request slots are closed")
             }),
             () = sleep_until(deadline) => {
-                Err(Failure::timed_out("no request slot came free", self.limits.call_timeout))
+                Err(RequestError::timed_out("no request slot came free", self.limits.call_timeout))
             }
         }
     }
 
     /// How long to wait for the next attempt, if there is to be one.
-    fn delay(&self, failure: &Failure, tried: u32, deadline: Instant) -> Option<Duration> {
+    fn delay(&self, failure: &RequestError, tried: u32, deadline: Instant) -> Option<Duration> {
         if !failure.is_worth_a_retry() {
             return None;
         }
@@ -213,7 +213,7 @@ impl Guard {
     /// One request to find out whether the server is well again, past the breaker.
     pub(super) async fn probe<T>(
         &self,
-        request: impl Future<Output = Result<T, Failure>> + Send,
+        request: impl Future<Output = Result<T, RequestError>> + Send,
     ) -> bool {
         let end = after(self.limits.attempt_timeout.min(self.limits.call_timeout));
         let probe = async {
@@ -243,8 +243,8 @@ mod tests {
     };
 
     /// One request at a time and no retries.
-    fn guard(min_calls: u64) -> Guard {
-        Guard::new(Limits {
+    fn guard(min_calls: u64) -> CallPolicy {
+        CallPolicy::new(Limits {
             concurrent_requests: 1,
             retry: RetryPolicy::default().attempts(1),
             breaker: BreakerPolicy::default().min_calls(min_calls),
@@ -252,15 +252,15 @@ mod tests {
         })
     }
 
-    async fn run<F>(guard: &Guard, attempt: impl Fn() -> F + Send) -> Result<(), Failure>
+    async fn run<F>(guard: &CallPolicy, attempt: impl Fn() -> F + Send) -> Result<(), RequestError>
     where
-        F: Future<Output = Result<(), Failure>> + Send,
+        F: Future<Output = Result<(), RequestError>> + Send,
     {
         guard.run(CALL, || Ok(None), attempt).await
     }
 
-    fn ill() -> Result<(), Failure> {
-        Err(Failure::new(StoreErrorKind::Unavailable, "503"))
+    fn ill() -> Result<(), RequestError> {
+        Err(RequestError::new(StoreErrorKind::Unavailable, "503"))
     }
 
     #[tokio::test(start_paused = true)]

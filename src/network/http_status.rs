@@ -1,4 +1,4 @@
-//! An answer that is none to the question, from whatever kind of server.
+//! An answer that is none to the lookup, from whatever kind of server.
 //!
 //! Nothing of it is repeated but its status: a server may echo what a person is not to read in a
 //! log.
@@ -7,18 +7,18 @@ use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
-use super::Failure;
+use super::RequestError;
 use crate::store::StoreErrorKind;
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the server answered {status}")]
-pub(crate) struct Refusal {
+pub(crate) struct HttpStatusError {
     pub(crate) status: StatusCode,
     retry_after: Option<Duration>,
     by_another: bool,
 }
 
-impl From<StatusCode> for Refusal {
+impl From<StatusCode> for HttpStatusError {
     fn from(status: StatusCode) -> Self {
         Self {
             status,
@@ -28,7 +28,7 @@ impl From<StatusCode> for Refusal {
     }
 }
 
-impl Refusal {
+impl HttpStatusError {
     pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
         let retry_after = headers
             .get(RETRY_AFTER)
@@ -56,7 +56,7 @@ impl Refusal {
     }
 
     /// To a request that would have changed nothing.
-    pub(crate) fn of_a_read(self) -> Failure {
+    pub(crate) fn of_a_read(self) -> RequestError {
         let kind = match self.status.as_u16() {
             401 | 403 | 407 => StoreErrorKind::PermissionDenied,
             413 => StoreErrorKind::TooLarge,
@@ -64,16 +64,16 @@ impl Refusal {
             408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Protocol,
         };
-        let mut failure = Failure::new(kind, self.to_string());
+        let mut failure = RequestError::new(kind, self.to_string());
         failure.retry_after = self.retry_after;
         match self.status.as_u16() {
-            401 | 403 if !self.by_another => failure.into_denial(),
+            401 | 403 if !self.by_another => failure.blocking_credentials(),
             _ => failure,
         }
     }
 
     /// To a request that would have changed the server.
-    pub(crate) fn of_a_write(self) -> Failure {
+    pub(crate) fn of_a_write(self) -> RequestError {
         let mut failure = self.of_a_read();
         if matches!(self.status.as_u16(), 405 | 501) {
             failure.kind = StoreErrorKind::ReadOnly;

@@ -1,8 +1,8 @@
 //! Keys about which something was learnt a short while ago: that the server has no such entry, or
 //! that it has one.
 //!
-//! What is learnt from a question that was asked before the entry changed must not outlive the
-//! change. So a note is only taken if its key was not forgotten since the question was asked.
+//! What is learnt from a lookup that was asked before the entry changed must not outlive the
+//! change. So a note is only taken if its key was not forgotten since the lookup was asked.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,9 +34,9 @@ struct Asked {
     forgotten: u64,
 }
 
-/// A question that is under way, until this is dropped.
+/// A lookup that is under way, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(super) struct PendingLookup<'a> {
     keys: &'a RecentKeys,
     key: PipelineFingerprint,
     forgotten: u64,
@@ -55,16 +55,16 @@ impl RecentKeys {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A question about a key is asked. None where its answer is not worth a note: one was taken
+    /// A lookup about a key is asked. None where its answer is not worth a note: one was taken
     /// a short while ago. So a key that is asked for again and again takes the place of no other.
-    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Option<Question<'_>> {
+    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Option<PendingLookup<'_>> {
         let mut inner = self.lock();
         if self.is_fresh(&inner, key) {
             return None;
         }
         let asked = inner.asked.entry(*key).or_default();
         asked.questions += 1;
-        Some(Question {
+        Some(PendingLookup {
             keys: self,
             key: *key,
             forgotten: asked.forgotten,
@@ -92,7 +92,7 @@ impl RecentKeys {
     }
 }
 
-impl Question<'_> {
+impl PendingLookup<'_> {
     /// Notes that the answer was the one that is kept in mind here.
     pub(super) fn note(&self) {
         let Self { keys, key, .. } = self;
@@ -120,7 +120,7 @@ impl Question<'_> {
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for PendingLookup<'_> {
     fn drop(&mut self) {
         let mut inner = self.keys.lock();
         if let Some(asked) = inner.asked.get_mut(&self.key) {
@@ -171,15 +171,15 @@ mod tests {
     async fn a_key_that_is_noted_often_takes_the_place_of_no_other() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
         for round in [1, 2, 3, 3, 3, 3] {
-            if let Some(question) = recent.ask(&key(round)) {
-                question.note();
+            if let Some(pending) = recent.ask(&key(round)) {
+                pending.note();
             }
         }
         // Under way at once, as well.
         let asked = [(); 10].map(|()| recent.ask(&key(4)));
         recent.forget(&key(3));
-        for question in asked.iter().flatten() {
-            question.note();
+        for pending in asked.iter().flatten() {
+            pending.note();
         }
         assert!(recent.contains(&key(2)) && recent.contains(&key(4)));
         assert!(!recent.contains(&key(3)));

@@ -9,7 +9,7 @@ use crate::store::StoreErrorKind;
 
 /// A failed request: what kind it is, the cause in one line, and when to come back.
 #[derive(Debug, Clone)]
-pub(crate) struct Failure {
+pub(crate) struct RequestError {
     pub(crate) kind: StoreErrorKind,
     reason: Cow<'static, str>,
     /// How long the server wants to be left alone.
@@ -19,7 +19,7 @@ pub(crate) struct Failure {
     pub(crate) is_denial: bool,
 }
 
-impl Failure {
+impl RequestError {
     pub(crate) fn new(kind: StoreErrorKind, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind,
@@ -31,7 +31,7 @@ impl Failure {
     }
 
     /// As the answer of a server to the credentials that it was shown.
-    pub(crate) const fn into_denial(mut self) -> Self {
+    pub(crate) const fn blocking_credentials(mut self) -> Self {
         self.is_denial = true;
         self
     }
@@ -73,10 +73,10 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
     }
 }
 
-impl Error for Failure {}
+impl Error for RequestError {}

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::breaker::{BreakerState, Epoch};
-use super::call_policy::{Call, Guard, after};
-use super::recent_keys::{Question, RecentKeys};
+use super::call_policy::{Call, CallPolicy, after};
+use super::recent_keys::{PendingLookup, RecentKeys};
 use super::uploads::{Admission, UploadReport, Uploads};
-use super::{Backend, Failure, NetworkSettings, Upload};
+use super::{Backend, NetworkSettings, RequestError, Upload};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
@@ -28,7 +28,7 @@ pub(crate) struct NetworkTier<B> {
     /// As the tier prints itself.
     pub(crate) name: String,
     pub(crate) writes: bool,
-    guard: Guard,
+    policy: CallPolicy,
     /// Keys that the server did not have.
     absent: Option<RecentKeys>,
     /// Keys that it had.
@@ -47,7 +47,7 @@ impl<B: Backend> NetworkTier<B> {
             backend,
             name,
             writes: settings.writes,
-            guard: Guard::new(settings.limits),
+            policy: CallPolicy::new(settings.limits),
             absent: negative.map(|(time, keys)| RecentKeys::new(keys, time)),
             known: RecentKeys::new(KNOWN_KEYS, KNOWN_FOR),
             uploads: settings
@@ -61,11 +61,11 @@ impl<B: Backend> NetworkTier<B> {
     }
 
     pub(crate) fn breaker_state(&self) -> BreakerState {
-        self.guard.breaker.state()
+        self.policy.breaker.state()
     }
 
     pub(crate) fn watch_breaker(&self) -> watch::Receiver<BreakerState> {
-        self.guard.breaker.subscribe()
+        self.policy.breaker.subscribe()
     }
 
     pub(crate) fn upload_report(&self) -> UploadReport {
@@ -86,7 +86,7 @@ impl<B: Backend> NetworkTier<B> {
     ) -> Result<T, StoreError>
     where
         T: Send,
-        F: Future<Output = Result<T, Failure>> + Send,
+        F: Future<Output = Result<T, RequestError>> + Send,
     {
         // However the call ends, and be it that it is dropped, it may have opened the breaker.
         let _heal = HealOnDrop(self);
@@ -96,7 +96,7 @@ impl<B: Backend> NetworkTier<B> {
             key,
         };
         let credentials = || self.backend.credentials_version();
-        let result = self.guard.run(call, credentials, attempt).await;
+        let result = self.policy.run(call, credentials, attempt).await;
         result.map_err(|failure| {
             let kind = failure.kind;
             // These were told once, when they began.
@@ -331,12 +331,12 @@ impl<B: Backend> NetworkTier<B> {
     }
 
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {
-        let breaker = &self.guard.breaker;
+        let breaker = &self.policy.breaker;
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
             negative_answers: self.negative_answers.get(),
-            retries: self.guard.retries.get(),
-            short_circuited: self.guard.short_circuited.get(),
+            retries: self.policy.retries.get(),
+            short_circuited: self.policy.short_circuited.get(),
             breaker_opened: breaker.opened.get(),
             breaker_closed: breaker.closed.get(),
             breakers_open: u64::from(breaker.state() != BreakerState::Closed),
@@ -346,7 +346,7 @@ impl<B: Backend> NetworkTier<B> {
 
     /// Sees to it that an open breaker is probed until it closes.
     fn heal(self: &Arc<Self>) {
-        let breaker = &self.guard.breaker;
+        let breaker = &self.policy.breaker;
         if breaker.state() == BreakerState::Closed {
             return;
         }
@@ -385,11 +385,11 @@ impl<B: Backend> NetworkTier<B> {
 
     /// Whether the server is well again.
     async fn probe(&self, epoch: Epoch) -> bool {
-        let breaker = &self.guard.breaker;
+        let breaker = &self.policy.breaker;
         let Some(key) = breaker.half_open(epoch) else {
             return true;
         };
-        let success = self.guard.probe(self.backend.download(&key)).await;
+        let success = self.policy.probe(self.backend.download(&key)).await;
         if success {
             tracing::info!(tier = self.name, "the tier answers again");
         } else {
@@ -400,10 +400,10 @@ impl<B: Backend> NetworkTier<B> {
     }
 }
 
-/// Keeps the answer to a question in mind where that is worth it.
-fn note(question: Option<Question<'_>>) {
-    if let Some(question) = question {
-        question.note();
+/// Keeps the answer to a lookup in mind where that is worth it.
+fn note(pending: Option<PendingLookup<'_>>) {
+    if let Some(pending) = pending {
+        pending.note();
     }
 }
 
@@ -427,7 +427,7 @@ struct Healer<B: Backend> {
 impl<B: Backend> Drop for Healer<B> {
     fn drop(&mut self) {
         if let Some(tier) = self.tier.upgrade() {
-            tier.guard.breaker.stop_healing(self.epoch);
+            tier.policy.breaker.stop_healing(self.epoch);
         }
     }
 }

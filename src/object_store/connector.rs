@@ -1,4 +1,4 @@
-//! How the clients of stores are connected: an answer that is none to the question is an error that
+//! How the clients of stores are connected: an answer that is none to the lookup is an error that
 //! keeps what the server said, its status and when to come back. Most of that is lost else.
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use object_store::client::{
 use std::time::Duration;
 use tokio::time::timeout;
 
-use crate::network::Refusal;
+use crate::network::HttpStatusError;
 
 /// The most that is read of what a server says besides, and for how long, to keep its connection.
 const DRAINED_BYTES: usize = 64 * 1024;
@@ -72,7 +72,7 @@ impl HttpService for Client {
             // These the crate knows, and asks on after some of them.
             401 | 403 | 404 | 409 | 412 => Ok(HttpResponse::from_parts(head, Bytes::new().into())),
             _ => {
-                let refusal = Refusal::new(status, &head.headers);
+                let refusal = HttpStatusError::new(status, &head.headers);
                 Err(HttpError::new(HttpErrorKind::Unknown, refusal))
             }
         }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, Body, Failure, Refusal, Upload};
+use crate::network::{Backend, Body, HttpStatusError, RequestError, Upload};
 use crate::store::{Fetched, StoreErrorKind};
 
 /// Makes the requests.
@@ -38,15 +38,15 @@ impl Objects {
     }
 
     /// The whole object, or `None` as soon as it is longer than any frame.
-    async fn read(&self, object: GetResult) -> Result<Option<Bytes>, Failure> {
+    async fn read(&self, object: GetResult) -> Result<Option<Bytes>, RequestError> {
         let Some(mut frame) = Body::new(Some(object.meta.size), self.format.max_frame()) else {
             return Ok(None);
         };
         let mut parts = object.into_stream();
         loop {
-            let part = timeout(self.inactivity, parts.next())
-                .await
-                .map_err(|_| Failure::timed_out("no part of the object came", self.inactivity))?;
+            let part = timeout(self.inactivity, parts.next()).await.map_err(|_| {
+                RequestError::timed_out("no part of the object came", self.inactivity)
+            })?;
             let Some(part) = part else { break };
             match frame.with(part.map_err(of_a_read)?).await {
                 Some(longer) => frame = longer,
@@ -59,7 +59,7 @@ impl Objects {
 
 #[async_trait]
 impl Backend for Objects {
-    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, Failure> {
+    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
             Ok(object) => object,
             Err(Error::NotFound { .. }) => return Ok(Fetched::Miss),
@@ -74,7 +74,7 @@ impl Backend for Objects {
         })
     }
 
-    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), Failure> {
+    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError> {
         let payload = PutPayload::from_iter([upload.head.clone(), upload.payload.clone()]);
         // Not only where there is none: a put is what heals a corrupt entry.
         let Err(error) = self.store.put(&self.path(key), payload).await else {
@@ -86,7 +86,7 @@ impl Backend for Objects {
         }
     }
 
-    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         let path = self.path(key);
         // Most stores do not say whether there was an object to delete.
         match self.store.head(&path).await {
@@ -101,7 +101,7 @@ impl Backend for Objects {
         }
     }
 
-    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, Failure> {
+    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         match self.store.head(&self.path(key)).await {
             Ok(object) => Ok(self.may_be_frame(object.size)),
             Err(Error::NotFound { .. }) => Ok(false),
@@ -113,13 +113,13 @@ impl Backend for Objects {
         &self.format
     }
 
-    fn credentials_version(&self) -> Result<Option<u64>, Failure> {
+    fn credentials_version(&self) -> Result<Option<u64>, RequestError> {
         Ok(None)
     }
 }
 
 /// What the server said, where there is one and it did.
-fn refusal(error: &Error) -> Option<Refusal> {
+fn refusal(error: &Error) -> Option<HttpStatusError> {
     let known = match error {
         Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
         Error::PermissionDenied { .. } => StatusCode::FORBIDDEN,
@@ -132,17 +132,17 @@ fn refusal(error: &Error) -> Option<Refusal> {
 }
 
 /// To a request that would have changed nothing.
-fn of_a_read(error: Error) -> Failure {
-    refusal(&error).map_or_else(|| failure(&error), Refusal::of_a_read)
+fn of_a_read(error: Error) -> RequestError {
+    refusal(&error).map_or_else(|| failure(&error), HttpStatusError::of_a_read)
 }
 
 /// To a request that would have changed the store.
-fn of_a_write(error: Error) -> Failure {
-    refusal(&error).map_or_else(|| failure(&error), Refusal::of_a_write)
+fn of_a_write(error: Error) -> RequestError {
+    refusal(&error).map_or_else(|| failure(&error), HttpStatusError::of_a_write)
 }
 
 /// What kind of failure it is. The text of the error is not passed on: it may quote the request.
-fn failure(error: &Error) -> Failure {
+fn failure(error: &Error) -> RequestError {
     let mut on_the_way = causes(error).filter_map(|cause| cause.downcast_ref::<HttpError>());
     let (kind, reason) = match error {
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
@@ -157,7 +157,7 @@ fn failure(error: &Error) -> Failure {
             _ => (StoreErrorKind::Unavailable, "the store failed"),
         },
     };
-    Failure::new(kind, reason)
+    RequestError::new(kind, reason)
 }
 
 /// The causes of an error, outermost first.
@@ -174,7 +174,7 @@ mod tests {
     use tokio::time::Instant;
 
     /// What is kept of an object of this size that comes as this stream.
-    async fn read<S>(size: u64, parts: S) -> Result<Bytes, Failure>
+    async fn read<S>(size: u64, parts: S) -> Result<Bytes, RequestError>
     where
         S: Stream<Item = Bytes> + Send + 'static,
     {

@@ -8,26 +8,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::key::PipelineFingerprint;
 
 /// The leave to make the artifact of a key, as
-/// [`PipelineCacheStore::lead`](crate::PipelineCacheStore::lead) gives it. It ends when the last
+/// [`PipelineCacheStore::compile_lease`](crate::PipelineCacheStore::compile_lease) gives it. It ends when the last
 /// clone is dropped.
 ///
 /// ```
-/// use pipeline_cache::Lead;
+/// use pipeline_cache::CompileLease;
 /// use std::sync::Arc;
 ///
 /// let leads = Arc::new(tokio::sync::Mutex::new(()));
-/// let lead = Lead::new(leads.clone().try_lock_owned().unwrap());
+/// let lease = CompileLease::new(leads.clone().try_lock_owned().unwrap());
 /// assert!(leads.try_lock().is_err());
 /// drop(lead);
 /// assert!(leads.try_lock().is_ok());
 /// ```
 #[derive(Clone)]
 #[must_use = "the leave ends when it is dropped"]
-pub struct Lead {
+pub struct CompileLease {
     _hold: Arc<dyn Any + Send + Sync>,
 }
 
-impl Lead {
+impl CompileLease {
     /// A leave that lasts as long as `hold` is not dropped.
     pub fn new(hold: impl Any + Send + Sync) -> Self {
         Self {
@@ -36,9 +36,9 @@ impl Lead {
     }
 }
 
-impl fmt::Debug for Lead {
+impl fmt::Debug for CompileLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lead")
+        f.write_str("CompileLease")
     }
 }
 
@@ -47,28 +47,32 @@ impl fmt::Debug for Lead {
 /// Whoever has asked for one may give up the write that it was for before that is over: a deadline
 /// passed, a tier above has what it needs. So whatever writes the key holds its lead as well.
 #[derive(Clone, Default)]
-pub(crate) struct Leads(Arc<Mutex<Held>>);
+pub(crate) struct CompileLeases(Arc<Mutex<Held>>);
 
 type Held = HashMap<PipelineFingerprint, Weak<dyn Any + Send + Sync>>;
 
-impl Leads {
+impl CompileLeases {
     /// A leave for a key that lasts as long as `hold` is not dropped.
-    pub(crate) fn give(&self, key: PipelineFingerprint, hold: impl Any + Send + Sync) -> Lead {
-        let lead = Lead::new(Given {
+    pub(crate) fn give(
+        &self,
+        key: PipelineFingerprint,
+        hold: impl Any + Send + Sync,
+    ) -> CompileLease {
+        let lease = CompileLease::new(Given {
             _name: Name {
-                leads: self.clone(),
+                leases: self.clone(),
                 key,
             },
             _hold: hold,
         });
-        self.lock().insert(key, Arc::downgrade(&lead._hold));
-        lead
+        self.lock().insert(key, Arc::downgrade(&lease._hold));
+        lease
     }
 
     /// The lead of a key, if somebody holds it.
-    pub(crate) fn of(&self, key: &PipelineFingerprint) -> Option<Lead> {
+    pub(crate) fn of(&self, key: &PipelineFingerprint) -> Option<CompileLease> {
         let hold = self.lock().get(key)?.upgrade()?;
-        Some(Lead { _hold: hold })
+        Some(CompileLease { _hold: hold })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -76,9 +80,11 @@ impl Leads {
     }
 }
 
-impl fmt::Debug for Leads {
+impl fmt::Debug for CompileLeases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Leads").field(&self.lock().len()).finish()
+        f.debug_tuple("CompileLeases")
+            .field(&self.lock().len())
+            .finish()
     }
 }
 
@@ -89,13 +95,13 @@ struct Given<T> {
 }
 
 struct Name {
-    leads: Leads,
+    leases: CompileLeases,
     key: PipelineFingerprint,
 }
 
 impl Drop for Name {
     fn drop(&mut self) {
-        let mut held = self.leads.lock();
+        let mut held = self.leases.lock();
         if held
             .get(&self.key)
             .is_some_and(|own| own.strong_count() == 0)
@@ -112,7 +118,7 @@ mod tests {
     #[test]
     fn a_lead_is_found_as_long_as_anybody_holds_it() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let (leads, hold) = (Leads::default(), Arc::new(()));
+        let (leads, hold) = (CompileLeases::default(), Arc::new(()));
         let first = leads.give(key, Arc::clone(&hold));
         let second = leads.of(&key).unwrap();
         drop(first);
@@ -125,7 +131,7 @@ mod tests {
     #[test]
     fn one_that_ends_leaves_the_next_alone() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let leads = Leads::default();
+        let leads = CompileLeases::default();
         let first = leads.give(key, ());
         let second = leads.give(key, ());
         drop(first);

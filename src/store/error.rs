@@ -105,8 +105,8 @@ pub enum StoreOperation {
     Flush,
     /// [`PipelineCacheStore::close`].
     Close,
-    /// [`PipelineCacheStore::lead`].
-    Lead,
+    /// [`PipelineCacheStore::compile_lease`].
+    CompileLease,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
     /// [`DiskCache::entries`](crate::DiskCache::entries).
@@ -126,7 +126,7 @@ impl fmt::Display for StoreOperation {
             Self::Remove => "remove",
             Self::Flush => "flush",
             Self::Close => "close",
-            Self::Lead => "lead",
+            Self::CompileLease => "compile lease",
             Self::Trim => "trim",
             Self::List => "list",
             Self::Verify => "verify",

@@ -4,7 +4,7 @@ pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
 
-pub use compile_lease::Lead;
+pub use compile_lease::CompileLease;
 pub use error::{StoreError, StoreErrorKind, StoreOperation};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 
@@ -207,7 +207,10 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place.
-    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
         let _ = key;
         Ok(None)
     }
@@ -276,8 +279,11 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
         S::close(self, deadline).await
     }
 
-    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        S::lead(self, key).await
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        S::compile_lease(self, key).await
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

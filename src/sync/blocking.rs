@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::task::{self, JoinHandle};
 
 /// The most bytes that are hashed, compared or copied on a runtime worker, unless they are
-/// [paid for](pay_for) first.
+/// [paid for](consume_budget) first.
 pub(crate) const INLINE_BYTES: usize = 64 * 1024;
 
 /// Runs work in proportion to `bytes`, inline where it is little and on the blocking pool where
@@ -59,7 +59,7 @@ pub(crate) fn detach(work: impl FnOnce() + Send + 'static) {
 
 /// Takes its share of a task's turn on the worker for work that was done inline, so that a task
 /// with much such work lets others run.
-pub(crate) async fn pay_for(bytes: usize) {
+pub(crate) async fn consume_budget(bytes: usize) {
     /// About as much work as other operations that take one unit of the budget.
     const BYTES_PER_UNIT: usize = 4096;
     for _ in 0..=bytes / BYTES_PER_UNIT {

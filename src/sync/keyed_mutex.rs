@@ -23,29 +23,29 @@ struct Queue {
 /// The keys that are written, or wait to be, and no others: a trim passes over these, and must
 /// find the rest of the folder free however many there are.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Arc<Mutex<Table>>);
+pub(crate) struct KeyedMutex(Arc<Mutex<Table>>);
 
 type Table = HashMap<PipelineFingerprint, Queue>;
 
 /// The turn of a key.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct KeyedGuard {
     // Dropped before the place, so that nobody is given the key anew while it is held.
     _guard: OwnedMutexGuard<()>,
     _place: Place,
 }
 
-impl Turns {
-    pub(crate) async fn of(&self, key: &PipelineFingerprint) -> Turn {
+impl KeyedMutex {
+    pub(crate) async fn lock(&self, key: &PipelineFingerprint) -> KeyedGuard {
         let (place, lock) = self.take_place(&mut lock(&self.0), key);
-        Turn {
+        KeyedGuard {
             _guard: lock.lock_owned().await,
             _place: place,
         }
     }
 
     /// The turn of a key that nobody writes, or waits to.
-    pub(crate) fn try_of(&self, key: &PipelineFingerprint) -> Option<Turn> {
+    pub(crate) fn try_lock(&self, key: &PipelineFingerprint) -> Option<KeyedGuard> {
         let mut table = lock(&self.0);
         if table.contains_key(key) {
             return None;
@@ -53,7 +53,7 @@ impl Turns {
         let (place, free) = self.take_place(&mut table, key);
         // Or else the place, which looks at the table as it goes, would find it locked.
         drop(table);
-        Some(Turn {
+        Some(KeyedGuard {
             _guard: free.try_lock_owned().ok()?,
             _place: place,
         })
@@ -64,7 +64,7 @@ impl Turns {
         queue.places += 1;
         let place = Place {
             key: *key,
-            turns: Self(Arc::clone(&self.0)),
+            key_locks: Self(Arc::clone(&self.0)),
         };
         (place, Arc::clone(&queue.lock))
     }
@@ -74,12 +74,12 @@ impl Turns {
 #[derive(Debug)]
 struct Place {
     key: PipelineFingerprint,
-    turns: Turns,
+    key_locks: KeyedMutex,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut table = lock(&self.turns.0);
+        let mut table = lock(&self.key_locks.0);
         if let Some(queue) = table.get_mut(&self.key) {
             queue.places -= 1;
             if queue.places == 0 {
@@ -97,8 +97,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::DiskCache;
-    use crate::store::PipelineCacheStore as _;
     use futures::poll;
     use std::pin::pin;
 
@@ -111,61 +109,45 @@ mod tests {
 
     #[tokio::test]
     async fn those_of_one_key_take_turns_and_leave_nothing() {
-        let turns = Turns::default();
-        let first = turns.of(&ONE).await;
-        assert!(turns.try_of(&ONE).is_none());
-        drop(turns.try_of(&OTHER).expect("it is another's"));
+        let key_locks = KeyedMutex::default();
+        let first = key_locks.lock(&ONE).await;
+        assert!(key_locks.try_lock(&ONE).is_none());
+        drop(key_locks.try_lock(&OTHER).expect("it is another's"));
         {
-            let mut second = pin!(turns.of(&ONE));
-            let mut leaver = Box::pin(turns.of(&ONE));
+            let mut second = pin!(key_locks.lock(&ONE));
+            let mut leaver = Box::pin(key_locks.lock(&ONE));
             assert!(poll!(&mut second).is_pending());
             assert!(poll!(&mut leaver).is_pending());
             drop(first);
             drop(leaver);
             let second = second.await;
-            assert!(turns.try_of(&ONE).is_none());
+            assert!(key_locks.try_lock(&ONE).is_none());
             drop(second);
         }
-        assert!(turns.try_of(&ONE).is_some());
-        assert!(lock(&turns.0).is_empty());
+        assert!(key_locks.try_lock(&ONE).is_some());
+        assert!(lock(&key_locks.0).is_empty());
     }
 
     #[tokio::test]
     async fn one_who_leaves_last_leaves_nothing() {
-        let turns = Turns::default();
-        let first = turns.of(&ONE).await;
-        let mut leaver = Box::pin(turns.of(&ONE));
+        let key_locks = KeyedMutex::default();
+        let first = key_locks.lock(&ONE).await;
+        let mut leaver = Box::pin(key_locks.lock(&ONE));
         assert!(poll!(&mut leaver).is_pending());
         drop(first);
         drop(leaver);
-        assert!(lock(&turns.0).is_empty());
+        assert!(lock(&key_locks.0).is_empty());
     }
 
     #[tokio::test]
     async fn what_is_left_of_one_who_goes_keeps_no_place() {
-        let turns = Turns::default();
-        let first = turns.of(&ONE).await;
+        let key_locks = KeyedMutex::default();
+        let first = key_locks.lock(&ONE).await;
         // As between two steps of another's drop.
-        let left = Arc::clone(&lock(&turns.0)[&ONE].lock);
+        let left = Arc::clone(&lock(&key_locks.0)[&ONE].lock);
         drop(first);
-        assert!(turns.try_of(&ONE).is_some());
+        assert!(key_locks.try_lock(&ONE).is_some());
         drop(left);
-        assert!(lock(&turns.0).is_empty());
-    }
-
-    /// What a put is about to bring need not be told from what was read before.
-    #[tokio::test]
-    async fn nobody_sets_aside_what_is_being_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::new(folder.path()).await.unwrap();
-        let entry = cache.inner.folder.entry(&ONE);
-        std::fs::write(&entry, "torn").unwrap();
-        let turn = cache.inner.turns.of(&ONE).await;
-        assert_eq!(cache.get(&ONE).await.unwrap(), None);
-        assert!(entry.exists());
-        drop(turn);
-        assert_eq!(cache.get(&ONE).await.unwrap(), None);
-        assert!(!entry.exists());
-        assert_eq!(cache.metrics().corrupt, 2);
+        assert!(lock(&key_locks.0).is_empty());
     }
 }

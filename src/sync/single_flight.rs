@@ -2,7 +2,7 @@
 //!
 //! A flight with company runs as a task of its own, so a waiter that is dropped, or is never polled,
 //! holds nobody up. One that was boarded alone is driven by its leader, which saves the task; as
-//! soon as somebody joins, it becomes a task. It lives while anyone waits: when the last seat is
+//! soon as somebody joins, it becomes a task. It lives while anyone waits: when the last waiter is
 //! given up the work is dropped.
 
 use futures::FutureExt as _;
@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use super::shim::{AbortHandle, Handle, Mutex, MutexGuard};
 
 /// How a flight ended.
-pub(crate) enum Landing<T> {
+pub(crate) enum Outcome<T> {
     /// With a result, which every waiter is handed.
     Landed(T),
     /// With a panic, whose message every waiter is handed.
@@ -27,7 +27,7 @@ pub(crate) enum Landing<T> {
     Lost,
 }
 
-impl<T: Clone> Clone for Landing<T> {
+impl<T: Clone> Clone for Outcome<T> {
     fn clone(&self) -> Self {
         match self {
             Self::Landed(value) => Self::Landed(value.clone()),
@@ -38,7 +38,7 @@ impl<T: Clone> Clone for Landing<T> {
 }
 
 /// The flights under way, by key. `P` is what a flight shows of itself before it lands.
-pub(crate) struct Flights<K, P, T> {
+pub(crate) struct SingleFlight<K, P, T> {
     table: Arc<Table<K, P, T>>,
 }
 
@@ -51,7 +51,7 @@ struct Flight<P, T> {
 }
 
 struct State<T> {
-    landing: Option<Landing<T>>,
+    outcome: Option<Outcome<T>>,
     /// Seats taken and not yet given up. At zero the flight is over, and nobody can join it.
     seats: usize,
     next_waiter: u64,
@@ -68,15 +68,15 @@ struct Solo {
     runtime: Handle,
 }
 
-/// A caller's place on a flight: a future of its landing.
-pub(crate) struct Seat<P, T> {
+/// A caller's place on a flight: a future of its outcome.
+pub(crate) struct Waiter<P, T> {
     flight: Arc<Flight<P, T>>,
     waiter: u64,
     /// Whether this caller started the flight.
     pub(crate) leads: bool,
 }
 
-impl<K, P, T> Flights<K, P, T>
+impl<K, P, T> SingleFlight<K, P, T>
 where
     K: Copy + Eq + Hash + Send + 'static,
     P: Clone + Send + Sync + 'static,
@@ -91,24 +91,24 @@ where
     /// Joins the flight for this key, or starts it with the work that `start` makes, as a task.
     ///
     /// Must be called on a tokio runtime; the flight is a task of it.
-    pub(crate) fn board<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
+    pub(crate) fn join<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let seat = self.board_alone(key, start);
-        let solo = seat.flight.lock().solo.take();
-        seat.flight.launch(solo);
-        seat
+        let waiter = self.join_driven(key, start);
+        let solo = waiter.flight.lock().solo.take();
+        waiter.flight.launch(solo);
+        waiter
     }
 
-    /// As [`board`](Self::board), and work that is started is the caller's to drive, by polling
-    /// his seat, as long as nobody else is aboard.
-    pub(crate) fn board_alone<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Seat<P, T>
+    /// As [`join`](Self::join), and work that is started is the caller's to drive, by polling
+    /// his waiter, as long as nobody else is aboard.
+    pub(crate) fn join_driven<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let runtime = Handle::current();
-        let (seat, solo) = {
+        let (waiter, solo) = {
             let mut table = lock(&self.table);
             match table.get(&key).and_then(Flight::join) {
                 Some(joined) => joined,
@@ -116,11 +116,11 @@ where
                     let (progress, work) = start();
                     let flight = Arc::new(Flight::new(progress));
                     flight.lock().solo = Some(Solo {
-                        work: Box::pin(self.runway(key, &flight).run(work)),
+                        work: Box::pin(self.completion_guard(key, &flight).run(work)),
                         runtime,
                     });
                     table.insert(key, Arc::clone(&flight));
-                    return Seat {
+                    return Waiter {
                         flight,
                         waiter: 0,
                         leads: true,
@@ -129,13 +129,13 @@ where
             }
         };
         // Outside the lock: a runtime that is shutting down drops the task, and with it the
-        // runway, right here.
-        seat.flight.launch(solo);
-        seat
+        // completion_guard, right here.
+        waiter.flight.launch(solo);
+        waiter
     }
 
-    fn runway(&self, key: K, flight: &Arc<Flight<P, T>>) -> Runway<K, P, T> {
-        Runway {
+    fn completion_guard(&self, key: K, flight: &Arc<Flight<P, T>>) -> CompletionGuard<K, P, T> {
+        CompletionGuard {
             table: Arc::clone(&self.table),
             key,
             flight: Arc::clone(flight),
@@ -156,7 +156,7 @@ impl<P, T> Flight<P, T> {
         Self {
             progress,
             state: Mutex::new(State {
-                landing: None,
+                outcome: None,
                 seats: 1,
                 next_waiter: 1,
                 waiters: HashMap::new(),
@@ -170,24 +170,24 @@ impl<P, T> Flight<P, T> {
         lock(&self.state)
     }
 
-    /// A seat, and the work if that is now to be launched.
-    fn join(self: &Arc<Self>) -> Option<(Seat<P, T>, Option<Solo>)> {
+    /// A waiter, and the work if that is now to be launched.
+    fn join(self: &Arc<Self>) -> Option<(Waiter<P, T>, Option<Solo>)> {
         let mut state = self.lock();
-        if state.seats == 0 || state.landing.is_some() {
+        if state.seats == 0 || state.outcome.is_some() {
             return None;
         }
         state.seats += 1;
         let waiter = state.next_waiter;
         state.next_waiter += 1;
-        let seat = Seat {
+        let waiter = Waiter {
             flight: Arc::clone(self),
             waiter,
             leads: false,
         };
-        Some((seat, state.solo.take()))
+        Some((waiter, state.solo.take()))
     }
 
-    /// Makes a task of the work. The caller has a seat.
+    /// Makes a task of the work. The caller has a waiter.
     fn launch(&self, solo: Option<Solo>) {
         if let Some(Solo { work, runtime }) = solo {
             let task = runtime.spawn(work);
@@ -217,13 +217,13 @@ impl<P, T> Flight<P, T> {
     }
 
     /// Ends the flight, unless it has ended.
-    fn end(&self, landing: Landing<T>) {
+    fn end(&self, outcome: Outcome<T>) {
         let waiters = {
             let mut state = self.lock();
-            if state.landing.is_some() {
+            if state.outcome.is_some() {
                 return;
             }
-            state.landing = Some(landing);
+            state.outcome = Some(outcome);
             std::mem::take(&mut state.waiters)
         };
         for waker in waiters.into_values() {
@@ -232,21 +232,21 @@ impl<P, T> Flight<P, T> {
     }
 }
 
-impl<P, T> Seat<P, T> {
+impl<P, T> Waiter<P, T> {
     /// What the flight shows of itself.
     pub(crate) fn progress(&self) -> &P {
         &self.flight.progress
     }
 }
 
-impl<P, T: Clone> Future for Seat<P, T> {
-    type Output = Landing<T>;
+impl<P, T: Clone> Future for Waiter<P, T> {
+    type Output = Outcome<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.flight.drive(context);
         let mut state = self.flight.lock();
-        if let Some(landing) = &state.landing {
-            return Poll::Ready(landing.clone());
+        if let Some(outcome) = &state.outcome {
+            return Poll::Ready(outcome.clone());
         }
         let waker = state
             .waiters
@@ -257,10 +257,10 @@ impl<P, T: Clone> Future for Seat<P, T> {
     }
 }
 
-impl<P, T> Drop for Seat<P, T> {
+impl<P, T> Drop for Waiter<P, T> {
     /// The last one to leave ends the flight.
     fn drop(&mut self) {
-        // The work is dropped once the lock is free: its runway takes it.
+        // The work is dropped once the lock is free: its completion_guard takes it.
         let (task, _solo) = {
             let mut state = self.flight.lock();
             state.waiters.remove(&self.waiter);
@@ -278,29 +278,29 @@ impl<P, T> Drop for Seat<P, T> {
 
 /// Owned by the work of a flight: whichever way that ends, the flight leaves the table and its
 /// waiters are told.
-struct Runway<K: Copy + Eq + Hash, P, T> {
+struct CompletionGuard<K: Copy + Eq + Hash, P, T> {
     table: Arc<Table<K, P, T>>,
     key: K,
     flight: Arc<Flight<P, T>>,
 }
 
-impl<K, P, T> Runway<K, P, T>
+impl<K, P, T> CompletionGuard<K, P, T>
 where
     K: Copy + Eq + Hash + Send,
     P: Send + Sync,
     T: Send,
 {
     async fn run(self, work: impl Future<Output = T> + Send) {
-        let landing = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(value) => Landing::Landed(value),
-            Err(panic) => Landing::Crashed(panic_message(&*panic)),
+        let outcome = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(value) => Outcome::Landed(value),
+            Err(panic) => Outcome::Crashed(panic_message(&*panic)),
         };
         self.leave_table();
-        self.flight.end(landing);
+        self.flight.end(outcome);
     }
 }
 
-impl<K: Copy + Eq + Hash, P, T> Runway<K, P, T> {
+impl<K: Copy + Eq + Hash, P, T> CompletionGuard<K, P, T> {
     /// Only if the table still holds this flight: it may have been detached, and replaced.
     fn leave_table(&self) {
         let mut table = lock(&self.table);
@@ -311,16 +311,16 @@ impl<K: Copy + Eq + Hash, P, T> Runway<K, P, T> {
     }
 }
 
-impl<K: Copy + Eq + Hash, P, T> Drop for Runway<K, P, T> {
+impl<K: Copy + Eq + Hash, P, T> Drop for CompletionGuard<K, P, T> {
     fn drop(&mut self) {
         self.leave_table();
-        self.flight.end(Landing::Lost);
+        self.flight.end(Outcome::Lost);
     }
 }
 
-impl<K, P, T> fmt::Debug for Flights<K, P, T> {
+impl<K, P, T> fmt::Debug for SingleFlight<K, P, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights")
+        f.debug_struct("SingleFlight")
             .field("under_way", &lock(&self.table).len())
             .finish()
     }

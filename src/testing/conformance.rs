@@ -15,7 +15,7 @@ use crate::store::{Fetched, PipelineCacheStore, StoreError, StoreErrorKind};
 /// A promise of [`PipelineCacheStore`] that a tier does not keep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{tier} breaks a promise: {promise}: {detail}")]
-pub struct NotConforming {
+pub struct ConformanceError {
     /// The tier, as it names itself.
     pub tier: String,
     /// The promise.
@@ -59,13 +59,13 @@ const LARGE: usize = 60 << 20;
 /// use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), pipeline_cache::testing::NotConforming> {
+/// # async fn main() -> Result<(), pipeline_cache::testing::ConformanceError> {
 /// // Your own tier here.
 /// let new_store = || async { Arc::new(InMemoryPipelineCache::new()) as Arc<dyn PipelineCacheStore> };
 /// check_conformance(new_store, &["its password"]).await
 /// # }
 /// ```
-pub async fn check_conformance<F, S>(new_store: F, secrets: &[&str]) -> Result<(), NotConforming>
+pub async fn check_conformance<F, S>(new_store: F, secrets: &[&str]) -> Result<(), ConformanceError>
 where
     F: Fn() -> S,
     S: Future<Output = Arc<dyn PipelineCacheStore>>,
@@ -102,7 +102,7 @@ struct Check<'a> {
     store: &'a Arc<dyn PipelineCacheStore>,
 }
 
-type Checked = Result<(), NotConforming>;
+type Checked = Result<(), ConformanceError>;
 
 fn key(n: u32) -> PipelineFingerprint {
     PipelineFingerprint::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
@@ -123,8 +123,8 @@ impl<'a> Check<'a> {
         Self { store }
     }
 
-    fn broken(&self, promise: &'static str, detail: impl fmt::Display) -> NotConforming {
-        NotConforming {
+    fn broken(&self, promise: &'static str, detail: impl fmt::Display) -> ConformanceError {
+        ConformanceError {
             tier: self.store.to_string(),
             promise,
             detail: detail.to_string(),
@@ -144,7 +144,7 @@ impl<'a> Check<'a> {
         &self,
         what: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, NotConforming> {
+    ) -> Result<T, ConformanceError> {
         match timeout(STUCK, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.broken("calls on a sound tier succeed", error)),
@@ -157,7 +157,7 @@ impl<'a> Check<'a> {
             .await
     }
 
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, NotConforming> {
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, ConformanceError> {
         self.call("a get", self.store.get(key)).await
     }
 

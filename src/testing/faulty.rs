@@ -11,8 +11,8 @@ use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::memory::InMemoryPipelineCache;
 use crate::store::{
-    Fetched, Lead, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
-    StoreOperation,
+    CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
+    StoreErrorKind, StoreOperation,
 };
 
 /// What happens to the calls of one operation.
@@ -116,8 +116,8 @@ impl FaultyStore {
 
     /// Sets what happens to every call from now on.
     pub fn set_all(&self, fault: Fault) {
-        use StoreOperation::{Close, Contains, Flush, Get, Lead, Put, Remove};
-        for operation in [Get, Put, Contains, Remove, Flush, Close, Lead] {
+        use StoreOperation::{Close, CompileLease, Contains, Flush, Get, Put, Remove};
+        for operation in [Get, Put, Contains, Remove, Flush, Close, CompileLease] {
             self.set(operation, fault);
         }
     }
@@ -253,9 +253,12 @@ impl PipelineCacheStore for FaultyStore {
         self.inner.close(deadline).await
     }
 
-    async fn lead(&self, key: &PipelineFingerprint) -> Result<Option<Lead>, StoreError> {
-        self.suffer(StoreOperation::Lead).await?;
-        self.inner.lead(key).await
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.suffer(StoreOperation::CompileLease).await?;
+        self.inner.compile_lease(key).await
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

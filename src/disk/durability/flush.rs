@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The last flush, where it made nothing durable.
 #[derive(Debug, Default)]
-pub(in crate::disk) struct Setback(Mutex<Option<Failed>>);
+pub(in crate::disk) struct FlushBackoff(Mutex<Option<Failed>>);
 
 #[derive(Debug)]
 struct Failed {
@@ -39,7 +39,7 @@ struct Failed {
     until: Option<Instant>,
 }
 
-impl Setback {
+impl FlushBackoff {
     fn note(&self, error: Option<&StoreError>) {
         let mut last = self.lock();
         let pause = last
@@ -99,7 +99,7 @@ impl Inner {
             if let Some(place) = self.place() {
                 return Ok(place);
             }
-            let (pending, reason) = (self.ledger.len(), self.setback.reason());
+            let (pending, reason) = (self.ledger.len(), self.flush_backoff.reason());
             if let Some(reason) = reason.as_ref().filter(|_| pending >= self.max_pending) {
                 let refused = StoreError::new(reason.kind(), self.to_string(), StoreOperation::Put);
                 return Err(refused.with_source(reason.clone()));
@@ -121,7 +121,7 @@ impl Inner {
 
     /// Flushes in the background where half of the places are taken.
     fn flush_ahead(self: &Arc<Self>) {
-        if self.ledger.len() * 2 < self.max_pending || self.setback.reason().is_some() {
+        if self.ledger.len() * 2 < self.max_pending || self.flush_backoff.reason().is_some() {
             return;
         }
         // Whoever holds the lock is flushing already.
@@ -175,10 +175,10 @@ impl Inner {
             .map(|(key, fault)| self.failed(operation, Some(&key), fault));
         match &failed {
             // The medium is well: what failed has a failure of its own.
-            Some(_) if settled > 0 => self.setback.note(None),
+            Some(_) if settled > 0 => self.flush_backoff.note(None),
             // And one entry alone tells nothing of the medium.
             Some(_) if count == 1 => {}
-            failed => self.setback.note(failed.as_ref()),
+            failed => self.flush_backoff.note(failed.as_ref()),
         }
         failed.map_or(Ok(()), Err)
     }
@@ -230,7 +230,7 @@ impl Inner {
             return Ok(false);
         }
         // A rewrite takes its turn, so that it cannot bring back what is being removed.
-        let turn = self.turns.of(&due.key).await;
+        let turn = self.key_locks.lock(&due.key).await;
         let rewritten = self.run(move |inner| {
             let _turn = turn;
             inner.rewrite(&due.key)
@@ -242,7 +242,7 @@ impl Inner {
             }
             Err(fault) => {
                 refusals.fetch_add(1, Ordering::Relaxed);
-                self.ledger.doubt([&due.key]);
+                self.ledger.suspect([&due.key]);
                 Err(fault)
             }
         }
@@ -253,7 +253,7 @@ impl Inner {
             Ok(_) => Ok(true),
             Err(SyncError::Open(error)) => Err(error.into()),
             Err(SyncError::Sync(error)) => {
-                self.ledger.doubt([&due.key]);
+                self.ledger.suspect([&due.key]);
                 Err(error.into())
             }
         }
@@ -265,7 +265,7 @@ impl Inner {
             Ok(Found::Whole(artifact)) => artifact,
             Ok(Found::Missing) | Err(Fault::NotAFile(_)) => return self.tell_if_lost(key),
             Ok(Found::Corrupt(file, error)) => {
-                self.set_aside_in_turn(key, &file, error);
+                self.set_aside_locked(key, &file, error);
                 return self.tell_if_lost(key);
             }
             Err(fault) => return Err(fault),
@@ -297,7 +297,7 @@ impl Inner {
                 Ok(())
             }
             Err(error) => {
-                self.ledger.doubt(synced.iter().map(|due| &due.key));
+                self.ledger.suspect(synced.iter().map(|due| &due.key));
                 Err(error.into())
             }
         }
@@ -329,7 +329,7 @@ mod tests {
             let cache = cache(folder.path()).await;
             let ledger = &cache.inner.ledger;
             if doubted {
-                ledger.doubt([&KEY]);
+                ledger.suspect([&KEY]);
             }
             std::fs::write(cache.inner.folder.entry(&KEY), "torn").unwrap();
             if seen {
@@ -348,7 +348,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path()).await;
         let ledger = &cache.inner.ledger;
-        ledger.doubt([&KEY]);
+        ledger.suspect([&KEY]);
         cache.remove(&KEY).await.unwrap();
         // As a flush does that has looked at the ledger before.
         assert!(cache.inner.rewrite(&KEY).is_ok());

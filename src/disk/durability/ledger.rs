@@ -138,7 +138,7 @@ impl Ledger {
 
     /// The medium refused to sync these, or they were found corrupt. One that was put again
     /// meanwhile may be doubted without need, which costs a write.
-    pub(in crate::disk) fn doubt<'a>(
+    pub(in crate::disk) fn suspect<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a PipelineFingerprint>,
     ) {
@@ -192,7 +192,7 @@ mod tests {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(!doubted(&ledger));
-        ledger.doubt([&KEY]);
+        ledger.suspect([&KEY]);
         assert!(doubted(&ledger));
         ledger.accept(KEY, false);
         assert!(doubted(&ledger), "the same file is there");
@@ -205,7 +205,7 @@ mod tests {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(ledger.forget(&KEY));
-        ledger.doubt([&KEY]);
+        ledger.suspect([&KEY]);
         assert!(!ledger.forget(&KEY));
         assert!(ledger.report().durable);
     }

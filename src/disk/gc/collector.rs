@@ -56,7 +56,7 @@ impl Inner {
     /// Whether it is time for a trim. One that stores much and has little to go on with lists
     /// sooner, so that it is done before there has to be room; one that comes and goes does not.
     fn is_due(&self, total: &Total) -> bool {
-        let unprepared = self.victims.are_few(total.entries)
+        let unprepared = self.candidates.are_few(total.entries)
             && !self.bounds.low_water().hold(total)
             && self.bounds.is_part(self.usage.stored(), 256);
         unprepared || self.bounds.is_due(total)
@@ -117,11 +117,11 @@ impl Inner {
         let low_water = self.bounds.low_water();
         let mut sweep = Sweep {
             left: total,
-            victims: self.victims.take(),
+            candidates: self.candidates.take(),
             ..Sweep::default()
         };
         let _evicting = Evicting::start(self);
-        let mut more = !sweep.victims.is_empty();
+        let mut more = !sweep.candidates.is_empty();
         // What fails is tried again, and told, by the listing that comes when none are left.
         while more && !low_water.hold(&sweep.left) && !self.closed.load(Ordering::SeqCst) {
             more = self
@@ -129,7 +129,7 @@ impl Inner {
                 .await;
             self.room.notify_waiters();
         }
-        self.victims.keep(sweep.victims);
+        self.candidates.keep(sweep.candidates);
         more
     }
 
@@ -336,7 +336,9 @@ mod tests {
                 std::fs::write(entry, "of no interest").unwrap();
             }
             let survey = inner.survey().await.unwrap();
-            inner.victims.keep(survey.oldest.into_sorted_vec().into());
+            inner
+                .candidates
+                .keep(survey.oldest.into_sorted_vec().into());
             let total = Total {
                 entries: 10_000,
                 ..Total::default()

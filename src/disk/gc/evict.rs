@@ -12,7 +12,7 @@ use crate::disk::directory::{ignore_missing, look};
 use crate::disk::error::{Failures, Fault, at};
 
 /// How many entries are remembered to be removed: 4 MiB of memory.
-pub(in crate::disk) const VICTIMS: usize = 64 * 1024;
+pub(in crate::disk) const MAX_CANDIDATES: usize = 64 * 1024;
 
 /// How many entries one step removes, and how many where the bound itself is passed: the more the
 /// others write, the less often a step gets its turn.
@@ -25,24 +25,24 @@ pub(in crate::disk) struct Sweep {
     /// What is left in the folder.
     pub(in crate::disk) left: Total,
     /// The least recently used first.
-    pub(in crate::disk) victims: VecDeque<Seen>,
+    pub(in crate::disk) candidates: VecDeque<Seen>,
     pub(in crate::disk) removed: u64,
     pub(in crate::disk) removed_bytes: u64,
     pub(in crate::disk) failures: Failures,
 }
 
 impl Sweep {
-    /// The next victims: as many as have to go if all of them can.
+    /// The next candidates: as many as have to go if all of them can.
     fn next_step(&mut self, bounds: Bounds, most: usize) -> Vec<Seen> {
         let expired = bounds.expired();
         let mut after = self.left;
         let mut step = Vec::new();
         while step.len() < most {
             let goes = |seen: &Seen| !bounds.hold(&after) || expired.is_some_and(|e| seen.used < e);
-            let Some(seen) = self.victims.front().copied().filter(goes) else {
+            let Some(seen) = self.candidates.front().copied().filter(goes) else {
                 break;
             };
-            self.victims.pop_front();
+            self.candidates.pop_front();
             after = after.without(&seen);
             step.push(seen);
         }
@@ -50,7 +50,7 @@ impl Sweep {
     }
 }
 
-/// When the victims of a sweep were counted.
+/// When the candidates of a sweep were counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::disk) enum Counted {
     /// By the listing that this trim began with: one that is gone since was counted.
@@ -62,16 +62,16 @@ pub(in crate::disk) enum Counted {
 /// The entries that the last trim of a bounded folder found and left, the least recently used
 /// first. They are the next to go, unless they are used: so the next trim need not list.
 #[derive(Debug, Default)]
-pub(in crate::disk) struct Victims(Mutex<VecDeque<Seen>>);
+pub(in crate::disk) struct EvictionCandidates(Mutex<VecDeque<Seen>>);
 
-impl Victims {
-    pub(in crate::disk) fn keep(&self, victims: VecDeque<Seen>) {
-        *self.lock() = victims;
+impl EvictionCandidates {
+    pub(in crate::disk) fn keep(&self, candidates: VecDeque<Seen>) {
+        *self.lock() = candidates;
     }
 
     /// Whether they are few, of so many entries.
     pub(in crate::disk) fn are_few(&self, entries: u64) -> bool {
-        let few = (entries / 4).min(VICTIMS as u64 / 4);
+        let few = (entries / 4).min(MAX_CANDIDATES as u64 / 4);
         (self.lock().len() as u64) < few
     }
 
@@ -95,7 +95,7 @@ enum Eviction {
 }
 
 impl Inner {
-    /// Evicts the next victims; whether there were any that have to go.
+    /// Evicts the next candidates; whether there were any that have to go.
     pub(in crate::disk) async fn evict_step(
         self: &Arc<Self>,
         bounds: Bounds,
@@ -145,7 +145,7 @@ impl Inner {
 
     fn evict_one(&self, seen: &Seen) -> Result<Eviction, Fault> {
         // As a removal does, so that it does not remove what a put has just stored.
-        let Some(_turn) = self.turns.try_of(&seen.key) else {
+        let Some(_turn) = self.key_locks.try_lock(&seen.key) else {
             return Ok(Eviction::Used);
         };
         let path = self.folder.entry(&seen.key);
@@ -222,16 +222,16 @@ mod tests {
     async fn what_is_being_written_keeps_nothing_else_from_going() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, seen) = seen(folder.path()).await;
-        let turns = &cache.inner.turns;
+        let key_locks = &cache.inner.key_locks;
         let mut others = Vec::new();
         for other in 0..=255 {
             for last in [2, 3] {
                 let mut key = [other; 32];
                 key[31] = last;
-                others.push(turns.of(&PipelineFingerprint::from_bytes(key)).await);
+                others.push(key_locks.lock(&PipelineFingerprint::from_bytes(key)).await);
             }
         }
-        let own = turns.of(&KEY).await;
+        let own = key_locks.lock(&KEY).await;
         assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Used);
         drop(own);
         assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Removed);

@@ -5,7 +5,7 @@ use std::fs::{self, DirEntry, ReadDir};
 use std::io;
 use std::time::SystemTime;
 
-use crate::disk::directory::Folder;
+use crate::disk::directory::Directory;
 use crate::disk::error::{Fault, at};
 use crate::key::PipelineFingerprint;
 use crate::sync::blocking;
@@ -45,7 +45,7 @@ impl Drop for Listing {
 }
 
 impl Listing {
-    pub(in crate::disk) fn open(folder: &Folder) -> Result<Self, Fault> {
+    pub(in crate::disk) fn open(folder: &Directory) -> Result<Self, Fault> {
         match fs::read_dir(&folder.root) {
             Ok(files) => Ok(Self { files: Some(files) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { files: None }),
@@ -56,7 +56,7 @@ impl Listing {
     /// Looks at the next names; whether there may be more.
     pub(in crate::disk) fn step(
         &mut self,
-        folder: &Folder,
+        folder: &Directory,
         mut each: impl FnMut(PipelineFingerprint, Named, &DirEntry),
     ) -> Result<bool, Fault> {
         let Some(files) = &mut self.files else {

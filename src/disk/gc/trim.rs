@@ -2,7 +2,7 @@
 //!
 //! An entry's time of use is its file's modification time, which a hit renews when it is an hour
 //! old: far cheaper than keeping an index, and shared by all processes on the folder. A trim lists
-//! the folder in steps, remembers the oldest [`VICTIMS`] entries and no more, and removes them in
+//! the folder in steps, remembers the oldest [`MAX_CANDIDATES`] entries and no more, and removes them in
 //! steps; where that is not enough, it lists again. So it never holds up the others, can be dropped
 //! at any time, and takes the same memory for a million entries as for a hundred thousand.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::bounds::Bounds;
-use super::evict::{Counted, Sweep, VICTIMS};
+use super::evict::{Counted, MAX_CANDIDATES, Sweep};
 use super::survey::{Listing, Named, Seen, see};
 use super::usage::Total;
 use crate::disk::error::Failures;
@@ -99,7 +99,7 @@ impl DiskCache {
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Survey {
     total: Total,
-    /// The least recently used, at most [`VICTIMS`] of them.
+    /// The least recently used, at most [`MAX_CANDIDATES`] of them.
     pub(in crate::disk) oldest: BinaryHeap<Seen>,
     /// What could not be looked at.
     failures: Failures,
@@ -109,7 +109,7 @@ impl Survey {
     fn count(&mut self, seen: Seen) {
         self.total.entries += 1;
         self.total.bytes = self.total.bytes.saturating_add(seen.bytes);
-        if self.oldest.len() < VICTIMS {
+        if self.oldest.len() < MAX_CANDIDATES {
             self.oldest.push(seen);
         } else if let Some(mut newest) = self.oldest.peek_mut().filter(|newest| seen < **newest) {
             *newest = seen;
@@ -130,19 +130,19 @@ impl Inner {
             let survey = self.survey().await?;
             let total = survey.total;
             let found = *found.get_or_insert(total);
-            let was_full = survey.oldest.len() == VICTIMS;
+            let was_full = survey.oldest.len() == MAX_CANDIDATES;
             let removed_before = sweep.removed;
             sweep.left = total;
             // Those of an earlier round fail again.
             sweep.failures = survey.failures;
-            sweep.victims = self
+            sweep.candidates = self
                 .run_aside(move |_| survey.oldest.into_sorted_vec().into())
                 .await;
             let in_this_trim = Counted::InThisTrim;
             while self.evict_step(bounds, &mut sweep, in_this_trim).await {
                 self.check_open(StoreOperation::Trim)?;
             }
-            let again = was_full && sweep.victims.is_empty() && sweep.removed > removed_before;
+            let again = was_full && sweep.candidates.is_empty() && sweep.removed > removed_before;
             if again {
                 continue;
             }
@@ -151,12 +151,12 @@ impl Inner {
                 scanned_bytes: found.bytes,
                 removed: sweep.removed,
                 removed_bytes: sweep.removed_bytes,
-                oldest_kept: sweep.victims.front().map(|seen| seen.used),
+                oldest_kept: sweep.candidates.front().map(|seen| seen.used),
                 elapsed: start.elapsed(),
             };
             tracing::debug!(tier = %self, ?report, "trimmed");
             if self.bounds.is_any() {
-                self.victims.keep(sweep.victims);
+                self.candidates.keep(sweep.candidates);
             }
             return Ok((report, sweep.failures));
         }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_survey_remembers_the_oldest() {
         let mut survey = Survey::default();
-        let total = VICTIMS as u64 + 1000;
+        let total = MAX_CANDIDATES as u64 + 1000;
         for number in (0..total).map(|number| number * 7919 % total) {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_le_bytes());
@@ -280,7 +280,7 @@ mod tests {
         }
         assert_eq!((survey.total.entries, survey.total.bytes), (total, total));
         let oldest = survey.oldest.into_sorted_vec();
-        assert_eq!(oldest.len(), VICTIMS);
+        assert_eq!(oldest.len(), MAX_CANDIDATES);
         for (number, seen) in oldest.iter().enumerate() {
             let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);
             assert_eq!(seen.used, expected);

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-use crate::disk::directory::Folder;
+use crate::disk::directory::Directory;
 use crate::disk::lock::open_locked;
 
 const MAGIC: &[u8; 8] = b"pcusage2";
@@ -117,7 +117,7 @@ impl Usage {
 
     /// Adds what is unreported to the file, and takes over what others have; what there is
     /// then, `None` where nobody has counted yet; and whether the file could be had.
-    pub(in crate::disk) fn report(&self, folder: &Folder) -> (Option<Total>, bool) {
+    pub(in crate::disk) fn report(&self, folder: &Directory) -> (Option<Total>, bool) {
         let (change, known) = {
             let mut state = self.lock();
             (std::mem::take(&mut state.unreported), state.known)
@@ -154,7 +154,7 @@ impl Usage {
     /// `stored_before` is what this cache had stored when the listing began.
     pub(in crate::disk) fn correct(
         &self,
-        folder: &Folder,
+        folder: &Directory,
         before: Option<Total>,
         stored_before: Stored,
         mut counted: Total,
@@ -271,7 +271,10 @@ impl Total {
 }
 
 /// Opens the file, whole or not at all: an error where another process has it.
-fn with_file<T>(folder: &Folder, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+fn with_file<T>(
+    folder: &Directory,
+    work: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<T> {
     work(&mut open_locked(folder, "usage")?)
 }
 

@@ -16,12 +16,12 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
-use crate::network::Failure;
+use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 use state::{IDLE, State, WaitResult};
 
 /// Opens a connection that holds a place.
-type Open = dyn Fn(Place) -> BoxFuture<'static, Result<Connection, Failure>> + Send + Sync;
+type Open = dyn Fn(Place) -> BoxFuture<'static, Result<Connection, RequestError>> + Send + Sync;
 
 pub(super) struct Pool {
     open: Box<Open>,
@@ -46,7 +46,7 @@ impl Pool {
         open: impl Fn(Place) -> F + Send + Sync + 'static,
     ) -> Arc<Self>
     where
-        F: Future<Output = Result<Connection, Failure>> + Send + 'static,
+        F: Future<Output = Result<Connection, RequestError>> + Send + 'static,
     {
         Arc::new(Self {
             open: Box::new(move |place| Box::pin(open(place))),
@@ -58,7 +58,7 @@ impl Pool {
     /// A connection for one request, as soon as there is one.
     ///
     /// Dropping this gives up the wait. What is being opened by then is left to the next.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, Failure> {
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, RequestError> {
         let connection = match self.update(State::take) {
             Ok(connection) => connection,
             Err(result) => {
@@ -125,8 +125,8 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-fn given_up() -> Failure {
-    Failure::new(StoreErrorKind::Unreachable, "the connection was given up")
+fn given_up() -> RequestError {
+    RequestError::new(StoreErrorKind::Unreachable, "the connection was given up")
 }
 
 /// A wait for a connection. One that comes as it is given up goes to the next.
@@ -202,11 +202,11 @@ struct Opening {
     pool: Weak<Pool>,
     /// For whom it was begun.
     waiter: u64,
-    outcome: Result<Connection, Failure>,
+    outcome: Result<Connection, RequestError>,
 }
 
 impl Opening {
-    fn end(mut self, outcome: Result<Connection, Failure>) {
+    fn end(mut self, outcome: Result<Connection, RequestError>) {
         self.outcome = outcome;
     }
 }
@@ -301,7 +301,10 @@ mod tests {
             async move {
                 may.acquire().await.unwrap().forget();
                 if matches!(opens, Opens::Nothing) {
-                    return Err(Failure::new(StoreErrorKind::Unreachable, "nobody there"));
+                    return Err(RequestError::new(
+                        StoreErrorKind::Unreachable,
+                        "nobody there",
+                    ));
                 }
                 let (ours, theirs) = duplex(1024);
                 sender.send(theirs).unwrap();
@@ -334,7 +337,9 @@ mod tests {
         }
 
         /// A wait that is not over yet.
-        fn wait(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Lease, Failure>> + Send>> {
+        fn wait(
+            &self,
+        ) -> std::pin::Pin<Box<dyn Future<Output = Result<Lease, RequestError>> + Send>> {
             let pool = Arc::clone(&self.pool);
             let mut wait = Box::pin(async move { pool.lease().await });
             assert!((&mut wait).now_or_never().is_none());

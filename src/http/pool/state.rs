@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::http::connection::Connection;
-use crate::network::Failure;
+use crate::network::RequestError;
 
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that no
 /// request runs into one that is just closing.
 pub(super) const IDLE: Duration = Duration::from_secs(50);
 
-pub(super) type WaitResult = oneshot::Receiver<Result<Connection, Failure>>;
+pub(super) type WaitResult = oneshot::Receiver<Result<Connection, RequestError>>;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -45,7 +45,7 @@ pub(super) struct Waiter {
     number: u64,
     /// Whether one is being opened for it.
     has_opening: bool,
-    result: oneshot::Sender<Result<Connection, Failure>>,
+    result: oneshot::Sender<Result<Connection, RequestError>>,
 }
 
 impl State {
@@ -106,7 +106,12 @@ impl State {
     }
 
     /// The opening for a waiter has ended.
-    pub(super) fn end(&mut self, number: u64, outcome: Result<Connection, Failure>, keeps: bool) {
+    pub(super) fn end(
+        &mut self,
+        number: u64,
+        outcome: Result<Connection, RequestError>,
+        keeps: bool,
+    ) {
         self.opening -= 1;
         let mut waiting = self.waiting.iter_mut();
         if let Some(waiter) = waiting.find(|waiter| waiter.number == number) {
