@@ -97,7 +97,7 @@ pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelin
 pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
 pub use source_alias::SourceAliases;
 pub use store::{
-    CompileLease, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,
+    CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,
     PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
 };
 

@@ -4,8 +4,9 @@
 use async_trait::async_trait;
 use pipeline_cache::testing::{FaultyStore, check_conformance};
 use pipeline_cache::{
-    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheMetrics,
-    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreError, WritePolicy,
+    Artifact, DiskCache, Fetched, InMemoryPipelineCache, LayeredPipelineCache,
+    PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreError,
+    WritePolicy,
 };
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -105,18 +106,18 @@ impl Vicious {
 
 #[async_trait]
 impl PipelineCacheStore for Vicious {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         if self.vice == Vice::BlocksItsThread {
             std::thread::sleep(std::time::Duration::from_millis(80));
         }
         let found = self.inner.get(&self.key(key)).await?;
         if self.vice == Vice::ServesPrefixes {
-            return Ok(found.map(|found| {
+            return Ok(Fetched::from(found.map(|found| {
                 let half = found.payload().slice(..found.len() / 2);
                 Artifact::with_metadata(half, found.metadata().clone())
-            }));
+            })));
         }
-        Ok(found)
+        Ok(Fetched::from(found))
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use disk_support::{
     ROLE, ROOT, artifact, assert_success, can_trace, child, folder, is_child, key, skip,
 };
 use futures::{StreamExt as _, poll};
-use pipeline_cache::{DiskCache, PipelineCacheStore};
+use pipeline_cache::{CompileLeases as _, DiskCache, PipelineCacheStore};
 use std::fs;
 use std::path::PathBuf;
 use std::pin::pin;

@@ -12,7 +12,7 @@ use disk_support::{
 };
 use futures::StreamExt as _;
 use pipeline_cache::{
-    CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+    CompileLeases as _, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
     WritePolicy,
 };
 use rustix::process::{Pid, Signal, kill_process};

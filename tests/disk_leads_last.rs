@@ -7,8 +7,8 @@ mod disk_support;
 use async_trait::async_trait;
 use disk_support::{STAGING, artifact, folder, key, names};
 use pipeline_cache::{
-    Artifact, CompileLease, CompileSource, DiskCache, LayeredPipelineCache, PipelineCacheMetrics,
-    PipelineCacheStore, PipelineFingerprint, StoreError,
+    Artifact, CompileLease, CompileLeases, CompileSource, DiskCache, Fetched, LayeredPipelineCache,
+    PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
 };
 use std::convert::Infallible;
 use std::fmt;
@@ -88,8 +88,8 @@ impl fmt::Display for Asked {
 
 #[async_trait]
 impl PipelineCacheStore for Asked {
-    async fn get(&self, _: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        Ok(None)
+    async fn fetch(&self, _: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        Ok(Fetched::Miss)
     }
 
     async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {
@@ -104,16 +104,23 @@ impl PipelineCacheStore for Asked {
         Ok(false)
     }
 
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        Some(self)
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        PipelineCacheMetrics::default()
+    }
+}
+
+#[async_trait]
+impl CompileLeases for Asked {
     async fn compile_lease(
         &self,
         _: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
         self.log.lock().unwrap().push(self.name);
         Ok(Some(CompileLease::new(())))
-    }
-
-    fn metrics(&self) -> PipelineCacheMetrics {
-        PipelineCacheMetrics::default()
     }
 }
 
@@ -130,9 +137,7 @@ async fn leads_are_taken_in_one_order_whatever_that_of_the_tiers() {
         let cache = LayeredPipelineCache::new(asked.map(|tier| Arc::new(tier) as _));
         cache.get_or_insert_with(key(1), compile).await.unwrap();
         assert_eq!(*log.lock().unwrap(), ["a", "b", "c"]);
-        PipelineCacheStore::compile_lease(&cache, &key(2))
-            .await
-            .unwrap();
+        CompileLeases::compile_lease(&cache, &key(2)).await.unwrap();
         assert_eq!(log.lock().unwrap()[3..], ["a", "b", "c"]);
     }
 }

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use futures::poll;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
-    Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupPriority,
+    Artifact, Fetched, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupPriority,
     PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
     StoreOperation, WritePolicy,
 };
@@ -65,14 +65,16 @@ impl fmt::Display for Everything {
 
 #[async_trait::async_trait]
 impl PipelineCacheStore for Everything {
-    async fn get(&self, _: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+    async fn fetch(&self, _: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let len = self.bytes.len() as u64;
         let now = self.alive.now.fetch_add(len, Ordering::SeqCst) + len;
         self.alive.peak.fetch_max(now, Ordering::SeqCst);
-        Ok(Some(Artifact::new(Bytes::from_owner(CountedPayload {
-            bytes: Arc::clone(&self.bytes),
-            alive: Arc::clone(&self.alive),
-        }))))
+        Ok(Fetched::Hit(Artifact::new(Bytes::from_owner(
+            CountedPayload {
+                bytes: Arc::clone(&self.bytes),
+                alive: Arc::clone(&self.alive),
+            },
+        ))))
     }
     async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {
         Ok(())
@@ -457,7 +459,7 @@ impl PipelineCacheStore for Panics {
     fn peek(&self, _: &PipelineFingerprint) -> Option<Artifact> {
         panic!("peek")
     }
-    async fn get(&self, _: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+    async fn fetch(&self, _: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         panic!("get")
     }
     async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {

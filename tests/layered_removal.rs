@@ -39,8 +39,8 @@ impl fmt::Display for Distant {
 
 #[async_trait::async_trait]
 impl PipelineCacheStore for Distant {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        let found = self.inner.get(key).await;
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let found = self.inner.fetch(key).await;
         if self.far.load(Ordering::SeqCst) {
             self.has_read.notify_one();
             self.hand_over.notified().await;
@@ -112,8 +112,8 @@ impl fmt::Display for Stops {
 
 #[async_trait::async_trait]
 impl PipelineCacheStore for Stops {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.inner.get(key).await
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.inner.fetch(key).await
     }
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         self.inner.put(key, artifact).await

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use pipeline_cache::{
-    Artifact, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+    Artifact, CompileSource, DiskCache, Fetched, InMemoryPipelineCache, LayeredPipelineCache,
     PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError,
 };
 use std::fmt;
@@ -43,9 +43,9 @@ impl fmt::Display for Far {
 
 #[async_trait]
 impl PipelineCacheStore for Far {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         tokio::time::sleep(FAR).await;
-        self.0.get(key).await
+        self.0.fetch(key).await
     }
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         self.0.put(key, artifact).await

@@ -66,7 +66,7 @@ impl Inner {
         // What is made after a close could not be stored.
         while !self.closed.load(Ordering::SeqCst) {
             match self.run(move |inner| take(&inner.folder, &key)).await {
-                Ok(Some(flight)) => return Ok(Some(self.compile_leases.give(key, flight))),
+                Ok(Some(flight)) => return Ok(Some(self.held_leases.give(key, flight))),
                 Ok(None) => {}
                 Err(error) => {
                     let fault = Fault::Io(error);
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use crate::artifact::Artifact;
     use crate::disk::DiskCache;
-    use crate::store::PipelineCacheStore as _;
+    use crate::store::{CompileLeases as _, PipelineCacheStore as _};
     use futures::poll;
     use std::pin::pin;
     use std::sync::mpsc;
@@ -138,15 +138,12 @@ mod tests {
             }
             tokio::task::yield_now().await;
             drop(lease);
-            assert!(
-                cache.inner.compile_leases.of(&key).is_some(),
-                "the put has it"
-            );
+            assert!(cache.inner.held_leases.of(&key).is_some(), "the put has it");
             release.send(()).unwrap();
             busy.await.unwrap().unwrap();
             cache.inner.tasks.close();
             cache.inner.tasks.wait().await;
-            assert!(cache.inner.compile_leases.of(&key).is_none());
+            assert!(cache.inner.held_leases.of(&key).is_none());
             assert!(cache.inner.folder.entry(&key).exists());
         });
     }

@@ -57,11 +57,11 @@ use self::gc::usage::Usage;
 use self::staging::Staging;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
-use crate::store::compile_lease::CompileLeases;
+use crate::store::compile_lease::HeldLeases;
 use crate::store::metrics::StoreCounters;
 use crate::store::{
-    CompileLease, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind,
-    StoreOperation,
+    CompileLease, CompileLeases, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError,
+    StoreErrorKind, StoreOperation,
 };
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedMutex;
@@ -125,7 +125,7 @@ struct Inner {
     ledger: Ledger,
     bounds: Bounds,
     compile_locks: bool,
-    compile_leases: CompileLeases,
+    held_leases: HeldLeases,
     usage: Usage,
     candidates: EvictionCandidates,
     /// Told of each step of an eviction.
@@ -229,7 +229,7 @@ impl DiskCache {
                 ledger: Ledger::default(),
                 bounds: settings.bounds,
                 compile_locks: settings.compile_locks,
-                compile_leases: CompileLeases::default(),
+                held_leases: HeldLeases::default(),
                 usage: Usage::default(),
                 candidates: EvictionCandidates::default(),
                 room: Notify::new(),
@@ -388,10 +388,6 @@ impl Inner {
 
 #[async_trait]
 impl PipelineCacheStore for DiskCache {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.lookup(key).await.map(Fetched::into_artifact)
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         self.lookup(key).await
     }
@@ -449,17 +445,8 @@ impl PipelineCacheStore for DiskCache {
         }
     }
 
-    /// As the trait has it, where the builder's
-    /// [`compile_locks`](DiskCacheBuilder::compile_locks) says so. A put of the key
-    /// holds the lead, too, from its start until the entry is there.
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        if !cfg!(unix) || !self.inner.compile_locks {
-            return Ok(None);
-        }
-        self.inner.compile_lease(*key).await
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        (cfg!(unix) && self.inner.compile_locks).then_some(self)
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with
@@ -483,6 +470,19 @@ impl PipelineCacheStore for DiskCache {
 
     fn max_artifact_bytes(&self) -> u64 {
         self.inner.folder.format.max_payload
+    }
+}
+
+#[async_trait]
+impl CompileLeases for DiskCache {
+    /// As the trait has it, where the builder's
+    /// [`compile_locks`](DiskCacheBuilder::compile_locks) says so. A put of the key
+    /// holds the lead, too, from its start until the entry is there.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.inner.compile_lease(*key).await
     }
 }
 

@@ -45,7 +45,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
         let token = self.tasks.token();
-        let lease = self.compile_leases.of(&key);
+        let lease = self.held_leases.of(&key);
         let operation = StoreOperation::Put;
         let ready = match self.check_open(operation) {
             Ok(()) => self.make_room().await,

@@ -182,10 +182,6 @@ impl RemoteCache {
 
 #[async_trait]
 impl PipelineCacheStore for RemoteCache {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let accepts = |metadata: &_| self.required.is_met_by(metadata);
         self.tier.fetch(key, accepts).await

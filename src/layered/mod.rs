@@ -44,7 +44,7 @@ use tracing::{Instrument as _, field};
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::compile_lease::CompileLeases;
+use crate::store::compile_lease::HeldLeases;
 use crate::store::{PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreOperation};
 use crate::sync::single_flight::SingleFlight;
 use admission::Admission;
@@ -102,7 +102,7 @@ struct Inner {
     compile_policy: CompilePolicy,
     compile_wait: Duration,
     /// Given to a layered store above.
-    compile_leases: CompileLeases,
+    held_leases: HeldLeases,
     verifier: Arc<Verifier>,
     counters: Arc<Counters>,
 }
@@ -158,7 +158,7 @@ impl LayeredPipelineCache {
                 admission: Arc::new(Admission::new(builder.searches)),
                 compile_policy: builder.compile_policy,
                 compile_wait: builder.compile_wait,
-                compile_leases: CompileLeases::default(),
+                held_leases: HeldLeases::default(),
                 verifier: Arc::new(Verifier::new(builder.verify)),
                 counters: Arc::new(Counters::new()),
             }),

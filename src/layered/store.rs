@@ -9,8 +9,8 @@ use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
-    CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
-    StoreErrorKind, StoreOperation,
+    CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
+    StoreError, StoreErrorKind, StoreOperation,
 };
 
 /// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
@@ -22,10 +22,6 @@ impl PipelineCacheStore for LayeredPipelineCache {
         let (artifact, _) = self.inner.at_hand(key)?;
         self.inner.counters.hits.increment();
         Some(artifact)
-    }
-
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
@@ -81,17 +77,8 @@ impl PipelineCacheStore for LayeredPipelineCache {
         }
     }
 
-    /// The leave of every tier that gives one. Held, too, by what a put of the key leaves to the
-    /// background.
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        let mut leads = Vec::new();
-        for tier in self.inner.tiers_in_order() {
-            leads.extend(tier.compile_lease(key).await?);
-        }
-        Ok((!leads.is_empty()).then(|| self.inner.compile_leases.give(*key, leads)))
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        Some(self)
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
@@ -121,5 +108,21 @@ impl PipelineCacheStore for LayeredPipelineCache {
     fn max_artifact_bytes(&self) -> u64 {
         let largest = self.inner.tiers.iter().map(Tier::max_artifact_bytes);
         largest.max().unwrap_or(0)
+    }
+}
+
+#[async_trait]
+impl CompileLeases for LayeredPipelineCache {
+    /// The leave of every tier that gives one. Held, too, by what a put of the key leaves to the
+    /// background.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        let mut leads = Vec::new();
+        for tier in self.inner.tiers_in_order() {
+            leads.extend(tier.compile_lease(key).await?);
+        }
+        Ok((!leads.is_empty()).then(|| self.inner.held_leases.give(*key, leads)))
     }
 }

@@ -127,7 +127,10 @@ impl Tier {
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
         self.guard(StoreOperation::CompileLease, async {
-            self.store.compile_lease(key).await
+            match self.store.compile_leases() {
+                Some(leases) => leases.compile_lease(key).await,
+                None => Ok(None),
+            }
         })
         .await
     }

@@ -28,7 +28,7 @@ impl Inner {
             (WritePolicy::Behind, false) => {
                 let lower = targets.split_off(1);
                 let mut errors = self.write_to(&targets, key, artifact).await;
-                let leads = self.compile_leases.of(key).into_iter().collect();
+                let leads = self.held_leases.of(key).into_iter().collect();
                 errors.extend(self.write_behind(lower, key, artifact, leads).await);
                 errors
             }

@@ -257,10 +257,6 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         self.inner.index.peek(key)
     }
 
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        Ok(self.inner.get(key))
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         Ok(Fetched::from(self.inner.get(key)))
     }

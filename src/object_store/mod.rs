@@ -93,10 +93,6 @@ impl ObjectStoreCache {
 
 #[async_trait]
 impl PipelineCacheStore for ObjectStoreCache {
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         self.tier.fetch(key, |_| true).await
     }

@@ -1,14 +1,40 @@
-//! The leave to make what no tier has.
+//! Compile leases: one process at a time compiles a key.
 
+use async_trait::async_trait;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::StoreError;
 use crate::key::PipelineFingerprint;
 
-/// The leave to make the artifact of a key, as
-/// [`PipelineCacheStore::compile_lease`](crate::PipelineCacheStore::compile_lease) gives it. It ends when the last
+/// What a tier offers that lets one process at a time compile a key: a folder for the processes on
+/// it, a lease server for a fleet.
+#[async_trait]
+pub trait CompileLeases: Send + Sync {
+    /// Acquires the compile lease for `key`. While it is held, no other process that shares the
+    /// tier is given one for the same key. `None` where the tier grants no more, as after a close:
+    /// the caller compiles without.
+    ///
+    /// Ask when no tier has the artifact. It may have been stored while this waited, so look at the
+    /// tiers once more; and hold the lease until the artifact is stored. The caller bounds the
+    /// wait: a holder may keep its lease for ever.
+    ///
+    /// # Errors
+    ///
+    /// When the tier cannot grant the lease. The caller may compile without.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in the queue.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError>;
+}
+
+/// The right to compile a key, as [`CompileLeases::compile_lease`] grants it. It ends when the last
 /// clone is dropped.
 ///
 /// ```
@@ -22,13 +48,13 @@ use crate::key::PipelineFingerprint;
 /// assert!(leads.try_lock().is_ok());
 /// ```
 #[derive(Clone)]
-#[must_use = "the leave ends when it is dropped"]
+#[must_use = "the lease ends when it is dropped"]
 pub struct CompileLease {
     _hold: Arc<dyn Any + Send + Sync>,
 }
 
 impl CompileLease {
-    /// A leave that lasts as long as `hold` is not dropped.
+    /// A lease that lasts as long as `hold` is not dropped.
     pub fn new(hold: impl Any + Send + Sync) -> Self {
         Self {
             _hold: Arc::new(hold),
@@ -42,17 +68,17 @@ impl fmt::Debug for CompileLease {
     }
 }
 
-/// The leads of a tier that are held by somebody.
+/// The leases of a tier that somebody holds.
 ///
-/// Whoever has asked for one may give up the write that it was for before that is over: a deadline
-/// passed, a tier above has what it needs. So whatever writes the key holds its lead as well.
+/// Whoever acquired one may stop waiting for the write that it is for: a deadline passed, or a tier
+/// above has what it needs. So every write of the key holds its lease as well.
 #[derive(Clone, Default)]
-pub(crate) struct CompileLeases(Arc<Mutex<Held>>);
+pub(crate) struct HeldLeases(Arc<Mutex<Held>>);
 
 type Held = HashMap<PipelineFingerprint, Weak<dyn Any + Send + Sync>>;
 
-impl CompileLeases {
-    /// A leave for a key that lasts as long as `hold` is not dropped.
+impl HeldLeases {
+    /// A lease for `key` that lasts as long as `hold` is not dropped.
     pub(crate) fn give(
         &self,
         key: PipelineFingerprint,
@@ -69,7 +95,7 @@ impl CompileLeases {
         lease
     }
 
-    /// The lead of a key, if somebody holds it.
+    /// The lease of `key`, if somebody holds it.
     pub(crate) fn of(&self, key: &PipelineFingerprint) -> Option<CompileLease> {
         let hold = self.lock().get(key)?.upgrade()?;
         Some(CompileLease { _hold: hold })
@@ -80,9 +106,9 @@ impl CompileLeases {
     }
 }
 
-impl fmt::Debug for CompileLeases {
+impl fmt::Debug for HeldLeases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CompileLeases")
+        f.debug_tuple("HeldLeases")
             .field(&self.lock().len())
             .finish()
     }
@@ -95,7 +121,7 @@ struct Given<T> {
 }
 
 struct Name {
-    leases: CompileLeases,
+    leases: HeldLeases,
     key: PipelineFingerprint,
 }
 
@@ -118,7 +144,7 @@ mod tests {
     #[test]
     fn a_lead_is_found_as_long_as_anybody_holds_it() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let (leads, hold) = (CompileLeases::default(), Arc::new(()));
+        let (leads, hold) = (HeldLeases::default(), Arc::new(()));
         let first = leads.give(key, Arc::clone(&hold));
         let second = leads.of(&key).unwrap();
         drop(first);
@@ -131,7 +157,7 @@ mod tests {
     #[test]
     fn one_that_ends_leaves_the_next_alone() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let leads = CompileLeases::default();
+        let leads = HeldLeases::default();
         let first = leads.give(key, ());
         let second = leads.give(key, ());
         drop(first);

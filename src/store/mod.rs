@@ -4,7 +4,7 @@ pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
 
-pub use compile_lease::CompileLease;
+pub use compile_lease::{CompileLease, CompileLeases};
 pub use error::{StoreError, StoreErrorKind, StoreOperation};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
 
@@ -35,7 +35,7 @@ use crate::key::PipelineFingerprint;
 /// ```
 /// use async_trait::async_trait;
 /// use pipeline_cache::{
-///     Artifact, InMemoryPipelineCache, PipelineCacheMetrics, PipelineCacheStore,
+///     Artifact, Fetched, InMemoryPipelineCache, PipelineCacheMetrics, PipelineCacheStore,
 ///     PipelineFingerprint, StoreError,
 /// };
 /// use std::fmt;
@@ -52,8 +52,8 @@ use crate::key::PipelineFingerprint;
 ///
 /// #[async_trait]
 /// impl PipelineCacheStore for NoCache {
-///     async fn get(&self, _: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-///         Ok(None)
+///     async fn fetch(&self, _: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+///         Ok(Fetched::Miss)
 ///     }
 ///     async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {
 ///         Ok(())
@@ -92,9 +92,7 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
-    /// The artifact under this key, whole and verified, or `None`.
-    ///
-    /// A corrupt entry is `None` too, counted and traced; [`fetch`](Self::fetch) tells it apart.
+    /// What the tier has under this key: the whole, verified artifact, or why there is none.
     ///
     /// # Errors
     ///
@@ -103,19 +101,21 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing in the tier.
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError>;
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError>;
 
-    /// Like [`get`](Self::get), and tells a corrupt entry from one that is not there.
+    /// The artifact under this key, whole and verified, or `None`.
+    ///
+    /// The short form of [`fetch`](Self::fetch): a corrupt entry is `None` too, counted and traced.
     ///
     /// # Errors
     ///
-    /// As `get`.
+    /// As `fetch`.
     ///
     /// # Cancel safety
     ///
-    /// As `get`.
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        self.get(key).await.map(Fetched::from)
+    /// As `fetch`.
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
     }
 
     /// Stores an artifact. On return a [`get`](Self::get) may find it; it is durable, in a
@@ -192,27 +192,11 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         }
     }
 
-    /// Waits for the leave to make the artifact of this key, where the tier rules out that two who
-    /// share it make the same at once: a folder, for the processes on it. `None` where it does not,
-    /// which is the default.
+    /// The compile leases of this tier, if it offers any. The default offers none.
     ///
-    /// Asked when no tier has the artifact. It may have come while this waited, so the tiers are to
-    /// be looked at once more; and the leave is to be held until it is stored. How long to wait is
-    /// the caller's to bound: whoever has the leave may hold it for ever.
-    ///
-    /// # Errors
-    ///
-    /// When the tier cannot give the leave. The caller may do without.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future gives up the place.
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        let _ = key;
-        Ok(None)
+    /// While one process holds the lease of a key, no other that shares the tier compiles it.
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        None
     }
 
     /// The tier's counters, as they stand now.
@@ -251,12 +235,12 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
         S::peek(self, key)
     }
 
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        S::get(self, key).await
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         S::fetch(self, key).await
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        S::get(self, key).await
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
@@ -279,11 +263,8 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
         S::close(self, deadline).await
     }
 
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        S::compile_lease(self, key).await
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        S::compile_leases(self)
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

@@ -11,8 +11,8 @@ use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::memory::InMemoryPipelineCache;
 use crate::store::{
-    CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
-    StoreErrorKind, StoreOperation,
+    CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
+    StoreError, StoreErrorKind, StoreOperation,
 };
 
 /// What happens to the calls of one operation.
@@ -213,10 +213,6 @@ impl PipelineCacheStore for FaultyStore {
         None
     }
 
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let fault = self.suffer(StoreOperation::Get).await?;
         if fault == Fault::Corrupt {
@@ -253,12 +249,8 @@ impl PipelineCacheStore for FaultyStore {
         self.inner.close(deadline).await
     }
 
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        self.suffer(StoreOperation::CompileLease).await?;
-        self.inner.compile_lease(key).await
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        self.inner.compile_leases().is_some().then_some(self)
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
@@ -279,5 +271,19 @@ impl PipelineCacheStore for FaultyStore {
 
     fn max_artifact_bytes(&self) -> u64 {
         self.inner.max_artifact_bytes()
+    }
+}
+
+#[async_trait]
+impl CompileLeases for FaultyStore {
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.suffer(StoreOperation::CompileLease).await?;
+        match self.inner.compile_leases() {
+            Some(leases) => leases.compile_lease(key).await,
+            None => Ok(None),
+        }
     }
 }
