@@ -4,7 +4,7 @@
 //! payload in one go may hash it in parts.
 
 #[cfg(target_os = "linux")]
-use super::frame::plain_payload_start;
+use super::header::plain_payload_start;
 
 /// What was hashed of a payload so far; by default, nothing.
 #[derive(Debug, Default)]
@@ -42,10 +42,13 @@ impl PayloadDigest {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(target_os = "linux")]
+
     use super::*;
-    use crate::artifact::frame::{FrameFormat, HEADER_LEN};
+    use crate::artifact::frame::FrameFormat;
+    use crate::artifact::header::HEADER_LEN;
     use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
     use crate::key::PipelineFingerprint;
     use bytes::Bytes;

@@ -4,14 +4,16 @@
 pub(crate) mod compression;
 pub(crate) mod digest;
 pub(crate) mod frame;
+mod frame_error;
+pub(crate) mod header;
 mod metadata;
 mod trust;
 
-pub use frame::{FrameError, SharedSecret};
+pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
 #[cfg(feature = "remote-cache")]
 pub use trust::Trust;
-pub use trust::TrustedKeys;
+pub use trust::{SharedSecret, TrustedKeys};
 
 use bytes::Bytes;
 use std::fmt;

@@ -2,7 +2,39 @@
 
 use std::fmt;
 
-use super::SharedSecret;
+/// A secret that readers and writers of a tier share, so that nobody else can add entries to it.
+///
+/// The frame's tag is keyed with it. The secret is never printed.
+///
+/// ```
+/// use pipeline_cache::SharedSecret;
+///
+/// let secret = SharedSecret::new("correct horse battery staple");
+/// assert_eq!(format!("{secret:?}"), "SharedSecret(..)");
+/// ```
+#[derive(Clone)]
+pub struct SharedSecret([u8; 32]);
+
+impl SharedSecret {
+    /// Derives the key from a secret of any length. Its strength is that of the secret: take at
+    /// least 16 random bytes.
+    #[must_use]
+    pub fn new(secret: impl AsRef<[u8]>) -> Self {
+        const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
+        Self(blake3::derive_key(CONTEXT, secret.as_ref()))
+    }
+
+    /// A hasher whose digests only those who have the secret can make.
+    pub(super) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.0)
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
 
 /// The secrets of a tier: one signs what is written, several may have signed what is read.
 ///
