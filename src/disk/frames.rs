@@ -9,8 +9,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use super::directory::Found;
-use super::gc::trim::renew_use;
+use super::directory::{Found, renew_use};
 use super::{DiskCache, Inner};
 use crate::artifact::FrameError;
 use crate::artifact::frame::{HEADER_LEN, stored_tag};

@@ -23,9 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Inner;
-use super::directory::{Found, WARY};
+use super::directory::{self, Found, WARY};
 use super::error::Fault;
-use super::gc::trim;
 use crate::artifact::Artifact;
 use crate::artifact::FREED_INLINE;
 use crate::artifact::digest::PayloadDigest;
@@ -183,7 +182,7 @@ impl Inner {
         let Some(artifact) = read_whole(&file, len, &self.folder.format, key) else {
             return Cached::Unknown(Some(Opened(Some(file))));
         };
-        if trim::is_use_stale(used) {
+        if directory::is_use_stale(used) {
             self.touch_aside(Opened(Some(file)));
         }
         Cached::Told(Found::Whole(artifact), len)
@@ -199,7 +198,7 @@ impl Inner {
         let Some(artifact) = self.read_sliced(&opened, len, key).await else {
             return Err(opened);
         };
-        if trim::is_use_stale(used) {
+        if directory::is_use_stale(used) {
             self.touch_aside(opened);
         } else {
             drop(opened.into_file());
@@ -245,7 +244,7 @@ impl Inner {
             blocking::detach(move || {
                 let _held = held;
                 if let Some(file) = opened.into_file() {
-                    trim::touch(&file);
+                    directory::touch(&file);
                 }
             });
         }

@@ -7,7 +7,6 @@
 //! at any time, and takes the same memory for a million entries as for a hundred thousand.
 
 use std::collections::BinaryHeap;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,9 +17,6 @@ use super::usage::Total;
 use crate::disk::error::Failures;
 use crate::disk::{DiskCache, Inner};
 use crate::store::{StoreError, StoreOperation};
-
-/// How old a time of use gets before a hit renews it.
-const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
 
 /// What a trim did.
 ///
@@ -225,39 +221,6 @@ impl DiskCacheTrimReport {
             ..Total::default()
         }
     }
-}
-
-/// Renews an entry's time of use, where that is due.
-pub(in crate::disk) fn renew_use(file: &File, used: Option<SystemTime>) {
-    if is_use_stale(used) {
-        touch(file);
-    }
-}
-
-/// Whether an entry's time of use is so old that its next use is to be recorded.
-pub(in crate::disk) fn is_use_stale(used: Option<SystemTime>) -> bool {
-    let age = used.and_then(|used| SystemTime::now().duration_since(used).ok());
-    age.is_some_and(|age| age >= USE_GRANULARITY)
-}
-
-/// Records that an entry is used now. Where that is not permitted, the entry is the next to go.
-pub(in crate::disk) fn touch(file: &File) {
-    #[cfg(unix)]
-    {
-        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
-        // Who may write a file may say "now" of both its times, and nothing else unless it is his.
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        let _ = futimens(file, &times);
-    }
-    #[cfg(not(unix))]
-    let _ = file.set_modified(SystemTime::now());
 }
 
 #[cfg(test)]
