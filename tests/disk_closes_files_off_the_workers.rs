@@ -103,7 +103,7 @@ fn the_workers_close_no_file() {
         .partition(|line| line.split(' ').next() == Some(worker));
     assert_eq!(by_worker, [""; 0]);
     let large = format!("{}.bin>", key(3000));
-    for file in ["cache>", ".staging/trim>", ".flight", &large] {
+    for file in ["cache>", ".staging/trim>", ".compile", &large] {
         let closes = by_others.iter().filter(|line| line.contains(file));
         assert!(closes.count() > 1, "{file}");
     }

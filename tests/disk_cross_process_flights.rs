@@ -48,7 +48,7 @@ async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache
 /// The files of flights that are under way, or were left behind.
 fn flights(root: impl AsRef<Path>) -> Vec<String> {
     let mut names = names(root.as_ref().join(STAGING));
-    names.retain(|name| name.ends_with(".flight"));
+    names.retain(|name| name.ends_with(".compile"));
     names
 }
 
@@ -294,7 +294,7 @@ fn when_the_one_dies_the_other_goes_on() {
     assert_eq!(two.says(), "unshared 0");
 
     // What nobody asked for again is swept by whoever opens the folder next.
-    assert_eq!(flights(folder.path()), [format!("{}.flight", key(2))]);
+    assert_eq!(flights(folder.path()), [format!("{}.compile", key(2))]);
     block_on(async {
         let (first, second) = (open(folder.path()).await, open(folder.path()).await);
         assert_eq!(flights(folder.path()), [""; 0]);
@@ -323,7 +323,7 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
     assert_eq!(two.says(), "unshared 1");
     // Whoever opens the folder leaves the lock of the living alone.
     block_on(async { drop(open(folder.path()).await) });
-    assert_eq!(flights(folder.path()), [format!("{}.flight", key(1))]);
+    assert_eq!(flights(folder.path()), [format!("{}.compile", key(1))]);
 
     one.signal(Signal::CONT);
     one.tell("finish 1");
@@ -451,7 +451,7 @@ async fn what_stands_in_the_place_of_a_lock_is_left_alone() {
     fs::create_dir(&staging).unwrap();
     let precious = folder.path().join("precious");
     fs::write(&precious, "precious").unwrap();
-    let flight = |number| staging.join(format!("{}.flight", key(number)));
+    let flight = |number| staging.join(format!("{}.compile", key(number)));
     std::os::unix::fs::symlink(&precious, flight(1)).unwrap();
     assert!(disk_support::run("mkfifo", &[flight(2).to_str().unwrap()]));
     for number in [1, 2] {

@@ -25,7 +25,7 @@ fn flights(root: &Path) -> usize {
     let names = names(root.join(STAGING));
     names
         .iter()
-        .filter(|name| name.ends_with(".flight"))
+        .filter(|name| name.ends_with(".compile"))
         .count()
 }
 

@@ -7,7 +7,7 @@
 //!
 //! A lock is tried and never waited for, since what waits in the kernel cannot be called off.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,12 +17,10 @@ use std::time::Duration;
 use super::Inner;
 use super::directory::Directory;
 use super::error::{Fault, at};
-use super::lock::{linked, open_locked};
+use super::lock::{compile_lock_name, is_linked, open_locked, remove_locked};
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, StoreError, StoreOperation};
 use crate::sync::blocking;
-
-const FLIGHT: &str = ".flight";
 
 /// How often a file is locked that turns out to be gone, before others are let through.
 const ATTEMPTS: usize = 8;
@@ -43,15 +41,15 @@ impl Drop for Flight {
 
 #[derive(Debug)]
 struct LockFile {
-    file: File,
+    file: Option<File>,
     path: PathBuf,
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        if linked(&self.file, &self.path) {
-            // One that stays is no obstacle.
-            let _ = fs::remove_file(&self.path);
+        if let Some(file) = self.file.take() {
+            // A file that stays is removed by the next open of the folder.
+            let _ = remove_locked(file, &self.path);
         }
     }
 }
@@ -87,11 +85,12 @@ impl Inner {
 
 /// Takes the flight of a key; `None` where another has it.
 fn take(folder: &Directory, key: &PipelineFingerprint) -> io::Result<Option<Flight>> {
-    let name = format!("{key}{FLIGHT}");
+    let name = compile_lock_name(key);
     let path = folder.staging().join(&name);
     for _ in 0..ATTEMPTS {
         match open_locked(folder, &name) {
-            Ok(file) if linked(&file, &path) => {
+            Ok(file) if is_linked(&file) => {
+                let file = Some(file);
                 return Ok(Some(Flight(Some(LockFile { file, path }))));
             }
             Ok(_) => {}
@@ -100,12 +99,6 @@ fn take(folder: &Directory, key: &PipelineFingerprint) -> io::Result<Option<Flig
         }
     }
     Ok(None)
-}
-
-/// Whether a name is that of a flight's file.
-pub(super) fn is_compile_lock(name: &str) -> bool {
-    let key = name.strip_suffix(FLIGHT);
-    key.is_some_and(|key| key.parse::<PipelineFingerprint>().is_ok())
 }
 
 #[cfg(all(test, unix))]

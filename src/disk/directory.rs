@@ -31,7 +31,7 @@ pub(super) struct Directory {
 /// waited for, and no terminal becomes this process's own. Close-on-exec is the standard library's
 /// own default.
 #[cfg(unix)]
-pub(super) const WARY: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
+pub(super) const SAFE_OPEN: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
     .union(rustix::fs::OFlags::NONBLOCK)
     .union(rustix::fs::OFlags::NOCTTY);
 
@@ -310,7 +310,7 @@ fn open_with(
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        options.custom_flags(WARY.bits() as i32);
+        options.custom_flags(SAFE_OPEN.bits() as i32);
     }
     match options.open(path) {
         Ok(file) => regular(file, path).map(Some),

@@ -446,7 +446,7 @@ impl PipelineCacheStore for DiskCache {
     }
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
-        (cfg!(unix) && self.inner.compile_locks).then_some(self)
+        self.inner.compile_locks.then_some(self)
     }
 
     /// As the trait has it. `entries` and `cached_bytes` are estimates, and only of a cache with

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Inner;
-use super::directory::{self, Found, WARY};
+use super::directory::{self, Found, SAFE_OPEN};
 use super::error::Fault;
 use crate::artifact::Artifact;
 use crate::artifact::FREED_INLINE;
@@ -166,7 +166,7 @@ impl Inner {
             return Cached::Unknown(None);
         }
         let path = self.folder.entry(key);
-        let flags = WARY.union(OFlags::CLOEXEC);
+        let flags = SAFE_OPEN.union(OFlags::CLOEXEC);
         let file = match openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Cached::Told(Found::Missing, 0),

@@ -21,10 +21,11 @@ use tempfile::TempPath;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::compile_locks::is_compile_lock;
 use super::directory::Directory;
 use super::error::at;
-use super::lock::linked;
+use super::lock::{
+    is_compile_lock, is_linked, lock_existing, lock_options, remove_locked, try_lock,
+};
 use crate::sync::blocking;
 
 const LOCK: &str = ".lock";
@@ -113,10 +114,17 @@ impl Owner {
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
         for _ in 0..LOCK_ATTEMPTS {
             let lock = builder
-                .make_in(&staging, |path| create_lock(folder, path))
+                .make_in(&staging, |path| {
+                    lock_options(folder.create_new()).open(path)
+                })
                 .map_err(at("create a lock file in", &staging))?;
-            if !take(lock.as_file(), lock.path()) {
-                continue;
+            match try_lock(lock.as_file()) {
+                Ok(()) if is_linked(lock.as_file()) => {}
+                Ok(()) => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // A file system without locks. No sweep can lock the file either, so what a crash
+                // leaves stays there, and what the living have is never removed.
+                Err(_) => {}
             }
             let name = lock.path().file_name().and_then(OsStr::to_str);
             let name = name.and_then(|name| name.strip_suffix(LOCK));
@@ -135,7 +143,7 @@ impl Owner {
     /// Whether others can still see that this owner lives.
     fn is_known(&self) -> bool {
         let lock = self.lock.as_ref();
-        lock.is_some_and(|(file, path)| linked(file, path))
+        lock.is_some_and(|(file, _)| is_linked(file))
     }
 
     fn next_path(&self, staging: &Path) -> PathBuf {
@@ -224,33 +232,37 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
             owners.insert(owner.to_owned());
             temporaries.push(name.to_owned());
         } else if is_compile_lock(name) {
-            let flight = staging.join(name);
-            // Whoever takes it next may be quicker, and it is theirs then.
-            if let Ok(Some(dead)) = bury(&flight) {
-                if linked(&dead, &flight) {
-                    remove_dead(&flight);
-                }
+            let path = staging.join(name);
+            if let Ok(Some(dead)) = lock_existing(&path) {
+                warn_if_left(&path, remove_locked(dead, &path));
             }
         }
     }
     for owner in owners {
-        let lock = staging.join(format!("{owner}{LOCK}"));
-        // Held until its last file is gone, so that two sweeps do not meet.
-        let Ok(_dead) = bury(&lock) else { continue };
-        let left = temporaries
+        let path = staging.join(format!("{owner}{LOCK}"));
+        // A lock that cannot be had is that of a living owner. This one is held until the last file
+        // is gone, so that two sweeps do not meet.
+        let Ok(dead) = lock_existing(&path) else {
+            continue;
+        };
+        for name in temporaries
             .iter()
-            .filter(|name| owner_of(name) == Some(&owner));
-        for path in left.map(|name| staging.join(name)).chain([lock]) {
-            remove_dead(&path);
+            .filter(|name| owner_of(name) == Some(&owner))
+        {
+            let path = staging.join(name);
+            warn_if_left(&path, fs::remove_file(&path));
+        }
+        if let Some(dead) = dead {
+            warn_if_left(&path, remove_locked(dead, &path));
         }
     }
     Ok(())
 }
 
-fn remove_dead(path: &Path) {
-    match fs::remove_file(path) {
+fn warn_if_left(path: &Path, removed: io::Result<()>) {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %path.display(), %error, "a dead process's file stays");
+            tracing::warn!(file = %path.display(), %error, "cannot remove a file that a dead process left");
         }
         _ => {}
     }
@@ -271,67 +283,4 @@ fn is_owner(name: &str) -> bool {
             && random.len() == 16
             && random.bytes().all(|b| b.is_ascii_alphanumeric())
     })
-}
-
-/// The lock of a dead owner, or nothing where it had none any more. An error where it lives, or
-/// where that cannot be told.
-#[cfg(unix)]
-fn bury(lock: &Path) -> io::Result<Option<File>> {
-    use super::directory::WARY;
-    use rustix::fs::{FlockOperation, flock};
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let opened = File::options()
-        .read(true)
-        .custom_flags(WARY.bits() as i32)
-        .open(lock);
-    match opened {
-        Ok(file) if file.metadata()?.is_file() => {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(Some(file))
-        }
-        Ok(_) => Err(io::ErrorKind::InvalidInput.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(unix)]
-fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
-    folder.create_new().open(path)
-}
-
-/// Takes a lock file that was just created; whether no sweep was quicker.
-#[cfg(unix)]
-fn take(lock: &File, path: &Path) -> bool {
-    use rustix::fs::{FlockOperation, flock};
-    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => linked(lock, path),
-        Err(rustix::io::Errno::WOULDBLOCK) => false,
-        // Where the file system has no locks, no sweep can take one either: what is left there by
-        // a crash stays, and nothing of the living is lost.
-        Err(_) => true,
-    }
-}
-
-// Elsewhere the lock is that a file which is open unshared cannot be removed.
-
-#[cfg(not(unix))]
-fn bury(lock: &Path) -> io::Result<Option<File>> {
-    match fs::remove_file(lock) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(None),
-    }
-}
-
-#[cfg(not(unix))]
-fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
-    let mut options = folder.create_new();
-    #[cfg(windows)]
-    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
-    options.open(path)
-}
-
-#[cfg(not(unix))]
-fn take(_lock: &File, _path: &Path) -> bool {
-    true
 }
