@@ -37,7 +37,7 @@ const TITLE: &str = "pipeline-cache key parts 1";
 ///
 /// let why: Vec<_> = explain(&yesterday, &today).iter().map(ToString::to_string).collect();
 /// assert_eq!(why, ["scope: option opt-level differs"]);
-/// # Ok::<(), pipeline_cache::Unkeyable>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyParts {

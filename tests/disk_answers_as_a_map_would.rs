@@ -261,7 +261,7 @@ impl Model {
             Ok(()) => assert!(self.cache.durability_report().durable),
             Err(error) => {
                 // What was found damaged before it was durable is lost, and awaits nothing.
-                let is_loss = error.to_string().contains("was lost");
+                let is_loss = format!("{error:#}").contains("was lost");
                 assert!(is_loss || !self.cache.durability_report().durable);
                 self.explain(None, &error);
             }

@@ -73,7 +73,7 @@ async fn a_trim_goes_on() {
     assert_eq!(error.operation(), StoreOperation::Trim);
     assert_eq!(error.kind(), StoreErrorKind::PermissionDenied);
     assert!(
-        error.to_string().ends_with("; and 1 more failed"),
+        format!("{error:#}").ends_with("; and 1 more failed"),
         "{error}"
     );
     assert_eq!(kept(folder.path()), [0, 8, 9]);

@@ -181,7 +181,7 @@ async fn puts_leave_a_medium_alone_that_refused_to_sync() {
     for number in 8..100 {
         let error = cache.put(&key(number), artifact(10)).await.unwrap_err();
         assert_eq!(error.operation(), StoreOperation::Put);
-        assert!(error.to_string().contains(&why.to_string()), "{error}");
+        assert!(format!("{error:#}").contains(&why.to_string()), "{error}");
     }
     assert_eq!(cache.metrics().flush_errors, 1, "nobody tried");
     assert_eq!(pending(&cache), 8);
@@ -313,7 +313,7 @@ fn a_flush_tells_of_entries_and_of_the_folder() {
             for number in 0..3 {
                 cache.put(&key(number), artifact(10)).await.unwrap();
             }
-            let error = cache.flush().await.unwrap_err().to_string();
+            let error = format!("{:#}", cache.flush().await.unwrap_err());
             let entry = entry(&root, &key(0));
             assert!(error.contains(entry.to_str().unwrap()), "{error}");
             assert!(error.contains("and 1 more failed"), "{error}");

@@ -135,7 +135,10 @@ fn too_many_open_files() {
             cache.flush().await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), StoreErrorKind::Io, "{error}");
-            assert!(error.to_string().contains("Too many open files"), "{error}");
+            assert!(
+                format!("{error:#}").contains("Too many open files"),
+                "{error}"
+            );
         }
         assert_eq!(cache.durability_report().pending_flushes, 1);
 

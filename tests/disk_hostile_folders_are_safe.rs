@@ -247,7 +247,7 @@ async fn a_file_in_place_of_the_folder_is_a_typed_failure() {
         cache.flush().await.unwrap_err(),
     ] {
         assert_eq!(error.kind(), StoreErrorKind::Io, "{error}");
-        assert!(error.to_string().contains("Not a directory"), "{error}");
+        assert!(format!("{error:#}").contains("Not a directory"), "{error}");
     }
     let metrics = cache.metrics();
     assert_eq!(

@@ -180,7 +180,10 @@ async fn every_status_of_a_read_is_a_miss_or_a_typed_error() {
                 let transient = expected == Some(Unavailable);
                 assert_eq!(error.is_transient(), transient, "{status}");
                 if status != 302 {
-                    assert!(error.to_string().contains(&status.to_string()), "{error}");
+                    assert!(
+                        format!("{error:#}").contains(&status.to_string()),
+                        "{error}"
+                    );
                 }
             }
         }
@@ -995,7 +998,7 @@ async fn secrets_are_never_printed() {
     let remote = builder().http2_prior_knowledge(true).build(url).unwrap();
     let error = remote.fetch(&KEY).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
-    assert!(error.to_string().contains("http2"), "{error}");
+    assert!(format!("{error:#}").contains("http2"), "{error}");
     assert_error_clean(&error);
     let text = captured();
     let ours = text.lines().filter(|line| line.contains(" tier="));

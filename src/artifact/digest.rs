@@ -42,10 +42,9 @@ impl PayloadDigest {
     }
 }
 
+#[cfg(target_os = "linux")]
 #[cfg(test)]
 mod tests {
-    #![cfg(target_os = "linux")]
-
     use super::*;
     use crate::artifact::frame::FrameFormat;
     use crate::artifact::header::HEADER_LEN;

@@ -176,6 +176,13 @@ impl Artifact {
     }
 }
 
+impl From<Bytes> for Artifact {
+    /// As [`new`](Self::new): hashes the payload on the calling thread.
+    fn from(payload: Bytes) -> Self {
+        Self::new(payload)
+    }
+}
+
 impl PartialEq for Artifact {
     fn eq(&self, other: &Self) -> bool {
         self.inner.digest == other.inner.digest

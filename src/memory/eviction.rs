@@ -9,6 +9,7 @@ pub(crate) const KEPT_REPORTS: usize = 256;
 /// Artifacts that one put drove out of an [`InMemoryPipelineCache`](super::InMemoryPipelineCache).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct InMemoryEvictionReport {
     /// How many artifacts were evicted.
     pub entries: u64,
@@ -23,6 +24,7 @@ pub struct InMemoryEvictionReport {
 /// Why artifacts were evicted from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum InMemoryEvictionReason {
     /// There were more artifacts than the budget of entries.
     EntryLimit,

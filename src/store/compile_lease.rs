@@ -41,11 +41,11 @@ pub trait CompileLeases: Send + Sync {
 /// use pipeline_cache::CompileLease;
 /// use std::sync::Arc;
 ///
-/// let leads = Arc::new(tokio::sync::Mutex::new(()));
-/// let lease = CompileLease::new(leads.clone().try_lock_owned().unwrap());
-/// assert!(leads.try_lock().is_err());
-/// drop(lead);
-/// assert!(leads.try_lock().is_ok());
+/// let table = Arc::new(tokio::sync::Mutex::new(()));
+/// let lease = CompileLease::new(table.clone().try_lock_owned().unwrap());
+/// assert!(table.try_lock().is_err());
+/// drop(lease);
+/// assert!(table.try_lock().is_ok());
 /// ```
 #[derive(Clone)]
 #[must_use = "the lease ends when it is dropped"]

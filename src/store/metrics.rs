@@ -25,6 +25,7 @@ macro_rules! metrics {
         /// ```
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct PipelineCacheMetrics {
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
