@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 use bytes::Bytes;
-use pipeline_cache::testing::{decode_frame, encode_frame};
 use pipeline_cache::{
     Artifact, KeyParts, PipelineFingerprint, Program, SharedSecret, ToWire, TrustedKeys, Unkeyable,
     WireWriter,
@@ -222,18 +221,20 @@ pub(crate) fn frame(data: &[u8]) {
     let keys = || Some(TrustedKeys::new(SharedSecret::new("secret")));
     let key = PipelineFingerprint::from_bytes([1; 32]);
     let bytes = Bytes::copy_from_slice(data);
-    if let Ok(artifact) = decode_frame(&key, &bytes, None, MAX_PAYLOAD) {
+    if let Ok(artifact) = Artifact::from_frame(&key, &bytes, None, MAX_PAYLOAD) {
         assert!(artifact.len() as u64 <= MAX_PAYLOAD);
-        assert!(decode_frame(&key, &bytes, keys(), MAX_PAYLOAD).is_err());
+        assert!(Artifact::from_frame(&key, &bytes, keys().as_ref(), MAX_PAYLOAD).is_err());
     }
 
     let artifact = Artifact::new(bytes);
     for keys in [None, keys()] {
-        let frame = encode_frame(&key, &artifact, keys.clone()).unwrap();
-        let decoded = decode_frame(&key, &frame, keys.clone(), u64::MAX);
+        let keys = keys.as_ref();
+        let decode = |key: &_, frame: &Bytes| Artifact::from_frame(key, frame, keys, u64::MAX);
+        let frame = artifact.to_frame(&key, keys).unwrap();
+        let decoded = decode(&key, &frame);
         assert_eq!(decoded.unwrap(), artifact);
         let other = PipelineFingerprint::from_bytes([2; 32]);
-        assert!(decode_frame(&other, &frame, keys.clone(), u64::MAX).is_err());
+        assert!(decode(&other, &frame).is_err());
         // One bit of it, chosen by the input.
         let mut changed = frame.to_vec();
         let chosen = data.iter().fold(0_usize, |sum, byte| {
@@ -241,9 +242,9 @@ pub(crate) fn frame(data: &[u8]) {
         });
         let at = chosen % changed.len();
         changed[at] ^= 1 << (data.len() % 8);
-        assert!(decode_frame(&key, &changed.into(), keys.clone(), u64::MAX).is_err());
+        assert!(decode(&key, &changed.into()).is_err());
         let cut = frame.slice(..at);
-        assert!(decode_frame(&key, &cut, keys, u64::MAX).is_err());
+        assert!(decode(&key, &cut).is_err());
     }
 }
 
