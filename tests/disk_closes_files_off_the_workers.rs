@@ -33,7 +33,7 @@ async fn leave_after<T>(steps: usize, call: impl Future<Output = T>) {
 async fn work(root: PathBuf) {
     assert!(fs::metadata(MARK).is_err());
     let cache = DiskCache::builder().root(root).max_entries(600);
-    let cache = cache.compile_locks(true).open().await.unwrap();
+    let cache = cache.compile_locks().open().await.unwrap();
     // More than a listing looks at in one step.
     for number in 0..700 {
         cache.put(&key(number), artifact(10)).await.unwrap();

@@ -36,7 +36,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache {
-    let disk = DiskCache::builder().root(root.as_ref()).compile_locks(true);
+    let disk = DiskCache::builder().root(root.as_ref()).compile_locks();
     LayeredPipelineCache::builder()
         .tier(InMemoryPipelineCache::new())
         .tier(disk.open().await.unwrap())
@@ -392,7 +392,7 @@ async fn nobody_leads_beside_another() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let disk = DiskCache::builder().root(folder.path());
-        let disk = disk.compile_locks(true).open().await.unwrap();
+        let disk = disk.compile_locks().open().await.unwrap();
         let leading = Arc::clone(&leading);
         tasks.spawn(async move {
             for _ in 0..500 {
@@ -494,7 +494,7 @@ async fn a_slow_network_keeps_no_other_process_waiting() {
     remote.set(StoreOperation::Put, Fault::Gate);
     let disk = DiskCache::builder().root(folder.path());
     let cache = LayeredPipelineCache::builder()
-        .tier(disk.compile_locks(true).open().await.unwrap())
+        .tier(disk.compile_locks().open().await.unwrap())
         .tier(Arc::clone(&remote))
         .write_policy(WritePolicy::Behind)
         .build();

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 async fn disk(root: &Path) -> DiskCache {
     let disk = DiskCache::builder().root(root);
-    disk.compile_locks(true).open().await.unwrap()
+    disk.compile_locks().open().await.unwrap()
 }
 
 fn flights(root: &Path) -> usize {
