@@ -8,8 +8,9 @@ use std::fs::DirEntry;
 use std::sync::Arc;
 
 use super::DiskCache;
-use super::directory::{Found, look};
+use super::directory::Found;
 use super::error::{Fault, at};
+use super::files::look;
 use super::gc::survey::{Listing, Named, inspect};
 use super::reader::Reader;
 use super::report::{DiskCacheEntry, DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification};

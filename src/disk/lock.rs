@@ -86,7 +86,7 @@ pub(super) fn lock_options(mut options: OpenOptions) -> OpenOptions {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        options.custom_flags(super::directory::SAFE_OPEN.bits() as i32);
+        options.custom_flags(super::files::SAFE_OPEN.bits() as i32);
     }
     #[cfg(windows)]
     {

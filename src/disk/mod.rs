@@ -9,7 +9,8 @@
 // - builder: the settings, and opening
 // - shared: what every part uses
 // - operations: the limit on operations at once
-// - directory: the system calls that read, remove and sync entries
+// - directory, files: the system calls that read, remove and sync entries
+// - store: the tier, as the layered cache sees it
 // - reader, page_cache: lookups
 // - writer, staging: put and remove
 // - durability: what has been put and is not yet durable, and how it becomes so
@@ -23,6 +24,7 @@ mod compile_locks;
 mod directory;
 mod durability;
 mod error;
+mod files;
 mod frames;
 mod gc;
 mod lock;
@@ -33,6 +35,7 @@ mod reader;
 mod report;
 mod shared;
 mod staging;
+mod store;
 mod user_dir;
 mod writer;
 
@@ -43,11 +46,9 @@ pub use report::{
     DiskCacheTrimReport, DiskCacheVerification,
 };
 
-use async_trait::async_trait;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::compile_locks::CompileLocks;
 use self::directory::Directory;
@@ -59,14 +60,7 @@ use self::reader::Reader;
 use self::shared::Shared;
 use self::staging::Staging;
 use self::writer::Writer;
-use crate::artifact::Artifact;
-use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
-use crate::store::{
-    CompileLease, CompileLeases, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError,
-    StoreErrorKind, StoreOperation,
-};
-use crate::sync::blocking;
 
 /// The first name of [`DiskCache`], which its users know.
 pub type PersistentPipelineCacheStore = DiskCache;
@@ -78,15 +72,15 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///
 /// - **Whole or nothing.** A put writes a temporary file in the subfolder `.staging` and renames it
 ///   into place. Every read is verified in full. An entry that does not verify is a miss, counted in
-///   [`corrupt`](PipelineCacheMetrics::corrupt), and renamed to `<hex>.corrupt`, of which there is at
+///   [`corrupt`](crate::PipelineCacheMetrics::corrupt), and renamed to `<hex>.corrupt`, of which there is at
 ///   most one per key. The next put writes the entry again.
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
-///   survives a power loss once [`flush`](PipelineCacheStore::flush) has returned; see
+///   survives a power loss once [`flush`](crate::PipelineCacheStore::flush) has returned; see
 ///   [`durability_report`](Self::durability_report). An entry that a power loss removed or tore is a
 ///   miss.
 /// - **Safe in a folder that others write.** Only regular files are read. A symbolic link, FIFO,
 ///   device or folder under a key's name is never followed, waited for or removed: reads and
-///   removals fail with [`StoreErrorKind::UnsafeEntry`]. A put replaces it, except for a folder,
+///   removals fail with [`StoreErrorKind::UnsafeEntry`](crate::StoreErrorKind::UnsafeEntry). A put replaces it, except for a folder,
 ///   where it fails in the same way.
 /// - **No waiting on a worker.** System calls run on the runtime's blocking pool; puts write and
 ///   rename through `tokio::fs`. On Linux, an entry of up to 1 MiB that is in the page cache of a
@@ -253,104 +247,6 @@ impl DiskCache {
     }
 }
 
-#[async_trait]
-impl PipelineCacheStore for DiskCache {
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        self.reader.fetch(key).await
-    }
-
-    /// As the trait has it. A put whose future is dropped while it waits for its turn is cancelled;
-    /// once it writes, it is finished.
-    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        self.writer.put(*key, artifact).await
-    }
-
-    /// Looks at the kind and the length of the file, and does not read it.
-    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.reader.contains(*key).await
-    }
-
-    /// As the trait has it. Also removes what was set aside of the entry. A power loss may bring a
-    /// removed entry back.
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.writer.remove(*key).await
-    }
-
-    /// Makes durable what puts of this cache have stored, also where their callers have gone: first the
-    /// data of each entry, then the names in the folder.
-    ///
-    /// The error is the first of several, and says how many more there are. An entry that failed stays
-    /// pending, and the next flush writes it again: after a failed sync, a second one proves nothing.
-    /// If nothing whole is left to write, that flush fails as well, and the entry is lost: it is
-    /// pending no more. As long as the medium refuses every entry, a flush tries 16 of them.
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.durability.flush(StoreOperation::Flush).await
-    }
-
-    /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on. A
-    /// [`CompileLease`] that was granted stays with its holder. No more are granted, because nobody
-    /// could store what is compiled.
-    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        self.shared.close();
-        let closing = async {
-            self.shared.tasks.wait().await;
-            let flushed = self.durability.flush(StoreOperation::Close).await;
-            let staging = Arc::clone(&self.staging);
-            blocking::blocking(move || staging.release()).await;
-            flushed
-        };
-        match tokio::time::timeout(deadline, closing).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(self
-                .shared
-                .error(StoreErrorKind::TimedOut, StoreOperation::Close)),
-        }
-    }
-
-    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
-        self.compile_locks.is_some().then_some(self)
-    }
-
-    /// As the trait has it. `entries` and `cached_bytes` are estimates: the count that all bounded
-    /// caches on the folder share. They are 0 for a cache without bounds, and before its first put or
-    /// trim, because an exact count would list the folder.
-    ///
-    /// The estimate is the shared count as of the last report of this cache, plus what this cache has
-    /// stored and removed since. Puts and trims report. An entry that is stored during a scan may be
-    /// counted twice. Unbounded caches, removals by hand and crashes are not counted. The next scan,
-    /// at most an hour later where there are puts, corrects all that. Where the shared count cannot be
-    /// written, as in a folder of another user, removals by others are unknown until then, so the
-    /// estimate only grows.
-    fn metrics(&self) -> PipelineCacheMetrics {
-        let held = self.collector.estimate();
-        PipelineCacheMetrics {
-            entries: held.entries,
-            cached_bytes: held.bytes,
-            ..self.shared.counters.snapshot()
-        }
-    }
-
-    fn max_artifact_bytes(&self) -> u64 {
-        self.shared.directory.format.max_payload
-    }
-}
-
-#[async_trait]
-impl CompileLeases for DiskCache {
-    /// As the trait has it, where the builder was told to use
-    /// [`compile_locks`](DiskCacheBuilder::compile_locks). A put of the key holds the lease, too, from
-    /// its start until the entry is stored.
-    async fn compile_lease(
-        &self,
-        key: &PipelineFingerprint,
-    ) -> Result<Option<CompileLease>, StoreError> {
-        match &self.compile_locks {
-            Some(locks) => locks.lease(*key).await,
-            None => Ok(None),
-        }
-    }
-}
-
 impl fmt::Display for DiskCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.fmt(f)
@@ -363,28 +259,5 @@ impl fmt::Debug for DiskCache {
             .field("folder", &self.shared.directory)
             .field("durability", &self.durability_report())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
-
-    /// The put replaces what was read before.
-    #[tokio::test]
-    async fn a_key_that_is_being_written_is_not_set_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::new(folder.path()).await.unwrap();
-        let entry = cache.shared.directory.entry(&ONE);
-        std::fs::write(&entry, "torn").unwrap();
-        let key_lock = cache.shared.key_locks.lock(&ONE).await;
-        assert_eq!(cache.get(&ONE).await.unwrap(), None);
-        assert!(entry.exists());
-        drop(key_lock);
-        assert_eq!(cache.get(&ONE).await.unwrap(), None);
-        assert!(!entry.exists());
-        assert_eq!(cache.metrics().corrupt, 2);
     }
 }

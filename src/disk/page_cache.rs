@@ -23,7 +23,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
-use super::directory::{Found, SAFE_OPEN, is_use_stale, touch};
+use super::directory::Found;
+use super::files::{SAFE_OPEN, is_use_stale, touch};
 use super::shared::Shared;
 use crate::artifact::Artifact;
 use crate::artifact::FREED_INLINE;

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use super::directory::{Found, renew_use};
+use super::directory::Found;
 use super::durability::ledger::Ledger;
 use super::error::Fault;
+use super::files::renew_use;
 #[cfg(target_os = "linux")]
 use super::operations::run_with;
 #[cfg(target_os = "linux")]
@@ -231,5 +232,30 @@ impl Reader {
             self.shared
                 .failed(StoreOperation::Contains, Some(&key), fault)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::DiskCache;
+    use crate::store::PipelineCacheStore as _;
+
+    const ONE: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+
+    /// The put replaces what was read before.
+    #[tokio::test]
+    async fn a_key_that_is_being_written_is_not_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        let entry = cache.shared.directory.entry(&ONE);
+        std::fs::write(&entry, "torn").unwrap();
+        let key_lock = cache.shared.key_locks.lock(&ONE).await;
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(entry.exists());
+        drop(key_lock);
+        assert_eq!(cache.get(&ONE).await.unwrap(), None);
+        assert!(!entry.exists());
+        assert_eq!(cache.metrics().corrupt, 2);
     }
 }

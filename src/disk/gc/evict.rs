@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::bounds::Bounds;
 use super::survey::Seen;
 use super::usage::{Change, Total, Usage};
-use crate::disk::directory::{ignore_missing, look};
 use crate::disk::durability::ledger::Ledger;
 use crate::disk::error::{Failures, Fault, at};
+use crate::disk::files::{ignore_missing, look};
 use crate::disk::shared::Shared;
 use crate::sync::blocking;
 
