@@ -44,7 +44,7 @@ use crate::sync::blocking;
 /// How a tier writes and what it accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct FrameFormat {
-    /// Without any, whole frames are accepted whoever wrote them.
+    /// Without keys, every whole frame is accepted.
     pub(crate) keys: Option<TrustedKeys>,
     /// The largest payload, in bytes.
     pub(crate) max_payload: u64,
