@@ -1,7 +1,6 @@
 //! Frames.
 
 use bytes::Bytes;
-use pipeline_cache::testing::{decode_frame, encode_frame};
 use pipeline_cache::{Artifact, PipelineFingerprint, SharedSecret, TrustedKeys};
 
 /// The largest payload that [`check`] lets a frame unpack to.
@@ -13,18 +12,18 @@ pub(crate) fn check(data: &[u8]) {
     let keys = || Some(TrustedKeys::new(SharedSecret::new("secret")));
     let key = PipelineFingerprint::from_bytes([1; 32]);
     let bytes = Bytes::copy_from_slice(data);
-    if let Ok(artifact) = decode_frame(&key, &bytes, None, MAX_PAYLOAD) {
+    if let Ok(artifact) = Artifact::from_frame(&key, &bytes, None, MAX_PAYLOAD) {
         assert!(artifact.len() as u64 <= MAX_PAYLOAD);
-        assert!(decode_frame(&key, &bytes, keys(), MAX_PAYLOAD).is_err());
+        assert!(Artifact::from_frame(&key, &bytes, keys().as_ref(), MAX_PAYLOAD).is_err());
     }
 
     let artifact = Artifact::new(bytes);
     for keys in [None, keys()] {
-        let frame = encode_frame(&key, &artifact, keys.clone()).unwrap();
-        let decoded = decode_frame(&key, &frame, keys.clone(), u64::MAX);
+        let frame = artifact.to_frame(&key, keys.as_ref()).unwrap();
+        let decoded = Artifact::from_frame(&key, &frame, keys.as_ref(), u64::MAX);
         assert_eq!(decoded.unwrap(), artifact);
         let other = PipelineFingerprint::from_bytes([2; 32]);
-        assert!(decode_frame(&other, &frame, keys.clone(), u64::MAX).is_err());
+        assert!(Artifact::from_frame(&other, &frame, keys.as_ref(), u64::MAX).is_err());
         // One bit of it, chosen by the input.
         let mut changed = frame.to_vec();
         let chosen = data.iter().fold(0_usize, |sum, byte| {
@@ -32,8 +31,8 @@ pub(crate) fn check(data: &[u8]) {
         });
         let at = chosen % changed.len();
         changed[at] ^= 1 << (data.len() % 8);
-        assert!(decode_frame(&key, &changed.into(), keys.clone(), u64::MAX).is_err());
+        assert!(Artifact::from_frame(&key, &changed.into(), keys.as_ref(), u64::MAX).is_err());
         let cut = frame.slice(..at);
-        assert!(decode_frame(&key, &cut, keys, u64::MAX).is_err());
+        assert!(Artifact::from_frame(&key, &cut, keys.as_ref(), u64::MAX).is_err());
     }
 }
