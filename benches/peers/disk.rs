@@ -329,11 +329,14 @@ fn puts<'a>(plan: &Plan, tokio: &'a Tokio, entries: usize, size: usize) -> Vec<C
         ),
         in_task!(
             SAME_STEPS,
-            async |root| root,
+            async |root: PathBuf| {
+                std::fs::create_dir(root.join(".staging")).expect("a folder");
+                root
+            },
             |root, key, bytes| {
                 let hash = blake3::hash(&bytes);
                 let mut frame = Bytes::copy_from_slice(hash.as_bytes()).chain(bytes);
-                let staged = root.join(format!("{key}.tmp"));
+                let staged = root.join(".staging").join(format!("{key}.tmp"));
                 let mut options = tokio::fs::OpenOptions::new();
                 options.write(true).create_new(true).mode(0o600);
                 let mut file = options.open(&staged).await.expect("a new file");

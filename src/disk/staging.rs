@@ -83,10 +83,10 @@ impl Staging {
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(MAX_WRITE);
         Ok(Staged(Some(Open {
-            file,
+            file: Some(file),
             path,
             _owner: owner,
-            _token: tasks.token(),
+            token: tasks.token(),
         })))
     }
 
@@ -172,12 +172,13 @@ pub(super) struct Staged(Option<Open>);
 
 #[derive(Debug)]
 struct Open {
-    file: tokio::fs::File,
+    /// `None` once it is being closed.
+    file: Option<tokio::fs::File>,
     path: TempPath,
     /// The lock file stays as long as the temporary files of its owner.
     _owner: Arc<Owner>,
     /// A close of the cache waits until the file is closed.
-    _token: TaskTrackerToken,
+    token: TaskTrackerToken,
 }
 
 /// Whether an entry's data is made durable before it is renamed into place.
@@ -195,13 +196,16 @@ impl Staged {
         durable: Durable,
         entry: &Path,
     ) -> io::Result<()> {
-        let published = match &mut self.0 {
-            Some(open) => open.publish(frame, durable, entry).await,
-            None => Ok(()),
+        let Some(open) = &mut self.0 else {
+            return Ok(());
         };
+        let published = match open.write(frame, durable).await {
+            Ok(()) => open.rename(entry).await,
+            failed => failed,
+        };
+        let open = self.0.take();
         if published.is_err() {
-            let failed = self.0.take();
-            blocking::blocking(move || drop(failed)).await;
+            blocking::blocking(move || drop(open)).await;
         }
         published
     }
@@ -216,23 +220,30 @@ impl Drop for Staged {
 }
 
 impl Open {
-    async fn publish(&mut self, frame: Frame, durable: Durable, entry: &Path) -> io::Result<()> {
-        self.write(frame).await.map_err(at("write", &self.path))?;
+    /// Head and payload go together, in one call up to [`MAX_WRITE`]. A `tokio::fs::File` reports a
+    /// write's error only to the next call: the flush makes sure that there is one.
+    async fn write(&mut self, mut frame: Frame, durable: Durable) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let written = file.write_all_buf(&mut frame).await;
+        written.map_err(at("write", &self.path))?;
+        file.flush().await.map_err(at("write", &self.path))?;
         if durable == Durable::Now {
-            let synced = self.file.sync_data().await;
-            synced.map_err(at("sync", &self.path))?;
+            file.sync_data().await.map_err(at("sync", &self.path))?;
         }
-        let renamed = tokio::fs::rename(&self.path, entry).await;
-        renamed.map_err(at("rename a temporary file to", entry))?;
-        self.path.disable_cleanup(true);
         Ok(())
     }
 
-    /// Head and payload go together, in one call up to [`MAX_WRITE`]. A `tokio::fs::File` reports a
-    /// write's error only to the next call: the flush makes sure that there is one.
-    async fn write(&mut self, mut frame: Frame) -> io::Result<()> {
-        self.file.write_all_buf(&mut frame).await?;
-        self.file.flush().await
+    /// Renames the file to its entry. Closes it at the same time: a close may wait, so it needs a hop
+    /// to the blocking pool of its own, and the put need not wait for that.
+    async fn rename(&mut self, entry: &Path) -> io::Result<()> {
+        let written = (self.file.take(), self.token.clone());
+        let close = async move { blocking::discard(written) };
+        let (renamed, ()) = tokio::join!(tokio::fs::rename(&self.path, entry), close);
+        renamed.map_err(at("rename a temporary file to", entry))?;
+        self.path.disable_cleanup(true);
+        Ok(())
     }
 }
 
