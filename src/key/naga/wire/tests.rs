@@ -1,7 +1,10 @@
 //! The wire can be read back: two canonical modules never run together into the same bytes.
 //!
 //! Here and not in `tests/`, since only the private writer takes modules that are not canonical.
-#![allow(dead_code, reason = "of what the tests of keys share, a part is needed")]
+#![allow(
+    dead_code,
+    reason = "of what the tests of keys share, a part is needed"
+)]
 
 #[path = "../../../../tests/keys/naga/support/generate.rs"]
 mod generate;
