@@ -2,7 +2,8 @@
 //! this process in file descriptors, and everybody in time.
 //!
 //! `PIPELINE_CACHE_LONG_TESTS=1` asks 5,000 at once, five times, instead of 1,000 once.
-
+//!
+//! In a process of its own: it counts the files that the process has open.
 #![cfg(all(feature = "remote-cache", target_os = "linux"))]
 
 use futures::future::join_all;

@@ -1,5 +1,7 @@
 //! The flight protocol under a model checker, in every order of its steps that the scheduler comes
 //! upon. A failure prints a seed that replays it: `SHUTTLE_SEED=… cargo test --test single_flight_model`.
+//!
+//! In a process of its own: the source under test is built a second time, on the model checker.
 
 /// The flight's own source, with the model checker's primitives under it.
 #[path = "../src/sync"]

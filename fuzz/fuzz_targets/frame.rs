@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/keys/fuzzed/frame.rs"]
+#[path = "../../tests/hostile_programs/fuzzed/frame.rs"]
 mod frame;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| frame::check(data));

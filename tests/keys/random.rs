@@ -16,14 +16,17 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
+    #[cfg(feature = "naga")]
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
+    #[cfg(feature = "naga")]
     pub(crate) fn one_in(&mut self, odds: usize) -> bool {
         self.below(odds) == 0
     }
 
+    #[cfg(feature = "wasm")]
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }

@@ -593,10 +593,10 @@ async fn waiting_for_a_slot_is_part_of_the_limit() {
         .build(server.url())
         .unwrap();
     let started = Instant::now();
-    for result in futures::future::join_all([KEY; 5].iter().map(|key| remote.fetch(key))).await {
+    for result in futures::future::join_all([KEY; 50].iter().map(|key| remote.fetch(key))).await {
         assert_eq!(kind(result), Some(StoreErrorKind::TimedOut));
     }
-    assert!(started.elapsed() < LIMIT * 3, "one after the other");
+    assert!(started.elapsed() < LIMIT * 25, "one after the other");
 }
 
 #[tokio::test]

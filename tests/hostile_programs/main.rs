@@ -1,7 +1,10 @@
 //! No input makes a key panic, take time out of proportion, or fill the memory.
+//!
+//! In a process of its own: memory is measured by an allocator that serves the whole process.
+#![cfg(all(feature = "naga", feature = "testing", feature = "wasm"))]
 
-use crate::fuzzed;
-use crate::wasm::support::generate as wasm;
+mod fuzzed;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,13 +21,13 @@ fn for_each_input(target: &str, check: fn(&[u8])) {
     for entry in std::fs::read_dir(&folder).unwrap() {
         let input = std::fs::read(entry.unwrap().path()).unwrap();
         check(&input);
-        let mut random = wasm::Random(files);
+        let mut random = fastrand::Rng::with_seed(files);
         for _ in 0..20 {
-            let at = random.below(input.len() + 1);
+            let at = random.usize(..=input.len());
             check(&input[..at]);
             let mut changed = input.clone();
             if let Some(byte) = changed.get_mut(at) {
-                *byte = random.next() as u8;
+                *byte = random.u8(..);
                 check(&changed);
             }
         }
