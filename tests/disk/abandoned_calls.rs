@@ -90,6 +90,5 @@ fn an_abandoned_write_holds_up_no_other_call() {
         trim.await.unwrap();
         contains.await.unwrap();
         frame.await.unwrap();
-        drop(clear);
     });
 }
