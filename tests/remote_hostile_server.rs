@@ -707,6 +707,18 @@ async fn a_server_that_is_not_there_or_breaks_off_is_unreachable() {
     }
 }
 
+/// The system takes the connection, and nobody answers the TLS handshake.
+#[tokio::test]
+async fn a_connection_that_does_not_open_costs_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let remote = builder().connect_timeout(SOON).build(url).unwrap();
+    let started = Instant::now();
+    let error = remote.fetch(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TimedOut, "{error}");
+    assert!(started.elapsed() < PATIENCE);
+}
+
 #[tokio::test]
 async fn what_is_no_http_is_a_protocol_error() {
     for bytes in [

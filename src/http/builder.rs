@@ -1,25 +1,23 @@
 //! The settings of a [`RemoteCache`], each with its default, and what can be wrong with them.
 
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
+use super::client::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
-use super::dial::{ClientSettings, Dialer};
 use super::entries::Entries;
 use super::requirement::Requirement;
-use super::server::Servers;
-use super::transport;
 use super::transport::Transport;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
 
 /// Settings for a [`RemoteCache`].
 ///
-/// No more connections are open to a server than
-/// [requests may be under way](Self::max_concurrent_requests).
+/// Connections are kept and reused by `reqwest`. Their number is not counted exactly: at most
+/// [`max_concurrent_requests`](Self::max_concurrent_requests) idle HTTP/1.1 connections are kept to
+/// an origin, for 50 seconds, and a burst may open about as many more for a moment.
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -83,10 +81,10 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// How many redirects one request follows; 0 for none. Never from https to http, never with
-    /// credentials to another scheme, host or port, and with a client certificate not there at
-    /// all. Connections to no more than 8 other servers are kept open for the next request.
-    /// Default: 5.
+    /// The most redirects that one request follows; 0 follows none. Redirects from https to http
+    /// are never followed. Credentials are not sent to another scheme, host or port; with a client
+    /// certificate, redirects there are not followed at all. Idle connections are kept to at most
+    /// 8 other origins. Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
@@ -182,32 +180,22 @@ impl RemoteCacheBuilder {
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
+            connect_timeout: self.network.connect_timeout,
+            inactivity_timeout: self.network.inactivity_timeout,
+            max_idle: self.network.limits.concurrent_requests.max(1),
         };
         let client = settings.build().map_err(client_error)?;
         let fixed = CredentialSource::Fixed(self.credentials);
         let source = self.rotating.unwrap_or(fixed);
-        let credentials = CredentialHeaders::new(source, client.clone())?;
-        let dialer = Dialer {
-            client,
-            http2_prior_knowledge: self.http2_prior_knowledge,
-            connect_timeout: self.network.connect_timeout,
-        };
-        let proxies = self.proxy_from_environment.then(Matcher::from_system);
-        let servers = Servers::new(dialer, self.network.limits.concurrent_requests, proxies);
-        let home = servers.home(base.as_url());
+        let credentials = CredentialHeaders::new(source, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
         let entries = Entries {
             transport: Transport {
-                home: home.map_err(|failure| RemoteCacheError::InvalidUrl {
-                    reason: failure.to_string(),
-                })?,
-                servers,
+                client,
                 base,
-                headers: transport::default_headers(),
                 credentials,
                 has_certificate: self.identity.is_some(),
-                inactivity_timeout: self.network.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },
             format,

@@ -3,26 +3,19 @@
 //! Any server of static files will do, and none of them is trusted: a body becomes an artifact
 //! only once its whole frame has been verified.
 //!
-//! A call goes through the `NetworkTier`, which decides whether and how often to ask. Inside it
-//! `entries` knows what to ask and what an answer means, `transport` asks, and `download` and
-//! `upload` move bodies. A `server` has a `pool` of connections to it, each of which was opened by
-//! `dial`. Whatever fails is a `RequestError` until the tier adds its name to it.
+//! A call goes through the `NetworkTier`, which decides whether and how often a request is made.
+//! Inside it `entries` knows what to request and what a response means, `transport` follows
+//! redirects and attaches credentials, and `client` sends single requests through `reqwest`.
 
-mod answer;
 mod base_url;
 mod builder;
-mod connection;
+mod client;
 mod credentials;
-mod dial;
-mod download;
 mod entries;
-mod failure;
-mod inactivity;
-mod pool;
+mod request_error;
 mod requirement;
-mod server;
+mod response;
 mod transport;
-mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
 pub use credentials::Credentials;

@@ -51,7 +51,7 @@ pub(super) struct CallPolicy {
 }
 
 /// The moment in so long from now, or in some thirty years if that is sooner.
-pub(crate) fn after(time: Duration) -> Instant {
+pub(super) fn after(time: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(1_000_000_000);
     Instant::now() + time.min(FAR)
 }

@@ -3,8 +3,6 @@
 //! Nothing of it is repeated but its status: a server may echo what a person is not to read in a
 //! log.
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
 use super::RequestError;
@@ -13,30 +11,19 @@ use crate::store::StoreErrorKind;
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the server answered {status}")]
 pub(crate) struct HttpStatusError {
-    pub(crate) status: StatusCode,
+    pub(crate) status: u16,
     retry_after: Option<Duration>,
     by_another: bool,
 }
 
-impl From<StatusCode> for HttpStatusError {
-    fn from(status: StatusCode) -> Self {
-        Self {
-            status,
-            retry_after: None,
-            by_another: false,
-        }
-    }
-}
-
 impl HttpStatusError {
-    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| retry_after(value.trim(), SystemTime::now()));
+    /// `retry_after` is the value of the header of that name.
+    pub(crate) fn new(status: u16, retry_after: Option<&str>) -> Self {
         Self {
-            retry_after,
-            ..status.into()
+            retry_after: retry_after
+                .and_then(|value| parse_retry_after(value.trim(), SystemTime::now())),
+            status,
+            by_another: false,
         }
     }
 
@@ -49,15 +36,12 @@ impl HttpStatusError {
     /// Whether it may mean that the entry is there already, as a server says that writes each entry
     /// once. To WebDAV a conflict is a folder that is missing.
     pub(crate) fn may_be_there(self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
-        )
+        matches!(self.status, 409 | 412)
     }
 
     /// To a request that would have changed nothing.
     pub(crate) fn of_a_read(self) -> RequestError {
-        let kind = match self.status.as_u16() {
+        let kind = match self.status {
             401 | 403 | 407 => StoreErrorKind::PermissionDenied,
             413 => StoreErrorKind::TooLarge,
             507 => StoreErrorKind::StorageFull,
@@ -66,7 +50,7 @@ impl HttpStatusError {
         };
         let mut failure = RequestError::new(kind, self.to_string());
         failure.retry_after = self.retry_after;
-        match self.status.as_u16() {
+        match self.status {
             401 | 403 if !self.by_another => failure.blocking_credentials(),
             _ => failure,
         }
@@ -75,10 +59,10 @@ impl HttpStatusError {
     /// To a request that would have changed the server.
     pub(crate) fn of_a_write(self) -> RequestError {
         let mut failure = self.of_a_read();
-        if matches!(self.status.as_u16(), 405 | 501) {
+        if matches!(self.status, 405 | 501) {
             failure.kind = StoreErrorKind::ReadOnly;
         }
-        match self.status.as_u16() {
+        match self.status {
             // What is too early or too much for it now says of the server how it is. All else is
             // about the entry, or about writes: a server that can say so still serves reads.
             408 | 425 | 429 => failure,
@@ -89,7 +73,7 @@ impl HttpStatusError {
 }
 
 /// The time to wait: a number of seconds, or until a date.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
@@ -104,7 +88,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let parsed = |value| retry_after(value, now).map(|time| time.as_secs());
+        let parsed = |value| parse_retry_after(value, now).map(|time| time.as_secs());
         assert_eq!(parsed("0"), Some(0));
         assert_eq!(parsed("120"), Some(120));
         assert_eq!(parsed("99999999999999999999999"), Some(u64::MAX));

@@ -23,7 +23,6 @@ pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
 pub(crate) use body::Body;
-pub(crate) use call_policy::after;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};

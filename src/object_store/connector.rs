@@ -72,7 +72,9 @@ impl HttpService for Client {
             // These the crate knows, and asks on after some of them.
             401 | 403 | 404 | 409 | 412 => Ok(HttpResponse::from_parts(head, Bytes::new().into())),
             _ => {
-                let refusal = HttpStatusError::new(status, &head.headers);
+                let retry_after = head.headers.get("retry-after");
+                let retry_after = retry_after.and_then(|value| value.to_str().ok());
+                let refusal = HttpStatusError::new(status.as_u16(), retry_after);
                 Err(HttpError::new(HttpErrorKind::Unknown, refusal))
             }
         }

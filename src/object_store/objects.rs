@@ -6,7 +6,6 @@ use futures::StreamExt as _;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
-use reqwest::StatusCode;
 use std::error::Error as StdError;
 use std::iter::successors;
 use std::sync::Arc;
@@ -121,14 +120,14 @@ impl Backend for Objects {
 /// What the server said, where there is one and it did.
 fn refusal(error: &Error) -> Option<HttpStatusError> {
     let known = match error {
-        Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-        Error::PermissionDenied { .. } => StatusCode::FORBIDDEN,
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        Error::AlreadyExists { .. } => StatusCode::CONFLICT,
-        Error::Precondition { .. } => StatusCode::PRECONDITION_FAILED,
+        Error::Unauthenticated { .. } => 401,
+        Error::PermissionDenied { .. } => 403,
+        Error::NotFound { .. } => 404,
+        Error::AlreadyExists { .. } => 409,
+        Error::Precondition { .. } => 412,
         _ => return causes(error).find_map(|cause| cause.downcast_ref().copied()),
     };
-    Some(known.into())
+    Some(HttpStatusError::new(known, None))
 }
 
 /// To a request that would have changed nothing.
