@@ -37,7 +37,7 @@ fn server(script: impl Fn(usize, &Request) -> Vec<Step> + Send + Sync + 'static)
 
 fn remote(server: &ScriptedServer, connections: usize, deadline: Duration) -> RemoteCache {
     RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .max_concurrent_requests(connections)
         .request_timeout(deadline)
         .retry(RetryPolicy::default().attempts(1))
@@ -212,12 +212,30 @@ async fn connections_of_dropped_lookups_are_closed_also_where_they_are_not_kept(
     let mut accepted: Vec<_> = std::iter::from_fn(|| silent.accept().ok()).collect();
     assert!(accepted.len() >= MOST, "{}", accepted.len());
     // What a dropped lookup had opened is closed: behind its first bytes stands the end.
-    for (stream, _) in &mut accepted {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        std::io::Read::read_to_end(stream, &mut Vec::new()).unwrap();
+    let until_closed = tokio::task::spawn_blocking(move || {
+        for (stream, _) in &mut accepted {
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            std::io::Read::read_to_end(stream, &mut Vec::new()).unwrap();
+        }
+    });
+    until_closed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lookup_that_is_polled_once_and_left_holds_up_no_other() {
+    let server = server(|_, _| nothing_here());
+    let remote = remote(&server, 1, Duration::from_secs(60));
+    let mut left = std::pin::pin!(remote.fetch(&KEY));
+    assert!(futures::poll!(&mut left).is_pending());
+    let others = join_all((0..1000).map(|_| remote.fetch(&KEY)));
+    let others = timeout(Duration::from_secs(50), others).await;
+    for found in others.expect("they wait for the one that nobody polls") {
+        assert_eq!(found.unwrap(), Fetched::Miss);
     }
+    // Its answer is kept until somebody asks.
+    assert_eq!(left.await.unwrap(), Fetched::Miss);
 }
 
 /// Before HTTP/1.1 an answer ended its connection, unless it said otherwise.
@@ -256,9 +274,9 @@ async fn a_body_of_http_1_0_without_a_length_is_read_to_its_end() {
         vec![Step::Send(frame), Step::Close]
     });
     let remote = RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .max_concurrent_requests(1)
-        .writes(true)
+        .writes()
         .build(server.url())
         .unwrap();
     let artifact = pipeline_cache::Artifact::new(vec![7; 5000]);

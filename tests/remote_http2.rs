@@ -149,10 +149,10 @@ async fn send(
 
 fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
-        .http2_prior_knowledge(true)
+        .no_proxy()
+        .http2_prior_knowledge()
         .retry(RetryPolicy::default().attempts(1))
-        .writes(true)
+        .writes()
 }
 
 /// Asks once, and not again on its own account.

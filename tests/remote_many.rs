@@ -136,7 +136,7 @@ async fn frame(artifact: &Artifact) -> Vec<u8> {
 /// The time of so many lookups at once through one tier.
 async fn through_the_tier(server: &Server, lookups: usize, artifact: &Artifact) -> Duration {
     let remote = RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .max_concurrent_requests(CONNECTIONS)
         .inactivity_timeout(PATIENCE)
         .attempt_timeout(PATIENCE)

@@ -9,7 +9,7 @@ mod trust;
 
 pub use frame::{FrameError, SharedSecret};
 pub use metadata::ArtifactMetadata;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use trust::Trust;
 pub use trust::TrustedKeys;
 

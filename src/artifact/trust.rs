@@ -59,7 +59,7 @@ impl fmt::Debug for TrustedKeys {
     }
 }
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 /// Whom a tier across a network believes that an artifact is what its key names.
 ///
 /// ```
@@ -83,7 +83,7 @@ pub enum Trust {
     Authenticated(TrustedKeys),
 }
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 impl Trust {
     /// What may be promoted, and with which keys.
     pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {

@@ -9,7 +9,6 @@ use super::base_url::BaseUrl;
 use super::client::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
-use super::requirement::Requirement;
 use super::transport::Transport;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
 
@@ -28,7 +27,7 @@ use crate::network::{NetworkSettings, NetworkTier, RequestError, network_setting
 ///     .bearer_token("3f9c…".replace('…', "a1"))
 ///     .shared_secret(SharedSecret::new("correct horse battery staple"))
 ///     .request_timeout(Duration::from_secs(10))
-///     .writes(true)
+///     .writes()
 ///     .build("https://cache.example.com/artifacts")?;
 /// assert_eq!(remote.to_string(), "remote(https://cache.example.com/artifacts)");
 /// assert!(remote.is_writable());
@@ -65,7 +64,7 @@ impl Default for RemoteCacheBuilder {
 impl RemoteCacheBuilder {
     network_settings!();
 
-    /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
+    /// Trusts the certificates in this PEM text as roots, besides those of the platform. May be
     /// called several times. Default: none.
     #[must_use]
     pub fn extra_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -73,8 +72,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Shows the server this certificate: a PEM text of the chain and its private key. Never
-    /// printed. Default: none.
+    /// Authenticates with this certificate: a PEM text of the chain and its private key. Never
+    /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.identity = Some(pem.into());
@@ -91,21 +90,20 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Whether the proxies named by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are
-    /// used, as most tools of a build do. A server on this machine is then best named in
-    /// `NO_PROXY`. Default: yes.
+    /// Connects without a proxy. Default: the proxies that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
+    /// and `NO_PROXY` name are used; name a server on this machine in `NO_PROXY`.
     #[must_use]
-    pub const fn proxy_from_environment(mut self, proxy: bool) -> Self {
-        self.proxy_from_environment = proxy;
+    pub const fn no_proxy(mut self) -> Self {
+        self.proxy_from_environment = false;
         self
     }
 
-    /// Whether HTTP/2 is spoken from the first byte, to a server that is known to speak it: over
-    /// plain `http`, nothing else leads to HTTP/2. Over `https` the two sides agree on it anyway.
-    /// Default: no.
+    /// Speaks HTTP/2 from the first byte, to a server that is known to speak it: over plain `http`
+    /// nothing else leads to HTTP/2. Over `https` client and server negotiate it anyway. Default:
+    /// HTTP/1.1 over `http`.
     #[must_use]
-    pub const fn http2_prior_knowledge(mut self, known: bool) -> Self {
-        self.http2_prior_knowledge = known;
+    pub const fn http2_prior_knowledge(mut self) -> Self {
+        self.http2_prior_knowledge = true;
         self
     }
 
@@ -127,8 +125,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Adds a header to every request, such as `X-Api-Key`. Its value is taken for a secret:
-    /// never printed, never sent to another server. Default: none.
+    /// Adds a header to every request, such as `X-Api-Key`. Its value is treated as a secret: never
+    /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.credentials = self.credentials.with_header(name, value);
@@ -136,9 +134,9 @@ impl RemoteCacheBuilder {
     }
 
     /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
-    /// It is called before every request, on a runtime worker: let it return what another task
-    /// keeps fresh. Credentials that the server refused are not shown to it again, until the
-    /// callback returns others.
+    /// It is called before every request, on a runtime worker, and must not block: let another
+    /// task keep the credentials fresh. After the server rejected them, no more requests are made
+    /// until the callback returns others.
     ///
     /// ```
     /// use pipeline_cache::{Credentials, RemoteCache};
@@ -161,8 +159,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// The tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Nothing is
-    /// connected yet.
+    /// Builds the tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Connects to
+    /// nothing.
     ///
     /// Reads the platform's root certificates on the calling thread, which may take some tens of
     /// milliseconds: build the tier where the program starts. Where there are none, an `http` URL
@@ -201,9 +199,7 @@ impl RemoteCacheBuilder {
             format,
         };
         Ok(RemoteCache {
-            tier: NetworkTier::new(name, entries, &self.network),
-            required: Requirement::default(),
-            promotable,
+            tier: NetworkTier::new(name, entries, promotable, self.network),
         })
     }
 }
@@ -221,7 +217,7 @@ fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheErro
 }
 
 fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
-    // What the parser says is not repeated: it was given a private key.
+    // The parser's error is not repeated: its input is a private key.
     pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidCertificate))
         .transpose()
 }
@@ -233,7 +229,7 @@ fn client_error(error: reqwest::Error) -> RemoteCacheError {
 }
 
 impl fmt::Debug for RemoteCacheBuilder {
-    /// Everything but the secrets, of which it says only that they are there.
+    /// Everything but the secrets, of which only the presence is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteCacheBuilder")
             .field("max_redirects", &self.max_redirects)

@@ -1,6 +1,5 @@
 //! The requests about one entry on the server, and what each response means.
 
-use async_trait::async_trait;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, StatusCode};
 
@@ -17,7 +16,6 @@ pub(super) struct Entries {
     pub(super) format: FrameFormat,
 }
 
-#[async_trait]
 impl Backend for Entries {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
         let response = self.transport.request(Method::GET, key, None).await?;
@@ -46,7 +44,7 @@ impl Backend for Entries {
         if status.is_success() {
             return Ok(());
         }
-        self.refused(key, error).await
+        self.rejected_upload(key, error).await
     }
 
     async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {

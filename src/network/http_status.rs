@@ -1,11 +1,10 @@
-//! An answer that is none to the lookup, from whatever kind of server.
+//! An HTTP status that does not answer the request, and what it means.
 //!
-//! Nothing of it is repeated but its status: a server may echo what a person is not to read in a
-//! log.
+//! Nothing of the response is repeated but its status: a server may echo secrets.
 
 use std::time::{Duration, SystemTime};
 
-use super::RequestError;
+use super::request_error::RequestError;
 use crate::store::StoreErrorKind;
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -27,19 +26,20 @@ impl HttpStatusError {
         }
     }
 
-    /// As said by another server than the own, which was shown no credentials.
+    /// From another origin, which got no credentials.
+    #[cfg(feature = "remote-cache")]
     pub(crate) const fn by_another(mut self) -> Self {
         self.by_another = true;
         self
     }
 
-    /// Whether it may mean that the entry is there already, as a server says that writes each entry
-    /// once. To WebDAV a conflict is a folder that is missing.
-    pub(crate) fn may_be_there(self) -> bool {
+    /// Whether it may mean that the entry exists already, on a server that writes each entry once.
+    /// To WebDAV a conflict is a missing folder.
+    pub(crate) fn may_exist_already(self) -> bool {
         matches!(self.status, 409 | 412)
     }
 
-    /// To a request that would have changed nothing.
+    /// The error of a request that would have changed nothing.
     pub(crate) fn of_a_read(self) -> RequestError {
         let kind = match self.status {
             401 | 403 | 407 => StoreErrorKind::PermissionDenied,
@@ -48,26 +48,26 @@ impl HttpStatusError {
             408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Protocol,
         };
-        let mut failure = RequestError::new(kind, self.to_string());
-        failure.retry_after = self.retry_after;
+        let mut error = RequestError::new(kind, self.to_string());
+        error.retry_after = self.retry_after;
         match self.status {
-            401 | 403 if !self.by_another => failure.blocking_credentials(),
-            _ => failure,
+            401 | 403 if !self.by_another => error.blocking_credentials(),
+            _ => error,
         }
     }
 
-    /// To a request that would have changed the server.
+    /// The error of a request that would have changed the server.
     pub(crate) fn of_a_write(self) -> RequestError {
-        let mut failure = self.of_a_read();
+        let mut error = self.of_a_read();
         if matches!(self.status, 405 | 501) {
-            failure.kind = StoreErrorKind::ReadOnly;
+            error.kind = StoreErrorKind::ReadOnly;
         }
         match self.status {
-            // What is too early or too much for it now says of the server how it is. All else is
-            // about the entry, or about writes: a server that can say so still serves reads.
-            408 | 425 | 429 => failure,
-            400..=499 => failure.into_refusal(),
-            _ => failure,
+            // Too early or too much for now: the server is overloaded. All else is about the entry,
+            // or about writes: a server that can say so still serves reads.
+            408 | 425 | 429 => error,
+            400..=499 => error.into_rejection(),
+            _ => error,
         }
     }
 }

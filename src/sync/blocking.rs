@@ -4,7 +4,7 @@
 //! threshold the hop costs more than it saves.
 
 use tokio::runtime::Handle;
-use tokio::task::{self, JoinHandle};
+use tokio::task::{self, JoinError};
 
 /// The most bytes that are hashed, compared or copied on a runtime worker, unless they are
 /// [paid for](consume_budget) first.
@@ -34,7 +34,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// What a task that nobody aborts returns. Its panic resumes in the caller; when the runtime shuts
 /// down under it, this future is never finished, as in [`blocking`].
-pub(crate) async fn join<T>(task: JoinHandle<T>) -> T {
+pub(crate) async fn join<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
     match task.await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
