@@ -213,6 +213,10 @@ impl PipelineCacheStore for FaultyStore {
         None
     }
 
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let fault = self.suffer(StoreOperation::Get).await?;
         if fault == Fault::Corrupt {
