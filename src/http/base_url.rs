@@ -8,7 +8,7 @@ use std::fmt;
 use super::RemoteCacheError;
 use crate::key::PipelineFingerprint;
 
-/// HTTP has no place for URLs beyond 64 KiB, and most servers for much shorter ones.
+/// The HTTP library rejects URLs beyond 64 KiB, and most servers reject much shorter ones.
 const MAX_BYTES: usize = 32 * 1024;
 
 /// An `http` or `https` URL without credentials, query or fragment. Its path ends in a slash.
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base_is_refused_without_being_repeated() {
+    fn an_invalid_base_is_rejected_without_being_repeated() {
         for (base, expected) in [
             ("", "relative URL without a base"),
             ("hunter2", "relative URL without a base"),

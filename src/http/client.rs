@@ -68,7 +68,7 @@ impl ClientSettings {
     }
 
     fn prepare(&self, max_idle: usize) -> ClientBuilder {
-        // The frame is verified as stored, so nobody is to transform it on the way, whatever
+        // The frame is verified as stored, so it must not be transformed on the way, whatever
         // features of reqwest another crate switches on.
         let identity = HeaderValue::from_static("identity");
         let mut client = Client::builder()

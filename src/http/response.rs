@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::network::{Body, HttpStatusError, RequestError};
 
-/// The most that is read of a body that nobody wants, and for how long, so that its connection can
-/// be used again.
+/// The most that is read of an unwanted body, and for how long, so that its connection can be used
+/// again.
 const DRAINED_BYTES: u64 = 64 * 1024;
 const DRAINING: Duration = Duration::from_millis(50);
 
@@ -81,8 +81,8 @@ impl Response {
         Ok(Some(body.finish().await))
     }
 
-    /// Reads what is left of a short body that nobody wants: an HTTP/1.1 connection is only used
-    /// again once its response was read.
+    /// Reads the rest of a short unwanted body: an HTTP/1.1 connection is only used again once its
+    /// response was read.
     pub(super) async fn drain(mut self) {
         let mut left = DRAINED_BYTES;
         let announced = self.response.content_length();

@@ -143,13 +143,13 @@ mod tests {
         assert_eq!(get("http://a/", "https://a/").unwrap(), "https://a/");
         assert_eq!(get("https://a/", "https://b/").unwrap(), "https://b/");
 
-        let refused = |from, to| get(from, to).unwrap_err();
-        assert!(refused("https://a/", "http://a/").contains("https to http"));
-        assert!(refused("https://a/", "http://b/").contains("https to http"));
-        assert!(refused("http://a/", "file:///etc/passwd").contains("neither"));
-        assert!(refused("http://a/", "javascript:alert(1)").contains("neither"));
-        assert!(refused("http://a/", "http://user:pw@b/").contains("credentials"));
-        assert!(refused("http://a/", "http://[").contains("usable"));
+        let rejected = |from, to| get(from, to).unwrap_err();
+        assert!(rejected("https://a/", "http://a/").contains("https to http"));
+        assert!(rejected("https://a/", "http://b/").contains("https to http"));
+        assert!(rejected("http://a/", "file:///etc/passwd").contains("neither"));
+        assert!(rejected("http://a/", "javascript:alert(1)").contains("neither"));
+        assert!(rejected("http://a/", "http://user:pw@b/").contains("credentials"));
+        assert!(rejected("http://a/", "http://[").contains("usable"));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_to_nowhere_is_an_error() {
+    fn a_redirect_without_a_valid_location_is_an_error() {
         let from = Url::parse("http://a/").unwrap();
         let garbage = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
         for location in [None, Some(&garbage)] {
