@@ -12,7 +12,7 @@ mod trust;
 
 pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use trust::Trust;
 pub use trust::{SharedSecret, TrustedKeys};
 

@@ -91,7 +91,7 @@ impl fmt::Debug for TrustedKeys {
     }
 }
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 /// Whom a network tier trusts to store the right artifact under a key.
 ///
 /// ```
@@ -115,7 +115,7 @@ pub enum Trust {
     Authenticated(TrustedKeys),
 }
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 impl Trust {
     /// The keys that entries must be signed with, if any, and whether hits may be promoted.
     pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {

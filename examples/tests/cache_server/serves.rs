@@ -114,11 +114,11 @@ async fn only_the_whole_frame_of_its_key_is_stored() {
         changed
     };
     let signed = RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .bearer_token(WRITER)
         .retry(RetryPolicy::default().attempts(1))
         .shared_secret(SharedSecret::new("one that the server does not know"))
-        .writes(true)
+        .writes()
         .build(server.url("/artifacts"))
         .unwrap();
     let refusals = [

@@ -184,10 +184,10 @@ pub(crate) const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0
 
 pub(crate) fn builder(token: &str) -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .bearer_token(token)
         .retry(RetryPolicy::default().attempts(1))
-        .writes(true)
+        .writes()
 }
 
 pub(crate) fn remote(server: &CacheServer, token: &str) -> RemoteCache {

@@ -5,19 +5,17 @@ use crate::support::scripted_http::{Request, ScriptedServer, Step, answer, redir
 use pipeline_cache::{
     Artifact, BreakerPolicy, BreakerState, Credentials, Fetched, PipelineCacheStore,
     PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreError, StoreErrorKind,
-    UploadPolicy,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
-const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0x22; 32]);
 const MS: Duration = Duration::from_millis(1);
 
 fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .breaker(BreakerPolicy::default().probe_interval(20 * MS))
 }
 
@@ -54,7 +52,7 @@ fn sickly() -> (ScriptedServer, Arc<AtomicBool>) {
 // The breaker.
 
 #[tokio::test]
-async fn a_failing_server_is_left_alone_and_comes_back_by_itself() {
+async fn a_failing_server_gets_no_requests_and_comes_back_by_itself() {
     let (server, ill) = sickly();
     capture();
     let remote = builder().retry(once()).build(server.url()).unwrap();
@@ -82,7 +80,7 @@ async fn a_failing_server_is_left_alone_and_comes_back_by_itself() {
     assert_eq!(
         captured().matches("WARN").count(),
         6,
-        "five failures, and that it is left alone"
+        "five failures, and that the breaker opened"
     );
 
     // Nobody asks, and still it is found to be well.
@@ -168,7 +166,7 @@ async fn refused_writes_never_open_the_breaker_and_an_ill_server_does() {
         let remote = builder()
             .breaker(BreakerPolicy::default().probe_interval(Duration::from_secs(3600)))
             .retry(once())
-            .writes(true)
+            .writes()
             .build(server.url())
             .unwrap();
         for number in 0..10 {
@@ -252,7 +250,7 @@ async fn what_will_fail_again_is_not_asked_again() {
         let server = ScriptedServer::always(answer(status, b""));
         let remote = builder()
             .retry(eager())
-            .writes(true)
+            .writes()
             .build(server.url())
             .unwrap();
         remote.fetch(&KEY).await.unwrap_err();
@@ -271,7 +269,7 @@ async fn a_put_is_made_again_with_its_whole_body() {
     });
     let remote = builder()
         .retry(eager())
-        .writes(true)
+        .writes()
         .build(server.url())
         .unwrap();
     remote
@@ -368,7 +366,8 @@ async fn settings_without_measure_do_no_harm() {
     ill.store(false, Ordering::SeqCst);
     let remote = builder()
         .breaker(breaker.window(Duration::ZERO))
-        .negative_answers(endless, usize::MAX)
+        .remember_misses_for(endless)
+        .max_remembered_misses(usize::MAX)
         .build(server.url())
         .unwrap();
     assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
@@ -427,7 +426,7 @@ async fn a_token_that_may_only_read_still_reads() {
         _ => answer("404 Not Found", b""),
     });
     let remote = builder()
-        .writes(true)
+        .writes()
         .bearer_token("t")
         .build(server.url())
         .unwrap();
@@ -479,7 +478,7 @@ async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
         _ => answer("403 Forbidden", b""),
     });
     let remote = builder()
-        .writes(true)
+        .writes()
         .bearer_token("t")
         .build(server.url())
         .unwrap();
@@ -508,8 +507,8 @@ async fn a_miss_is_remembered_until_this_process_puts_the_key() {
         }
     });
     let remote = builder()
-        .writes(true)
-        .negative_answers(Duration::from_secs(3600), 100)
+        .writes()
+        .remember_misses_for(Duration::from_secs(3600))
         .build(server.url())
         .unwrap();
     for _ in 0..10 {
@@ -526,22 +525,7 @@ async fn a_miss_is_remembered_until_this_process_puts_the_key() {
     assert_eq!(remote.get(&KEY).await.unwrap(), Some(artifact));
 }
 
-// Uploads in the background.
-
-/// What opens a gate, and what waits at it, on a thread of the server.
-fn gate() -> (impl Fn(), impl Fn() + Send + Sync + 'static) {
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let waiting = Arc::clone(&gate);
-    let open = move || {
-        *gate.0.lock().unwrap() = true;
-        gate.1.notify_all();
-    };
-    let wait = move || {
-        let opened = waiting.0.lock().unwrap();
-        drop(waiting.1.wait_while(opened, |opened| !*opened).unwrap());
-    };
-    (open, wait)
-}
+// Writes.
 
 fn puts(server: &ScriptedServer) -> Vec<Request> {
     let requests = server.requests().into_iter();
@@ -549,131 +533,43 @@ fn puts(server: &ScriptedServer) -> Vec<Request> {
 }
 
 #[tokio::test]
-async fn uploads_go_on_in_the_background_and_a_flush_waits_for_them() {
-    let (open, wait) = gate();
-    let server = ScriptedServer::start(move |_| {
-        wait();
-        answer("201 Created", b"")
-    });
-    let remote = builder()
-        .writes(true)
-        .background_uploads(UploadPolicy::default().max_entries(3))
-        .build(server.url())
-        .unwrap();
-    for number in 1..=3 {
-        remote.put(&key(number), Artifact::new("a")).await.unwrap();
-    }
-    remote.put(&key(1), Artifact::new("a")).await.unwrap();
-    let refused = remote.put(&key(4), Artifact::new("a")).await;
-    assert_eq!(kind(refused), Some(StoreErrorKind::Unavailable));
-    let report = remote.upload_report();
-    assert_eq!(
-        (report.accepted, report.coalesced, report.rejected),
-        (3, 1, 1)
-    );
-    assert_eq!(report.pending, 3);
-
-    open();
-    remote.flush().await.unwrap();
-    let report = remote.upload_report();
-    assert_eq!((report.uploaded, report.pending), (3, 0));
-    assert_eq!((puts(&server).len(), remote.metrics().puts), (3, 3));
-
-    // The server has them, and that is known.
-    remote.put(&key(1), Artifact::new("a")).await.unwrap();
-    remote.flush().await.unwrap();
-    assert_eq!(remote.upload_report().skipped, 1);
-    assert_eq!(puts(&server).len(), 3);
-}
-
-/// One that the server had is known to be there, whatever else it is asked for meanwhile.
-#[tokio::test]
-async fn misses_of_other_keys_do_not_make_an_upload_necessary() {
-    let stored = Arc::new(Mutex::new(Vec::new()));
-    let (open, wait) = gate();
-    let served = Arc::clone(&stored);
-    let server = ScriptedServer::start(move |request| {
-        if request.method == "PUT" {
-            served.lock().unwrap().clone_from(&request.body);
-            return answer("201 Created", b"");
-        }
-        if !request.path.contains(&KEY.to_hex()) {
-            return answer("404 Not Found", b"");
-        }
-        wait();
-        answer("200 OK", &served.lock().unwrap())
-    });
-    let builder = builder().writes(true);
-    let artifact = Artifact::new("a");
-    let other = builder.clone().build(server.url()).unwrap();
-    other.put(&KEY, artifact.clone()).await.unwrap();
-
-    let uploads = builder.background_uploads(UploadPolicy::default());
-    let remote = uploads.build(server.url()).unwrap();
-    let (found, ()) = tokio::join!(remote.fetch(&KEY), async {
-        assert_eq!(remote.fetch(&OTHER).await.unwrap(), Fetched::Miss);
-        open();
-    });
-    assert_eq!(found.unwrap(), Fetched::Hit(artifact.clone()));
-    remote.put(&KEY, artifact).await.unwrap();
-    remote.flush().await.unwrap();
-    assert_eq!(remote.upload_report().skipped, 1);
-    assert_eq!(puts(&server).len(), 1);
-}
-
-#[tokio::test]
-async fn a_failed_upload_is_told_by_the_flush_and_by_the_report() {
-    let server = ScriptedServer::always(answer("507 Full", b""));
-    let remote = builder()
-        .writes(true)
-        .background_uploads(UploadPolicy::default())
-        .build(server.url())
-        .unwrap();
-    remote.put(&KEY, Artifact::new("a")).await.unwrap();
-    assert_eq!(
-        kind(remote.flush().await),
-        Some(StoreErrorKind::StorageFull)
-    );
-    remote.flush().await.unwrap();
-    assert_eq!(remote.upload_report().failed, 1);
-    let metrics = remote.metrics();
-    assert_eq!(
-        (metrics.put_errors, metrics.flush_errors, metrics.flushes),
-        (1, 1, 1)
-    );
-}
-
-#[tokio::test]
-async fn a_close_gives_up_what_its_deadline_does_not_allow() {
-    let server = ScriptedServer::always(vec![Step::Hang]);
-    let remote = builder()
-        .writes(true)
-        .background_uploads(UploadPolicy::default())
-        .build(server.url())
-        .unwrap();
-    remote.put(&KEY, Artifact::new("a")).await.unwrap();
-    assert_eq!(
-        kind(remote.close(20 * MS).await),
-        Some(StoreErrorKind::TimedOut)
-    );
-    remote.flush().await.unwrap();
-    assert_eq!(remote.upload_report().dropped, 1);
-    let put = remote.put(&OTHER, Artifact::new("a")).await;
+async fn a_closed_tier_takes_no_writes_and_still_serves_lookups() {
+    let server = ScriptedServer::always(answer("404 Not Found", b""));
+    let remote = builder().writes().build(server.url()).unwrap();
+    remote.close(20 * MS).await.unwrap();
+    assert!(!remote.is_writable());
+    let put = remote.put(&KEY, Artifact::new("a")).await;
     assert_eq!(kind(put), Some(StoreErrorKind::Closed));
+    assert_eq!(
+        kind(remote.remove(&KEY).await),
+        Some(StoreErrorKind::Closed)
+    );
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    assert_eq!(server.requests().len(), 1);
+    // Closing twice is not an error.
+    remote.close(20 * MS).await.unwrap();
+}
+
+/// A put that returned is on the server: there is nothing left to flush.
+#[tokio::test]
+async fn a_put_waits_for_its_upload_and_returns_its_error() {
+    let server = ScriptedServer::always(answer("507 Full", b""));
+    let remote = builder().writes().build(server.url()).unwrap();
+    let put = remote.put(&KEY, Artifact::new("a")).await;
+    assert_eq!(kind(put), Some(StoreErrorKind::StorageFull));
+    remote.flush().await.unwrap();
+    let metrics = remote.metrics();
+    assert_eq!((metrics.put_errors, metrics.flushes), (1, 1));
 }
 
 #[tokio::test]
-async fn an_entry_that_is_removed_is_not_brought_back_by_its_upload() {
-    let server = ScriptedServer::start(|request| match request.method.as_str() {
-        "PUT" => vec![Step::Hang],
-        _ => answer("404 Not Found", b""),
-    });
-    let remote = builder()
-        .writes(true)
-        .background_uploads(UploadPolicy::default())
-        .build(server.url())
-        .unwrap();
-    remote.put(&KEY, Artifact::new("a")).await.unwrap();
-    assert!(!remote.remove(&KEY).await.unwrap());
-    assert_eq!(remote.upload_report().dropped, 1);
+async fn clones_share_one_tier() {
+    let (server, _) = sickly();
+    let remote = builder().retry(once()).build(server.url()).unwrap();
+    let clone = remote.clone();
+    for _ in 0..5 {
+        remote.fetch(&KEY).await.unwrap_err();
+    }
+    assert_ne!(clone.breaker_state(), BreakerState::Closed);
+    assert_eq!(clone.metrics().errors, 5);
 }

@@ -158,8 +158,8 @@ async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
         .min_calls(scale.min_calls)
         .probe_interval(scale.probe_interval);
     let remote = RemoteCache::builder()
-        .proxy_from_environment(false)
-        .writes(true)
+        .no_proxy()
+        .writes()
         .request_timeout(scale.deadline)
         .attempt_timeout(scale.attempt)
         .inactivity_timeout(scale.attempt)

@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_millis(80);
 
 fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .inactivity_timeout(PATIENCE)
         .attempt_timeout(PATIENCE)
         .request_timeout(PATIENCE)
@@ -43,7 +43,7 @@ fn reader(server: &ScriptedServer) -> RemoteCache {
 }
 
 fn writer(server: &ScriptedServer) -> RemoteCache {
-    builder().writes(true).build(server.url()).unwrap()
+    builder().writes().build(server.url()).unwrap()
 }
 
 fn artifact() -> Artifact {
@@ -56,7 +56,7 @@ fn artifact() -> Artifact {
 /// The frame as a tier with these settings writes it.
 async fn frame_of(builder: RemoteCacheBuilder, key: &PipelineFingerprint) -> Vec<u8> {
     let server = ScriptedServer::always(answer("201 Created", b""));
-    let remote = builder.writes(true).build(server.url()).unwrap();
+    let remote = builder.writes().build(server.url()).unwrap();
     remote.put(key, artifact()).await.unwrap();
     server.requests().remove(0).body
 }
@@ -216,7 +216,7 @@ async fn every_status_of_a_write_is_success_or_a_typed_error() {
         (507, Some(StorageFull)),
     ] {
         let remote = builder()
-            .writes(true)
+            .writes()
             .header("X-Status", status.to_string())
             .build(server.url())
             .unwrap();
@@ -430,7 +430,14 @@ async fn an_artifact_of_other_metadata_is_refused_and_counted() {
         (Some("laptop"), None, false),
         (Some("ci"), Some("sm_80"), false),
     ] {
-        let remote = reader(&server).with_required_metadata(provenance, device);
+        let mut builder = builder();
+        if let Some(provenance) = provenance {
+            builder = builder.require_provenance(provenance);
+        }
+        if let Some(device) = device {
+            builder = builder.require_device(device);
+        }
+        let remote = builder.build(server.url()).unwrap();
         let fetched = remote.fetch(&KEY).await.unwrap();
         let metrics = remote.metrics();
         if served {
@@ -649,7 +656,7 @@ async fn an_upload_that_moves_is_not_taken_for_one_that_hangs() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let remote = builder()
-        .writes(true)
+        .writes()
         .max_artifact_bytes(32 << 20)
         .inactivity_timeout(INACTIVITY)
         .build(url)
@@ -665,7 +672,7 @@ async fn an_upload_that_stands_still_costs_the_inactivity_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let remote = builder()
-        .writes(true)
+        .writes()
         .max_artifact_bytes(64 << 20)
         .inactivity_timeout(SOON)
         .build(url)
@@ -700,6 +707,18 @@ async fn a_server_that_is_not_there_or_breaks_off_is_unreachable() {
         assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
         assert!(error.is_transient());
     }
+}
+
+/// The system takes the connection, and nobody answers the TLS handshake.
+#[tokio::test]
+async fn a_connection_that_does_not_open_costs_the_connect_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let remote = builder().connect_timeout(SOON).build(url).unwrap();
+    let started = Instant::now();
+    let error = remote.fetch(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TimedOut, "{error}");
+    assert!(started.elapsed() < PATIENCE);
 }
 
 #[tokio::test]
@@ -959,7 +978,7 @@ async fn secrets_are_never_printed() {
             .inactivity_timeout(SOON)
             .shared_secret(SharedSecret::new("xyzzy"))
             .header("X-Api-Key", "hunter2")
-            .writes(true)
+            .writes()
     };
     for builder in [
         common().bearer_token("swordfish"),
@@ -988,7 +1007,7 @@ async fn secrets_are_never_printed() {
     // What the client itself traces of HTTP/2 it says at its own levels, to whoever wants them.
     capture();
     let url = goes_away("bad token Bearer hunter2");
-    let remote = builder().http2_prior_knowledge(true).build(url).unwrap();
+    let remote = builder().http2_prior_knowledge().build(url).unwrap();
     let error = remote.fetch(&KEY).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable, "{error}");
     assert!(format!("{error:#}").contains("http2"), "{error}");

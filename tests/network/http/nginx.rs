@@ -34,7 +34,7 @@ const FOLDER: &str = "
 
 fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
+        .no_proxy()
         .request_timeout(Duration::from_secs(30))
         .max_artifact_bytes(8 << 20)
 }
@@ -44,7 +44,7 @@ fn reader(nginx: &Nginx, path: &str) -> RemoteCache {
 }
 
 fn writer(nginx: &Nginx, path: &str) -> RemoteCache {
-    builder().writes(true).build(nginx.url(path)).unwrap()
+    builder().writes().build(nginx.url(path)).unwrap()
 }
 
 fn entry(nginx: &Nginx, key: &PipelineFingerprint) -> PathBuf {
@@ -231,7 +231,7 @@ async fn a_thousand_concurrent_gets_are_all_right() {
     let key = |i: u8| PipelineFingerprint::from_bytes([i; 32]);
     // Some are hashed inline and some are not.
     let size = |i: u8| 1000 + usize::from(i) * 5000;
-    let remote = builder().max_concurrent_requests(SLOTS).writes(true);
+    let remote = builder().max_concurrent_requests(SLOTS).writes();
     let remote = Arc::new(remote.build(nginx.url("/cache")).unwrap());
     for i in 0..25 {
         remote.put(&key(i), artifact(size(i))).await.unwrap();
@@ -278,10 +278,10 @@ async fn the_http_tier_conforms() {
     let new_store = || async {
         let folder = fresh.fetch_add(1, Ordering::Relaxed);
         let store = RemoteCache::builder()
-            .proxy_from_environment(false)
+            .no_proxy()
             .bearer_token("hunter2")
             .shared_secret(pipeline_cache::SharedSecret::new("hunter3"))
-            .writes(true)
+            .writes()
             .build(nginx.url(&format!("/fresh/{folder}")))
             .unwrap();
         Arc::new(store) as Arc<dyn PipelineCacheStore>
@@ -303,7 +303,7 @@ async fn share_one_connection(nginx: &Nginx, builder: RemoteCacheBuilder) {
         .inactivity_timeout(PATIENCE)
         .attempt_timeout(PATIENCE)
         .request_timeout(PATIENCE);
-    let remote = patient.writes(true).build(nginx.url("/cache")).unwrap();
+    let remote = patient.writes().build(nginx.url("/cache")).unwrap();
     remote.put(&KEY, artifact(300_000)).await.unwrap();
     let gets = (0..50).map(|_| remote.get(&KEY));
     for got in join_all(gets).await {
@@ -327,7 +327,7 @@ async fn http2_without_tls_is_spoken_to_servers_known_to_speak_it() {
     let Some(nginx) = Nginx::start_with(&settings, FOLDER) else {
         return;
     };
-    share_one_connection(&nginx, builder().http2_prior_knowledge(true)).await;
+    share_one_connection(&nginx, builder().http2_prior_knowledge()).await;
 }
 
 #[tokio::test]

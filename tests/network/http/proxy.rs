@@ -62,7 +62,7 @@ async fn child_misses_twice() {
 async fn child_puts_and_gets() {
     let Some(url) = url() else { return };
     let roots = std::fs::read(std::env::var(ROOTS).unwrap()).unwrap();
-    let remote = builder().extra_root_certificates(roots).writes(true);
+    let remote = builder().extra_root_certificates(roots).writes();
     let remote = remote.build(url).unwrap();
     let artifact = Artifact::new(vec![7; 100_000]);
     remote.put(&KEY, artifact.clone()).await.unwrap();

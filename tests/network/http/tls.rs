@@ -14,8 +14,8 @@ const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
 fn builder() -> RemoteCacheBuilder {
     RemoteCache::builder()
-        .proxy_from_environment(false)
-        .writes(true)
+        .no_proxy()
+        .writes()
         .retry(RetryPolicy::default().attempts(1))
 }
 

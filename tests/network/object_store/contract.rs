@@ -8,8 +8,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
-    PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+    Artifact, ArtifactMetadata, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder,
+    PipelineCacheStore, PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust,
+    TrustedKeys,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +21,8 @@ const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
 fn writing(store: &Arc<InMemory>) -> ObjectStoreCache {
     let store = Arc::clone(store) as Arc<dyn ObjectStore>;
     ObjectStoreCache::builder()
-        .writes(true)
-        .on(store, "artifacts")
+        .writes()
+        .build_on(store, "artifacts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,9 +30,9 @@ async fn the_tier_conforms_in_memory_and_on_a_folder() {
     let in_memory = || async {
         // This store copies what is put, on the worker: nothing large, then.
         let store = ObjectStoreCache::builder()
-            .writes(true)
+            .writes()
             .max_artifact_bytes(1 << 20)
-            .on(Arc::new(InMemory::new()), "a/b");
+            .build_on(Arc::new(InMemory::new()), "a/b");
         Arc::new(store) as Arc<dyn PipelineCacheStore>
     };
     check_conformance(in_memory, &[]).await.unwrap();
@@ -42,14 +43,30 @@ async fn the_tier_conforms_in_memory_and_on_a_folder() {
         let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
         folders.lock().unwrap().push(folder);
         let cache = ObjectStoreCache::builder()
-            .writes(true)
-            .on(Arc::new(store), "");
+            .writes()
+            .build_on(Arc::new(store), "");
         Arc::new(cache) as Arc<dyn PipelineCacheStore>
     };
     check_conformance(on_a_folder, &[]).await.unwrap();
 
     let read_only = || async { Arc::new(ObjectStoreCache::new("memory:///x").unwrap()) as _ };
     check_conformance(read_only, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_artifact_without_the_required_metadata_is_refused() {
+    let store = Arc::new(InMemory::new());
+    let metadata = ArtifactMetadata::new().with_provenance("ci");
+    let artifact = Artifact::with_metadata("code", metadata);
+    writing(&store).put(&KEY, artifact.clone()).await.unwrap();
+    for (provenance, expected) in [("ci", Fetched::Hit(artifact)), ("laptop", Fetched::Refused)] {
+        let cache = ObjectStoreCache::builder()
+            .require_provenance(provenance)
+            .build_on(Arc::clone(&store) as _, "artifacts");
+        assert_eq!(cache.clone().fetch(&KEY).await.unwrap(), expected);
+        let refused = u64::from(expected == Fetched::Refused);
+        assert_eq!(cache.metrics().refused, refused);
+    }
 }
 
 /// The stored form is one: what a disk tier wrote, an object store over its folder serves.
@@ -112,7 +129,7 @@ async fn an_object_longer_than_any_frame_is_not_read() {
         .await
         .unwrap();
     let builder = ObjectStoreCache::builder().max_artifact_bytes(1_000);
-    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    let cache = builder.build_on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
     assert!(matches!(
         cache.fetch(&KEY).await.unwrap(),
         Fetched::Corrupt(_)
@@ -128,8 +145,8 @@ async fn who_does_not_know_the_secret_adds_nothing() {
         .await
         .unwrap();
     let trust = Trust::Authenticated(TrustedKeys::from(SharedSecret::new("s")));
-    let builder = ObjectStoreCache::builder().trust(trust).writes(true);
-    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    let builder = ObjectStoreCache::builder().trust(trust).writes();
+    let cache = builder.build_on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
     assert_eq!(cache.get(&KEY).await.unwrap(), None);
     assert_eq!(cache.metrics().unauthenticated, 1);
     cache.put(&KEY, Artifact::new("code")).await.unwrap();
@@ -150,7 +167,7 @@ async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
             assert!(url.starts_with("https"), "{url}");
         }
     }
-    let cache = ObjectStoreCache::builder().on(Arc::new(InMemory::new()), "x");
+    let cache = ObjectStoreCache::builder().build_on(Arc::new(InMemory::new()), "x");
     let error = cache.put(&KEY, Artifact::new("x")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
 }
@@ -183,7 +200,7 @@ async fn a_store_that_refuses_a_write_is_well_and_still_read() {
             "PUT" => answer(status, b""),
             _ => answer("404 Not Found", b""),
         });
-        let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+        let cache = on_s3(&server).writes().build("s3://bucket").unwrap();
         for _ in 0..20 {
             let refused = cache.put(&KEY, Artifact::new("code")).await.unwrap_err();
             assert_eq!(refused.kind(), expected, "{status}");
@@ -207,7 +224,7 @@ async fn a_store_that_will_refuse_again_is_not_asked_again() {
         ),
     ] {
         let server = ScriptedServer::always(answer(answered, b"<Code>ExpiredToken</Code>"));
-        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let cache = on_s3(&server).build("s3://bucket").unwrap();
         let error = cache.get(&KEY).await.unwrap_err();
         assert_eq!(error.kind(), expected, "{answered}");
         assert_eq!(server.requests().len(), 1, "{answered}");
@@ -225,7 +242,7 @@ async fn a_page_that_never_ends_does_not_hold_up_a_miss() {
             Step::Send(head.into_bytes()),
             Step::Endless(chunk(&[b'x'; 4096])),
         ]);
-        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let cache = on_s3(&server).build("s3://bucket").unwrap();
         let found = tokio::time::timeout(Duration::from_secs(9), cache.fetch(&KEY)).await;
         let found = found.expect("it is read to its end");
         assert_eq!(found.err().map(|error| error.kind()), expected);
@@ -240,7 +257,7 @@ async fn a_store_that_does_not_answer_does_not_cost_a_whole_attempt() {
     let cache = on_s3(&server)
         .retry(RetryPolicy::default().attempts(1))
         .attempt_timeout(Duration::from_secs(10))
-        .open("s3://bucket")
+        .build("s3://bucket")
         .unwrap();
     let began = Instant::now();
     let error = cache.get(&KEY).await.unwrap_err();
@@ -257,7 +274,7 @@ async fn a_store_that_is_not_there_is_unreachable() {
     let address = server.url().trim_start_matches("http://").to_owned();
     drop(server);
     while std::net::TcpStream::connect(&address).is_ok() {}
-    let cache = builder.open("s3://bucket").unwrap();
+    let cache = builder.build("s3://bucket").unwrap();
     let error = cache.get(&KEY).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unreachable);
 }
@@ -274,7 +291,7 @@ async fn an_object_that_is_there_already_has_been_put() {
             vec![Step::Send(head.as_bytes().to_vec())]
         }
     });
-    let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+    let cache = on_s3(&server).writes().build("s3://bucket").unwrap();
     cache.put(&KEY, Artifact::new("code")).await.unwrap();
     assert_eq!(cache.metrics().puts, 1);
 }
@@ -287,7 +304,7 @@ async fn a_store_that_is_ill_is_asked_as_often_as_the_retry_policy_says() {
         let retry = RetryPolicy::default().attempts(attempts);
         let cache = on_s3(&server)
             .retry(retry.base_delay(Duration::from_millis(1)))
-            .open("s3://bucket/artifacts")
+            .build("s3://bucket/artifacts")
             .unwrap();
         assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");
         let error = cache.get(&KEY).await.unwrap_err();

@@ -22,11 +22,11 @@ fn builder(endpoint: &str) -> ObjectStoreCacheBuilder {
         .store_option("aws_region", "us-east-1")
         .store_option("aws_access_key_id", ACCESS_KEY)
         .store_option("aws_secret_access_key", SECRET_KEY)
-        .writes(true)
+        .writes()
 }
 
 fn open(builder: ObjectStoreCacheBuilder, prefix: &str) -> ObjectStoreCache {
-    builder.open(format!("s3://{BUCKET}/{prefix}")).unwrap()
+    builder.build(format!("s3://{BUCKET}/{prefix}")).unwrap()
 }
 
 fn key(number: u64) -> PipelineFingerprint {

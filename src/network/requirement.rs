@@ -1,16 +1,16 @@
-//! What an artifact's metadata must say for the tier to serve it.
+//! The metadata that an artifact must have for the tier to serve it.
 
 use crate::artifact::ArtifactMetadata;
 
 /// Each part that is set must be there and equal.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Requirement {
-    pub(super) provenance: Option<String>,
-    pub(super) device: Option<String>,
+pub(crate) struct Requirement {
+    pub(crate) provenance: Option<String>,
+    pub(crate) device: Option<String>,
 }
 
 impl Requirement {
-    pub(super) fn is_met_by(&self, metadata: &ArtifactMetadata) -> bool {
+    pub(crate) fn is_met_by(&self, metadata: &ArtifactMetadata) -> bool {
         let met = |required: &Option<String>, found: Option<&str>| {
             required.is_none() || required.as_deref() == found
         };
