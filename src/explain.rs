@@ -128,7 +128,7 @@ impl KeyParts {
         .await;
         let read = read.filter(|parts: &Self| parts.key == *key);
         if read.is_none() {
-            tracing::warn!(%key, "kept parts that cannot be read");
+            tracing::warn!(%key, "ignored kept key parts that cannot be read");
         }
         Ok(read)
     }

@@ -60,7 +60,7 @@ mod http;
 pub mod key;
 mod layered;
 mod memory;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod network;
 #[cfg(feature = "object-store")]
 mod object_store;
@@ -72,7 +72,7 @@ pub mod testing;
 
 #[cfg(feature = "object-store")]
 pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
@@ -94,8 +94,8 @@ pub use layered::{
     WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
-#[cfg(feature = "remote-cache")]
-pub use network::{BreakerPolicy, BreakerState, RetryPolicy, UploadPolicy, UploadReport};
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+pub use network::{BreakerPolicy, BreakerState, RetryPolicy};
 pub use source_alias::SourceAliases;
 pub use store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,

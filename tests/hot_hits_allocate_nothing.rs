@@ -1,4 +1,6 @@
 //! A hit in memory costs no allocation, through `dyn` and through the layered store.
+//!
+//! In a process of its own: allocations are counted by an allocator that serves the whole process.
 
 use allocation_counter::measure;
 use futures::FutureExt as _;

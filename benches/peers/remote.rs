@@ -4,14 +4,18 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Router, routing};
 use bytes::Bytes;
+use object_store::ObjectStoreExt as _;
 use pipeline_cache::{
-    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint,
-    RemoteCache,
+    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore as _,
+    PipelineFingerprint, RemoteCache,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::measure::{Contender, Plan};
 use crate::memory::{key, payload};
@@ -31,7 +35,10 @@ pub(crate) fn cases(plan: &Plan, report: &mut Report) {
             Contender::timed("reqwest (unverified)", entries, || server.bare(&tokio)),
         ];
         let figures = plan.contend(contenders);
-        report.case(near, &figures, &[("reqwest (unverified)", 1.15)]);
+        report.case(near, &figures, &[("reqwest (unverified)", 1.5)]);
+    }
+    for (at_once, hits) in [(1, 300), (64, 6_400), (5_000, 5_000)] {
+        peers(plan, report, at_once, hits);
     }
     let far = "layered_remote_hit 4 KiB, 30 ms away, after a miss on disk";
     if plan.wants(far) {
@@ -48,6 +55,143 @@ pub(crate) fn cases(plan: &Plan, report: &mut Report) {
         let above = (figures[0].median - figures[1].median) / 1e6;
         let most = (!plan.is_quick()).then_some(1.0);
         report.bound(far, "above bare reqwest, ms", above, most);
+    }
+}
+
+/// The tier by itself beside other clients of HTTP, none of which verifies what it reads.
+fn peers(plan: &Plan, report: &mut Report, at_once: usize, hits: usize) {
+    let case = format!("remote_hit 4 KiB, {at_once} at once");
+    if !plan.wants(&case) {
+        return;
+    }
+    let tokio = Tokio::multi();
+    let hits = plan.count(hits);
+    let server = Server::start(&tokio, 300, Duration::ZERO);
+    let load = Load { at_once, hits };
+    let url = format!("http://{}", server.address);
+    let remote = RemoteCache::new(&url).expect("a remote");
+    let opendal = opendal_at(&url);
+    let object_store = Arc::new(object_store_at(&url));
+    let (client, base) = (server.client.clone(), url.clone());
+    let keys = Arc::new(server.keys.clone());
+    let ours = load.on(&keys, move |key| {
+        let remote = remote.clone();
+        async move { remote.get(&key).await.expect("an answer").is_some() }
+    });
+    let bare = load.on(&keys, move |key| {
+        let request = client.get(format!("{base}/{key}.bin"));
+        async move {
+            let response = request.send().await.expect("an answer");
+            let body = response.error_for_status().expect("a hit").bytes().await;
+            body.expect("a body").len() > 4 << 10
+        }
+    });
+    let opendal = load.on(&keys, move |key| {
+        let operator = opendal.clone();
+        async move {
+            let body = operator.read(&format!("{key}.bin")).await;
+            body.expect("a body").len() > 4 << 10
+        }
+    });
+    let object_store = load.on(&keys, move |key| {
+        let store = Arc::clone(&object_store);
+        async move {
+            let path = object_store::path::Path::from(format!("{key}.bin"));
+            let body = store.get(&path).await.expect("a hit").bytes().await;
+            body.expect("a body").len() > 4 << 10
+        }
+    });
+    let contenders = vec![
+        Contender::timed("ours", hits, || tokio.run(ours())),
+        Contender::timed("reqwest (unverified)", hits, || tokio.run(bare())),
+        Contender::timed("opendal (unverified)", hits, || tokio.run(opendal())),
+        Contender::timed("object_store (unverified)", hits, || {
+            tokio.run(object_store())
+        }),
+    ];
+    let figures = plan.contend(contenders);
+    // Of reqwest's throughput at least 0.8.
+    let goals: &[_] = match at_once {
+        1 => &[],
+        _ => &[("reqwest (unverified)", 1.25)],
+    };
+    report.case(&case, &figures, goals);
+}
+
+fn opendal_at(url: &str) -> opendal::Operator {
+    let service = opendal::services::Http::default().endpoint(url);
+    opendal::Operator::new(service).expect("an operator")
+}
+
+fn object_store_at(url: &str) -> impl object_store::ObjectStore {
+    let options = object_store::ClientOptions::new().with_allow_http(true);
+    let builder = object_store::http::HttpBuilder::new().with_url(url);
+    builder
+        .with_client_options(options)
+        .build()
+        .expect("a store")
+}
+
+/// So many hits, each as a task of its own, of which no more than 64 ask the server at once: the
+/// bound of the tier. One at a time they are no tasks.
+#[derive(Clone, Copy)]
+struct Load {
+    at_once: usize,
+    hits: usize,
+}
+
+type Round = Pin<Box<dyn Future<Output = Duration> + Send>>;
+
+impl Load {
+    fn on<F>(
+        self,
+        keys: &Arc<Vec<PipelineFingerprint>>,
+        hit: impl Fn(PipelineFingerprint) -> F + Clone + Send + Sync + 'static,
+    ) -> impl Fn() -> Round
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let keys = Arc::clone(keys);
+        move || {
+            let (keys, hit) = (Arc::clone(&keys), hit.clone());
+            Box::pin(async move {
+                // The connections are there already.
+                self.run(64.min(self.hits), &keys, &hit).await;
+                let start = Instant::now();
+                self.run(self.hits, &keys, &hit).await;
+                start.elapsed()
+            })
+        }
+    }
+
+    async fn run<F>(
+        self,
+        hits: usize,
+        keys: &[PipelineFingerprint],
+        hit: &(impl Fn(PipelineFingerprint) -> F + Clone + Send + Sync + 'static),
+    ) where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        if self.at_once == 1 {
+            for number in 0..hits {
+                assert!(hit(keys[number % keys.len()]).await);
+            }
+            return;
+        }
+        let permits = Arc::new(Semaphore::new(64));
+        let mut tasks = JoinSet::<bool>::new();
+        for number in 0..hits {
+            if tasks.len() >= self.at_once {
+                assert!(tasks.join_next().await.expect("a task").expect("no panic"));
+            }
+            let (key, hit) = (keys[number % keys.len()], hit.clone());
+            let permits = Arc::clone(&permits);
+            tasks.spawn(async move {
+                let _permit = permits.acquire().await.expect("a permit");
+                hit(key).await
+            });
+        }
+        assert!(tasks.join_all().await.into_iter().all(|found| found));
     }
 }
 

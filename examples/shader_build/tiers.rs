@@ -65,9 +65,10 @@ impl Tiers {
         if let Some(url) = remote {
             let remote = RemoteCache::builder()
                 // The server is on this machine, where no proxy leads.
-                .proxy_from_environment(false)
-                .build(url)?
-                .with_required_metadata(Some(compiler::PROVENANCE), Some(compiler::TARGET));
+                .no_proxy()
+                .require_provenance(compiler::PROVENANCE)
+                .require_device(compiler::TARGET)
+                .build(url)?;
             cache = cache.tier(remote);
         }
         Ok(Self {

@@ -29,27 +29,36 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 #[cfg(feature = "zstd")]
 use super::compression;
-#[cfg(all(feature = "zstd", feature = "remote-cache"))]
+#[cfg(all(
+    feature = "zstd",
+    any(feature = "remote-cache", feature = "object-store")
+))]
 use super::compression::Compression;
 use super::digest::PayloadDigest;
-#[cfg(feature = "zstd")]
+#[cfg(all(
+    feature = "zstd",
+    any(feature = "remote-cache", feature = "object-store")
+))]
 use super::header::FLAG_ZSTD;
 use super::header::{FLAG_KEYED, Head, MAGIC, MAX_METADATA, TAG_OFFSET, VERSION};
 pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 use crate::sync::blocking;
 
 /// How a tier writes and what it accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct FrameFormat {
-    /// Without any, whole frames are accepted whoever wrote them.
+    /// Without keys, every whole frame is accepted.
     pub(crate) keys: Option<TrustedKeys>,
     /// The largest payload, in bytes.
     pub(crate) max_payload: u64,
     /// What is written compressed. What is read may be compressed in any case.
-    #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+    #[cfg(all(
+        feature = "zstd",
+        any(feature = "remote-cache", feature = "object-store")
+    ))]
     pub(crate) compression: Option<Compression>,
 }
 
@@ -58,7 +67,10 @@ impl FrameFormat {
         Self {
             keys,
             max_payload,
-            #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+            #[cfg(all(
+                feature = "zstd",
+                any(feature = "remote-cache", feature = "object-store")
+            ))]
             compression: None,
         }
     }
@@ -118,7 +130,7 @@ impl FrameFormat {
         Ok(head.freeze())
     }
 
-    #[cfg(feature = "remote-cache")]
+    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
     /// The whole frame in two parts: header and metadata, and the payload as stored.
     pub(crate) async fn encode(
         &self,
@@ -210,7 +222,7 @@ impl FrameFormat {
     }
 
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
-    #[cfg(feature = "remote-cache")]
+    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
     pub(crate) async fn decode_off_worker(
         &self,
         key: &PipelineFingerprint,
@@ -248,7 +260,11 @@ impl FrameFormat {
 
 /// How many bytes are read or made when a frame is decoded: of a compressed one, what comes out of
 /// it.
-#[cfg(any(target_os = "linux", feature = "remote-cache"))]
+#[cfg(any(
+    target_os = "linux",
+    feature = "remote-cache",
+    feature = "object-store"
+))]
 pub(crate) fn decoding_work(frame: &[u8]) -> usize {
     let served = Head::parse(frame).map_or(0, |head| head.served_len);
     usize::try_from(served)
@@ -436,7 +452,10 @@ mod tests {
         );
     }
 
-    #[cfg(all(feature = "zstd", feature = "remote-cache"))]
+    #[cfg(all(
+        feature = "zstd",
+        any(feature = "remote-cache", feature = "object-store")
+    ))]
     mod compressed {
         use super::*;
 

@@ -12,7 +12,7 @@ mod trust;
 
 pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use trust::Trust;
 pub use trust::{SharedSecret, TrustedKeys};
 
@@ -54,13 +54,12 @@ struct Inner {
     metadata: ArtifactMetadata,
 }
 
-/// The most bytes that are freed where the last reference to them is dropped. To give 64 MiB back to
-/// the system takes milliseconds, for which no worker is to stand still.
+/// The most bytes that are freed where the last reference to them is dropped. Giving 64 MiB back to
+/// the system takes milliseconds, too long for a runtime worker.
 pub(crate) const FREED_INLINE: usize = 1024 * 1024;
 
-/// The most bytes, but for the last payload, that wait to be freed elsewhere. More are freed inline:
-/// where the blocking pool is held up, memory that nobody uses is worse than a worker that stands
-/// still.
+/// The most bytes, the last payload aside, that wait to be freed on the blocking pool. More are freed
+/// inline: where the pool is stuck, unused memory that grows is worse than a blocked worker.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
 
 /// Bytes that wait to be freed on the blocking pool.

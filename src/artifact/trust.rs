@@ -1,8 +1,8 @@
-//! Whom a tier believes.
+//! Which artifacts a tier trusts: shared secrets and levels of trust.
 
 use std::fmt;
 
-/// A secret that readers and writers of a tier share, so that nobody else can add entries to it.
+/// A secret that readers and writers of a tier share, so that others cannot add entries to it.
 ///
 /// The frame's tag is keyed with it. The secret is never printed.
 ///
@@ -91,8 +91,8 @@ impl fmt::Debug for TrustedKeys {
     }
 }
 
-#[cfg(feature = "remote-cache")]
-/// Whom a tier across a network believes that an artifact is what its key names.
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+/// Whom a network tier trusts to store the right artifact under a key.
 ///
 /// ```
 /// use pipeline_cache::{SharedSecret, Trust};
@@ -104,20 +104,20 @@ impl fmt::Debug for TrustedKeys {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The server, and so all who can write to it.
+    /// The server, and so everybody who can write to it.
     #[default]
     Server,
-    /// As [`Server`](Self::Server), for this one use: what it serves is never promoted to another
-    /// tier, so that nothing of it stays once the tier is gone.
+    /// As [`Server`](Self::Server), but artifacts of this tier are never promoted to another tier, so
+    /// that nothing of them stays once the tier is gone.
     ServerUnpromoted,
-    /// Those who know one of the secrets, and nobody else. What they did not sign is corrupt, and
-    /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
+    /// Only writers that have one of the secrets. An entry without a valid tag is corrupt, and counted
+    /// as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
     Authenticated(TrustedKeys),
 }
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 impl Trust {
-    /// What may be promoted, and with which keys.
+    /// The keys that entries must be signed with, if any, and whether hits may be promoted.
     pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {
         match self {
             Self::Server => (None, true),

@@ -1,15 +1,15 @@
-//! Where the entries are: a checked base URL and the URL of each key below it.
+//! A checked base URL, and the URL of each key below it.
 //!
-//! A URL is printed in every trace and error, so one that could hold a secret is never accepted.
+//! The base URL is printed in traces and errors, so one that could hold a secret is not accepted.
 
-use hyper::http::uri::PathAndQuery;
 use reqwest::Url;
 use std::fmt;
 
 use super::RemoteCacheError;
 use crate::key::PipelineFingerprint;
-use crate::network::RequestError;
-use crate::store::StoreErrorKind;
+
+/// The HTTP library rejects URLs beyond 64 KiB, and most servers reject much shorter ones.
+const MAX_BYTES: usize = 32 * 1024;
 
 /// An `http` or `https` URL without credentials, query or fragment. Its path ends in a slash.
 #[derive(Clone)]
@@ -32,37 +32,22 @@ impl BaseUrl {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        let base = Self(url);
-        // What stands before a key decides whether HTTP has a place for it.
-        let of_any = PipelineFingerprint::from_bytes([0; 32]);
-        base.path(&of_any)
-            .map_err(|failure| RemoteCacheError::InvalidUrl {
-                reason: failure.to_string(),
-            })?;
-        Ok(base)
-    }
-
-    pub(super) fn as_url(&self) -> &Url {
-        &self.0
+        if url.as_str().len() > MAX_BYTES {
+            return Err(RemoteCacheError::InvalidUrl {
+                reason: format!("longer than {MAX_BYTES} bytes"),
+            });
+        }
+        Ok(Self(url))
     }
 
     /// `<base>/<64 hex digits>.bin`
     pub(super) fn entry(&self, key: &PipelineFingerprint) -> Url {
         let mut url = self.0.clone();
-        url.set_path(&self.entry_path(key));
+        url.set_path(&[self.0.path(), &key.hex(), ".bin"].concat());
         url
     }
 
-    /// The path of [`entry`](Self::entry).
-    pub(super) fn path(&self, key: &PipelineFingerprint) -> Result<PathAndQuery, RequestError> {
-        parse_path(self.entry_path(key))
-    }
-
-    fn entry_path(&self, key: &PipelineFingerprint) -> String {
-        [self.0.path(), &key.hex(), ".bin"].concat()
-    }
-
-    /// Whether a URL is on the same server: equal scheme, host and port.
+    /// Whether a URL has the same origin: equal scheme, host and port.
     pub(super) fn same_origin(&self, url: &Url) -> bool {
         self.0.origin() == url.origin()
     }
@@ -74,24 +59,6 @@ impl BaseUrl {
 
 pub(super) fn is_http(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
-}
-
-/// What a request for a URL asks its server for.
-pub(super) fn path_and_query(url: &Url) -> Result<PathAndQuery, RequestError> {
-    let mut path = url.path().to_owned();
-    if let Some(query) = url.query() {
-        path = [&path, "?", query].concat();
-    }
-    parse_path(path)
-}
-
-fn parse_path(path: String) -> Result<PathAndQuery, RequestError> {
-    PathAndQuery::try_from(path).map_err(|error| {
-        RequestError::new(
-            StoreErrorKind::Protocol,
-            format!("HTTP has no place for the URL: {error}"),
-        )
-    })
 }
 
 pub(super) fn has_credentials(url: &Url) -> bool {
@@ -139,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_base_is_refused_without_being_repeated() {
+    fn an_invalid_base_is_rejected_without_being_repeated() {
         for (base, expected) in [
             ("", "relative URL without a base"),
             ("hunter2", "relative URL without a base"),

@@ -1,25 +1,22 @@
 //! The settings of a [`RemoteCache`], each with its default, and what can be wrong with them.
 
-use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
+use super::client::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
-use super::dial::{ClientSettings, Dialer};
 use super::entries::Entries;
-use super::requirement::Requirement;
-use super::server::Servers;
-use super::transport;
 use super::transport::Transport;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
 
 /// Settings for a [`RemoteCache`].
 ///
-/// No more connections are open to a server than
-/// [requests may be under way](Self::max_concurrent_requests).
+/// Connections are kept and reused by `reqwest`. Their number is not counted exactly: at most
+/// [`max_concurrent_requests`](Self::max_concurrent_requests) idle HTTP/1.1 connections are kept to
+/// an origin, for 50 seconds, and a burst may open about as many more for a moment.
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -30,7 +27,7 @@ use crate::network::{NetworkSettings, NetworkTier, RequestError, network_setting
 ///     .bearer_token("3f9c…".replace('…', "a1"))
 ///     .shared_secret(SharedSecret::new("correct horse battery staple"))
 ///     .request_timeout(Duration::from_secs(10))
-///     .writes(true)
+///     .writes()
 ///     .build("https://cache.example.com/artifacts")?;
 /// assert_eq!(remote.to_string(), "remote(https://cache.example.com/artifacts)");
 /// assert!(remote.is_writable());
@@ -67,7 +64,7 @@ impl Default for RemoteCacheBuilder {
 impl RemoteCacheBuilder {
     network_settings!();
 
-    /// Trusts the certificates in this PEM text as roots, next to those of the platform. May be
+    /// Trusts the certificates in this PEM text as roots, besides those of the platform. May be
     /// called several times. Default: none.
     #[must_use]
     pub fn extra_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -75,39 +72,38 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Shows the server this certificate: a PEM text of the chain and its private key. Never
-    /// printed. Default: none.
+    /// Authenticates with this certificate: a PEM text of the chain and its private key. Never
+    /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.identity = Some(pem.into());
         self
     }
 
-    /// How many redirects one request follows; 0 for none. Never from https to http, never with
-    /// credentials to another scheme, host or port, and with a client certificate not there at
-    /// all. Connections to no more than 8 other servers are kept open for the next request.
-    /// Default: 5.
+    /// The most redirects that one request follows; 0 follows none. Redirects from https to http
+    /// are never followed. Credentials are not sent to another scheme, host or port; with a client
+    /// certificate, redirects there are not followed at all. Idle connections are kept to at most
+    /// 8 other origins. Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;
         self
     }
 
-    /// Whether the proxies named by `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are
-    /// used, as most tools of a build do. A server on this machine is then best named in
-    /// `NO_PROXY`. Default: yes.
+    /// Connects without a proxy. Default: the proxies that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
+    /// and `NO_PROXY` name are used; name a server on this machine in `NO_PROXY`.
     #[must_use]
-    pub const fn proxy_from_environment(mut self, proxy: bool) -> Self {
-        self.proxy_from_environment = proxy;
+    pub const fn no_proxy(mut self) -> Self {
+        self.proxy_from_environment = false;
         self
     }
 
-    /// Whether HTTP/2 is spoken from the first byte, to a server that is known to speak it: over
-    /// plain `http`, nothing else leads to HTTP/2. Over `https` the two sides agree on it anyway.
-    /// Default: no.
+    /// Speaks HTTP/2 from the first byte, to a server that is known to speak it: over plain `http`
+    /// nothing else leads to HTTP/2. Over `https` client and server negotiate it anyway. Default:
+    /// HTTP/1.1 over `http`.
     #[must_use]
-    pub const fn http2_prior_knowledge(mut self, known: bool) -> Self {
-        self.http2_prior_knowledge = known;
+    pub const fn http2_prior_knowledge(mut self) -> Self {
+        self.http2_prior_knowledge = true;
         self
     }
 
@@ -129,8 +125,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Adds a header to every request, such as `X-Api-Key`. Its value is taken for a secret:
-    /// never printed, never sent to another server. Default: none.
+    /// Adds a header to every request, such as `X-Api-Key`. Its value is treated as a secret: never
+    /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.credentials = self.credentials.with_header(name, value);
@@ -138,9 +134,9 @@ impl RemoteCacheBuilder {
     }
 
     /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
-    /// It is called before every request, on a runtime worker: let it return what another task
-    /// keeps fresh. Credentials that the server refused are not shown to it again, until the
-    /// callback returns others.
+    /// It is called before every request, on a runtime worker, and must not block: let another
+    /// task keep the credentials fresh. After the server rejected them, no more requests are made
+    /// until the callback returns others.
     ///
     /// ```
     /// use pipeline_cache::{Credentials, RemoteCache};
@@ -163,8 +159,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// The tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Nothing is
-    /// connected yet.
+    /// Builds the tier on the entries below a base URL, `<base>/<64 hex digits>.bin`. Connects to
+    /// nothing.
     ///
     /// Reads the platform's root certificates on the calling thread, which may take some tens of
     /// milliseconds: build the tier where the program starts. Where there are none, an `http` URL
@@ -182,40 +178,28 @@ impl RemoteCacheBuilder {
             http2_prior_knowledge: self.http2_prior_knowledge,
             extra_roots: certificates(&self.extra_roots)?,
             identity: identity(self.identity.as_deref())?,
+            connect_timeout: self.network.connect_timeout,
+            inactivity_timeout: self.network.inactivity_timeout,
+            max_idle: self.network.limits.concurrent_requests.max(1),
         };
         let client = settings.build().map_err(client_error)?;
         let fixed = CredentialSource::Fixed(self.credentials);
         let source = self.rotating.unwrap_or(fixed);
-        let credentials = CredentialHeaders::new(source, client.clone())?;
-        let dialer = Dialer {
-            client,
-            http2_prior_knowledge: self.http2_prior_knowledge,
-            connect_timeout: self.network.connect_timeout,
-        };
-        let proxies = self.proxy_from_environment.then(Matcher::from_system);
-        let servers = Servers::new(dialer, self.network.limits.concurrent_requests, proxies);
-        let home = servers.home(base.as_url());
+        let credentials = CredentialHeaders::new(source, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
         let entries = Entries {
             transport: Transport {
-                home: home.map_err(|failure| RemoteCacheError::InvalidUrl {
-                    reason: failure.to_string(),
-                })?,
-                servers,
+                client,
                 base,
-                headers: transport::default_headers(),
                 credentials,
                 has_certificate: self.identity.is_some(),
-                inactivity_timeout: self.network.inactivity_timeout,
                 max_redirects: self.max_redirects,
             },
             format,
         };
         Ok(RemoteCache {
-            tier: NetworkTier::new(name, entries, &self.network),
-            required: Requirement::default(),
-            promotable,
+            tier: NetworkTier::new(name, entries, promotable, self.network),
         })
     }
 }
@@ -233,7 +217,7 @@ fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheErro
 }
 
 fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
-    // What the parser says is not repeated: it was given a private key.
+    // The parser's error is not repeated: its input is a private key.
     pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidCertificate))
         .transpose()
 }
@@ -245,7 +229,7 @@ fn client_error(error: reqwest::Error) -> RemoteCacheError {
 }
 
 impl fmt::Debug for RemoteCacheBuilder {
-    /// Everything but the secrets, of which it says only that they are there.
+    /// Everything but the secrets, of which only the presence is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RemoteCacheBuilder")
             .field("max_redirects", &self.max_redirects)

@@ -1,4 +1,4 @@
-//! What proves to the server who asks. Never printed.
+//! What authenticates a request. Never printed.
 
 use reqwest::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
@@ -12,9 +12,8 @@ use super::RemoteCacheError;
 use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
-/// What is shown to the server with each request, and to no other.
-///
-/// Its values are never printed.
+/// The headers that authenticate each request. They are sent to the server of the base URL and to
+/// no other, and their values are never printed.
 ///
 /// ```
 /// use pipeline_cache::Credentials;
@@ -36,7 +35,7 @@ enum Authorization {
 }
 
 impl Credentials {
-    /// None: whoever asks is served.
+    /// No credentials.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -70,7 +69,7 @@ impl Credentials {
         self
     }
 
-    /// These, with the authorization of others.
+    /// These, with the authorization of `other`.
     pub(super) fn authorized_as(mut self, other: Self) -> Self {
         self.authorization = other.authorization;
         self
@@ -82,7 +81,7 @@ impl Credentials {
         for (name, value) in &self.headers {
             let invalid = || RemoteCacheError::InvalidHeader { name: name.clone() };
             let header = HeaderName::try_from(name).map_err(|_| invalid())?;
-            // Set by the body and the connection; another value would desynchronise them.
+            // The body and the connection set these; another value would desynchronise them.
             if [CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING].contains(&header) {
                 return Err(invalid());
             }
@@ -110,7 +109,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Authorization {
-    /// The client encodes it, in a request that is never sent.
+    /// Encoded by the client, in a request that is never sent.
     fn header(&self, client: &Client) -> Result<HeaderValue, RemoteCacheError> {
         let invalid = || RemoteCacheError::InvalidHeader {
             name: AUTHORIZATION.to_string(),
@@ -160,7 +159,7 @@ impl fmt::Debug for CredentialSource {
     }
 }
 
-/// The credentials as they stand, encoded anew whenever they have changed.
+/// The current credentials, encoded again whenever they change.
 pub(super) struct CredentialHeaders {
     source: CredentialSource,
     client: Client,
@@ -193,7 +192,7 @@ impl CredentialHeaders {
     pub(super) fn current(&self) -> Result<(HeaderMap, u64), RequestError> {
         let credentials = match &self.source {
             CredentialSource::Fixed(_) => None,
-            // Not under the lock: it is not our code.
+            // Not under the lock: the callback is foreign code.
             CredentialSource::Rotating(callback) => Some(callback()),
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn rotated_credentials_are_of_another_version_and_bad_ones_are_not_repeated() {
+    fn rotated_credentials_have_another_version_and_invalid_ones_are_not_repeated() {
         let calls = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&calls);
         let source = CredentialSource::Rotating(Arc::new(move || {
@@ -251,8 +250,8 @@ mod tests {
             (version, &second[AUTHORIZATION]),
             (1, &HeaderValue::from_static("Bearer second"))
         );
-        let failure = headers.current().unwrap_err();
-        assert_eq!(failure.kind, StoreErrorKind::PermissionDenied);
-        assert!(!failure.to_string().contains("hunter2"));
+        let error = headers.current().unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::PermissionDenied);
+        assert!(!error.to_string().contains("hunter2"));
     }
 }

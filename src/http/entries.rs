@@ -1,11 +1,9 @@
-//! What can be asked of an entry on the server, and what each answer means.
+//! The requests about one entry on the server, and what each response means.
 
-use async_trait::async_trait;
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, StatusCode};
 
-use super::answer::Answer;
-use super::download;
+use super::response::Response;
 use super::transport::Transport;
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
@@ -18,22 +16,21 @@ pub(super) struct Entries {
     pub(super) format: FrameFormat,
 }
 
-#[async_trait]
 impl Backend for Entries {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
-        let answer = self.transport.ask(Method::GET, key, None).await?;
-        let status = answer.status();
+        let response = self.transport.request(Method::GET, key, None).await?;
+        let status = response.status();
         if status != StatusCode::OK {
-            let refusal = answer.refusal();
-            download::drain(answer).await;
+            let error = response.status_error();
+            response.drain().await;
             return if is_absent(status) {
                 Ok(Fetched::Miss)
             } else {
-                Err(refusal.of_a_read())
+                Err(error.of_a_read())
             };
         }
         let limit = self.format.max_frame();
-        let Some(frame) = download::read(answer, limit).await? else {
+        let Some(frame) = response.read(limit).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
         Ok(match self.format.decode_off_worker(key, frame).await {
@@ -43,39 +40,38 @@ impl Backend for Entries {
     }
 
     async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError> {
-        let refusal = self.change(Method::PUT, key, Some(upload)).await?;
-        if refusal.status.is_success() {
+        let (status, error) = self.change(Method::PUT, key, Some(upload)).await?;
+        if status.is_success() {
             return Ok(());
         }
-        self.refused(key, refusal).await
+        self.rejected_upload(key, error).await
     }
 
     async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        let refusal = self.change(Method::DELETE, key, None).await?;
-        match refusal.status {
-            status if status.is_success() => Ok(true),
-            status if is_absent(status) => Ok(false),
-            _ => Err(refusal.of_a_write()),
+        match self.change(Method::DELETE, key, None).await? {
+            (status, _) if status.is_success() => Ok(true),
+            (status, _) if is_absent(status) => Ok(false),
+            (_, error) => Err(error.of_a_write()),
         }
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        let mut answer = self.transport.ask(Method::HEAD, key, None).await?;
+        let mut response = self.transport.request(Method::HEAD, key, None).await?;
         if matches!(
-            answer.status(),
+            response.status(),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
         ) {
-            download::drain(answer).await;
-            // The head of the full answer says the same, and of its body no more is read than
-            // keeps the connection.
-            answer = self.transport.ask(Method::GET, key, None).await?;
+            response.drain().await;
+            // The head of the full response says the same. Of its body no more is read than keeps
+            // the connection.
+            response = self.transport.request(Method::GET, key, None).await?;
         }
-        let found = match answer.status() {
-            StatusCode::OK => Ok(self.may_be_frame(&answer)),
+        let found = match response.status() {
+            StatusCode::OK => Ok(self.may_be_frame(&response)),
             status if is_absent(status) => Ok(false),
-            _ => Err(answer.refusal().of_a_read()),
+            _ => Err(response.status_error().of_a_read()),
         };
-        download::drain(answer).await;
+        response.drain().await;
         found
     }
 
@@ -90,22 +86,23 @@ impl Backend for Entries {
 }
 
 impl Entries {
-    /// The head of the answer to a request, whose body is not worth reading.
+    /// The status of the response to a request that changes the entry, and the error where that is
+    /// not a success. The body is of no use.
     async fn change(
         &self,
         method: Method,
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
-    ) -> Result<HttpStatusError, RequestError> {
-        let answer = self.transport.ask(method, key, upload).await?;
-        let refusal = answer.refusal();
-        download::drain(answer).await;
-        Ok(refusal)
+    ) -> Result<(StatusCode, HttpStatusError), RequestError> {
+        let response = self.transport.request(method, key, upload).await?;
+        let answer = (response.status(), response.status_error());
+        response.drain().await;
+        Ok(answer)
     }
 
     /// Whether the announced length, if there is one, is that of a frame.
-    fn may_be_frame(&self, answer: &Answer) -> bool {
-        let length = answer
+    fn may_be_frame(&self, response: &Response) -> bool {
+        let length = response
             .headers()
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

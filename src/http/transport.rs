@@ -1,113 +1,59 @@
-//! One request to the server and its answer: credentials, redirects and the limits on time that
-//! belong to a single request.
-//!
-//! Redirects are followed here and not by the client, because credentials of every form, not
-//! only the well-known headers, must stay with the server they were given for.
+//! One request about a key and its response, after redirects: credentials go to the origin of the
+//! base URL and nowhere else.
 
-use hyper::http::uri::PathAndQuery;
-use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
-};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
-use std::future::pending;
-use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Notify;
 
-use super::answer::Answer;
 use super::base_url;
 use super::base_url::BaseUrl;
+use super::client::{HttpClient, Request};
 use super::credentials::CredentialHeaders;
-use super::dial::AGENT;
-use super::download;
-use super::inactivity::Inactivity;
-use super::server::{Server, Servers};
-use super::upload::RequestBody;
+use super::response::Response;
 use crate::key::PipelineFingerprint;
 use crate::network::{RequestError, Upload};
 use crate::store::StoreErrorKind;
 
-/// How often a request is made again that the server says it did nothing with.
-const REPEATS: usize = 2;
-
 pub(super) struct Transport {
-    pub(super) servers: Servers,
-    /// The base's own.
-    pub(super) home: Arc<Server>,
+    pub(super) client: HttpClient,
     pub(super) base: BaseUrl,
-    /// Sent with every request.
-    pub(super) headers: HeaderMap,
-    /// Sent to the base's own server and no other.
+    /// Sent to the origin of the base URL and to no other.
     pub(super) credentials: CredentialHeaders,
-    /// Whether a certificate is shown, which is to whatever server is talked to.
+    /// Whether the client shows a certificate. It would do so to every origin.
     pub(super) has_certificate: bool,
-    pub(super) inactivity_timeout: Duration,
     pub(super) max_redirects: usize,
 }
 
-/// What is sent with every request.
-pub(super) fn default_headers() -> HeaderMap {
-    HeaderMap::from_iter([
-        (USER_AGENT, HeaderValue::from_static(AGENT)),
-        (ACCEPT, HeaderValue::from_static("*/*")),
-        // The frame is verified as stored, so nobody is to transform it on the way.
-        (ACCEPT_ENCODING, HeaderValue::from_static("identity")),
-    ])
-}
-
-/// A request as one server is asked it.
-struct Request<'a> {
-    method: &'a Method,
-    path: PathAndQuery,
-    upload: Option<&'a Upload>,
-    /// Whether it is the base's own server that is asked, and it was from the start: whoever is
-    /// asked after another server was is asked without credentials, even where that server points
-    /// back, for the request is no longer ours.
-    is_home: bool,
-}
-
 impl Transport {
-    /// The answer to one request about a key, after redirects. Its body is still to be read.
-    pub(super) async fn ask(
+    /// The response to one request about a key, after redirects. Its body is still to be read.
+    pub(super) async fn request(
         &self,
         method: Method,
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
-    ) -> Result<Answer, RequestError> {
-        let mut server = Arc::clone(&self.home);
-        let mut request = Request {
-            method: &method,
-            path: self.base.path(key)?,
-            upload,
-            is_home: true,
-        };
-        let mut redirected = None;
+    ) -> Result<Response, RequestError> {
+        let mut url = self.base.entry(key);
+        // Once another origin was asked, no credentials are sent any more, even where that origin
+        // points back: the request is then of its making.
+        let mut is_home = true;
         for _ in 0..=self.max_redirects {
-            let answer = self.ask_at(&server, &request).await?;
-            let status = answer.status();
+            let response = self.send(&method, &url, upload, is_home).await?;
+            let status = response.status();
             if !status.is_redirection() {
-                return Ok(answer);
+                return Ok(response);
             }
-            let from = redirected.unwrap_or_else(|| self.base.entry(key));
-            let Some(url) = target(&method, status, &from, answer.headers().get(LOCATION))? else {
-                return Ok(answer);
+            let location = response.headers().get(LOCATION);
+            let Some(target) = target(&method, status, &url, location)? else {
+                return Ok(response);
             };
-            download::drain(answer).await;
-            let is_same = self.base.same_origin(&url);
-            request.is_home &= is_same;
-            if self.has_certificate && !request.is_home {
+            response.drain().await;
+            is_home &= self.base.same_origin(&target);
+            if self.has_certificate && !is_home {
                 return Err(RequestError::new(
                     StoreErrorKind::Protocol,
-                    "a redirect to another server, which must not be shown the client certificate",
+                    "redirected to another origin, which must not see the client certificate",
                 ));
             }
-            server = match is_same {
-                true => Arc::clone(&self.home),
-                false => self.servers.other(&url)?,
-            };
-            request.path = base_url::path_and_query(&url)?;
-            redirected = Some(url);
+            url = target;
         }
         Err(RequestError::new(
             StoreErrorKind::Protocol,
@@ -115,72 +61,30 @@ impl Transport {
         ))
     }
 
-    /// One request, given up when nothing moves for a while.
-    async fn ask_at(&self, server: &Server, request: &Request<'_>) -> Result<Answer, RequestError> {
-        let progress = request
-            .upload
-            .map(|upload| (upload, Arc::new(Notify::new())));
-        let mut asking = pin!(async {
-            let mut repeats = 0;
-            loop {
-                let mut lease = server.pool.lease().await?;
-                let body = progress.as_ref().map(RequestBody::of).unwrap_or_default();
-                let headers = self.headers(request)?;
-                let (method, path) = (request.method.clone(), request.path.clone());
-                let request = server.request(&lease.connection, method, path, headers, body)?;
-                match lease.connection.send(request).await {
-                    Ok(response) => return Ok((response, lease)),
-                    // The server had closed the connection since its last request.
-                    Err(unanswered) if unanswered.is_unsent && lease.connection.is_used => {}
-                    // Or it closes one that others use too, and has not come to this request.
-                    Err(unanswered) if unanswered.is_unprocessed && repeats < REPEATS => {
-                        repeats += 1;
-                    }
-                    Err(unanswered) => return Err(unanswered.failure),
-                }
-            }
-        });
-        let mut inactivity = Inactivity::new(self.inactivity_timeout);
-        loop {
-            let moves = async {
-                match &progress {
-                    Some((_, progress)) => progress.notified().await,
-                    None => pending().await,
-                }
-            };
-            let step = async {
-                tokio::select! {
-                    biased;
-                    answer = &mut asking => Some(answer),
-                    () = moves => None,
-                }
-            };
-            match inactivity.limits("no answer came", step).await? {
-                None => inactivity.moves(),
-                Some(answer) => {
-                    let (response, lease) = answer?;
-                    return Ok(Answer::new(response, lease, inactivity, request.is_home));
-                }
-            }
-        }
-    }
-
-    fn headers(&self, request: &Request<'_>) -> Result<HeaderMap, RequestError> {
-        let mut headers = self.headers.clone();
-        if request.upload.is_some() {
-            headers.insert(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/octet-stream"),
-            );
-        }
-        if request.is_home {
-            headers.extend(self.credentials.current()?.0);
-        }
-        Ok(headers)
+    async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        upload: Option<&Upload>,
+        is_home: bool,
+    ) -> Result<Response, RequestError> {
+        let request = Request {
+            method,
+            url,
+            upload,
+            headers: match is_home {
+                true => self.credentials.current()?.0,
+                false => HeaderMap::new(),
+            },
+            is_base_origin: is_home || self.base.same_origin(url),
+        };
+        let response = self.client.send(request).await?;
+        let inactivity_timeout = self.client.inactivity_timeout();
+        Ok(Response::new(response, inactivity_timeout, is_home))
     }
 }
 
-/// Where an answer sends the request, if it does and may.
+/// Where a response sends the request on to. `None` where it does not, or not this method.
 fn target(
     method: &Method,
     status: StatusCode,
@@ -189,7 +93,7 @@ fn target(
 ) -> Result<Option<Url>, RequestError> {
     let follows = match status {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-        // These may turn another method into a GET: only a read is repeated.
+        // These may turn another method into a GET: only reads follow them.
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
             matches!(*method, Method::GET | Method::HEAD)
         }
@@ -198,19 +102,21 @@ fn target(
     if !follows {
         return Ok(None);
     }
-    let refused = |reason| RequestError::new(StoreErrorKind::Protocol, reason);
+    let invalid = |reason| RequestError::new(StoreErrorKind::Protocol, reason);
     let target = location
         .and_then(|location| location.to_str().ok())
         .and_then(|location| from.join(location).ok())
-        .ok_or_else(|| refused("a redirect without a usable location"))?;
+        .ok_or_else(|| invalid("redirected without a usable location"))?;
     if !base_url::is_http(&target) {
-        return Err(refused("a redirect to what is neither http nor https"));
+        return Err(invalid(
+            "redirected to a URL that is neither http nor https",
+        ));
     }
     if from.scheme() == "https" && target.scheme() != "https" {
-        return Err(refused("a redirect from https to http"));
+        return Err(invalid("redirected from https to http"));
     }
     if base_url::has_credentials(&target) {
-        return Err(refused("a redirect to a URL with credentials in it"));
+        return Err(invalid("redirected to a URL with credentials in it"));
     }
     Ok(Some(target))
 }
@@ -225,7 +131,7 @@ mod tests {
         let location = HeaderValue::from_static(to);
         match target(&method, status, &from, Some(&location)) {
             Ok(target) => Ok(target.map(String::from).unwrap_or_default()),
-            Err(failure) => Err(failure.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -237,13 +143,13 @@ mod tests {
         assert_eq!(get("http://a/", "https://a/").unwrap(), "https://a/");
         assert_eq!(get("https://a/", "https://b/").unwrap(), "https://b/");
 
-        let refused = |from, to| get(from, to).unwrap_err();
-        assert!(refused("https://a/", "http://a/").contains("https to http"));
-        assert!(refused("https://a/", "http://b/").contains("https to http"));
-        assert!(refused("http://a/", "file:///etc/passwd").contains("neither"));
-        assert!(refused("http://a/", "javascript:alert(1)").contains("neither"));
-        assert!(refused("http://a/", "http://user:pw@b/").contains("credentials"));
-        assert!(refused("http://a/", "http://[").contains("usable"));
+        let rejected = |from, to| get(from, to).unwrap_err();
+        assert!(rejected("https://a/", "http://a/").contains("https to http"));
+        assert!(rejected("https://a/", "http://b/").contains("https to http"));
+        assert!(rejected("http://a/", "file:///etc/passwd").contains("neither"));
+        assert!(rejected("http://a/", "javascript:alert(1)").contains("neither"));
+        assert!(rejected("http://a/", "http://user:pw@b/").contains("credentials"));
+        assert!(rejected("http://a/", "http://[").contains("usable"));
     }
 
     #[test]
@@ -267,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_to_nowhere_is_an_error() {
+    fn a_redirect_without_a_valid_location_is_an_error() {
         let from = Url::parse("http://a/").unwrap();
         let garbage = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
         for location in [None, Some(&garbage)] {

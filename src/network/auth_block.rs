@@ -1,11 +1,11 @@
-//! Credentials that the server refused: they are not shown to it again.
+//! Credentials that the server rejected: no more requests are made with them.
 //!
-//! Reads and writes are told apart, since many tokens may only read. A server whose credentials
-//! nobody here can tell from others is asked again every time, and only the saying is done once.
+//! Reads and writes are told apart, since many tokens may only read. Where one version of the
+//! credentials cannot be told from the next, requests are still made; the error is logged once.
 
 use std::sync::{Mutex, PoisonError};
 
-use super::RequestError;
+use super::request_error::RequestError;
 use crate::store::{StoreErrorKind, StoreOperation};
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct AuthBlock {
     writes: Mutex<Option<BlockedCredentials>>,
 }
 
-/// The version of the credentials that were refused, where there is one.
+/// The version of the rejected credentials, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct BlockedCredentials(Option<u64>);
 
@@ -26,42 +26,43 @@ impl AuthBlock {
         }
     }
 
-    /// Refuses what the server would refuse.
+    /// Fails where the server would reject the credentials.
     pub(super) fn check(
         &self,
         operation: StoreOperation,
         version: Option<u64>,
     ) -> Result<(), RequestError> {
-        let denied = self.of(operation).lock();
-        let denied = *denied.unwrap_or_else(PoisonError::into_inner);
-        if version.is_some() && denied == Some(BlockedCredentials(version)) {
+        let blocked = self.of(operation).lock();
+        let blocked = *blocked.unwrap_or_else(PoisonError::into_inner);
+        if version.is_some() && blocked == Some(BlockedCredentials(version)) {
             return Err(RequestError::new(
                 StoreErrorKind::PermissionDenied,
-                "not asked: the server refused these credentials",
+                "no request made: the server rejected these credentials",
             )
             .blocking_credentials());
         }
         Ok(())
     }
 
-    /// Learns how a request with these credentials ended; whether that is a refusal to be told.
+    /// Learns how a request with these credentials ended. Returns whether they are rejected for the
+    /// first time, which is to be logged.
     pub(super) fn learn<T>(
         &self,
         operation: StoreOperation,
         version: Option<u64>,
         result: &Result<T, RequestError>,
     ) -> bool {
-        let mut denied = self
+        let mut blocked = self
             .of(operation)
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         match result {
-            Err(failure) if failure.is_denial => {
-                denied.replace(BlockedCredentials(version)) != Some(BlockedCredentials(version))
+            Err(error) if error.blocks_credentials => {
+                blocked.replace(BlockedCredentials(version)) != Some(BlockedCredentials(version))
             }
             Err(_) => false,
             Ok(_) => {
-                *denied = None;
+                *blocked = None;
                 false
             }
         }
@@ -73,47 +74,47 @@ mod tests {
     use super::*;
     use StoreOperation::{Get, Put};
 
-    fn refused() -> Result<(), RequestError> {
+    fn rejected() -> Result<(), RequestError> {
         Err(RequestError::new(StoreErrorKind::PermissionDenied, "401").blocking_credentials())
     }
 
     /// As by another server, or by a proxy on the way.
     #[test]
-    fn a_refusal_of_something_else_is_not_kept_in_mind() {
-        let denial = AuthBlock::default();
-        let refused = RequestError::new(StoreErrorKind::PermissionDenied, "407");
-        assert!(!denial.learn::<()>(Get, Some(1), &Err(refused)));
-        assert!(denial.check(Get, Some(1)).is_ok());
+    fn a_rejection_by_another_server_blocks_nothing() {
+        let block = AuthBlock::default();
+        let rejected = RequestError::new(StoreErrorKind::PermissionDenied, "407");
+        assert!(!block.learn::<()>(Get, Some(1), &Err(rejected)));
+        assert!(block.check(Get, Some(1)).is_ok());
     }
 
     #[test]
-    fn refused_credentials_are_told_once_and_kept_back_until_they_change() {
-        let denial = AuthBlock::default();
-        assert!(denial.check(Get, Some(1)).is_ok());
-        assert!(denial.learn(Get, Some(1), &refused()));
-        assert!(!denial.learn(Get, Some(1), &refused()));
-        assert!(denial.check(Get, Some(1)).is_err());
-        assert!(denial.check(Get, Some(2)).is_ok());
-        assert!(denial.learn(Get, Some(2), &refused()));
-        assert!(!denial.learn(Get, Some(3), &Ok(())));
-        assert!(denial.check(Get, Some(3)).is_ok());
+    fn rejected_credentials_are_logged_once_and_blocked_until_they_change() {
+        let block = AuthBlock::default();
+        assert!(block.check(Get, Some(1)).is_ok());
+        assert!(block.learn(Get, Some(1), &rejected()));
+        assert!(!block.learn(Get, Some(1), &rejected()));
+        assert!(block.check(Get, Some(1)).is_err());
+        assert!(block.check(Get, Some(2)).is_ok());
+        assert!(block.learn(Get, Some(2), &rejected()));
+        assert!(!block.learn(Get, Some(3), &Ok(())));
+        assert!(block.check(Get, Some(3)).is_ok());
     }
 
     #[test]
-    fn who_may_not_write_may_still_read() {
-        let denial = AuthBlock::default();
-        assert!(denial.learn(Put, Some(1), &refused()));
-        assert!(denial.check(Put, Some(1)).is_err());
-        assert!(denial.check(Get, Some(1)).is_ok());
+    fn credentials_that_may_not_write_may_still_read() {
+        let block = AuthBlock::default();
+        assert!(block.learn(Put, Some(1), &rejected()));
+        assert!(block.check(Put, Some(1)).is_err());
+        assert!(block.check(Get, Some(1)).is_ok());
     }
 
     #[test]
-    fn credentials_that_nobody_can_tell_apart_are_tried_again() {
-        let denial = AuthBlock::default();
-        assert!(denial.learn(Get, None, &refused()));
-        assert!(denial.check(Get, None).is_ok());
-        assert!(!denial.learn(Get, None, &refused()));
-        denial.learn(Get, None, &Ok(()));
-        assert!(denial.learn(Get, None, &refused()));
+    fn credentials_without_a_version_are_tried_again() {
+        let block = AuthBlock::default();
+        assert!(block.learn(Get, None, &rejected()));
+        assert!(block.check(Get, None).is_ok());
+        assert!(!block.learn(Get, None, &rejected()));
+        block.learn(Get, None, &Ok(()));
+        assert!(block.learn(Get, None, &rejected()));
     }
 }

@@ -1,9 +1,10 @@
-//! How one kind of server is asked: a single request each, without retries or deadlines.
+//! How one kind of server is used: a single request each, without retries or deadlines.
 
-use async_trait::async_trait;
 use bytes::Bytes;
+use std::future::Future;
 
-use super::{HttpStatusError, RequestError};
+use super::http_status::HttpStatusError;
+use super::request_error::RequestError;
 use crate::artifact::frame::FrameFormat;
 use crate::key::PipelineFingerprint;
 use crate::store::Fetched;
@@ -16,34 +17,48 @@ pub(crate) struct Upload {
 }
 
 /// Makes the requests of a tier.
-#[async_trait]
 pub(crate) trait Backend: Send + Sync + 'static {
     /// The verified artifact under a key, or why there is none.
-    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError>;
-
-    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError>;
-
-    /// Whether there was an entry.
-    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError>;
-
-    /// Whether there is an entry that may well be a frame.
-    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError>;
-
-    /// What an upload came to that was answered with `refusal`. "Is there already" is as good as
-    /// stored, if it is true. Whether it is may be refused as well, which says nothing of writes.
-    async fn refused(
+    fn download(
         &self,
         key: &PipelineFingerprint,
-        refusal: HttpStatusError,
-    ) -> Result<(), RequestError> {
-        if refusal.may_be_there() && matches!(self.probe(key).await, Ok(true)) {
-            return Ok(());
+    ) -> impl Future<Output = Result<Fetched, RequestError>> + Send;
+
+    fn upload(
+        &self,
+        key: &PipelineFingerprint,
+        upload: &Upload,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+
+    /// Whether there was an entry.
+    fn delete(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> impl Future<Output = Result<bool, RequestError>> + Send;
+
+    /// Whether there is an entry that may well be a frame.
+    fn probe(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> impl Future<Output = Result<bool, RequestError>> + Send;
+
+    /// The result of an upload that was answered with `status`. "Exists already" is as good as
+    /// stored, if it is true. That the probe for it fails says nothing about writes.
+    fn rejected_upload(
+        &self,
+        key: &PipelineFingerprint,
+        status: HttpStatusError,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send {
+        async move {
+            if status.may_exist_already() && matches!(self.probe(key).await, Ok(true)) {
+                return Ok(());
+            }
+            Err(status.of_a_write())
         }
-        Err(refusal.of_a_write())
     }
 
     fn format(&self) -> &FrameFormat;
 
-    /// A number that changes whenever the credentials do. `None` where nobody can tell.
+    /// A number that changes whenever the credentials do. `None` where that cannot be told.
     fn credentials_version(&self) -> Result<Option<u64>, RequestError>;
 }

@@ -1,4 +1,4 @@
-//! A body as it comes in: under a cap, whatever the server says of its length.
+//! A body as it is received: under a cap, whatever length the server announces.
 //!
 //! An announced length sizes the buffer up to 1 MiB and no further. Beyond that the buffer grows
 //! with what has really come, and never past the length that was announced.
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::sync::blocking;
 
-/// The most that is reserved on a server's word.
+/// The most that is reserved because a server announced it.
 const TRUSTED_BYTES: usize = 1024 * 1024;
 
 /// The first buffer for a body of unknown length.
@@ -60,7 +60,7 @@ impl Body {
         self
     }
 
-    /// The whole of it. Whoever keeps it keeps these bytes and no more.
+    /// The whole body, in a buffer of exactly its length.
     pub(crate) async fn finish(self) -> Bytes {
         let length = self.bytes.len();
         let bytes = if self.bytes.capacity() > length {

@@ -1,36 +1,50 @@
-//! The breaker: whether a tier is asked at all.
+//! The circuit breaker: whether requests are sent to a tier at all.
 //!
-//! It counts how calls end, and not how many failed: a busy server that fails now and then is no
-//! failing server. While it is open no caller waits for the server. A background task of the tier
-//! probes it, one request at a time, so that no caller pays for the probe either.
+//! It takes the rate of failures and not their number: a busy server that fails now and then works.
+//! While the breaker is open no caller waits for the server. A background task of the tier probes
+//! it, see `healer`.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::request_error::RequestError;
+use super::time::after;
 use crate::key::PipelineFingerprint;
+use crate::store::StoreErrorKind;
 use crate::store::metrics::Counter;
 
-/// Whether a tier across a network is asked.
+/// Whether requests are sent to a tier across a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {
-    /// The tier is asked.
+    /// Requests are sent.
     Closed,
-    /// The tier is not asked: too many calls failed. Each call fails at once, with
+    /// Too many calls failed, and no requests are sent. Each call fails at once, with
     /// [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
     Open,
-    /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier is well
+    /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier works
     /// again.
     HalfOpen,
 }
 
-/// When a tier across a network is left alone for a while, and for how long.
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        })
+    }
+}
+
+/// When the circuit breaker of a tier across a network opens, and when the tier is probed.
 ///
-/// Misses are successes, and so are refusals, of credentials as of a write: only a server that
-/// cannot be reached, does not answer in time, says that it is out of service or makes no sense has
-/// failed. A call that never came to ask the server counts as nothing.
+/// A call fails where the server cannot be reached, does not answer in time, says that it is out of
+/// service, or sends something that is not valid HTTP. Misses are successes, and so are rejected
+/// credentials and rejected writes. A call that sent no request counts as nothing.
 ///
 /// ```
 /// use pipeline_cache::BreakerPolicy;
@@ -63,7 +77,7 @@ impl Default for BreakerPolicy {
 }
 
 impl BreakerPolicy {
-    /// The time over which the rate of failures is taken. Calls that take long need a long one.
+    /// The time over which the rate of failures is taken. Slow calls need a long window.
     /// Default: 60 seconds.
     #[must_use]
     pub const fn window(mut self, window: Duration) -> Self {
@@ -88,19 +102,19 @@ impl BreakerPolicy {
         self
     }
 
-    /// How long the tier is left alone before it is probed, and from one probe to the next. A probe
-    /// reads the entry that was asked for last. A server that is well again is asked again after
-    /// this time, or that of a probe that hangs (the timeout of an attempt), whichever is longer.
-    /// Default: 5 seconds.
+    /// The time from the opening of the breaker to the first probe, and from one probe to the next.
+    /// A probe reads the entry that was looked up last. The breaker closes within this time after
+    /// the server works again, or within the timeout of an attempt where a probe hangs, whichever
+    /// is longer. Default: 5 seconds.
     #[must_use]
     pub const fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
         self
     }
 
-    /// A call whose caller gave it up this long or longer after it first asked the server counts
-    /// as failed: a lookup with a deadline of its own would otherwise never teach the breaker
-    /// anything. One given up sooner, or while it still waited for its turn, counts as nothing.
+    /// A call that its caller drops this long or longer after its first request counts as failed.
+    /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
+    /// dropped sooner, or while it still waited for a request permit, counts as nothing.
     /// Default: 1 second.
     #[must_use]
     pub const fn abandoned_after(mut self, time: Duration) -> Self {
@@ -126,13 +140,15 @@ struct Inner {
     /// Failures since the last success.
     in_a_row: u64,
     epoch: Epoch,
-    /// Whether somebody probes, or waits to.
+    /// Of what opened the breaker: the failures, and the calls they are among.
+    opened_by: (u64, u64),
+    /// Whether a healer runs.
     healing: bool,
-    last_asked: Option<PipelineFingerprint>,
+    next_probe: Instant,
+    last_key: Option<PipelineFingerprint>,
 }
 
-/// Raised at each closing: what began before it says nothing about what came after, and has no
-/// part in it.
+/// Raised at each closing. What began in an earlier epoch says nothing about this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Epoch(u64);
 
@@ -146,8 +162,10 @@ impl Breaker {
                 window: Window::new(policy.window),
                 in_a_row: 0,
                 epoch: Epoch::default(),
+                opened_by: (0, 0),
                 healing: false,
-                last_asked: None,
+                next_probe: Instant::now(),
+                last_key: None,
             }),
             opened: Counter::default(),
             closed: Counter::default(),
@@ -171,14 +189,14 @@ impl Breaker {
         self.policy.probe_interval.max(Duration::from_millis(1))
     }
 
-    /// Lets a call through, or not.
+    /// Admits a call, unless the breaker is open.
     pub(super) fn admit(&self, key: &PipelineFingerprint) -> Option<Ticket<'_>> {
         let mut inner = self.lock();
-        inner.last_asked = Some(*key);
+        inner.last_key = Some(*key);
         (inner.state == BreakerState::Closed).then(|| Ticket {
             breaker: self,
             epoch: inner.epoch,
-            asked: None,
+            first_request: None,
         })
     }
 
@@ -196,9 +214,14 @@ impl Breaker {
         } = self.policy;
         let floor = min_calls.max(1);
         let by_rate = calls >= floor && failures * 100 >= calls * u64::from(failure_percent);
-        // However few of them the window holds: calls that wait long are few.
+        // However few of them the window holds: slow calls are few.
         let by_row = failure_percent <= 100 && inner.in_a_row >= floor.saturating_mul(2);
         if !success && (by_rate || by_row) {
+            inner.opened_by = match by_rate {
+                true => (failures, calls),
+                false => (inner.in_a_row, inner.in_a_row),
+            };
+            inner.next_probe = after(self.probe_interval());
             self.opened.increment();
             self.enter(&mut inner, BreakerState::Open);
         }
@@ -209,7 +232,24 @@ impl Breaker {
         self.state.send_replace(state);
     }
 
-    /// Whether the caller is to probe from now on: it is open, and nobody does so yet.
+    /// The error of a call that is not made because the breaker is open.
+    pub(super) fn error(&self) -> RequestError {
+        let inner = self.lock();
+        let (failures, calls) = inner.opened_by;
+        let next = match inner.state {
+            BreakerState::HalfOpen => "a probe is under way".to_owned(),
+            _ => {
+                let left = inner.next_probe.saturating_duration_since(Instant::now());
+                format!("next probe in {:.1} s", left.as_secs_f64())
+            }
+        };
+        RequestError::new(
+            StoreErrorKind::CircuitOpen,
+            format!("{failures} of the last {calls} requests failed; {next}"),
+        )
+    }
+
+    /// Some, where the caller is to probe from now on: the breaker is open, and no healer runs.
     pub(super) fn start_healing(&self) -> Option<Epoch> {
         let mut inner = self.lock();
         let starts = inner.state != BreakerState::Closed && !inner.healing;
@@ -217,7 +257,11 @@ impl Breaker {
         starts.then_some(inner.epoch)
     }
 
-    /// Who has probed since this epoch does so no more. After it, others may.
+    pub(super) fn set_next_probe(&self, at: Instant) {
+        self.lock().next_probe = at;
+    }
+
+    /// The healer of this epoch has ended. Another may start.
     pub(super) fn stop_healing(&self, epoch: Epoch) {
         let mut inner = self.lock();
         if inner.epoch == epoch {
@@ -225,17 +269,18 @@ impl Breaker {
         }
     }
 
-    /// What to probe with, now that it is time. None if it has closed since this epoch.
+    /// The key to probe with, now that it is time. `None` where the breaker has closed since this
+    /// epoch.
     pub(super) fn half_open(&self, epoch: Epoch) -> Option<PipelineFingerprint> {
         let mut inner = self.lock();
         if inner.epoch != epoch {
             return None;
         }
         self.enter(&mut inner, BreakerState::HalfOpen);
-        inner.last_asked
+        inner.last_key
     }
 
-    /// Closes after a probe that went well, or opens again.
+    /// Closes the breaker after a successful probe, or opens it again.
     pub(super) fn probed(&self, epoch: Epoch, success: bool) {
         let mut inner = self.lock();
         if inner.epoch != epoch {
@@ -254,24 +299,24 @@ impl Breaker {
     }
 }
 
-/// A call that was let through. It counts when it is reported, or when it is given up late; one
-/// that has not asked the server says nothing of it and does not count.
+/// An admitted call. It counts when it is reported, or when it is dropped late. A call that has
+/// sent no request does not count.
 #[derive(Debug)]
 pub(super) struct Ticket<'a> {
     breaker: &'a Breaker,
     epoch: Epoch,
-    /// When it first asked, until it is reported.
-    asked: Option<Instant>,
+    /// When it sent its first request, until it is reported.
+    first_request: Option<Instant>,
 }
 
 impl Ticket<'_> {
-    /// From now on the server is asked.
-    pub(super) fn asks(&mut self) {
-        self.asked.get_or_insert_with(Instant::now);
+    /// A request is sent now.
+    pub(super) fn sends(&mut self) {
+        self.first_request.get_or_insert_with(Instant::now);
     }
 
     pub(super) fn report(&mut self, success: bool) {
-        if self.asked.take().is_some() {
+        if self.first_request.take().is_some() {
             self.breaker.record(self.epoch, success);
         }
     }
@@ -280,7 +325,10 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let late = self.breaker.policy.abandoned_after;
-        if self.asked.is_some_and(|asked| asked.elapsed() >= late) {
+        if self
+            .first_request
+            .is_some_and(|sent| sent.elapsed() >= late)
+        {
             self.report(false);
         }
     }
@@ -288,7 +336,7 @@ impl Drop for Ticket<'_> {
 
 const SLICES: usize = 10;
 
-/// Calls and failures of the last while, in slices that are forgotten one by one.
+/// Calls and failures within the window, in slices that are dropped one by one.
 #[derive(Debug)]
 struct Window {
     slice: Duration,
@@ -313,7 +361,7 @@ impl Window {
         }
     }
 
-    /// Adds a call; all calls and failures within the window.
+    /// Adds a call. Returns all calls and failures within the window.
     fn record(&mut self, now: Instant, success: bool) -> (u64, u64) {
         let number = (now - self.origin).as_nanos() / self.slice.as_nanos();
         let slice = &mut self.slices[(number % SLICES as u128) as usize];
@@ -345,10 +393,10 @@ mod tests {
         Breaker::new(BreakerPolicy::default().window(Duration::from_secs(10)))
     }
 
-    /// A call that asks the server.
+    /// A call that has sent a request.
     fn ask(breaker: &Breaker) -> Ticket<'_> {
         let mut ticket = breaker.admit(&KEY).unwrap();
-        ticket.asks();
+        ticket.sends();
         ticket
     }
 
@@ -372,10 +420,15 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Open);
         assert!(breaker.admit(&KEY).is_none());
         assert_eq!(breaker.opened.get(), 1);
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(
+            breaker.error().to_string(),
+            "5 of the last 5 requests failed; next probe in 3.0 s"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_fails_now_and_then_is_still_asked() {
+    async fn a_server_that_fails_now_and_then_does_not_open_it() {
         let breaker = breaker();
         for call_number in 0..1000 {
             call(&breaker, call_number % 3 != 0);
@@ -385,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_dies_in_the_midst_of_success_is_left_alone_soon() {
+    async fn a_server_that_dies_amid_successes_opens_it_soon() {
         let breaker = breaker();
         for _ in 0..10_000 {
             call(&breaker, true);
@@ -410,7 +463,7 @@ mod tests {
 
     /// Lookups of one caller, each of which waits long: there are never many within the window.
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_keeps_few_callers_waiting_is_left_alone_too() {
+    async fn a_server_that_keeps_few_callers_waiting_opens_it_too() {
         let breaker = Breaker::new(BreakerPolicy::default());
         for failed in 0..10 {
             assert_eq!(breaker.state(), BreakerState::Closed, "after {failed}");
@@ -463,7 +516,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_given_up_late_has_failed_and_one_given_up_soon_has_not() {
+    async fn a_call_dropped_late_has_failed_and_one_dropped_soon_has_not() {
         let breaker = breaker();
         for _ in 0..20 {
             drop(ask(&breaker));
@@ -478,7 +531,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_call_that_did_not_ask_says_nothing() {
+    async fn a_call_that_sent_no_request_says_nothing() {
         let breaker = breaker();
         for _ in 0..20 {
             breaker.admit(&KEY).unwrap().report(false);
@@ -487,7 +540,7 @@ mod tests {
             drop(ticket);
         }
         assert_eq!(breaker.state(), BreakerState::Closed);
-        // Nor that the server is well.
+        // Nor that the server works.
         for _ in 0..4 {
             call(&breaker, false);
             breaker.admit(&KEY).unwrap().report(true);
@@ -497,7 +550,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_one_heals_and_another_may_take_over() {
+    async fn only_one_healer_runs_and_another_may_take_over() {
         let breaker = breaker();
         assert!(
             breaker.start_healing().is_none(),
@@ -518,7 +571,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_healed_is_not_in_the_way_of_the_next() {
+    async fn a_healer_that_has_ended_is_not_in_the_way_of_the_next() {
         let breaker = breaker();
         open(&breaker);
         let first = breaker.start_healing().unwrap();

@@ -1,14 +1,15 @@
-//! Whether the server is asked, how many ask it at once, how long, and how often again.
+//! Whether a request is made, how many at once, with which time limits, and how often again.
 
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::RequestError;
 use super::auth_block::AuthBlock;
 use super::breaker::{Breaker, BreakerPolicy, BreakerState};
+use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
+use super::time::after;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::Counter;
 use crate::store::{StoreErrorKind, StoreOperation};
@@ -17,9 +18,9 @@ use crate::store::{StoreErrorKind, StoreOperation};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) concurrent_requests: usize,
-    /// For one request.
+    /// Of one request.
     pub(crate) attempt_timeout: Duration,
-    /// For a call with all its requests and waits.
+    /// Of a call with all its requests and waits.
     pub(crate) call_timeout: Duration,
     pub(crate) retry: RetryPolicy,
     pub(crate) breaker: BreakerPolicy,
@@ -42,21 +43,15 @@ pub(super) struct CallPolicy {
     pub(super) limits: Limits,
     pub(super) breaker: Breaker,
     pub(super) retries: Counter,
-    /// Calls that were answered without asking.
+    /// Calls that sent no request because the breaker was open.
     pub(super) short_circuited: Counter,
-    /// One permit for each request under way.
-    slots: Semaphore,
+    /// One for each request under way.
+    permits: Semaphore,
     budget: RetryBudget,
     auth_block: AuthBlock,
 }
 
-/// The moment in so long from now, or in some thirty years if that is sooner.
-pub(crate) fn after(time: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(1_000_000_000);
-    Instant::now() + time.min(FAR)
-}
-
-/// A call as the guard sees it.
+/// What a call is about, for errors and traces.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) tier: &'a str,
@@ -66,20 +61,20 @@ pub(super) struct Call<'a> {
 
 impl CallPolicy {
     pub(super) fn new(limits: Limits) -> Self {
-        let slots = limits.concurrent_requests.clamp(1, Semaphore::MAX_PERMITS);
+        let requests = limits.concurrent_requests.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             breaker: Breaker::new(limits.breaker),
             retries: Counter::default(),
             short_circuited: Counter::default(),
-            slots: Semaphore::new(slots),
+            permits: Semaphore::new(requests),
             budget: RetryBudget::new(&limits.retry),
             auth_block: AuthBlock::default(),
             limits,
         }
     }
 
-    /// Runs a call whose requests `attempt` makes, one each time, and `credentials` names what
-    /// they are made with.
+    /// Runs a call. `attempt` makes one request, and `credentials` returns the version of the
+    /// credentials that it is made with.
     pub(super) async fn run<T, F>(
         &self,
         call: Call<'_>,
@@ -91,33 +86,33 @@ impl CallPolicy {
         F: Future<Output = Result<T, RequestError>> + Send,
     {
         let deadline = after(self.limits.call_timeout);
-        // Outlives the ticket: who is given it must see what became of this call.
-        let mut slot;
+        // Outlives the ticket: the call that gets the permit next must see how this one ended.
+        let mut permit;
         let Some(mut ticket) = self.breaker.admit(call.key) else {
             self.short_circuited.increment();
-            return Err(RequestError::circuit_open());
+            return Err(self.breaker.error());
         };
         self.budget.deposit();
         let mut tried = 0;
         loop {
-            slot = match self.slot(deadline).await {
-                Ok(slot) => Some(slot),
-                Err(failure) => {
+            permit = match self.permit(deadline).await {
+                Ok(permit) => Some(permit),
+                Err(error) => {
                     if tried == 0 {
                         self.short_circuited.increment();
                     }
-                    ticket.report(!failure.is_an_illness());
-                    return Err(failure);
+                    ticket.report(!error.is_server_failure());
+                    return Err(error);
                 }
             };
             let version = credentials()?;
             self.auth_block.check(call.operation, version)?;
             let end = deadline.min(after(self.limits.attempt_timeout));
-            ticket.asks();
+            ticket.sends();
             let result = match timeout_at(end, attempt()).await {
                 Ok(result) => result,
                 Err(_) => Err(RequestError::timed_out(
-                    "not done",
+                    "the request did not end",
                     self.time_limit(end, deadline),
                 )),
             };
@@ -126,22 +121,22 @@ impl CallPolicy {
                 tracing::error!(
                     tier = call.tier,
                     operation = %call.operation,
-                    "the server refuses the credentials: the tier is of no use for this until they change"
+                    "the server rejects the credentials: no more such requests until they change"
                 );
             }
-            if let Err(failure) = &result {
-                if let Some(delay) = self.delay(failure, tried, deadline) {
+            if let Err(error) = &result {
+                if let Some(delay) = self.delay(error, tried, deadline) {
                     tracing::debug!(
                         tier = call.tier, key = %call.key, operation = %call.operation,
-                        reason = %failure, ?delay, "request failed, to be made again"
+                        reason = %error, ?delay, "request failed; retrying after the delay"
                     );
-                    drop(slot.take());
+                    drop(permit.take());
                     if self.pause(delay).await {
                         continue;
                     }
                 }
             }
-            ticket.report(!matches!(&result, Err(failure) if failure.is_an_illness()));
+            ticket.report(!matches!(&result, Err(error) if error.is_server_failure()));
             return result;
         }
     }
@@ -154,46 +149,42 @@ impl CallPolicy {
         }
     }
 
-    /// A request slot. Nobody waits for one once the breaker is open, nor is given one.
-    async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
-        let slot = match self.slots.try_acquire() {
-            Ok(slot) => slot,
-            Err(_) => self.next_slot(deadline).await?,
+    /// A request permit. No call waits for one once the breaker is open, nor is given one.
+    async fn permit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(_) => self.next_permit(deadline).await?,
         };
         if self.breaker.state() == BreakerState::Closed {
-            Ok(slot)
+            Ok(permit)
         } else {
-            Err(RequestError::circuit_open())
+            Err(self.breaker.error())
         }
     }
 
-    async fn next_slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
+    async fn next_permit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, RequestError> {
         let mut state = self.breaker.subscribe();
         tokio::select! {
             biased;
-            _ = state.wait_for(|state| *state != BreakerState::Closed) => {
-                Err(RequestError::circuit_open())
-            }
-            slot = self.slots.acquire() => slot.map_err(|_| {
-                RequestError::new(StoreErrorKind::Closed, "the request slots are closed")
+            _ = state.wait_for(|state| *state != BreakerState::Closed) => Err(self.breaker.error()),
+            permit = self.permits.acquire() => permit.map_err(|_| {
+                RequestError::new(StoreErrorKind::Closed, "the tier makes no more requests")
             }),
-            () = sleep_until(deadline) => {
-                Err(RequestError::timed_out("no request slot came free", self.limits.call_timeout))
-            }
+            () = sleep_until(deadline) => Err(RequestError::timed_out(
+                "no request permit became free",
+                self.limits.call_timeout,
+            )),
         }
     }
 
     /// How long to wait for the next attempt, if there is to be one.
-    fn delay(&self, failure: &RequestError, tried: u32, deadline: Instant) -> Option<Duration> {
-        if !failure.is_worth_a_retry() {
+    fn delay(&self, error: &RequestError, tried: u32, deadline: Instant) -> Option<Duration> {
+        if !error.is_retryable() {
             return None;
         }
         let random = fastrand::f64();
-        let delay = self
-            .limits
-            .retry
-            .delay(tried, failure.retry_after, random)?;
-        // A wait that cannot end in an answer is not begun, nor is the budget spent on it.
+        let delay = self.limits.retry.delay(tried, error.retry_after, random)?;
+        // A delay that ends after the deadline is not begun, and costs no budget.
         (after(delay) < deadline && self.budget.withdraw()).then_some(delay)
     }
 
@@ -210,18 +201,18 @@ impl CallPolicy {
         }
     }
 
-    /// One request to find out whether the server is well again, past the breaker.
+    /// One request past the breaker; whether the server works again.
     pub(super) async fn probe<T>(
         &self,
         request: impl Future<Output = Result<T, RequestError>> + Send,
     ) -> bool {
         let end = after(self.limits.attempt_timeout.min(self.limits.call_timeout));
         let probe = async {
-            let _slot = self.slots.acquire().await;
+            let _permit = self.permits.acquire().await;
             request.await
         };
         match timeout_at(end, probe).await {
-            Ok(result) => !matches!(result, Err(failure) if failure.is_an_illness()),
+            Ok(result) => !matches!(result, Err(error) if error.is_server_failure()),
             Err(_) => false,
         }
     }
@@ -243,7 +234,7 @@ mod tests {
     };
 
     /// One request at a time and no retries.
-    fn guard(min_calls: u64) -> CallPolicy {
+    fn policy(min_calls: u64) -> CallPolicy {
         CallPolicy::new(Limits {
             concurrent_requests: 1,
             retry: RetryPolicy::default().attempts(1),
@@ -252,42 +243,42 @@ mod tests {
         })
     }
 
-    async fn run<F>(guard: &CallPolicy, attempt: impl Fn() -> F + Send) -> Result<(), RequestError>
+    async fn run<F>(policy: &CallPolicy, attempt: impl Fn() -> F + Send) -> Result<(), RequestError>
     where
         F: Future<Output = Result<(), RequestError>> + Send,
     {
-        guard.run(CALL, || Ok(None), attempt).await
+        policy.run(CALL, || Ok(None), attempt).await
     }
 
-    fn ill() -> Result<(), RequestError> {
+    fn unavailable() -> Result<(), RequestError> {
         Err(RequestError::new(StoreErrorKind::Unavailable, "503"))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_the_slot_of_the_call_that_opens_the_breaker_asks_nobody() {
-        let (guard, asked) = (guard(1), AtomicUsize::new(0));
-        let fails = run(&guard, || async {
+    async fn a_call_that_waits_for_the_permit_of_the_call_that_opens_the_breaker_sends_nothing() {
+        let (policy, requests) = (policy(1), AtomicUsize::new(0));
+        let fails = run(&policy, || async {
             tokio::task::yield_now().await;
-            ill()
+            unavailable()
         });
-        let waits = run(&guard, || {
-            asked.fetch_add(1, Ordering::SeqCst);
+        let waits = run(&policy, || {
+            requests.fetch_add(1, Ordering::SeqCst);
             ready(Ok(()))
         });
         let (failed, waited) = tokio::join!(fails, waits);
         assert_eq!(failed.unwrap_err().kind, StoreErrorKind::Unavailable);
         assert_eq!(waited.unwrap_err().kind, StoreErrorKind::CircuitOpen);
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
-        assert_eq!(guard.short_circuited.get(), 1);
+        assert_eq!(requests.load(Ordering::SeqCst), 0);
+        assert_eq!(policy.short_circuited.get(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_the_slot_of_a_call_that_is_given_up_late_asks_nobody() {
-        let (guard, asked) = (guard(1), AtomicUsize::new(0));
-        let mut hangs = Box::pin(run(&guard, pending));
+    async fn a_call_that_waits_for_the_permit_of_a_call_that_is_dropped_late_sends_nothing() {
+        let (policy, requests) = (policy(1), AtomicUsize::new(0));
+        let mut hangs = Box::pin(run(&policy, pending));
         assert!((&mut hangs).now_or_never().is_none());
-        let mut waits = Box::pin(run(&guard, || {
-            asked.fetch_add(1, Ordering::SeqCst);
+        let mut waits = Box::pin(run(&policy, || {
+            requests.fetch_add(1, Ordering::SeqCst);
             ready(Ok(()))
         }));
         assert!((&mut waits).now_or_never().is_none());
@@ -295,24 +286,24 @@ mod tests {
         drop(hangs);
         let waited = waits.now_or_never().unwrap();
         assert_eq!(waited.unwrap_err().kind, StoreErrorKind::CircuitOpen);
-        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        assert_eq!(requests.load(Ordering::SeqCst), 0);
     }
 
-    /// Those who hold the slots are under way, and tell how the server is by how they end.
+    /// The calls that hold the permits are under way, and count when they end.
     #[tokio::test(start_paused = true)]
-    async fn a_wait_for_a_slot_is_not_held_against_the_server() {
-        let guard = guard(2);
-        let mut slow = Box::pin(run(&guard, || async {
+    async fn a_wait_for_a_permit_is_not_counted_against_the_server() {
+        let policy = policy(2);
+        let mut slow = Box::pin(run(&policy, || async {
             sleep(Duration::from_secs(9)).await;
             Ok(())
         }));
         assert!((&mut slow).now_or_never().is_none());
         for _ in 0..4 {
-            let given_up = timeout(Duration::from_secs(2), run(&guard, || ready(Ok(())))).await;
+            let given_up = timeout(Duration::from_secs(2), run(&policy, || ready(Ok(())))).await;
             assert!(given_up.is_err());
         }
         slow.await.unwrap();
-        assert_eq!(guard.breaker.state(), BreakerState::Closed);
-        run(&guard, || ready(Ok(()))).await.unwrap();
+        assert_eq!(policy.breaker.state(), BreakerState::Closed);
+        run(&policy, || ready(Ok(()))).await.unwrap();
     }
 }

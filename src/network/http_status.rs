@@ -1,95 +1,79 @@
-//! An answer that is none to the lookup, from whatever kind of server.
+//! An HTTP status that does not answer the request, and what it means.
 //!
-//! Nothing of it is repeated but its status: a server may echo what a person is not to read in a
-//! log.
+//! Nothing of the response is repeated but its status: a server may echo secrets.
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
-use super::RequestError;
+use super::request_error::RequestError;
 use crate::store::StoreErrorKind;
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the server answered {status}")]
 pub(crate) struct HttpStatusError {
-    pub(crate) status: StatusCode,
+    pub(crate) status: u16,
     retry_after: Option<Duration>,
     by_another: bool,
 }
 
-impl From<StatusCode> for HttpStatusError {
-    fn from(status: StatusCode) -> Self {
+impl HttpStatusError {
+    /// `retry_after` is the value of the header of that name.
+    pub(crate) fn new(status: u16, retry_after: Option<&str>) -> Self {
         Self {
+            retry_after: retry_after
+                .and_then(|value| parse_retry_after(value.trim(), SystemTime::now())),
             status,
-            retry_after: None,
             by_another: false,
         }
     }
-}
 
-impl HttpStatusError {
-    pub(crate) fn new(status: StatusCode, headers: &HeaderMap) -> Self {
-        let retry_after = headers
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| retry_after(value.trim(), SystemTime::now()));
-        Self {
-            retry_after,
-            ..status.into()
-        }
-    }
-
-    /// As said by another server than the own, which was shown no credentials.
+    /// From another origin, which got no credentials.
+    #[cfg(feature = "remote-cache")]
     pub(crate) const fn by_another(mut self) -> Self {
         self.by_another = true;
         self
     }
 
-    /// Whether it may mean that the entry is there already, as a server says that writes each entry
-    /// once. To WebDAV a conflict is a folder that is missing.
-    pub(crate) fn may_be_there(self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
-        )
+    /// Whether it may mean that the entry exists already, on a server that writes each entry once.
+    /// To WebDAV a conflict is a missing folder.
+    pub(crate) fn may_exist_already(self) -> bool {
+        matches!(self.status, 409 | 412)
     }
 
-    /// To a request that would have changed nothing.
+    /// The error of a request that would have changed nothing.
     pub(crate) fn of_a_read(self) -> RequestError {
-        let kind = match self.status.as_u16() {
+        let kind = match self.status {
             401 | 403 | 407 => StoreErrorKind::PermissionDenied,
             413 => StoreErrorKind::TooLarge,
             507 => StoreErrorKind::StorageFull,
             408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Protocol,
         };
-        let mut failure = RequestError::new(kind, self.to_string());
-        failure.retry_after = self.retry_after;
-        match self.status.as_u16() {
-            401 | 403 if !self.by_another => failure.blocking_credentials(),
-            _ => failure,
+        let mut error = RequestError::new(kind, self.to_string());
+        error.retry_after = self.retry_after;
+        match self.status {
+            401 | 403 if !self.by_another => error.blocking_credentials(),
+            _ => error,
         }
     }
 
-    /// To a request that would have changed the server.
+    /// The error of a request that would have changed the server.
     pub(crate) fn of_a_write(self) -> RequestError {
-        let mut failure = self.of_a_read();
-        if matches!(self.status.as_u16(), 405 | 501) {
-            failure.kind = StoreErrorKind::ReadOnly;
+        let mut error = self.of_a_read();
+        if matches!(self.status, 405 | 501) {
+            error.kind = StoreErrorKind::ReadOnly;
         }
-        match self.status.as_u16() {
-            // What is too early or too much for it now says of the server how it is. All else is
-            // about the entry, or about writes: a server that can say so still serves reads.
-            408 | 425 | 429 => failure,
-            400..=499 => failure.into_refusal(),
-            _ => failure,
+        match self.status {
+            // Too early or too much for now: the server is overloaded. All else is about the entry,
+            // or about writes: a server that can say so still serves reads.
+            408 | 425 | 429 => error,
+            400..=499 => error.into_rejection(),
+            _ => error,
         }
     }
 }
 
 /// The time to wait: a number of seconds, or until a date.
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
@@ -104,7 +88,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let parsed = |value| retry_after(value, now).map(|time| time.as_secs());
+        let parsed = |value| parse_retry_after(value, now).map(|time| time.as_secs());
         assert_eq!(parsed("0"), Some(0));
         assert_eq!(parsed("120"), Some(120));
         assert_eq!(parsed("99999999999999999999999"), Some(u64::MAX));

@@ -1,30 +1,32 @@
-//! What every tier across a network has in common, so that its bad days cost little.
+//! What every tier across a network needs, so that the faults of its servers cost little.
 //!
-//! A call of a tier goes through `tier`, which knows what each answer means to the cache, and
-//! `call_policy`, which decides whether the server is asked at all and how often. The other files hold
-//! one idea each. A tier adds only a `Backend`: how one request is made.
+//! A call goes through `tier`, which knows what each response means to the cache, and `call_policy`,
+//! which decides whether a request is made and how often. A tier adds a `Backend`: how one request
+//! is made. Nothing here names a type of an HTTP library.
 
 mod auth_block;
 mod backend;
 mod body;
 mod breaker;
 mod call_policy;
+mod healer;
 mod http_status;
 mod recent_keys;
 mod request_error;
+mod requirement;
 mod retry;
 mod settings;
+mod store;
 mod tier;
-mod uploads;
+mod time;
 
 pub use breaker::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
-pub use uploads::{UploadPolicy, UploadReport};
 
 pub(crate) use backend::{Backend, Upload};
 pub(crate) use body::Body;
-pub(crate) use call_policy::after;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};
+pub(crate) use store::network_store;
 pub(crate) use tier::NetworkTier;

@@ -1,8 +1,7 @@
-//! Keys about which something was learnt a short while ago: that the server has no such entry, or
-//! that it has one.
+//! Keys that the server did not have a short while ago.
 //!
-//! What is learnt from a lookup that was asked before the entry changed must not outlive the
-//! change. So a note is only taken if its key was not forgotten since the lookup was asked.
+//! A miss of a lookup that began before the entry was put must not outlive the put. So a key is only
+//! noted if it was not forgotten since the lookup began.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,15 +20,15 @@ pub(super) struct RecentKeys {
 #[derive(Debug, Default)]
 struct Inner {
     noted: HashMap<PipelineFingerprint, Instant>,
-    /// Every note taken, oldest first. Those of forgotten keys stay until they are due.
+    /// Every note, oldest first. Those of forgotten keys stay until they are due.
     order: VecDeque<(PipelineFingerprint, Instant)>,
-    asked: HashMap<PipelineFingerprint, Asked>,
+    pending: HashMap<PipelineFingerprint, PendingLookups>,
 }
 
-/// The questions about a key that are under way.
+/// The lookups of one key that are under way.
 #[derive(Debug, Default)]
-struct Asked {
-    questions: usize,
+struct PendingLookups {
+    lookups: usize,
     /// How often the key was forgotten since the first of them.
     forgotten: u64,
 }
@@ -55,23 +54,23 @@ impl RecentKeys {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lookup about a key is asked. None where its answer is not worth a note: one was taken
-    /// a short while ago. So a key that is asked for again and again takes the place of no other.
-    pub(super) fn ask(&self, key: &PipelineFingerprint) -> Option<PendingLookup<'_>> {
+    /// A lookup of a key begins. `None` where a miss need not be noted, because one was noted a
+    /// short while ago. So a key that is looked up again and again displaces no other.
+    pub(super) fn begin_lookup(&self, key: &PipelineFingerprint) -> Option<PendingLookup<'_>> {
         let mut inner = self.lock();
         if self.is_fresh(&inner, key) {
             return None;
         }
-        let asked = inner.asked.entry(*key).or_default();
-        asked.questions += 1;
+        let pending = inner.pending.entry(*key).or_default();
+        pending.lookups += 1;
         Some(PendingLookup {
             keys: self,
             key: *key,
-            forgotten: asked.forgotten,
+            forgotten: pending.forgotten,
         })
     }
 
-    /// Whether a note of it was taken a short while ago.
+    /// Whether it was noted a short while ago.
     fn is_fresh(&self, inner: &Inner, key: &PipelineFingerprint) -> bool {
         let noted = inner.noted.get(key);
         noted.is_some_and(|at| at.elapsed() < self.time_to_live / 2)
@@ -85,23 +84,24 @@ impl RecentKeys {
 
     pub(super) fn forget(&self, key: &PipelineFingerprint) {
         let mut inner = self.lock();
-        if let Some(asked) = inner.asked.get_mut(key) {
-            asked.forgotten += 1;
+        if let Some(pending) = inner.pending.get_mut(key) {
+            pending.forgotten += 1;
         }
         inner.noted.remove(key);
     }
 }
 
 impl PendingLookup<'_> {
-    /// Notes that the answer was the one that is kept in mind here.
+    /// Notes that the lookup missed.
     pub(super) fn note(&self) {
         let Self { keys, key, .. } = self;
         let mut inner = keys.lock();
         if keys.is_fresh(&inner, key) {
             return;
         }
-        let asked = inner.asked.get(key);
-        if asked.is_none_or(|asked| asked.forgotten != self.forgotten) || keys.capacity == 0 {
+        let pending = inner.pending.get(key);
+        let was_forgotten = pending.is_none_or(|pending| pending.forgotten != self.forgotten);
+        if was_forgotten || keys.capacity == 0 {
             return;
         }
         while let Some(&(oldest, at)) = inner.order.front() {
@@ -109,7 +109,7 @@ impl PendingLookup<'_> {
                 break;
             }
             inner.order.pop_front();
-            // Noted again since then, it stays.
+            // It stays if it was noted again since then.
             if inner.noted.get(&oldest) == Some(&at) {
                 inner.noted.remove(&oldest);
             }
@@ -123,10 +123,10 @@ impl PendingLookup<'_> {
 impl Drop for PendingLookup<'_> {
     fn drop(&mut self) {
         let mut inner = self.keys.lock();
-        if let Some(asked) = inner.asked.get_mut(&self.key) {
-            asked.questions -= 1;
-            if asked.questions == 0 {
-                inner.asked.remove(&self.key);
+        if let Some(pending) = inner.pending.get_mut(&self.key) {
+            pending.lookups -= 1;
+            if pending.lookups == 0 {
+                inner.pending.remove(&self.key);
             }
         }
     }
@@ -144,10 +144,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn notes_end_with_their_time() {
         let recent = RecentKeys::new(10, Duration::from_secs(5));
-        recent.ask(&key(1)).unwrap().note();
+        recent.begin_lookup(&key(1)).unwrap().note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)));
-        recent.ask(&key(1)).unwrap().note();
+        recent.begin_lookup(&key(1)).unwrap().note();
         advance(Duration::from_secs(4)).await;
         assert!(recent.contains(&key(1)), "it was noted again");
         advance(Duration::from_secs(1)).await;
@@ -158,7 +158,7 @@ mod tests {
     async fn notes_are_bounded() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
         for round in 0..100 {
-            recent.ask(&key(round)).unwrap().note();
+            recent.begin_lookup(&key(round)).unwrap().note();
             advance(Duration::from_millis(1)).await;
         }
         assert!(recent.contains(&key(99)) && recent.contains(&key(97)));
@@ -168,33 +168,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_is_noted_often_takes_the_place_of_no_other() {
+    async fn a_key_that_is_noted_often_displaces_no_other() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
         for round in [1, 2, 3, 3, 3, 3] {
-            if let Some(pending) = recent.ask(&key(round)) {
-                pending.note();
+            if let Some(lookup) = recent.begin_lookup(&key(round)) {
+                lookup.note();
             }
         }
         // Under way at once, as well.
-        let asked = [(); 10].map(|()| recent.ask(&key(4)));
+        let lookups = [(); 10].map(|()| recent.begin_lookup(&key(4)));
         recent.forget(&key(3));
-        for pending in asked.iter().flatten() {
-            pending.note();
+        for lookup in lookups.iter().flatten() {
+            lookup.note();
         }
         assert!(recent.contains(&key(2)) && recent.contains(&key(4)));
         assert!(!recent.contains(&key(3)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_from_before_a_change_is_not_noted() {
+    async fn a_miss_from_before_a_put_is_not_noted() {
         let recent = RecentKeys::new(3, Duration::from_secs(5));
-        let asked = recent.ask(&key(1)).unwrap();
-        let other = recent.ask(&key(2)).unwrap();
+        let before = recent.begin_lookup(&key(1)).unwrap();
+        let other = recent.begin_lookup(&key(2)).unwrap();
         recent.forget(&key(1));
-        let again = recent.ask(&key(1)).unwrap();
-        asked.note();
+        let again = recent.begin_lookup(&key(1)).unwrap();
+        before.note();
         assert!(!recent.contains(&key(1)));
-        drop(asked);
+        drop(before);
         again.note();
         assert!(recent.contains(&key(1)));
         recent.forget(&key(1));
@@ -203,13 +203,13 @@ mod tests {
         other.note();
         assert!(recent.contains(&key(2)));
         drop((again, other));
-        assert!(recent.lock().asked.is_empty());
+        assert!(recent.lock().pending.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_room_nothing_is_noted() {
         let recent = RecentKeys::new(0, Duration::from_secs(5));
-        recent.ask(&key(1)).unwrap().note();
+        recent.begin_lookup(&key(1)).unwrap().note();
         assert!(!recent.contains(&key(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! Why a request failed, in words that hold no secret.
+//! Why a request failed, in words without secrets.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use crate::store::StoreErrorKind;
 
-/// A failed request: what kind it is, the cause in one line, and when to come back.
+/// A failed request: its kind, the cause in one line, and when to try again.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestError {
     pub(crate) kind: StoreErrorKind,
     reason: Cow<'static, str>,
-    /// How long the server wants to be left alone.
+    /// The delay that the server asks for before the next request.
     pub(crate) retry_after: Option<Duration>,
-    is_refusal: bool,
-    /// Whether the server refuses the credentials themselves, and will until they change.
-    pub(crate) is_denial: bool,
+    /// Whether a server that works rejects this one request.
+    is_rejection: bool,
+    /// Whether the server rejects the credentials themselves, and will until they change.
+    pub(crate) blocks_credentials: bool,
 }
 
 impl RequestError {
@@ -25,51 +26,43 @@ impl RequestError {
             kind,
             reason: reason.into(),
             retry_after: None,
-            is_refusal: false,
-            is_denial: false,
+            is_rejection: false,
+            blocks_credentials: false,
         }
     }
 
-    /// As the answer of a server to the credentials that it was shown.
-    pub(crate) const fn blocking_credentials(mut self) -> Self {
-        self.is_denial = true;
+    /// As the answer of a server to the credentials of the request.
+    pub(super) const fn blocking_credentials(mut self) -> Self {
+        self.blocks_credentials = true;
         self
     }
 
-    /// As the answer of a server that is well and does not want what it was sent.
-    pub(crate) fn into_refusal(mut self) -> Self {
-        self.is_refusal = true;
+    /// As the answer of a server that works and rejects this one request.
+    pub(super) const fn into_rejection(mut self) -> Self {
+        self.is_rejection = true;
         self
     }
 
-    /// A limit on time that was passed.
     pub(crate) fn timed_out(what: &str, limit: Duration) -> Self {
-        Self::new(StoreErrorKind::TimedOut, format!("{what} in {limit:?}"))
-    }
-
-    pub(crate) fn circuit_open() -> Self {
-        Self::new(
-            StoreErrorKind::CircuitOpen,
-            "not asked: most recent calls failed",
-        )
+        Self::new(StoreErrorKind::TimedOut, format!("{what} within {limit:?}"))
     }
 
     /// Whether the same request may succeed if it is made again at once.
-    pub(crate) const fn is_worth_a_retry(&self) -> bool {
+    pub(super) const fn is_retryable(&self) -> bool {
         matches!(
             self.kind,
             StoreErrorKind::Unreachable | StoreErrorKind::TimedOut | StoreErrorKind::Unavailable
         )
     }
 
-    /// Whether it says that the server is ill, and not that it refuses this one request.
-    pub(crate) const fn is_an_illness(&self) -> bool {
-        let ill = self.is_worth_a_retry()
+    /// Whether the breaker counts it: the server failed, and did not just reject this one request.
+    pub(super) const fn is_server_failure(&self) -> bool {
+        let failed = self.is_retryable()
             || matches!(
                 self.kind,
                 StoreErrorKind::Protocol | StoreErrorKind::Io | StoreErrorKind::Other
             );
-        ill && !self.is_refusal
+        failed && !self.is_rejection
     }
 }
 

@@ -1,13 +1,13 @@
-//! How often and when a failed request is made again.
+//! How often and when a failed request is repeated.
 //!
 //! The delay is drawn from nothing to all of an exponentially growing limit ("full jitter"), so
-//! that callers who failed together do not come back together. The budget bounds what retries
-//! add to a server that is in trouble already: all calls of a tier share it.
+//! that calls which failed together do not retry together. The budget bounds what retries add to a
+//! server that is in trouble already: all calls of a tier share it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How a tier across a network repeats requests that failed for a passing reason.
+/// How a tier across a network repeats requests that failed for a transient reason.
 ///
 /// ```
 /// use pipeline_cache::RetryPolicy;
@@ -40,7 +40,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// How often a request is made at the most, the first time included. Default: 3.
+    /// The most times that a request is made, the first included. Default: 3.
     #[must_use]
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
@@ -62,8 +62,8 @@ impl RetryPolicy {
         self
     }
 
-    /// The longest `Retry-After` that is waited for. A server that asks for more is not asked
-    /// again by that call. Default: 2 seconds.
+    /// The longest `Retry-After` that a call waits for. After a longer one it fails without another
+    /// attempt. Default: 2 seconds.
     #[must_use]
     pub const fn max_retry_after(mut self, delay: Duration) -> Self {
         self.max_retry_after = delay;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_measure_do_no_harm() {
+    fn extreme_settings_do_no_harm() {
         let endless = Duration::MAX;
         let policy = RetryPolicy::default()
             .base_delay(endless)
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_is_waited_for_within_reason() {
+    fn a_retry_after_is_waited_for_up_to_its_limit() {
         let policy = RetryPolicy::default();
         let after = |seconds, random| policy.delay(1, Some(Duration::from_secs(seconds)), random);
         assert_eq!(after(0, 1.0), Some(MS * 50));

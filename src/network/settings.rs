@@ -1,10 +1,10 @@
-//! What the builders of all tiers across a network have in common: the settings, and the methods
-//! that set them.
+//! The settings that the builders of all tiers across a network share, and the methods that set
+//! them.
 
 use std::time::Duration;
 
 use super::call_policy::Limits;
-use super::uploads::UploadPolicy;
+use super::requirement::Requirement;
 use crate::artifact::Trust;
 #[cfg(feature = "zstd")]
 use crate::artifact::compression::Compression;
@@ -16,9 +16,9 @@ pub(crate) struct NetworkSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) inactivity_timeout: Duration,
     pub(crate) writes: bool,
-    pub(crate) uploads: Option<UploadPolicy>,
-    /// For how long a miss is remembered, and how many of them.
-    pub(crate) negative: Option<(Duration, usize)>,
+    pub(crate) remember_misses: Option<Duration>,
+    pub(crate) max_remembered_misses: usize,
+    pub(crate) required: Requirement,
     pub(crate) max_artifact_bytes: u64,
     pub(crate) trust: Trust,
     #[cfg(feature = "zstd")]
@@ -32,8 +32,9 @@ impl Default for NetworkSettings {
             connect_timeout: Duration::from_secs(2),
             inactivity_timeout: Duration::from_secs(5),
             writes: false,
-            uploads: None,
-            negative: None,
+            remember_misses: None,
+            max_remembered_misses: 16 * 1024,
+            required: Requirement::default(),
             max_artifact_bytes: 64 << 20,
             trust: Trust::Server,
             #[cfg(feature = "zstd")]
@@ -59,99 +60,116 @@ impl NetworkSettings {
 /// The methods of a builder whose field `network` holds the [`NetworkSettings`].
 macro_rules! network_settings {
     () => {
-        /// How long a call may take as a whole: the wait for a free request slot, every retry and
-        /// the wait for it, the body and its verification. Default: 30 seconds.
+        /// The time limit of a whole call: the wait for a request permit, every retry and the delay
+        /// before it, the body and its verification. Default: 30 seconds.
         #[must_use]
         pub const fn request_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.limits.call_timeout = timeout;
             self
         }
 
-        /// How long one attempt of a call may take, within its
-        /// [whole time](Self::request_timeout). Default: 10 seconds.
+        /// The time limit of one attempt of a call, within
+        /// [`request_timeout`](Self::request_timeout). Default: 10 seconds.
         #[must_use]
         pub const fn attempt_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.limits.attempt_timeout = timeout;
             self
         }
 
-        /// How long a connection may take to open: name lookup, TCP and TLS. Default: 2 seconds.
+        /// The time limit for opening a connection: name lookup, TCP and TLS. Default: 2 seconds.
         #[must_use]
         pub const fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.connect_timeout = timeout;
             self
         }
 
-        /// How long a request may stand still, while it connects, waits for the answer, or reads or
-        /// sends a body. Default: 5 seconds.
+        /// The longest time in which nothing is sent or received while a request connects, waits
+        /// for the response, or moves a body. Default: 5 seconds.
         #[must_use]
         pub const fn inactivity_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.inactivity_timeout = timeout;
             self
         }
 
-        /// How requests that failed for a passing reason are made again. Default:
+        /// How requests are repeated that failed for a transient reason. Default:
         /// [`RetryPolicy::default`](crate::RetryPolicy::default), three attempts.
         #[must_use]
-        pub const fn retry(mut self, policy: $crate::RetryPolicy) -> Self {
+        pub const fn retry(mut self, policy: $crate::network::RetryPolicy) -> Self {
             self.network.limits.retry = policy;
             self
         }
 
-        /// When a server that fails is left alone. Default:
-        /// [`BreakerPolicy::default`](crate::BreakerPolicy::default).
+        /// When the circuit breaker opens, so that no requests are sent to a failing server.
+        /// Default: [`BreakerPolicy::default`](crate::BreakerPolicy::default).
         #[must_use]
-        pub const fn breaker(mut self, policy: $crate::BreakerPolicy) -> Self {
+        pub const fn breaker(mut self, policy: $crate::network::BreakerPolicy) -> Self {
             self.network.limits.breaker = policy;
             self
         }
 
-        /// A key that missed is not asked for again within this time, unless it is put through
-        /// this tier: what others put stays unseen for as long. No more than `keys` are
-        /// remembered. Default: none is.
+        /// Remembers each miss for this time, and answers lookups of the same key with a miss. A
+        /// put through this tier ends that at once; what others put stays unseen until then.
+        /// Default: no miss is remembered.
         #[must_use]
-        pub const fn negative_answers(mut self, time: std::time::Duration, keys: usize) -> Self {
-            self.network.negative = Some((time, keys));
+        pub const fn remember_misses_for(mut self, time: std::time::Duration) -> Self {
+            self.network.remember_misses = Some(time);
             self
         }
 
-        /// Whether artifacts are written to the server and removed from it. Default: no, the tier
-        /// is read-through only.
+        /// The most misses that are remembered. Matters only with
+        /// [`remember_misses_for`](Self::remember_misses_for). Default: 16,384.
         #[must_use]
-        pub const fn writes(mut self, writes: bool) -> Self {
-            self.network.writes = writes;
+        pub const fn max_remembered_misses(mut self, keys: usize) -> Self {
+            self.network.max_remembered_misses = keys;
             self
         }
 
-        /// Uploads in the background: a put returns at once, and
-        /// [`flush`](crate::PipelineCacheStore::flush) waits for it. What the server is known to
-        /// have is not uploaded again. Needs [`writes`](Self::writes). Default: a put waits for
-        /// its upload.
+        /// Writes artifacts to the server, and removes them from it. Default: the tier only reads.
         #[must_use]
-        pub const fn background_uploads(mut self, policy: $crate::UploadPolicy) -> Self {
-            self.network.uploads = Some(policy);
+        pub const fn writes(mut self) -> Self {
+            self.network.writes = true;
             self
         }
 
-        /// The largest payload that is read or written, in bytes. No more than this and 64 KiB of
-        /// metadata is ever read of an answer. Default: 64 MiB.
+        /// The largest payload that is read or written, in bytes. At most this and 64 KiB of
+        /// metadata is read of a response. Default: 64 MiB.
         #[must_use]
         pub const fn max_artifact_bytes(mut self, bytes: u64) -> Self {
             self.network.max_artifact_bytes = bytes;
             self
         }
 
-        /// How many requests may be under way at once, at least 1; further calls wait, within
-        /// their timeout. With the largest artifact it bounds the memory that answers take before
-        /// they are verified. Default: 64.
+        /// The most requests under way at once, at least 1. Further calls wait, within their
+        /// timeout. With the largest artifact it bounds the memory that responses take before they
+        /// are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
             self.network.limits.concurrent_requests = requests;
             self
         }
 
-        /// Signs what is written and refuses, as corrupt, whatever was not signed with the same
-        /// secret. Without one, whoever can write to the server can make an artifact. Default:
+        /// Serves only artifacts whose metadata names exactly this provenance. Any other artifact
+        /// is [`Fetched::Refused`](crate::Fetched::Refused): a miss, counted as `refused`. Puts
+        /// are not checked, and `contains` does not look at metadata.
+        ///
+        /// Metadata is only as true as the server, unless a [`shared_secret`](Self::shared_secret)
+        /// is set. Default: any provenance, or none.
+        #[must_use]
+        pub fn require_provenance(mut self, provenance: impl Into<String>) -> Self {
+            self.network.required.provenance = Some(provenance.into());
+            self
+        }
+
+        /// Serves only artifacts whose metadata names exactly this device, as
+        /// [`require_provenance`](Self::require_provenance) does. Default: any device, or none.
+        #[must_use]
+        pub fn require_device(mut self, device: impl Into<String>) -> Self {
+            self.network.required.device = Some(device.into());
+            self
+        }
+
+        /// Signs what is written, and rejects as corrupt what was not signed with the same secret.
+        /// Without a secret, everybody who can write to the server can make an artifact. Default:
         /// none.
         #[must_use]
         pub fn shared_secret(mut self, secret: $crate::SharedSecret) -> Self {
@@ -159,8 +177,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// Whom the tier believes: [`shared_secret`](Self::shared_secret) with more to choose
-        /// from. Default: [`Trust::Server`](crate::Trust::Server).
+        /// Whom the tier trusts: [`shared_secret`](Self::shared_secret) with more to choose from.
+        /// Default: [`Trust::Server`](crate::Trust::Server).
         #[must_use]
         pub fn trust(mut self, trust: $crate::Trust) -> Self {
             self.network.trust = trust;
@@ -168,9 +186,9 @@ macro_rules! network_settings {
         }
 
         /// Writes payloads of at least `min_bytes` compressed with zstd at this level, 1 to 19,
-        /// where that makes them shorter. Whoever reads them needs the feature `zstd` as well: to
-        /// others they are corrupt. Compressed entries are read in any case. Default: none is
-        /// written.
+        /// where that makes them shorter. Readers need the feature `zstd` as well: without it,
+        /// compressed entries are corrupt. With it, they are read whether or not this is set.
+        /// Default: nothing is compressed.
         #[cfg(feature = "zstd")]
         #[must_use]
         pub fn zstd(mut self, level: i32, min_bytes: u64) -> Self {

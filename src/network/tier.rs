@@ -1,26 +1,29 @@
-//! A tier across a network, whatever its servers speak: what each answer means to the cache.
+//! A tier across a network, whatever protocol its servers speak: what each response means to the
+//! cache.
+//!
+//! Every call runs as a task from its start. A caller that no longer polls its future then holds no
+//! request permit and no connection; a caller that drops its future aborts the task.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
-use super::breaker::{BreakerState, Epoch};
-use super::call_policy::{Call, CallPolicy, after};
-use super::recent_keys::{PendingLookup, RecentKeys};
-use super::uploads::{Admission, UploadReport, Uploads};
-use super::{Backend, NetworkSettings, RequestError, Upload};
-use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
+use super::backend::{Backend, Upload};
+use super::breaker::{Breaker, BreakerState};
+use super::call_policy::{Call, CallPolicy};
+use super::healer::{self, Probed};
+use super::recent_keys::RecentKeys;
+use super::request_error::RequestError;
+use super::requirement::Requirement;
+use super::settings::NetworkSettings;
+use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
 use crate::store::{Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation};
-
-/// How many keys are kept in mind as being on the server, and for how long.
-const KNOWN_KEYS: usize = 16 * 1024;
-const KNOWN_FOR: Duration = Duration::from_secs(600);
+use crate::sync::blocking;
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {
@@ -28,12 +31,12 @@ pub(crate) struct NetworkTier<B> {
     /// As the tier prints itself.
     pub(crate) name: String,
     pub(crate) writes: bool,
+    pub(crate) required: Requirement,
+    /// Whether what it serves may be promoted to other tiers.
+    pub(crate) promotable: bool,
     policy: CallPolicy,
-    /// Keys that the server did not have.
+    /// Keys that the server did not have a short while ago.
     absent: Option<RecentKeys>,
-    /// Keys that it had.
-    known: RecentKeys,
-    uploads: Option<Arc<Uploads>>,
     closed: AtomicBool,
     counters: StoreCounters,
     negative_answers: Counter,
@@ -41,18 +44,22 @@ pub(crate) struct NetworkTier<B> {
 }
 
 impl<B: Backend> NetworkTier<B> {
-    pub(crate) fn new(name: String, backend: B, settings: &NetworkSettings) -> Arc<Self> {
-        let negative = settings.negative;
+    pub(crate) fn new(
+        name: String,
+        backend: B,
+        promotable: bool,
+        settings: NetworkSettings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             backend,
             name,
             writes: settings.writes,
+            required: settings.required,
+            promotable,
             policy: CallPolicy::new(settings.limits),
-            absent: negative.map(|(time, keys)| RecentKeys::new(keys, time)),
-            known: RecentKeys::new(KNOWN_KEYS, KNOWN_FOR),
-            uploads: settings
-                .uploads
-                .map(|policy| Arc::new(Uploads::new(policy))),
+            absent: settings
+                .remember_misses
+                .map(|time| RecentKeys::new(settings.max_remembered_misses, time)),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
             negative_answers: Counter::default(),
@@ -68,97 +75,21 @@ impl<B: Backend> NetworkTier<B> {
         self.policy.breaker.subscribe()
     }
 
-    pub(crate) fn upload_report(&self) -> UploadReport {
-        let uploads = self.uploads.as_ref();
-        uploads.map(|uploads| uploads.report()).unwrap_or_default()
-    }
-
     pub(crate) fn is_writable(&self) -> bool {
         self.writes && !self.closed.load(Ordering::Acquire)
-    }
-
-    /// Runs one call of the tier, with the tier's name on what goes wrong.
-    async fn call<T, F>(
-        self: &Arc<Self>,
-        operation: StoreOperation,
-        key: &PipelineFingerprint,
-        attempt: impl Fn() -> F + Send,
-    ) -> Result<T, StoreError>
-    where
-        T: Send,
-        F: Future<Output = Result<T, RequestError>> + Send,
-    {
-        // However the call ends, and be it that it is dropped, it may have opened the breaker.
-        let _heal = HealOnDrop(self);
-        let call = Call {
-            tier: &self.name,
-            operation,
-            key,
-        };
-        let credentials = || self.backend.credentials_version();
-        let result = self.policy.run(call, credentials, attempt).await;
-        result.map_err(|failure| {
-            let kind = failure.kind;
-            // These were told once, when they began.
-            if kind == StoreErrorKind::CircuitOpen || failure.is_denial {
-                tracing::debug!(tier = self.name, %key, %operation, %kind, reason = %failure, "request refused");
-            } else {
-                tracing::warn!(tier = self.name, %key, %operation, %kind, reason = %failure, "request failed");
-            }
-            self.error(kind, operation).with_source(failure)
-        })
-    }
-
-    fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
-        StoreError::new(kind, self.name.clone(), operation)
     }
 
     pub(crate) async fn fetch(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
-        accepts: impl Fn(&ArtifactMetadata) -> bool + Send,
     ) -> Result<Fetched, StoreError> {
-        let counters = &self.counters;
-        if self.absent.as_ref().is_some_and(|keys| keys.contains(key)) {
-            counters.misses.increment();
-            self.negative_answers.increment();
+        if self.is_known_absent(key) {
+            self.counters.misses.increment();
             return Ok(Fetched::Miss);
         }
-        let is_known = self.known.ask(key);
-        let is_absent = self.absent.as_ref().and_then(|keys| keys.ask(key));
-        let mut fetched = self
-            .call(StoreOperation::Get, key, || self.backend.download(key))
+        let key = *key;
+        self.run(|tier| async move { tier.fetch_now(&key).await })
             .await
-            .inspect_err(|_| counters.errors.increment())?;
-        match &fetched {
-            Fetched::Hit(artifact) if !accepts(artifact.metadata()) => fetched = Fetched::Refused,
-            _ => {}
-        }
-        match &fetched {
-            Fetched::Hit(_) | Fetched::Refused => note(is_known),
-            Fetched::Miss | Fetched::Corrupt(_) => self.known.forget(key),
-        }
-        match &fetched {
-            Fetched::Hit(_) => counters.hits.increment(),
-            Fetched::Miss => {
-                counters.misses.increment();
-                note(is_absent);
-            }
-            Fetched::Corrupt(reason) => {
-                counters.misses.increment();
-                counters.corrupt.increment();
-                if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
-                    self.unauthenticated.increment();
-                }
-                tracing::warn!(tier = self.name, %key, %reason, "corrupt entry not served");
-            }
-            Fetched::Refused => {
-                counters.misses.increment();
-                counters.refused.increment();
-                tracing::debug!(tier = self.name, %key, "artifact of other metadata not served");
-            }
-        }
-        Ok(fetched)
     }
 
     pub(crate) async fn put(
@@ -166,122 +97,24 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
-        let upload = match self.prepare(key, &artifact).await {
-            Ok(upload) => upload,
-            Err(error) => {
-                self.count_put(Err(&error));
-                return Err(error);
-            }
-        };
-        self.forget_absence(key);
-        match &self.uploads {
-            None => self.upload(key, &upload).await,
-            Some(uploads) => self.upload_behind(uploads, key, upload),
-        }
-    }
-
-    async fn prepare(
-        &self,
-        key: &PipelineFingerprint,
-        artifact: &Artifact,
-    ) -> Result<Upload, StoreError> {
-        self.check_writable(StoreOperation::Put)?;
-        let frame = self.backend.format().encode(key, artifact).await;
-        let (head, payload) = frame.map_err(|reason| {
-            let kind = match reason {
-                FrameError::TooLarge => StoreErrorKind::TooLarge,
-                _ => StoreErrorKind::InvalidArtifact,
-            };
-            self.error(kind, StoreOperation::Put).with_source(reason)
-        })?;
-        Ok(Upload { head, payload })
-    }
-
-    async fn upload(
-        self: &Arc<Self>,
-        key: &PipelineFingerprint,
-        upload: &Upload,
-    ) -> Result<(), StoreError> {
-        let is_known = self.known.ask(key);
-        let result = self
-            .call(StoreOperation::Put, key, || {
-                self.backend.upload(key, upload)
-            })
-            .await;
-        if result.is_ok() {
-            note(is_known);
-            self.forget_absence(key);
-        }
-        self.count_put(result.as_ref());
-        result
-    }
-
-    /// Starts an upload. Never waits.
-    fn upload_behind(
-        self: &Arc<Self>,
-        uploads: &Arc<Uploads>,
-        key: &PipelineFingerprint,
-        upload: Upload,
-    ) -> Result<(), StoreError> {
-        if self.known.contains(key) {
-            uploads.skip();
-            return Ok(());
-        }
-        let bytes = (upload.head.len() + upload.payload.len()) as u64;
-        match uploads.admit(key, bytes) {
-            Admission::Accepted(job) => {
-                let (tier, key) = (Arc::clone(self), *key);
-                tokio::spawn(job.run(async move { tier.upload(&key, &upload).await }));
-                Ok(())
-            }
-            Admission::Coalesced => Ok(()),
-            Admission::Rejected => {
-                let error = self
-                    .error(StoreErrorKind::Unavailable, StoreOperation::Put)
-                    .with_source("too many uploads are pending");
-                self.count_put(Err(&error));
-                Err(error)
-            }
-        }
-    }
-
-    fn count_put(&self, result: Result<&(), &StoreError>) {
-        let counter = match result {
-            Ok(()) => &self.counters.puts,
-            Err(error) if error.kind() == StoreErrorKind::TooLarge => &self.counters.rejected_puts,
-            Err(_) => &self.counters.put_errors,
-        };
-        counter.increment();
-    }
-
-    fn forget_absence(&self, key: &PipelineFingerprint) {
-        if let Some(absent) = &self.absent {
-            absent.forget(key);
-        }
-    }
-
-    /// Refuses a write where the tier takes none.
-    fn check_writable(&self, operation: StoreOperation) -> Result<(), StoreError> {
-        let kind = if self.closed.load(Ordering::Acquire) {
-            StoreErrorKind::Closed
-        } else if self.writes {
-            return Ok(());
-        } else {
-            StoreErrorKind::ReadOnly
-        };
-        Err(self.error(kind, operation))
+        let key = *key;
+        self.run(|tier| async move { tier.put_now(&key, artifact).await })
+            .await
     }
 
     pub(crate) async fn contains(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
-        if self.absent.as_ref().is_some_and(|keys| keys.contains(key)) {
-            self.negative_answers.increment();
+        if self.is_known_absent(key) {
             return Ok(false);
         }
-        self.call(StoreOperation::Contains, key, || self.backend.probe(key))
-            .await
+        let key = *key;
+        self.run(|tier| async move {
+            let probe = || tier.backend.probe(&key);
+            tier.call(StoreOperation::Contains, &key, probe).await
+        })
+        .await
     }
 
     pub(crate) async fn remove(
@@ -289,45 +122,26 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
         self.check_writable(StoreOperation::Remove)?;
-        if let Some(uploads) = &self.uploads {
-            uploads.cancel(key).await;
-        }
-        self.known.forget(key);
-        let removed = self
-            .call(StoreOperation::Remove, key, || self.backend.delete(key))
-            .await;
-        // Whatever was noted meanwhile was true before.
-        self.known.forget(key);
-        let removed = removed?;
+        let key = *key;
+        let removed = self.run(|tier| async move {
+            let delete = || tier.backend.delete(&key);
+            tier.call(StoreOperation::Remove, &key, delete).await
+        });
+        let removed = removed.await?;
         if removed {
             self.counters.removes.increment();
         }
         Ok(removed)
     }
 
-    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
-        let flushed = match &self.uploads {
-            Some(uploads) => uploads.flush().await,
-            None => Ok(()),
-        };
-        match &flushed {
-            Ok(()) => self.counters.flushes.increment(),
-            Err(_) => self.counters.flush_errors.increment(),
-        }
-        flushed
+    /// A put returns once the server has the artifact, so there is nothing to wait for.
+    pub(crate) fn flush(&self) {
+        self.counters.flushes.increment();
     }
 
-    pub(crate) async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+    /// Takes no more writes.
+    pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        let Some(uploads) = &self.uploads else {
-            return Ok(());
-        };
-        let flushed = timeout(deadline, uploads.flush()).await;
-        uploads.abort();
-        flushed.unwrap_or_else(|_| {
-            let error = self.error(StoreErrorKind::TimedOut, StoreOperation::Close);
-            Err(error.with_source("uploads were given up"))
-        })
     }
 
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {
@@ -344,90 +158,172 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
-    /// Sees to it that an open breaker is probed until it closes.
-    fn heal(self: &Arc<Self>) {
-        let breaker = &self.policy.breaker;
-        if breaker.state() == BreakerState::Closed {
-            return;
-        }
-        let Ok(runtime) = Handle::try_current() else {
-            return;
+    /// Runs a call as a task, which makes progress whether or not its caller polls.
+    async fn run<T, F>(self: &Arc<Self>, call: impl FnOnce(Arc<Self>) -> F + Send) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let call = call(Arc::clone(self)).in_current_span();
+        blocking::join(AbortOnDropHandle::new(tokio::spawn(call))).await
+    }
+
+    /// Makes the requests of a call and names the tier in its error.
+    async fn call<T, F>(
+        self: &Arc<Self>,
+        operation: StoreOperation,
+        key: &PipelineFingerprint,
+        attempt: impl Fn() -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, RequestError>> + Send,
+    {
+        // However the call ends, also where it is dropped, it may have opened the breaker.
+        let _heal = HealOnDrop(self);
+        let call = Call {
+            tier: &self.name,
+            operation,
+            key,
         };
-        let Some(epoch) = breaker.start_healing() else {
-            return;
-        };
-        let interval = breaker.probe_interval();
-        tracing::warn!(
-            tier = self.name,
-            ?interval,
-            "most recent calls failed: the tier is left alone, and probed now and then"
-        );
-        let tier = Arc::downgrade(self);
-        let healer = Healer { tier, epoch };
-        runtime.spawn(async move {
-            let mut next = after(interval);
-            // The tier is not held while nothing happens: who drops it ends this.
-            loop {
-                sleep_until(next).await;
-                let Some(tier) = healer.tier.upgrade() else {
-                    return;
-                };
-                // From the start of one probe to that of the next: a server that comes back while
-                // a probe still hangs is found by the next one, and that must not be long after.
-                next = after(interval);
-                if tier.probe(epoch).await {
-                    return;
-                }
-                next = next.max(after(PAUSE_BETWEEN_PROBES));
+        let credentials = || self.backend.credentials_version();
+        let result = self.policy.run(call, credentials, attempt).await;
+        result.map_err(|error| {
+            let kind = error.kind;
+            // These were logged once, when they began.
+            if kind == StoreErrorKind::CircuitOpen || error.blocks_credentials {
+                tracing::debug!(tier = self.name, %key, %operation, %kind, reason = %error, "request not sent or refused");
+            } else {
+                tracing::warn!(tier = self.name, %key, %operation, %kind, reason = %error, "request failed");
             }
-        });
+            self.error(kind, operation).with_source(error)
+        })
     }
 
-    /// Whether the server is well again.
-    async fn probe(&self, epoch: Epoch) -> bool {
-        let breaker = &self.policy.breaker;
-        let Some(key) = breaker.half_open(epoch) else {
-            return true;
-        };
-        let success = self.policy.probe(self.backend.download(&key)).await;
-        if success {
-            tracing::info!(tier = self.name, "the tier answers again");
-        } else {
-            tracing::debug!(tier = self.name, "the tier still fails");
+    async fn fetch_now(self: &Arc<Self>, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let counters = &self.counters;
+        let lookup = self.absent.as_ref().and_then(|keys| keys.begin_lookup(key));
+        let mut fetched = self
+            .call(StoreOperation::Get, key, || self.backend.download(key))
+            .await
+            .inspect_err(|_| counters.errors.increment())?;
+        if let Fetched::Hit(artifact) = &fetched {
+            if !self.required.is_met_by(artifact.metadata()) {
+                fetched = Fetched::Refused;
+            }
         }
-        breaker.probed(epoch, success);
-        success
+        match &fetched {
+            Fetched::Hit(_) => counters.hits.increment(),
+            Fetched::Miss => {
+                counters.misses.increment();
+                if let Some(lookup) = lookup {
+                    lookup.note();
+                }
+            }
+            Fetched::Corrupt(reason) => {
+                counters.misses.increment();
+                counters.corrupt.increment();
+                if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
+                    self.unauthenticated.increment();
+                }
+                tracing::warn!(tier = self.name, %key, %reason, "corrupt entry not served");
+            }
+            Fetched::Refused => {
+                counters.misses.increment();
+                counters.refused.increment();
+                tracing::debug!(tier = self.name, %key, "artifact without the required metadata not served");
+            }
+        }
+        Ok(fetched)
+    }
+
+    async fn put_now(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        artifact: Artifact,
+    ) -> Result<(), StoreError> {
+        let result = self.upload(key, &artifact).await;
+        let counter = match &result {
+            Ok(()) => &self.counters.puts,
+            Err(error) if error.kind() == StoreErrorKind::TooLarge => &self.counters.rejected_puts,
+            Err(_) => &self.counters.put_errors,
+        };
+        counter.increment();
+        result
+    }
+
+    async fn upload(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(), StoreError> {
+        self.check_writable(StoreOperation::Put)?;
+        let frame = self.backend.format().encode(key, artifact).await;
+        let (head, payload) = frame.map_err(|reason| {
+            let kind = match reason {
+                FrameError::TooLarge => StoreErrorKind::TooLarge,
+                _ => StoreErrorKind::InvalidArtifact,
+            };
+            self.error(kind, StoreOperation::Put).with_source(reason)
+        })?;
+        let upload = Upload { head, payload };
+        // Whatever becomes of the upload, the entry may be there from its start.
+        self.forget_absence(key);
+        let request = || self.backend.upload(key, &upload);
+        self.call(StoreOperation::Put, key, request).await?;
+        // A lookup that began before the upload may have noted its miss meanwhile.
+        self.forget_absence(key);
+        Ok(())
+    }
+
+    fn is_known_absent(&self, key: &PipelineFingerprint) -> bool {
+        let is_absent = self.absent.as_ref().is_some_and(|keys| keys.contains(key));
+        if is_absent {
+            self.negative_answers.increment();
+        }
+        is_absent
+    }
+
+    fn forget_absence(&self, key: &PipelineFingerprint) {
+        if let Some(absent) = &self.absent {
+            absent.forget(key);
+        }
+    }
+
+    fn check_writable(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        let kind = if self.closed.load(Ordering::Acquire) {
+            StoreErrorKind::Closed
+        } else if self.writes {
+            return Ok(());
+        } else {
+            StoreErrorKind::ReadOnly
+        };
+        Err(self.error(kind, operation))
+    }
+
+    fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
+        StoreError::new(kind, self.name.clone(), operation)
     }
 }
 
-/// Keeps the answer to a lookup in mind where that is worth it.
-fn note(pending: Option<PendingLookup<'_>>) {
-    if let Some(pending) = pending {
-        pending.note();
+impl<B: Backend> Probed for NetworkTier<B> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn breaker(&self) -> &Breaker {
+        &self.policy.breaker
+    }
+
+    async fn probe(&self, key: &PipelineFingerprint) -> bool {
+        self.policy.probe(self.backend.download(key)).await
     }
 }
-
-/// Between two probes of which the first took longer than the interval.
-const PAUSE_BETWEEN_PROBES: Duration = Duration::from_millis(1);
 
 struct HealOnDrop<'a, B: Backend>(&'a Arc<NetworkTier<B>>);
 
 impl<B: Backend> Drop for HealOnDrop<'_, B> {
     fn drop(&mut self) {
-        self.0.heal();
-    }
-}
-
-/// Whoever probes a tier. When it ends early, as with its runtime, another may take over.
-struct Healer<B: Backend> {
-    tier: Weak<NetworkTier<B>>,
-    epoch: Epoch,
-}
-
-impl<B: Backend> Drop for Healer<B> {
-    fn drop(&mut self) {
-        if let Some(tier) = self.tier.upgrade() {
-            tier.policy.breaker.stop_healing(self.epoch);
-        }
+        healer::start(self.0);
     }
 }

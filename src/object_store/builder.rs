@@ -7,10 +7,10 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
-use reqwest::Url;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use url::Url;
 
 use super::ObjectStoreCache;
 use super::connector::Connector;
@@ -19,12 +19,12 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
-/// Those of a [`RemoteCacheBuilder`](crate::RemoteCacheBuilder), as far as they are not about one
-/// server: credentials, certificates, proxies and HTTP/2, which is off, are
-/// [options of the store](Self::store_option). The connections to a store are not counted: idle ones
-/// are kept up to the number of [requests](Self::max_concurrent_requests), and a busy tier may open
-/// more for a while. An upload is not found to stand still: the time limit of an
-/// [attempt](Self::attempt_timeout) is all it has once it is connected.
+/// Credentials, certificates, proxies and HTTP/2, which is off, are
+/// [options of the store](Self::store_option); the other settings are those of a
+/// `RemoteCacheBuilder`. The number of connections is not counted exactly: at most
+/// [`max_concurrent_requests`](Self::max_concurrent_requests) idle ones are kept, and a burst may
+/// open more for a moment. The inactivity timeout does not apply to an upload: once it is connected,
+/// [`attempt_timeout`](Self::attempt_timeout) is its only time limit.
 ///
 /// ```
 /// use pipeline_cache::{ObjectStoreCache, PipelineCacheStore as _};
@@ -32,8 +32,8 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 /// let cache = ObjectStoreCache::builder()
 ///     .store_option("aws_endpoint", "http://127.0.0.1:8333")
 ///     .store_option("aws_allow_http", "true")
-///     .writes(true)
-///     .open("s3://bucket/artifacts")?;
+///     .writes()
+///     .build("s3://bucket/artifacts")?;
 /// assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");
 /// assert!(cache.is_writable());
 /// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
@@ -47,28 +47,29 @@ pub struct ObjectStoreCacheBuilder {
 impl ObjectStoreCacheBuilder {
     network_settings!();
 
-    /// Sets an option of the store, under the name that the `object_store` crate gives it, instead
-    /// of what the environment says: `aws_endpoint`, `google_service_account` and so on. One that
-    /// the store does not have is passed over. Never printed. Default: none.
+    /// Sets an option of the store under its name in the `object_store` crate, such as
+    /// `aws_endpoint` or `google_service_account`. It overrides the environment. An option that the
+    /// store does not have is ignored. Never printed. Default: none.
     #[must_use]
     pub fn store_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((name.into(), value.into()));
         self
     }
 
-    /// The tier at a URL: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
+    /// Builds the tier at a URL: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`,
     /// `file:///folder` or `memory:///prefix`.
     ///
-    /// Credentials, regions and endpoints are taken from the environment, under the names that
-    /// the `object_store` crate gives them: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT` and so on. They
-    /// are never printed. Connects to nothing.
+    /// Credentials, regions and endpoints are taken from the environment, under their names in the
+    /// `object_store` crate: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT` and so on. They are never printed.
+    /// Connects to nothing.
     ///
-    /// The store makes no retries of its own: those of [`retry`](Self::retry) are all there are.
+    /// The store makes no retries of its own: those of [`retry`](Self::retry) are the only ones.
     ///
     /// # Errors
     ///
-    /// [`ObjectStoreCacheError`] where the URL is of no known store, or a setting is missing.
-    pub fn open(self, url: impl AsRef<str>) -> Result<ObjectStoreCache, ObjectStoreCacheError> {
+    /// [`ObjectStoreCacheError`] where the scheme of the URL is not known, or a setting of the store
+    /// is missing.
+    pub fn build(self, url: impl AsRef<str>) -> Result<ObjectStoreCache, ObjectStoreCacheError> {
         let url = Url::parse(url.as_ref())
             .map_err(|error| ObjectStoreCacheError::InvalidUrl(error.to_string()))?;
         let unknown = |_| ObjectStoreCacheError::UnknownStore {
@@ -85,31 +86,32 @@ impl ObjectStoreCacheBuilder {
             },
         };
         let name = format!("objects({scheme}/{prefix})");
-        Ok(self.build(name, store, prefix))
+        Ok(self.tier(name, store, prefix))
     }
 
-    /// The tier on a store that is set up already, below a prefix; empty for the whole store.
+    /// Builds the tier on a store that is set up already, below a prefix; an empty prefix is the
+    /// whole store.
     ///
-    /// Let the store itself make no retries: this tier makes its own, within a budget. How long a
-    /// connection may take to open is the store's affair, and so is what it tells of an answer:
-    /// most refusals by a server pass for a store that is ill for a while.
+    /// Switch off the retries of the store: this tier makes its own, within a budget. The store
+    /// decides how long a connection may take to open, and how much it tells of a response: most
+    /// statuses then count as a store that is unavailable for a while.
     ///
     /// ```
     /// use pipeline_cache::ObjectStoreCache;
     /// use std::sync::Arc;
     ///
     /// let store = Arc::new(object_store::memory::InMemory::new());
-    /// let cache = ObjectStoreCache::builder().on(store, "artifacts");
+    /// let cache = ObjectStoreCache::builder().build_on(store, "artifacts");
     /// assert_eq!(cache.to_string(), "objects(InMemory/artifacts)");
     /// ```
     #[must_use]
-    pub fn on(self, store: Arc<dyn ObjectStore>, prefix: &str) -> ObjectStoreCache {
+    pub fn build_on(self, store: Arc<dyn ObjectStore>, prefix: &str) -> ObjectStoreCache {
         let prefix = Path::from(prefix);
         let name = format!("objects({store}/{prefix})");
-        self.build(name, store, prefix)
+        self.tier(name, store, prefix)
     }
 
-    fn build(self, name: String, store: Arc<dyn ObjectStore>, prefix: Path) -> ObjectStoreCache {
+    fn tier(self, name: String, store: Arc<dyn ObjectStore>, prefix: Path) -> ObjectStoreCache {
         let (format, promotable) = self.network.format();
         let objects = Objects {
             store,
@@ -118,8 +120,7 @@ impl ObjectStoreCacheBuilder {
             inactivity: self.network.inactivity_timeout,
         };
         ObjectStoreCache {
-            tier: NetworkTier::new(name, objects, &self.network),
-            promotable,
+            tier: NetworkTier::new(name, objects, promotable, self.network),
         }
     }
 }
@@ -134,7 +135,7 @@ impl fmt::Debug for ObjectStoreCacheBuilder {
     }
 }
 
-/// What the environment says of stores.
+/// The options of stores in the environment.
 fn environment() -> Vec<(String, String)> {
     const OF_STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
     std::env::vars_os()
@@ -143,7 +144,7 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A second layer of retries would outlast deadlines and multiply requests to a store that is ill.
+/// A second layer of retries would outlast deadlines and multiply requests to a store that fails.
 fn no_retries() -> RetryConfig {
     RetryConfig {
         max_retries: 0,
@@ -152,7 +153,7 @@ fn no_retries() -> RetryConfig {
     }
 }
 
-/// The limit on a whole request is that of an attempt, and no other.
+/// `attempt_timeout` is the only limit on a whole request.
 fn client_options(settings: &NetworkSettings) -> ClientOptions {
     ClientOptions::new()
         .with_timeout_disabled()
@@ -165,7 +166,7 @@ fn store_at(
     options: &[(String, String)],
     settings: &NetworkSettings,
 ) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
-    // The builders are alike, and have no trait in common.
+    // The builders have the same methods and no trait in common.
     macro_rules! remote {
         ($builder:ty) => {{
             let mut builder = <$builder>::new()
@@ -201,11 +202,13 @@ fn store_at(
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectStoreCacheError {
-    /// It is no URL.
+    /// It is not a URL.
     #[error("the URL of the object store is not valid: {0}")]
     InvalidUrl(String),
-    /// It is of no store that is known, or a setting of the store is missing or wrong.
-    #[error("no object store can be set up for the scheme {scheme:?} with what is set")]
+    /// Its scheme is not known, or a setting of the store is missing or wrong.
+    #[error(
+        "no object store for the scheme {scheme:?} with these settings: check its options and environment variables"
+    )]
     UnknownStore {
         /// The scheme of the URL.
         scheme: String,

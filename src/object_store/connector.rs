@@ -1,5 +1,6 @@
-//! How the clients of stores are connected: an answer that is none to the lookup is an error that
-//! keeps what the server said, its status and when to come back. Most of that is lost else.
+//! An HTTP client for stores that keeps the status and the `Retry-After` of an error response.
+//!
+//! The `object_store` crate drops most of that.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::network::HttpStatusError;
 
-/// The most that is read of what a server says besides, and for how long, to keep its connection.
+/// The most that is read of an error body, and for how long, so that its connection is used again.
 const DRAINED_BYTES: usize = 64 * 1024;
 const DRAINING: Duration = Duration::from_millis(50);
 
@@ -24,7 +25,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// An answer may take so long to begin.
+    /// A response to a request without a body must begin within this time.
     pub(super) const fn new(inactivity: Duration) -> Self {
         Self { inactivity }
     }
@@ -45,35 +46,37 @@ struct Client {
 }
 
 impl Client {
-    /// The head of the answer.
+    /// The head of the response.
     async fn execute(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let has_body = !request.body().is_empty();
-        let answer = self.client.execute(request);
+        let response = self.client.execute(request);
         if has_body {
-            // It may well move.
-            return answer.await;
+            // How much of the body was sent cannot be seen here.
+            return response.await;
         }
         let late = |late| HttpError::new(HttpErrorKind::Timeout, late);
-        timeout(self.inactivity, answer).await.map_err(late)?
+        timeout(self.inactivity, response).await.map_err(late)?
     }
 }
 
 #[async_trait]
 impl HttpService for Client {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let answer = self.execute(request).await?;
-        let status = answer.status();
+        let response = self.execute(request).await?;
+        let status = response.status();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         drain(body).await;
         match status.as_u16() {
-            // These the crate knows, and asks on after some of them.
+            // The crate handles these itself.
             401 | 403 | 404 | 409 | 412 => Ok(HttpResponse::from_parts(head, Bytes::new().into())),
             _ => {
-                let refusal = HttpStatusError::new(status, &head.headers);
-                Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+                let retry_after = head.headers.get("retry-after");
+                let retry_after = retry_after.and_then(|value| value.to_str().ok());
+                let status = HttpStatusError::new(status.as_u16(), retry_after);
+                Err(HttpError::new(HttpErrorKind::Unknown, status))
             }
         }
     }
@@ -90,6 +93,6 @@ async fn drain(body: HttpResponseBody) {
             }
         }
     };
-    // Too slow or too long costs the connection and nothing else.
+    // A body that is too slow or too long costs the connection and nothing else.
     let _ = timeout(DRAINING, reading).await;
 }

@@ -1,8 +1,8 @@
 //! A tier on an object store: S3, Google Cloud Storage, Azure, a folder, or any other that the
 //! `object_store` crate knows.
 //!
-//! The same frames under the same names as on disk and over HTTP, and the same manners across a
-//! network: what is here is only how one request is made.
+//! The frames and their names are those on disk and over HTTP, and `network` makes the calls. What
+//! is here is only how one request is made.
 
 mod builder;
 mod connector;
@@ -10,24 +10,24 @@ mod objects;
 
 pub use builder::{ObjectStoreCacheBuilder, ObjectStoreCacheError};
 
-use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
 
-use crate::artifact::Artifact;
-use crate::key::PipelineFingerprint;
-use crate::network::NetworkTier;
-use crate::store::{Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError};
-use crate::{BreakerState, UploadReport};
+use crate::network::{NetworkTier, network_store};
+use crate::store::PipelineCacheStore as _;
 use objects::Objects;
 
 /// An object store as a tier: `<prefix>/<64 hex digits>.bin`, one frame each.
 ///
-/// Reads only, unless [`writes`](ObjectStoreCacheBuilder::writes) are switched on. What the store
-/// answers is verified before it is served, and failures are typed, retried and kept off the path
-/// of lookups as those of a [`RemoteCache`](crate::RemoteCache) are.
+/// The tier only reads, unless [`writes`](ObjectStoreCacheBuilder::writes) is set. A response is
+/// verified before it is served. Failures are typed and retried, and open a circuit breaker, as
+/// those of a `RemoteCache` are. Clones share one tier. Use it on one tokio runtime.
+///
+/// # Cancel safety
+///
+/// Each call runs as a task. A future that is no longer polled holds neither a request permit nor a
+/// connection. A future that is dropped aborts its task; a dropped put may still have stored the
+/// whole artifact.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, ObjectStoreCache, PipelineCacheStore, PipelineFingerprint};
@@ -35,7 +35,7 @@ use objects::Objects;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Or `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
-/// let cache = ObjectStoreCache::builder().writes(true).open("memory:///artifacts")?;
+/// let cache = ObjectStoreCache::builder().writes().build("memory:///artifacts")?;
 ///
 /// let key = PipelineFingerprint::from_bytes([7; 32]);
 /// cache.put(&key, Artifact::new("code")).await?;
@@ -43,9 +43,9 @@ use objects::Objects;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct ObjectStoreCache {
     tier: Arc<NetworkTier<Objects>>,
-    promotable: bool,
 }
 
 impl ObjectStoreCache {
@@ -53,7 +53,7 @@ impl ObjectStoreCache {
     ///
     /// # Errors
     ///
-    /// As [`ObjectStoreCacheBuilder::open`].
+    /// As [`ObjectStoreCacheBuilder::build`].
     ///
     /// ```
     /// use pipeline_cache::ObjectStoreCache;
@@ -63,7 +63,7 @@ impl ObjectStoreCache {
     /// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
     /// ```
     pub fn new(url: impl AsRef<str>) -> Result<Self, ObjectStoreCacheError> {
-        Self::builder().open(url)
+        Self::builder().build(url)
     }
 
     /// Settings, each with a documented default.
@@ -71,81 +71,9 @@ impl ObjectStoreCache {
     pub fn builder() -> ObjectStoreCacheBuilder {
         ObjectStoreCacheBuilder::default()
     }
-
-    /// Whether the store is asked, as it stands now.
-    #[must_use]
-    pub fn breaker_state(&self) -> BreakerState {
-        self.tier.breaker_state()
-    }
-
-    /// Whether the store is asked, as it changes: for a status line.
-    #[must_use]
-    pub fn watch_breaker(&self) -> watch::Receiver<BreakerState> {
-        self.tier.watch_breaker()
-    }
-
-    /// What became of the uploads in the background.
-    #[must_use]
-    pub fn upload_report(&self) -> UploadReport {
-        self.tier.upload_report()
-    }
 }
 
-#[async_trait]
-impl PipelineCacheStore for ObjectStoreCache {
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        self.tier.fetch(key, |_| true).await
-    }
-
-    /// Waits for the upload, unless it is to go on in the background.
-    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        self.tier.put(key, artifact).await
-    }
-
-    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.tier.contains(key).await
-    }
-
-    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.tier.remove(key).await
-    }
-
-    /// Waits for the uploads in the background.
-    async fn flush(&self) -> Result<(), StoreError> {
-        self.tier.flush().await
-    }
-
-    /// Refuses writes from now on; lookups go on.
-    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        self.tier.close(deadline).await
-    }
-
-    fn metrics(&self) -> PipelineCacheMetrics {
-        self.tier.metrics()
-    }
-
-    fn locality(&self) -> Locality {
-        Locality::Network
-    }
-
-    fn is_writable(&self) -> bool {
-        self.tier.is_writable()
-    }
-
-    fn is_trusted_source(&self) -> bool {
-        self.promotable
-    }
-
-    fn max_artifact_bytes(&self) -> u64 {
-        self.tier.backend.format.max_payload
-    }
-}
-
-impl fmt::Display for ObjectStoreCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.tier.name)
-    }
-}
+network_store!(ObjectStoreCache);
 
 impl fmt::Debug for ObjectStoreCache {
     /// Without the store itself, whose settings hold secrets.
@@ -154,6 +82,7 @@ impl fmt::Debug for ObjectStoreCache {
             .field("name", &self.tier.name)
             .field("writes", &self.tier.writes)
             .field("format", &self.tier.backend.format)
+            .field("required", &self.tier.required)
             .field("breaker", &self.breaker_state())
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()

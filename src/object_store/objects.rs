@@ -1,12 +1,10 @@
-//! What can be asked of an object, and what each answer means.
+//! The requests about one object, and what each response means.
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
-use reqwest::StatusCode;
 use std::error::Error as StdError;
 use std::iter::successors;
 use std::sync::Arc;
@@ -24,7 +22,7 @@ pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
     pub(super) format: FrameFormat,
-    /// How long a body may stand still.
+    /// The longest time between two parts of a body.
     pub(super) inactivity: Duration,
 }
 
@@ -44,9 +42,9 @@ impl Objects {
         };
         let mut parts = object.into_stream();
         loop {
-            let part = timeout(self.inactivity, parts.next()).await.map_err(|_| {
-                RequestError::timed_out("no part of the object came", self.inactivity)
-            })?;
+            let part = timeout(self.inactivity, parts.next())
+                .await
+                .map_err(|_| RequestError::timed_out("no part of the object", self.inactivity))?;
             let Some(part) = part else { break };
             match frame.with(part.map_err(of_a_read)?).await {
                 Some(longer) => frame = longer,
@@ -57,7 +55,6 @@ impl Objects {
     }
 }
 
-#[async_trait]
 impl Backend for Objects {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
@@ -80,9 +77,9 @@ impl Backend for Objects {
         let Err(error) = self.store.put(&self.path(key), payload).await else {
             return Ok(());
         };
-        match refusal(&error) {
-            Some(refusal) => self.refused(key, refusal).await,
-            None => Err(failure(&error)),
+        match status(&error) {
+            Some(status) => self.rejected_upload(key, status).await,
+            None => Err(request_error(&error)),
         }
     }
 
@@ -118,43 +115,47 @@ impl Backend for Objects {
     }
 }
 
-/// What the server said, where there is one and it did.
-fn refusal(error: &Error) -> Option<HttpStatusError> {
+/// The status of the response, where there is a server and it sent one.
+fn status(error: &Error) -> Option<HttpStatusError> {
     let known = match error {
-        Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-        Error::PermissionDenied { .. } => StatusCode::FORBIDDEN,
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
-        Error::AlreadyExists { .. } => StatusCode::CONFLICT,
-        Error::Precondition { .. } => StatusCode::PRECONDITION_FAILED,
+        Error::Unauthenticated { .. } => 401,
+        Error::PermissionDenied { .. } => 403,
+        Error::NotFound { .. } => 404,
+        Error::AlreadyExists { .. } => 409,
+        Error::Precondition { .. } => 412,
         _ => return causes(error).find_map(|cause| cause.downcast_ref().copied()),
     };
-    Some(known.into())
+    Some(HttpStatusError::new(known, None))
 }
 
-/// To a request that would have changed nothing.
+/// The error of a request that would have changed nothing.
 fn of_a_read(error: Error) -> RequestError {
-    refusal(&error).map_or_else(|| failure(&error), HttpStatusError::of_a_read)
+    status(&error).map_or_else(|| request_error(&error), HttpStatusError::of_a_read)
 }
 
-/// To a request that would have changed the store.
+/// The error of a request that would have changed the store.
 fn of_a_write(error: Error) -> RequestError {
-    refusal(&error).map_or_else(|| failure(&error), HttpStatusError::of_a_write)
+    status(&error).map_or_else(|| request_error(&error), HttpStatusError::of_a_write)
 }
 
-/// What kind of failure it is. The text of the error is not passed on: it may quote the request.
-fn failure(error: &Error) -> RequestError {
-    let mut on_the_way = causes(error).filter_map(|cause| cause.downcast_ref::<HttpError>());
+/// The text of the error is not repeated: it may quote the request.
+fn request_error(error: &Error) -> RequestError {
+    let mut http = causes(error).filter_map(|cause| cause.downcast_ref::<HttpError>());
     let (kind, reason) = match error {
         Error::NotSupported { .. } | Error::NotImplemented { .. } => {
             (StoreErrorKind::Protocol, "not supported by the store")
         }
-        Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => {
-            (StoreErrorKind::Protocol, "the store is set up wrongly")
-        }
-        _ => match on_the_way.next().map(HttpError::kind) {
-            Some(HttpErrorKind::Timeout) => (StoreErrorKind::TimedOut, "no answer came in time"),
+        Error::InvalidPath { .. } | Error::UnknownConfigurationKey { .. } => (
+            StoreErrorKind::Protocol,
+            "the settings of the store are wrong",
+        ),
+        _ => match http.next().map(HttpError::kind) {
+            Some(HttpErrorKind::Timeout) => (StoreErrorKind::TimedOut, "no response in time"),
             Some(HttpErrorKind::Connect) => (StoreErrorKind::Unreachable, "no connection"),
-            _ => (StoreErrorKind::Unavailable, "the store failed"),
+            _ => (
+                StoreErrorKind::Unavailable,
+                "the request to the store failed",
+            ),
         },
     };
     RequestError::new(kind, reason)

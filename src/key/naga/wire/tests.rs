@@ -1,15 +1,20 @@
 //! The wire can be read back: two canonical modules never run together into the same bytes.
+//!
+//! Here and not in `tests/`, since only the private writer takes modules that are not canonical.
+#![allow(
+    dead_code,
+    reason = "of what the tests of keys share, a part is needed"
+)]
 
-#[path = "../../../../tests/support/naga_generate.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
+#[path = "../../../../tests/keys/naga/support/generate.rs"]
 mod generate;
-#[path = "../../../../tests/support/naga_grammar.rs"]
+#[path = "../../../../tests/keys/naga/support/grammar.rs"]
 mod grammar;
-#[path = "../../../../tests/support/naga_parts.rs"]
+#[path = "../../../../tests/keys/naga/support/parts.rs"]
 mod parts;
-#[path = "../../../../tests/support/random.rs"]
+#[path = "../../../../tests/keys/random.rs"]
 mod random;
-#[path = "../../../../tests/support/vello.rs"]
+#[path = "../../../../tests/keys/naga/support/vello.rs"]
 mod vello;
 
 use std::collections::BTreeSet;

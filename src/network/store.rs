@@ -1,0 +1,100 @@
+//! What every store across a network is, written once: a handle on its `NetworkTier`.
+
+/// The store implementation of a type whose field `tier` is an `Arc` of a `NetworkTier`.
+macro_rules! network_store {
+    ($store:ident) => {
+        impl $store {
+            /// The state of the circuit breaker: whether requests are sent at all.
+            #[must_use]
+            pub fn breaker_state(&self) -> $crate::network::BreakerState {
+                self.tier.breaker_state()
+            }
+
+            /// The state of the circuit breaker, and each change of it: for a status line.
+            #[must_use]
+            pub fn watch_breaker(
+                &self,
+            ) -> tokio::sync::watch::Receiver<$crate::network::BreakerState> {
+                self.tier.watch_breaker()
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl $crate::store::PipelineCacheStore for $store {
+            async fn fetch(
+                &self,
+                key: &$crate::key::PipelineFingerprint,
+            ) -> Result<$crate::store::Fetched, $crate::store::StoreError> {
+                self.tier.fetch(key).await
+            }
+
+            /// Waits until the server has the whole artifact.
+            async fn put(
+                &self,
+                key: &$crate::key::PipelineFingerprint,
+                artifact: $crate::artifact::Artifact,
+            ) -> Result<(), $crate::store::StoreError> {
+                self.tier.put(key, artifact).await
+            }
+
+            /// Requests the head of the entry and does not verify the entry.
+            async fn contains(
+                &self,
+                key: &$crate::key::PipelineFingerprint,
+            ) -> Result<bool, $crate::store::StoreError> {
+                self.tier.contains(key).await
+            }
+
+            /// Returns `true` also where the server does not say whether there was an entry.
+            async fn remove(
+                &self,
+                key: &$crate::key::PipelineFingerprint,
+            ) -> Result<bool, $crate::store::StoreError> {
+                self.tier.remove(key).await
+            }
+
+            /// Returns at once: a put has waited for its upload.
+            async fn flush(&self) -> Result<(), $crate::store::StoreError> {
+                self.tier.flush();
+                Ok(())
+            }
+
+            /// Takes no more writes. Lookups go on.
+            async fn close(
+                &self,
+                _deadline: std::time::Duration,
+            ) -> Result<(), $crate::store::StoreError> {
+                self.tier.close();
+                Ok(())
+            }
+
+            fn metrics(&self) -> $crate::store::PipelineCacheMetrics {
+                self.tier.metrics()
+            }
+
+            fn locality(&self) -> $crate::store::Locality {
+                $crate::store::Locality::Network
+            }
+
+            fn is_writable(&self) -> bool {
+                self.tier.is_writable()
+            }
+
+            fn is_trusted_source(&self) -> bool {
+                self.tier.promotable
+            }
+
+            fn max_artifact_bytes(&self) -> u64 {
+                self.tier.backend.format.max_payload
+            }
+        }
+
+        impl std::fmt::Display for $store {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.tier.name)
+            }
+        }
+    };
+}
+
+pub(crate) use network_store;

@@ -1,0 +1,16 @@
+//! The network tiers: servers that behave, servers that do not, and real ones.
+//!
+//! One subscriber of traces serves the whole process, and keeps what is traced on the threads that
+//! ask for it. So what lookups trace is tested here as well.
+#![cfg(any(
+    feature = "remote-cache",
+    all(feature = "object-store", feature = "testing")
+))]
+
+#[cfg(feature = "remote-cache")]
+mod http;
+#[cfg(all(feature = "object-store", feature = "testing"))]
+mod object_store;
+mod support;
+#[cfg(all(feature = "remote-cache", feature = "testing"))]
+mod traces;
