@@ -221,7 +221,7 @@ fn a_leader_that_leaves_stalls_nobody() {
 /// A flight that has a follower aboard when its leader leaves is the one the follower lands with,
 /// and any who come later while it is in the air.
 #[test]
-fn a_flight_with_a_follower_aboard_is_not_started_again() {
+fn a_flight_that_somebody_has_joined_is_not_started_again() {
     for polls in 0..3 {
         check(move || {
             let (join, tower) = (Arc::new(Board::new()), Tower::default());

@@ -1,4 +1,4 @@
-//! A lead to make an artifact lasts until others can find the artifact, and nobody waits in a
+//! A compile lease lasts until others can find the artifact, and nobody waits in a
 //! circle for one.
 
 use crate::support::{STAGING, artifact, folder, key, names};
@@ -18,7 +18,7 @@ async fn disk(root: &Path) -> DiskCache {
     disk.compile_locks().open().await.unwrap()
 }
 
-fn flights(root: &Path) -> usize {
+fn lock_files(root: &Path) -> usize {
     let names = names(root.join(STAGING));
     names
         .iter()
@@ -29,7 +29,7 @@ fn flights(root: &Path) -> usize {
 /// The clock moves on only when there is nothing to be done but to wait.
 #[cfg(feature = "testing")]
 #[tokio::test(start_paused = true)]
-async fn a_store_below_holds_the_lead_until_its_background_is_done() {
+async fn a_lease_lasts_until_the_store_below_has_written_the_artifact() {
     use crate::support::entry;
     use pipeline_cache::testing::{Fault, FaultyStore};
     use pipeline_cache::{InMemoryPipelineCache, StoreOperation, WritePolicy};
@@ -62,15 +62,15 @@ async fn a_store_below_holds_the_lead_until_its_background_is_done() {
     assert!(!entry(folder.path(), &key(1)).exists());
 
     gate.open(StoreOperation::Put, 1);
-    let lead = timeout(patience, other.compile_lease(&key(1)))
+    let lease = timeout(patience, other.compile_lease(&key(1)))
         .await
         .unwrap();
-    assert!(lead.unwrap().is_some());
+    assert!(lease.unwrap().is_some());
     assert!(entry(folder.path(), &key(1)).exists());
     below.flush().await.unwrap();
 }
 
-/// A tier that gives every lead, and tells who asked.
+/// A tier that gives every lease, and tells who asked.
 #[derive(Debug)]
 struct Asked {
     name: &'static str,
@@ -123,7 +123,7 @@ impl CompileLeases for Asked {
 
 /// Two that took them in two orders could each wait for what the other has.
 #[tokio::test]
-async fn leads_are_taken_in_one_order_whatever_that_of_the_tiers() {
+async fn leases_are_taken_in_one_order_whatever_that_of_the_tiers() {
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
     for order in [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]] {
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -144,7 +144,7 @@ async fn who_is_not_to_wait_does_not_ask() {
     let folder = folder();
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
     let leading = disk(folder.path()).await;
-    let lead = leading.compile_lease(&key(1)).await.unwrap();
+    let lease = leading.compile_lease(&key(1)).await.unwrap();
     let cache = LayeredPipelineCache::builder()
         .tier(disk(folder.path()).await)
         .max_compile_wait(Duration::ZERO)
@@ -156,15 +156,15 @@ async fn who_is_not_to_wait_does_not_ask() {
     let metrics = cache.layered_metrics();
     assert_eq!(metrics.unshared_compiles, 0);
     assert_eq!(metrics.tiers[0].store.awaited_compiles, 0);
-    assert_eq!(flights(folder.path()), 1);
-    drop(lead);
+    assert_eq!(lock_files(folder.path()), 1);
+    drop(lease);
 }
 
 #[tokio::test]
-async fn a_closed_tier_gives_no_lead() {
+async fn a_closed_tier_gives_no_lease() {
     let folder = folder();
     let cache = disk(folder.path()).await;
     cache.close(Duration::from_secs(60)).await.unwrap();
     assert!(cache.compile_lease(&key(1)).await.unwrap().is_none());
-    assert!(!folder.path().join(STAGING).exists() || flights(folder.path()) == 0);
+    assert!(!folder.path().join(STAGING).exists() || lock_files(folder.path()) == 0);
 }

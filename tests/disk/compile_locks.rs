@@ -42,8 +42,8 @@ async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache
         .build()
 }
 
-/// The files of flights that are under way, or were left behind.
-fn flights(root: impl AsRef<Path>) -> Vec<String> {
+/// The files of compile locks that are held, or were left behind.
+fn lock_files(root: impl AsRef<Path>) -> Vec<String> {
     let mut names = names(root.as_ref().join(STAGING));
     names.retain(|name| name.ends_with(".compile"));
     names
@@ -236,7 +236,7 @@ fn two_processes_compile_once() {
         process.tell("close 0");
         assert_eq!(process.says(), "unshared 0");
     }
-    assert_eq!(flights(folder.path()), [""; 0]);
+    assert_eq!(lock_files(folder.path()), [""; 0]);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_race_for_many_keys_compiles_each_once() {
         process.tell("close 0");
         assert_eq!(process.says(), "unshared 0");
     }
-    assert_eq!(flights(folder.path()), [""; 0]);
+    assert_eq!(lock_files(folder.path()), [""; 0]);
 }
 
 #[test]
@@ -291,10 +291,10 @@ fn when_the_one_dies_the_other_goes_on() {
     assert_eq!(two.says(), "unshared 0");
 
     // What nobody asked for again is swept by whoever opens the folder next.
-    assert_eq!(flights(folder.path()), [format!("{}.compile", key(2))]);
+    assert_eq!(lock_files(folder.path()), [format!("{}.compile", key(2))]);
     block_on(async {
         let (first, second) = (open(folder.path()).await, open(folder.path()).await);
-        assert_eq!(flights(folder.path()), [""; 0]);
+        assert_eq!(lock_files(folder.path()), [""; 0]);
         drop((first, second));
     });
 }
@@ -320,14 +320,14 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
     assert_eq!(two.says(), "unshared 1");
     // Whoever opens the folder leaves the lock of the living alone.
     block_on(async { drop(open(folder.path()).await) });
-    assert_eq!(flights(folder.path()), [format!("{}.compile", key(1))]);
+    assert_eq!(lock_files(folder.path()), [format!("{}.compile", key(1))]);
 
     one.signal(Signal::CONT);
     one.tell("finish 1");
     assert_eq!(one.says(), "compiled 1");
     one.tell("close 0");
     assert_eq!(one.says(), "unshared 0");
-    assert_eq!(flights(folder.path()), [""; 0]);
+    assert_eq!(lock_files(folder.path()), [""; 0]);
 }
 
 /// A lock is of one opening of its file, so two caches of one process stand for two processes.
@@ -367,23 +367,23 @@ async fn a_caller_who_leaves_takes_its_place_along() {
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     eventually("no task", || tasks() == before).await;
-    assert_eq!(flights(folder.path()).len(), 1, "the other one's");
+    assert_eq!(lock_files(folder.path()).len(), 1, "the other one's");
 
     // The one that compiles leaves, too: then nobody does.
     compiling.abort();
     assert!(compiling.await.unwrap_err().is_cancelled());
-    eventually("no lock", || flights(folder.path()).is_empty()).await;
+    eventually("no lock", || lock_files(folder.path()).is_empty()).await;
     let again = tokio::spawn(ask(&caches[1]));
     eventually("a compile", || caches[1].layered_metrics().compiles == 1).await;
     gate.add_permits(1);
     assert_eq!(again.await.unwrap(), CompileSource::Compiled);
     caches[1].flush().await.unwrap();
-    eventually("no lock", || flights(folder.path()).is_empty()).await;
+    eventually("no lock", || lock_files(folder.path()).is_empty()).await;
 }
 
 /// However the one who leaves and those who come next meet at the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_leads_beside_another() {
+async fn no_two_hold_the_compile_lock_of_a_key() {
     let folder = folder();
     let leading = Arc::new(AtomicU64::new(0));
     let mut tasks = tokio::task::JoinSet::new();
@@ -393,8 +393,8 @@ async fn nobody_leads_beside_another() {
         let leading = Arc::clone(&leading);
         tasks.spawn(async move {
             for _ in 0..500 {
-                let lead = disk.compile_lease(&key(1)).await.unwrap();
-                assert!(lead.is_some());
+                let lease = disk.compile_lease(&key(1)).await.unwrap();
+                assert!(lease.is_some());
                 assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0);
                 tokio::task::yield_now().await;
                 leading.fetch_sub(1, Ordering::SeqCst);
@@ -420,7 +420,7 @@ async fn a_compile_that_fails_lets_the_next_one_try() {
             Some("does not compile")
         );
     }
-    eventually("no lock", || flights(folder.path()).is_empty()).await;
+    eventually("no lock", || lock_files(folder.path()).is_empty()).await;
 }
 
 async fn compiles_unshared(root: &Path, number: u64) {
@@ -442,7 +442,7 @@ async fn a_folder_that_cannot_be_written_is_compiled_for_without() {
 }
 
 #[tokio::test]
-async fn what_stands_in_the_place_of_a_lock_is_left_alone() {
+async fn what_stands_in_the_place_of_a_lock_is_not_touched() {
     let folder = folder();
     let staging = folder.path().join(STAGING);
     fs::create_dir(&staging).unwrap();
@@ -506,7 +506,7 @@ async fn a_slow_network_keeps_no_other_process_waiting() {
     let compiled = other.get_or_insert_with(key(1), compile).await.unwrap();
     let from_disk = CompileSource::Cache(LookupSource::Tier(1));
     assert_eq!(compiled.source, from_disk);
-    eventually("no lock", || flights(folder.path()).is_empty()).await;
+    eventually("no lock", || lock_files(folder.path()).is_empty()).await;
     remote.open(StoreOperation::Put, 1);
     cache.flush().await.unwrap();
 }

@@ -6,6 +6,7 @@ use crate::support::{
 };
 use futures::future::join_all;
 use pipeline_cache::{DiskCache, PipelineCacheStore, StoreErrorKind, StoreOperation};
+use std::error::Error as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -576,14 +577,24 @@ async fn an_entry_whose_sync_failed_is_written_anew() {
     let medium = device.root().join("medium");
     let medium = medium.to_str().unwrap();
     assert!(run("mount", &["-o", "remount,size=100m", medium]));
-    cache.flush().await.unwrap();
+    // A kernel short of memory has let go of what it failed to write. Such a loss is told, once.
+    let told = cache.flush().await.err();
+    if let Some(error) = &told {
+        assert!(error.source().unwrap().to_string().contains("was lost"));
+        cache.flush().await.unwrap();
+    }
     assert_eq!(pending(&cache), 0);
 
     let (after, mount) = device.after_power_loss();
     let survivor = open(after.path().join("cache/entries")).await;
+    let mut lost = 0;
     for number in 0..ENTRIES {
-        let got = survivor.get(&key(number)).await.unwrap();
-        assert_eq!(got, Some(artifact(LEN)), "{number}");
+        match survivor.get(&key(number)).await.unwrap() {
+            Some(got) => assert_eq!(got, artifact(LEN), "{number}"),
+            None => lost += 1,
+        }
     }
+    assert_eq!(lost > 0, told.is_some(), "{lost} lost, {told:?}");
+    assert!(lost < failed, "none of {failed} was written anew");
     drop((survivor, mount));
 }

@@ -234,14 +234,14 @@ fn compressed(
 }
 
 /// How often another task had its turn while an entry was read so often.
-async fn turns_of_others(len: usize, reads: usize) -> usize {
+async fn yields_to_others(len: usize, reads: usize) -> usize {
     let folder = folder();
     let cache = open(folder.path()).await;
     cache.put(&key(1), artifact(len)).await.unwrap();
-    turns_beside(reads, &cache, key(1)).await
+    yields_beside(reads, &cache, key(1)).await
 }
 
-async fn turns_beside(reads: usize, cache: &DiskCache, key: PipelineFingerprint) -> usize {
+async fn yields_beside(reads: usize, cache: &DiskCache, key: PipelineFingerprint) -> usize {
     let turns = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&turns);
     let other = tokio::spawn(async move {
@@ -261,14 +261,14 @@ async fn turns_beside(reads: usize, cache: &DiskCache, key: PipelineFingerprint)
 #[tokio::test]
 async fn a_task_that_reads_much_lets_others_run() {
     // 100 reads of 20 us each: others wait for no more than ten of them.
-    let turns = turns_of_others(SMALL, 100).await;
+    let turns = yields_to_others(SMALL, 100).await;
     assert!(turns >= 10, "{turns} turns");
     // A read of 250 us: others wait for no more than half of it.
-    let turns = turns_of_others(LARGE, 10).await;
+    let turns = yields_to_others(LARGE, 10).await;
     assert!(turns >= 20, "{turns} turns");
     // And looks for what is known not to be there, of 2 us each: for no more than a few hundred.
     let folder = folder();
-    let turns = turns_beside(10_000, &open(folder.path()).await, key(2)).await;
+    let turns = yields_beside(10_000, &open(folder.path()).await, key(2)).await;
     assert!(turns >= 20, "{turns} turns");
 }
 

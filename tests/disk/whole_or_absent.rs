@@ -227,7 +227,7 @@ async fn an_artifact_over_the_limit_is_refused() {
 }
 
 /// Every operation is put off while the blocking pool is busy: none is done on the worker instead,
-/// but the reading of what is at hand (see `disk_at_hand.rs`).
+/// but the reading of what is in the page cache (see `page_cache.rs`).
 #[test]
 fn no_operation_works_on_a_runtime_worker() {
     let folder = folder();
@@ -239,7 +239,7 @@ fn no_operation_works_on_a_runtime_worker() {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let cache = open(folder.path()).await;
-        // More than is read on a worker, be it at hand.
+        // More than is read on a worker, even from the page cache.
         cache.put(&key(1), artifact(2 << 20)).await.unwrap();
 
         let (release, gate) = std::sync::mpsc::channel::<()>();

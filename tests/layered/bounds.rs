@@ -356,7 +356,7 @@ async fn the_metrics_are_a_table_a_person_can_read() {
 
 /// With no lane free, a thousand who ask for one key wait for one search.
 #[tokio::test(start_paused = true)]
-async fn one_key_is_searched_once_though_all_lanes_are_taken() {
+async fn one_key_is_searched_once_though_all_searches_are_taken() {
     let tier = Arc::new(FaultyStore::new("tier"));
     tier.set(StoreOperation::Get, Fault::Gate);
     let cache = LayeredPipelineCache::builder()
@@ -444,7 +444,7 @@ async fn an_artifact_goes_to_the_first_tier_that_takes_it() {
 
 /// What a peek finds in a lower tier goes up as well.
 #[tokio::test]
-async fn a_hit_at_hand_in_a_lower_tier_is_promoted() {
+async fn a_peeked_hit_in_a_lower_tier_is_promoted() {
     let (small, large) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
     large.put(&key(1), Artifact::new("code")).await.unwrap();
     let cache = LayeredPipelineCache::builder()
@@ -669,7 +669,7 @@ async fn a_tier_that_hangs_holds_up_no_writes_to_others() {
 }
 
 #[tokio::test]
-async fn a_hit_at_hand_in_a_lower_tier_counts_once() {
+async fn a_peeked_hit_in_a_lower_tier_counts_once() {
     let lower = Arc::new(InMemoryPipelineCache::new());
     lower.put(&key(1), Artifact::new("code")).await.unwrap();
     let upper = InMemoryPipelineCache::new();
@@ -682,7 +682,7 @@ async fn a_hit_at_hand_in_a_lower_tier_counts_once() {
 
 /// What is at hand is served where there is no runtime to promote it in.
 #[test]
-fn a_hit_at_hand_needs_no_runtime() {
+fn a_peeked_hit_needs_no_runtime() {
     let lower = Arc::new(InMemoryPipelineCache::new());
     futures::executor::block_on(lower.put(&key(1), Artifact::new("code"))).unwrap();
     let upper = InMemoryPipelineCache::new();

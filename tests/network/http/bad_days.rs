@@ -52,7 +52,7 @@ fn sickly() -> (ScriptedServer, Arc<AtomicBool>) {
 // The breaker.
 
 #[tokio::test]
-async fn a_failing_server_gets_no_requests_and_comes_back_by_itself() {
+async fn the_breaker_opens_on_a_failing_server_and_closes_by_itself() {
     let (server, ill) = sickly();
     capture();
     let remote = builder().retry(once()).build(server.url()).unwrap();
@@ -445,7 +445,7 @@ async fn a_token_that_may_only_read_still_reads() {
 
 /// A server that was shown no credentials cannot have refused them, nor does a proxy know them.
 #[tokio::test]
-async fn a_refusal_by_another_server_is_not_held_against_the_credentials() {
+async fn credentials_that_another_server_refuses_are_still_sent_home() {
     for (status, is_elsewhere) in [
         ("401 Unauthorized", true),
         ("403 Forbidden", true),

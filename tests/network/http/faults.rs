@@ -59,8 +59,8 @@ fn scale() -> Scale {
         Scale {
             lookups: 100,
             min_calls: 3,
-            deadline: Duration::from_millis(250),
-            attempt: Duration::from_millis(150),
+            deadline: Duration::from_secs(1),
+            attempt: Duration::from_millis(600),
             probe_interval: Duration::from_millis(100),
         }
     }
