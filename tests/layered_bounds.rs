@@ -762,3 +762,81 @@ async fn a_write_that_has_failed_is_joined_by_no_further_put() {
     assert_eq!(failing.calls(StoreOperation::Put), 3);
     assert_eq!(cache.write_behind_report().coalesced, 1);
 }
+
+/// A lookup whose future is polled once and then left alone keeps no permit for itself.
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_is_polled_once_and_left_alone_holds_up_nobody() {
+    let tier = Arc::new(FaultyStore::new("tier"));
+    tier.set(StoreOperation::Get, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&tier))
+        .max_searches(1)
+        .build();
+    let first_key = key(0);
+    let mut left_alone = pin!(cache.get(&first_key));
+    assert!(poll!(&mut left_alone).is_pending());
+    tier.open(StoreOperation::Get, 1_001);
+    let others = (1..=1_000).map(|n| {
+        let cache = cache.clone();
+        async move { cache.get(&key(n)).await }
+    });
+    let others = timeout(Duration::from_secs(1), join_all(others)).await;
+    assert!(others.is_ok(), "the lookup left alone kept its permit");
+    assert_eq!(tier.calls(StoreOperation::Get), 1_001);
+    assert_eq!(left_alone.await, None);
+}
+
+/// A tier that counts how often it is looked at, by a peek or by a call.
+#[derive(Debug, Default)]
+struct Watched {
+    inner: InMemoryPipelineCache,
+    peeks: AtomicU64,
+    fetches: AtomicU64,
+}
+
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("watched")
+    }
+}
+
+#[async_trait::async_trait]
+impl PipelineCacheStore for Watched {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        self.peeks.fetch_add(1, Ordering::SeqCst);
+        self.inner.peek(key)
+    }
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.fetches.fetch_add(1, Ordering::SeqCst);
+        self.inner.fetch(key).await
+    }
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.inner.put(key, artifact).await
+    }
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.contains(key).await
+    }
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(key).await
+    }
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
+}
+
+#[tokio::test]
+async fn memory_is_looked_at_once_before_a_search_and_once_in_it() {
+    let memory = Arc::new(Watched::default());
+    let disk = Arc::new(FaultyStore::new("disk"));
+    disk.put(&key(1), Artifact::new("code")).await.unwrap();
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&memory))
+        .tier(disk)
+        .build();
+    assert!(cache.get(&key(1)).await.is_some());
+    let looks = |watched: &Watched| {
+        let peeks = watched.peeks.load(Ordering::SeqCst);
+        (peeks, watched.fetches.load(Ordering::SeqCst))
+    };
+    assert_eq!(looks(&memory), (1, 1));
+}

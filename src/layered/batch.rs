@@ -61,11 +61,7 @@ impl LayeredPipelineCache {
         let mut seen = HashSet::new();
         let keys: Vec<_> = keys.into_iter().filter(|key| seen.insert(*key)).collect();
         let cache = self.clone();
-        // Whoever has an answer may do other things with the cache before the next.
-        let options = LookupOptions {
-            as_task: true,
-            ..*options
-        };
+        let options = *options;
         stream::iter(keys)
             .map(move |key| {
                 let cache = cache.clone();

@@ -299,23 +299,23 @@ impl LayeredPipelineCache {
                 let compile = compile.take().expect("a flight is started once at most");
                 ((), Arc::clone(inner).find_or_compile(key, compile))
             });
-            let leads = waiter.leads;
+            let leads = waiter.is_leader;
             if !leads {
                 inner.counters.joins.increment();
             }
             match waiter.await {
-                Outcome::Landed(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
-                Outcome::Landed(Err(error)) => match error.downcast() {
+                Outcome::Done(Ok(compiled)) => return Ok(compiled.seen_by(leads)),
+                Outcome::Done(Err(error)) => match error.downcast() {
                     Ok(error) => return Err(CompileError::Failed(error)),
                     // The leader compiles with another type of error, which this caller cannot be
                     // told. Failures are not kept anyway: it tries for itself.
                     Err(_) if compile.is_some() => {}
                     Err(_) => return Err(CompileError::Interrupted),
                 },
-                Outcome::Crashed(message) => return Err(CompileError::Panicked(message)),
+                Outcome::Panicked(message) => return Err(CompileError::Panicked(message)),
                 // The leader's runtime went away, and this caller's did not.
-                Outcome::Lost if compile.is_some() => {}
-                Outcome::Lost => return Err(CompileError::Interrupted),
+                Outcome::Aborted if compile.is_some() => {}
+                Outcome::Aborted => return Err(CompileError::Interrupted),
             }
         }
     }

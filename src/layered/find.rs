@@ -110,12 +110,9 @@ impl Inner {
         loop {
             let flight = (*key, options.tiers);
             let start = || self.new_search(key, options);
-            let waiter = match options.as_task {
-                true => self.searches.join(flight, start),
-                false => self.searches.join_driven(flight, start),
-            };
+            let waiter = self.searches.join_inline(flight, start);
             let progress = Arc::clone(waiter.progress());
-            let leads = waiter.leads;
+            let leads = waiter.is_leader;
             if !leads {
                 self.counters.joins.increment();
                 if options.priority == LookupPriority::Interactive {
@@ -124,11 +121,11 @@ impl Inner {
             }
             *state = Some(progress);
             match waiter.await {
-                Outcome::Landed(lookup) => return Some(lookup),
+                Outcome::Done(lookup) => return Some(lookup),
                 // The runtime of another caller was shut down, and this caller's was not.
-                Outcome::Lost if !leads => {}
-                Outcome::Lost => return None,
-                Outcome::Crashed(message) => {
+                Outcome::Aborted if !leads => {}
+                Outcome::Aborted => return None,
+                Outcome::Panicked(message) => {
                     tracing::error!(%key, %message, "a lookup panicked");
                     return None;
                 }

@@ -26,8 +26,6 @@ pub struct LookupOptions {
     pub(super) tiers: TierSelection,
     pub(super) deadline: Option<Duration>,
     pub(super) priority: LookupPriority,
-    /// Whether the search is a task from its start: its caller may leave it alone for long.
-    pub(super) as_task: bool,
 }
 
 impl LookupOptions {

@@ -189,9 +189,7 @@ impl LayeredPipelineCache {
     /// deadlines of the options and of the cache. A hit in a tier that answers at once allocates
     /// nothing and starts no task.
     ///
-    /// A search that nobody else waits for is driven by this future: while that is not polled, the
-    /// search stands still and keeps its place among those under way. Spawn what may not be polled
-    /// for long, or use [`get_many`](Self::get_many), whose searches are tasks.
+    /// A search that has to wait is a task: a lookup that is no longer polled holds up nobody.
     ///
     /// # Panics
     ///

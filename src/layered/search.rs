@@ -61,7 +61,9 @@ pub(super) struct Search {
 
 impl Search {
     pub(super) async fn run(self) -> Lookup {
-        if let Some(found) = self.found_meanwhile() {
+        // An earlier search may have ended since the caller looked. Its promotion began before it
+        // left the table: it is either still on its way, or in the tiers that are asked below.
+        if let Some(found) = self.background.peek(&self.key) {
             return Lookup {
                 found: Some(found),
                 asked: None,
@@ -90,15 +92,6 @@ impl Search {
             asked: Some(self.state.progress.reports(&unanswered)),
             tiers: self.tiers.len(),
         }
-    }
-
-    /// What an earlier search found after this caller looked and before it came aboard.
-    ///
-    /// That search started its promotion before it left the table. So the promotion is looked for
-    /// first: if it is no longer under way, the tiers have what it brought.
-    fn found_meanwhile(&self) -> Option<(Artifact, LookupSource)> {
-        let on_its_way = self.background.peek(&self.key);
-        on_its_way.or_else(|| peek_all(&self.tiers, &self.key))
     }
 
     async fn ask_all(&self) -> Option<(usize, Artifact)> {
