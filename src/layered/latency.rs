@@ -29,14 +29,16 @@ pub struct LatencySummary {
     pub max: Duration,
 }
 
-impl Histogram {
-    pub(super) fn new() -> Self {
+impl Default for Histogram {
+    fn default() -> Self {
         Self {
             buckets: (0..BUCKETS).map(|_| Counter::default()).collect(),
             max_nanos: AtomicU64::new(0),
         }
     }
+}
 
+impl Histogram {
     pub(super) fn record(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanos)].increment();
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_times() {
-        let histogram = Histogram::new();
+        let histogram = Histogram::default();
         assert_eq!(histogram.summary(), LatencySummary::default());
         for millis in 1..=100 {
             histogram.record(Duration::from_millis(millis));

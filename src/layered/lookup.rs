@@ -1,7 +1,7 @@
 //! What is asked of a layered lookup, and what it answers.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::LookupPriority;
@@ -191,6 +191,19 @@ pub enum LookupSource {
     WriteBehind,
 }
 
+impl fmt::Display for LookupSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tier(tier) => write!(f, "tier {tier}"),
+            Self::Promotion(tier) => write!(f, "promotion from tier {tier}"),
+            Self::WriteBehind => f.write_str("write behind"),
+        }
+    }
+}
+
+/// An artifact, and where it came from.
+pub(super) type Found = (Artifact, LookupSource);
+
 /// The answer to a lookup: the artifact, if there is one, and what every tier did.
 ///
 /// ```
@@ -214,13 +227,22 @@ pub enum LookupSource {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    pub(super) found: Option<(Artifact, LookupSource)>,
-    /// `None` where the answer was at hand and no tier had to be asked.
+    pub(super) found: Option<Found>,
+    /// `None` if no tier had to be asked.
     pub(super) asked: Option<Arc<[TierReport]>>,
     pub(super) tiers: usize,
 }
 
 impl Lookup {
+    /// A hit for which no tier had to be asked.
+    pub(super) const fn without_search(found: Found, tiers: usize) -> Self {
+        Self {
+            found: Some(found),
+            asked: None,
+            tiers,
+        }
+    }
+
     /// The artifact.
     #[must_use]
     pub fn artifact(&self) -> Option<&Artifact> {
@@ -263,102 +285,5 @@ impl Lookup {
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.found.is_none() && self.tiers().any(|tier| tier.outcome.is_failure())
-    }
-}
-
-/// What is known of a lookup while it is under way.
-#[derive(Debug)]
-pub(super) struct Progress {
-    tiers: Mutex<Vec<Asked>>,
-}
-
-#[derive(Debug, Clone)]
-enum Asked {
-    /// The options leave it out.
-    Barred,
-    No,
-    Since(tokio::time::Instant),
-    Answered(TierReport),
-    /// The search ended before it was asked.
-    Never(TierReport),
-}
-
-impl Progress {
-    /// For each tier, whether it may be asked.
-    pub(super) fn new(allowed: impl Iterator<Item = bool>) -> Self {
-        let asked = |allowed| if allowed { Asked::No } else { Asked::Barred };
-        Self {
-            tiers: Mutex::new(allowed.map(asked).collect()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Asked>> {
-        self.tiers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn asked(&self, tier: usize) {
-        self.lock()[tier] = Asked::Since(tokio::time::Instant::now());
-    }
-
-    pub(super) fn answered(&self, tier: usize, outcome: TierOutcome) {
-        let mut tiers = self.lock();
-        let elapsed = match tiers[tier] {
-            Asked::Since(start) => start.elapsed(),
-            Asked::Barred | Asked::No | Asked::Answered(_) | Asked::Never(_) => Duration::ZERO,
-        };
-        tiers[tier] = Asked::Answered(TierReport { outcome, elapsed });
-    }
-
-    /// Whether the tier is known not to have the artifact.
-    pub(super) fn lacks(&self, tier: usize) -> bool {
-        matches!(
-            &self.lock()[tier],
-            Asked::Answered(TierReport {
-                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_) | TierOutcome::Refused,
-                ..
-            })
-        )
-    }
-
-    /// The reports as they stand; `unanswered` is said of the tiers that still think. When the
-    /// time is up, those that were not yet asked have run out of it too.
-    pub(super) fn reports(&self, unanswered: &TierOutcome) -> Arc<[TierReport]> {
-        let tiers = self.lock();
-        tiers.iter().map(|asked| asked.report(unanswered)).collect()
-    }
-
-    /// Ends the search: what is said of a tier now is what was said of it in the end.
-    pub(super) fn settle(&self, unanswered: &TierOutcome) {
-        for asked in self.lock().iter_mut() {
-            let report = asked.report(unanswered);
-            *asked = match asked {
-                Asked::Barred | Asked::No | Asked::Never(_) => Asked::Never(report),
-                Asked::Since(_) | Asked::Answered(_) => Asked::Answered(report),
-            };
-        }
-    }
-
-    /// The reports of the tiers that were really asked, and `None` for each other.
-    pub(super) fn of_asked(&self, unanswered: &TierOutcome) -> Vec<Option<TierReport>> {
-        let of_asked = |asked: &Asked| match asked {
-            Asked::Barred | Asked::No | Asked::Never(_) => None,
-            Asked::Since(_) | Asked::Answered(_) => Some(asked.report(unanswered)),
-        };
-        self.lock().iter().map(of_asked).collect()
-    }
-}
-
-impl Asked {
-    fn report(&self, unanswered: &TierOutcome) -> TierReport {
-        match self {
-            Self::Barred => TierReport::SKIPPED,
-            Self::No if matches!(unanswered, TierOutcome::TimedOut) => TierReport::TIMED_OUT,
-            Self::No => TierReport::SKIPPED,
-            Self::Since(start) => TierReport {
-                outcome: unanswered.clone(),
-                elapsed: start.elapsed(),
-            },
-            Self::Answered(report) | Self::Never(report) => report.clone(),
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::latency::{Histogram, LatencySummary};
-use super::lookup::{TierOutcome, TierReport};
+use super::lookup::{Lookup, TierOutcome, TierReport};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use crate::store::PipelineCacheMetrics;
 use crate::store::metrics::{Counter, StripedCounter};
@@ -92,50 +92,55 @@ pub struct TierMetrics {
     pub store: PipelineCacheMetrics,
 }
 
-/// The counters of a layered store.
-#[derive(Debug)]
-pub(super) struct Counters {
+/// What the lookups of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct LookupCounters {
     pub(super) hits: StripedCounter,
     pub(super) misses: Counter,
     pub(super) degraded_misses: Counter,
     pub(super) corrupt: Counter,
     pub(super) joins: Counter,
+    pub(super) latency: Histogram,
+}
+
+impl LookupCounters {
+    /// Counts a lookup for which the tiers were searched.
+    pub(super) fn count(&self, lookup: &Lookup) {
+        if lookup.artifact().is_some() {
+            self.hits.increment();
+        } else if lookup.is_degraded() {
+            self.degraded_misses.increment();
+        } else {
+            self.misses.increment();
+        }
+        let is_corrupt = |tier: &TierReport| matches!(tier.outcome, TierOutcome::Corrupt(_));
+        self.corrupt
+            .add(lookup.tiers().filter(is_corrupt).count() as u64);
+    }
+}
+
+/// What the compiles of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct CompileCounters {
+    pub(super) joins: Counter,
     pub(super) compiles: Counter,
     pub(super) compile_errors: Counter,
     pub(super) followed: Counter,
     pub(super) unshared_compiles: Counter,
+}
+
+/// What the writes of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct WriteCounters {
     pub(super) puts: Counter,
     pub(super) put_errors: Counter,
     pub(super) removes: Counter,
     pub(super) flushes: Counter,
     pub(super) flush_errors: Counter,
-    pub(super) latency: Histogram,
 }
 
-impl Counters {
-    pub(super) fn new() -> Self {
-        Self {
-            hits: StripedCounter::default(),
-            misses: Counter::default(),
-            degraded_misses: Counter::default(),
-            corrupt: Counter::default(),
-            joins: Counter::default(),
-            compiles: Counter::default(),
-            compile_errors: Counter::default(),
-            followed: Counter::default(),
-            unshared_compiles: Counter::default(),
-            puts: Counter::default(),
-            put_errors: Counter::default(),
-            removes: Counter::default(),
-            flushes: Counter::default(),
-            flush_errors: Counter::default(),
-            latency: Histogram::new(),
-        }
-    }
-}
-
-/// The counters of one tier in a layered store.
-#[derive(Debug)]
+/// What one tier has answered.
+#[derive(Debug, Default)]
 pub(super) struct TierCounters {
     hits: Counter,
     misses: Counter,
@@ -147,18 +152,6 @@ pub(super) struct TierCounters {
 }
 
 impl TierCounters {
-    pub(super) fn new() -> Self {
-        Self {
-            hits: Counter::default(),
-            misses: Counter::default(),
-            corrupt: Counter::default(),
-            failed: Counter::default(),
-            timed_out: Counter::default(),
-            cancelled: Counter::default(),
-            latency: Histogram::new(),
-        }
-    }
-
     pub(super) fn count(&self, report: &TierReport) {
         let counter = match report.outcome {
             TierOutcome::Hit => &self.hits,
