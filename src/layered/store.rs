@@ -45,6 +45,10 @@ impl PipelineCacheStore for LayeredPipelineCache {
         Ok(fetched)
     }
 
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         Self::put(self, key, artifact).await
     }

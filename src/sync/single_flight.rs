@@ -44,6 +44,9 @@ pub(crate) struct SingleFlight<K, P, T> {
 
 type Table<K, P, T> = Mutex<HashMap<K, Arc<Flight<P, T>>>>;
 
+/// A waiter, and for the leader the work that it has to run, with the guard that must own it.
+type Joined<K, P, T, F> = (Waiter<P, T>, Option<(CompletionGuard<K, P, T>, F)>);
+
 /// One piece of work and everyone who waits for it.
 struct Flight<P, T> {
     progress: P,
@@ -117,11 +120,7 @@ where
     /// A waiter, and the work if the caller has to run it.
     ///
     /// The work is neither polled nor dropped under the lock of the table.
-    fn join_or_start<F>(
-        &self,
-        key: K,
-        start: impl FnOnce() -> (P, F),
-    ) -> (Waiter<P, T>, Option<(CompletionGuard<K, P, T>, F)>) {
+    fn join_or_start<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Joined<K, P, T, F> {
         let mut table = lock(&self.table);
         if let Some(waiter) = table.get(&key).and_then(Flight::join) {
             return (waiter, None);

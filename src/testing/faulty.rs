@@ -224,6 +224,10 @@ impl PipelineCacheStore for FaultyStore {
         })
     }
 
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         self.suffer(StoreOperation::Put).await?;
         self.inner.put(key, artifact).await
