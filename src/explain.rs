@@ -37,7 +37,7 @@ const TITLE: &str = "pipeline-cache key parts 1";
 ///
 /// let why: Vec<_> = explain(&yesterday, &today).iter().map(ToString::to_string).collect();
 /// assert_eq!(why, ["scope: option opt-level differs"]);
-/// # Ok::<(), pipeline_cache::Unkeyable>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyParts {
@@ -128,7 +128,7 @@ impl KeyParts {
         .await;
         let read = read.filter(|parts: &Self| parts.key == *key);
         if read.is_none() {
-            tracing::warn!(%key, "kept parts that cannot be read");
+            tracing::warn!(%key, "ignored kept key parts that cannot be read");
         }
         Ok(read)
     }

@@ -49,6 +49,8 @@
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod artifact;
 mod disk;
 mod explain;

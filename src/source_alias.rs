@@ -18,16 +18,16 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 ///
 /// A source is known by BLAKE3 over its bytes, the build of the front end that reads it, and the
 /// domain and schema of the program. Any other spelling, even by a space, is another source: it is
-/// fingerprinted the long way once, and then finds the same artifacts. Sources that fail to parse
-/// or have no key are not remembered.
+/// parsed and canonicalized once, and then finds the same artifacts. Sources that fail to parse or
+/// have no key are not remembered.
 ///
 /// `front_end` must name all that decides what a source means: the parser's build and every option
 /// it reads the source with (includes, defines, the language's version). Two front ends that share
 /// a name share aliases.
 ///
-/// The fingerprint is the bare one; scope it as any other. Whoever then compiles, compiles the
-/// canonical form, as [`get_or_compile`] does by itself: what was left out of the key, such as
-/// names, must not get into an artifact that others share.
+/// The fingerprint is the bare one; scope it as any other. Compile the canonical form, as
+/// [`get_or_compile`] does by itself: what the key leaves out, such as names, must not get into an
+/// artifact that others share.
 ///
 /// [`get_or_compile`]: crate::LayeredPipelineCache::get_or_compile
 ///
@@ -76,7 +76,7 @@ impl SourceAliases {
         Self::with_capacity(Self::DEFAULT_CAPACITY)
     }
 
-    /// An empty table for at most so many sources; which stay is up to their use.
+    /// An empty table for at most `sources` sources; frequently used ones stay.
     #[must_use]
     pub fn with_capacity(sources: u64) -> Self {
         Self {
@@ -88,12 +88,12 @@ impl SourceAliases {
     /// Keeps aliases in `store` too, each as an artifact of 32 bytes under a key of its own, so
     /// that the next process or machine knows them.
     ///
-    /// Whoever can write to the store decides what a source compiles to: use one that you would
-    /// also take binaries from. An alias is written before
+    /// A writer of the store decides what a source compiles to: use a store that you would also take
+    /// binaries from. An alias is written before
     /// [`fingerprint`](Self::fingerprint) returns; a
     /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) that writes
-    /// [behind](crate::WritePolicy::Behind) takes that wait away. A store that fails costs nothing
-    /// but the long way; one that hangs is waited for, so give it deadlines.
+    /// [behind](crate::WritePolicy::Behind) takes that wait away. Where the store fails, the source is
+    /// parsed. A store that hangs is waited for, so give it deadlines.
     #[must_use]
     pub fn kept_in(mut self, store: impl PipelineCacheStore + 'static) -> Self {
         self.store = Some(Arc::new(store));
@@ -107,11 +107,10 @@ impl SourceAliases {
         self.known.get(&alias_key::<P>(front_end, source))
     }
 
-    /// The fingerprint of the program that `source` spells: from the table, from the store, or the
-    /// long way, which is `parse` and then [`PipelineFingerprint::of`].
+    /// The fingerprint of the program that `source` spells: from the table, from the store, or by
+    /// `parse` and [`PipelineFingerprint::of`] on the blocking pool. All three give the same answer.
     ///
-    /// The answer is always that of the long way, which runs on the blocking pool. Concurrent
-    /// callers with one new source may each go it.
+    /// Concurrent callers with one new source may each parse it.
     ///
     /// # Errors
     ///
@@ -157,18 +156,18 @@ impl SourceAliases {
         Ok(fingerprint)
     }
 
-    /// What the store knows. Anything but a whole fingerprint is nothing.
+    /// The alias in the store. A payload that is not a whole fingerprint is ignored.
     async fn kept(&self, key: &PipelineFingerprint) -> Option<PipelineFingerprint> {
         let artifact = match self.store.as_ref()?.get(key).await {
             Ok(artifact) => artifact?,
             Err(error) => {
-                tracing::debug!(%key, %error, "an alias could not be read");
+                tracing::debug!(%key, %error, "cannot read a source alias from its store; the source is parsed instead");
                 return None;
             }
         };
         let fingerprint = artifact.payload()[..].try_into().ok();
         if fingerprint.is_none() {
-            tracing::warn!(%key, bytes = artifact.len(), "an alias that is no fingerprint");
+            tracing::warn!(%key, bytes = artifact.len(), "ignored a source alias whose payload is not a fingerprint of 32 bytes");
         }
         fingerprint.map(PipelineFingerprint::from_bytes)
     }
@@ -177,7 +176,7 @@ impl SourceAliases {
         let Some(store) = &self.store else { return };
         let alias = Artifact::new(fingerprint.as_bytes().to_vec());
         if let Err(error) = store.put(key, alias).await {
-            tracing::debug!(%key, %error, "an alias could not be kept");
+            tracing::debug!(%key, %error, "cannot write a source alias to its store; the next process parses the source");
         }
     }
 }

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/support/fuzzed.rs"]
+#[path = "../../tests/keys/fuzzed.rs"]
 mod fuzzed;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::frame(data));

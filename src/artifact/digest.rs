@@ -1,22 +1,22 @@
 //! The digest of a frame's payload, taken while the frame comes in.
 //!
-//! A part that was just read is still in the processor's caches, and whoever may not hash a whole
-//! payload in one go may hash it in parts.
+//! A part that was just read is still in the processor's caches. Hashing in parts also lets a reader
+//! yield between them.
 
 #[cfg(target_os = "linux")]
-use super::frame::plain_payload_start;
+use super::header::plain_payload_start;
 
-/// What was hashed of a payload so far; by default, nothing.
+/// The hash of the part of a payload that has come so far; by default, of nothing.
 #[derive(Debug, Default)]
 pub(crate) struct PayloadDigest {
-    /// It is large, and small frames are hashed at once.
+    /// Boxed, because it is large and small frames do not need it.
     hasher: Option<Box<blake3::Hasher>>,
     hashed: usize,
 }
 
 impl PayloadDigest {
-    /// Goes on with a frame of which more has come. `None` where its payload is not hashed as it
-    /// is stored, or this is no frame.
+    /// Hashes what has come of the frame since the last call. `None` where the stored payload is not
+    /// what the digest covers (it is compressed), or where these bytes are not a frame.
     #[cfg(target_os = "linux")]
     pub(crate) fn update(&mut self, frame: &[u8]) -> Option<()> {
         /// Such a part is hashed as one tree, with all that the processor can do at once.
@@ -42,10 +42,12 @@ impl PayloadDigest {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::frame::{FrameFormat, HEADER_LEN};
+    use crate::artifact::frame::FrameFormat;
+    use crate::artifact::header::HEADER_LEN;
     use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
     use crate::key::PipelineFingerprint;
     use bytes::Bytes;

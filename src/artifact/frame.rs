@@ -26,107 +26,25 @@
 //! compressed. It is only unpacked once the tag has been checked.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use std::fmt;
 
 #[cfg(feature = "zstd")]
 use super::compression;
 #[cfg(all(feature = "zstd", feature = "remote-cache"))]
 use super::compression::Compression;
 use super::digest::PayloadDigest;
-use super::{Artifact, ArtifactMetadata, TrustedKeys};
+#[cfg(feature = "zstd")]
+use super::header::FLAG_ZSTD;
+use super::header::{FLAG_KEYED, Head, MAGIC, MAX_METADATA, TAG_OFFSET, VERSION};
+pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
+use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
 #[cfg(feature = "remote-cache")]
 use crate::sync::blocking;
 
-const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
-const VERSION: u16 = 1;
-const FLAG_KEYED: u16 = 1;
-#[cfg(feature = "zstd")]
-const FLAG_ZSTD: u16 = 2;
-#[cfg(feature = "zstd")]
-const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD;
-#[cfg(not(feature = "zstd"))]
-const KNOWN_FLAGS: u16 = FLAG_KEYED;
-const TAG_OFFSET: usize = 96;
-const MAX_METADATA: usize = 64 * 1024;
-
-/// The length of the header.
-pub(crate) const HEADER_LEN: usize = 128;
-
-/// The most bytes a frame adds to a payload.
-pub(crate) const MAX_OVERHEAD: usize = HEADER_LEN + MAX_METADATA;
-
-/// A secret that readers and writers of a tier share, so that nobody else can add entries to it.
-///
-/// The frame's tag is keyed with it. The secret is never printed.
-///
-/// ```
-/// use pipeline_cache::SharedSecret;
-///
-/// let secret = SharedSecret::new("correct horse battery staple");
-/// assert_eq!(format!("{secret:?}"), "SharedSecret(..)");
-/// ```
-#[derive(Clone)]
-pub struct SharedSecret([u8; 32]);
-
-impl SharedSecret {
-    /// Derives the key from a secret of any length. Its strength is that of the secret: take at
-    /// least 16 random bytes.
-    #[must_use]
-    pub fn new(secret: impl AsRef<[u8]>) -> Self {
-        const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
-        Self(blake3::derive_key(CONTEXT, secret.as_ref()))
-    }
-}
-
-impl fmt::Debug for SharedSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedSecret(..)")
-    }
-}
-
-/// Why bytes are not the frame of an artifact, or an artifact cannot be framed.
-///
-/// To the reader of a tier each of these is a miss, counted as corrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// There are fewer bytes than a header has, or none at all.
-    #[error("{0} bytes are too few for a frame")]
-    TooShort(u64),
-    /// The bytes do not begin as a frame does.
-    #[error("not a frame: the magic bytes differ")]
-    NotAFrame,
-    /// The frame is of a version, or uses a feature, that this release does not know.
-    #[error("the frame is of an unknown version or uses an unknown feature")]
-    UnknownFormat,
-    /// The frame answers another fingerprint.
-    #[error("the frame belongs to another fingerprint")]
-    OtherFingerprint,
-    /// The lengths in the header do not add up to the bytes there are.
-    #[error("the frame's lengths do not add up to the bytes there are")]
-    LengthMismatch,
-    /// The artifact is larger than the tier accepts.
-    #[error("the artifact is larger than the limit")]
-    TooLarge,
-    /// The metadata is larger than 64 KiB, or not metadata.
-    #[error("the metadata is too large or malformed")]
-    BadMetadata,
-    /// The header or the metadata were changed, or the tag was made with another secret.
-    #[error("the frame's tag does not match its header and metadata")]
-    BadTag,
-    /// The frame carries no keyed tag, and the tier demands one.
-    #[error("the frame is not authenticated")]
-    Unauthenticated,
-    /// The payload was changed.
-    #[error("the payload does not match its digest")]
-    BadPayload,
-}
-
 /// How a tier writes and what it accepts.
 #[derive(Debug, Clone)]
 pub(crate) struct FrameFormat {
-    /// Without any, whole frames are accepted whoever wrote them.
+    /// Without keys, every whole frame is accepted.
     pub(crate) keys: Option<TrustedKeys>,
     /// The largest payload, in bytes.
     pub(crate) max_payload: u64,
@@ -338,14 +256,6 @@ pub(crate) fn decoding_work(frame: &[u8]) -> usize {
         .max(frame.len())
 }
 
-/// Where the payload of a frame begins, of which there is the start, if it is stored as it is served.
-/// Nothing is checked but that the header can be read.
-#[cfg(target_os = "linux")]
-pub(super) fn plain_payload_start(frame: &[u8]) -> Option<usize> {
-    let head = Head::parse(frame).ok()?;
-    (!head.is_compressed()).then_some(HEADER_LEN + head.metadata_len)
-}
-
 /// The tag of a frame, if its header, in a file of this length, may be the one of this key. What the
 /// tag covers is not checked.
 pub(crate) fn stored_tag(
@@ -359,79 +269,8 @@ pub(crate) fn stored_tag(
 }
 
 fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3::Hash {
-    let mut hasher = match secret {
-        Some(SharedSecret(key)) => blake3::Hasher::new_keyed(key),
-        None => blake3::Hasher::new(),
-    };
+    let mut hasher = secret.map_or_else(blake3::Hasher::new, SharedSecret::hasher);
     hasher.update(header).update(metadata).finalize()
-}
-
-/// A header whose fields are in range; nothing else is checked yet.
-struct Head<'a> {
-    flags: u16,
-    metadata_len: usize,
-    payload_len: u64,
-    served_len: u64,
-    fingerprint: &'a [u8; 32],
-    digest: &'a [u8; 32],
-    tag: &'a [u8; 32],
-}
-
-impl<'a> Head<'a> {
-    const fn is_compressed(&self) -> bool {
-        self.flags & KNOWN_FLAGS & !FLAG_KEYED != 0
-    }
-
-    /// The header at the start of a frame that goes on at least to the end of its metadata.
-    fn parse(frame: &'a [u8]) -> Result<Self, FrameError> {
-        let too_short = FrameError::TooShort(frame.len() as u64);
-        let (header, rest) = frame.split_first_chunk::<HEADER_LEN>().ok_or(too_short)?;
-        let head = Self::parse_header(header)?;
-        if head.metadata_len > rest.len() {
-            return Err(FrameError::LengthMismatch);
-        }
-        Ok(head)
-    }
-
-    fn parse_header(header: &'a [u8; HEADER_LEN]) -> Result<Self, FrameError> {
-        let (magic, header) = take::<8>(header);
-        let (version, header) = take::<2>(header);
-        let (flags, header) = take::<2>(header);
-        let (metadata_len, header) = take::<4>(header);
-        let (payload_len, header) = take::<8>(header);
-        let (served_len, header) = take::<8>(header);
-        let (fingerprint, header) = take::<32>(header);
-        let (digest, header) = take::<32>(header);
-        let (tag, _) = take::<32>(header);
-
-        if *magic != MAGIC {
-            return Err(FrameError::NotAFrame);
-        }
-        let flags = u16::from_le_bytes(*flags);
-        if u16::from_le_bytes(*version) != VERSION || flags & !KNOWN_FLAGS != 0 {
-            return Err(FrameError::UnknownFormat);
-        }
-        let metadata_len = u32::from_le_bytes(*metadata_len) as usize;
-        if metadata_len > MAX_METADATA {
-            return Err(FrameError::BadMetadata);
-        }
-        Ok(Self {
-            flags,
-            metadata_len,
-            payload_len: u64::from_le_bytes(*payload_len),
-            served_len: u64::from_le_bytes(*served_len),
-            fingerprint,
-            digest,
-            tag,
-        })
-    }
-}
-
-/// The next `N` bytes of a header. The header is of fixed size and so are its fields.
-fn take<const N: usize>(bytes: &[u8]) -> (&[u8; N], &[u8]) {
-    bytes
-        .split_first_chunk()
-        .expect("the fields of a header add up to its length")
 }
 
 #[cfg(test)]

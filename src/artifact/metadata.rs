@@ -18,6 +18,8 @@ use std::time::Duration;
 /// assert_eq!(metadata.compile_time(), None);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default))]
 pub struct ArtifactMetadata {
     provenance: Option<String>,
     device: Option<String>,
@@ -131,7 +133,7 @@ impl ArtifactMetadata {
             }
         }
         if let Some(compile_time) = compile_time {
-            let nanos = compile_time.as_nanos() as u64;
+            let nanos = u64::try_from(compile_time.as_nanos()).unwrap_or(u64::MAX);
             field(tag::COMPILE_TIME, &nanos.to_le_bytes());
         }
         bytes

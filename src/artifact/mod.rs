@@ -4,14 +4,16 @@
 pub(crate) mod compression;
 pub(crate) mod digest;
 pub(crate) mod frame;
+mod frame_error;
+pub(crate) mod header;
 mod metadata;
 mod trust;
 
-pub use frame::{FrameError, SharedSecret};
+pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
 #[cfg(feature = "remote-cache")]
 pub use trust::Trust;
-pub use trust::TrustedKeys;
+pub use trust::{SharedSecret, TrustedKeys};
 
 use bytes::Bytes;
 use std::fmt;
@@ -51,13 +53,12 @@ struct Inner {
     metadata: ArtifactMetadata,
 }
 
-/// The most bytes that are freed where the last reference to them is dropped. To give 64 MiB back to
-/// the system takes milliseconds, for which no worker is to stand still.
+/// The most bytes that are freed where the last reference to them is dropped. Giving 64 MiB back to
+/// the system takes milliseconds, too long for a runtime worker.
 pub(crate) const FREED_INLINE: usize = 1024 * 1024;
 
-/// The most bytes, but for the last payload, that wait to be freed elsewhere. More are freed inline:
-/// where the blocking pool is held up, memory that nobody uses is worse than a worker that stands
-/// still.
+/// The most bytes, the last payload aside, that wait to be freed on the blocking pool. More are freed
+/// inline: where the pool is stuck, unused memory that grows is worse than a blocked worker.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
 
 /// Bytes that wait to be freed on the blocking pool.
@@ -171,6 +172,13 @@ impl Artifact {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inner.payload.is_empty()
+    }
+}
+
+impl From<Bytes> for Artifact {
+    /// As [`new`](Self::new): hashes the payload on the calling thread.
+    fn from(payload: Bytes) -> Self {
+        Self::new(payload)
     }
 }
 

@@ -1,8 +1,40 @@
-//! Whom a tier believes.
+//! Which artifacts a tier trusts: shared secrets and levels of trust.
 
 use std::fmt;
 
-use super::SharedSecret;
+/// A secret that readers and writers of a tier share, so that others cannot add entries to it.
+///
+/// The frame's tag is keyed with it. The secret is never printed.
+///
+/// ```
+/// use pipeline_cache::SharedSecret;
+///
+/// let secret = SharedSecret::new("correct horse battery staple");
+/// assert_eq!(format!("{secret:?}"), "SharedSecret(..)");
+/// ```
+#[derive(Clone)]
+pub struct SharedSecret([u8; 32]);
+
+impl SharedSecret {
+    /// Derives the key from a secret of any length. Its strength is that of the secret: take at
+    /// least 16 random bytes.
+    #[must_use]
+    pub fn new(secret: impl AsRef<[u8]>) -> Self {
+        const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
+        Self(blake3::derive_key(CONTEXT, secret.as_ref()))
+    }
+
+    /// A hasher whose digests only those who have the secret can make.
+    pub(super) fn hasher(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.0)
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret(..)")
+    }
+}
 
 /// The secrets of a tier: one signs what is written, several may have signed what is read.
 ///
@@ -60,7 +92,7 @@ impl fmt::Debug for TrustedKeys {
 }
 
 #[cfg(feature = "remote-cache")]
-/// Whom a tier across a network believes that an artifact is what its key names.
+/// Whom a network tier trusts to store the right artifact under a key.
 ///
 /// ```
 /// use pipeline_cache::{SharedSecret, Trust};
@@ -72,20 +104,20 @@ impl fmt::Debug for TrustedKeys {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The server, and so all who can write to it.
+    /// The server, and so everybody who can write to it.
     #[default]
     Server,
-    /// As [`Server`](Self::Server), for this one use: what it serves is never promoted to another
-    /// tier, so that nothing of it stays once the tier is gone.
+    /// As [`Server`](Self::Server), but artifacts of this tier are never promoted to another tier, so
+    /// that nothing of them stays once the tier is gone.
     ServerUnpromoted,
-    /// Those who know one of the secrets, and nobody else. What they did not sign is corrupt, and
-    /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
+    /// Only writers that have one of the secrets. An entry without a valid tag is corrupt, and counted
+    /// as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
     Authenticated(TrustedKeys),
 }
 
 #[cfg(feature = "remote-cache")]
 impl Trust {
-    /// What may be promoted, and with which keys.
+    /// The keys that entries must be signed with, if any, and whether hits may be promoted.
     pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {
         match self {
             Self::Server => (None, true),

@@ -119,6 +119,18 @@ impl PipelineFingerprint {
     }
 }
 
+impl From<[u8; Self::LEN]> for PipelineFingerprint {
+    fn from(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl AsRef<[u8]> for PipelineFingerprint {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl fmt::Display for PipelineFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.hex())

@@ -24,6 +24,10 @@ impl PipelineCacheStore for LayeredPipelineCache {
         Some(artifact)
     }
 
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let lookup = self.lookup(key, &LookupOptions::new()).await;
         if lookup.artifact().is_some() {
@@ -43,10 +47,6 @@ impl PipelineCacheStore for LayeredPipelineCache {
             }
         }
         Ok(fetched)
-    }
-
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {

@@ -1,14 +1,15 @@
-//! What is said of an eviction.
+//! Reports of evictions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How many reports are kept; older ones are dropped. The counters in the metrics are never.
+/// How many reports are kept; older ones are dropped. The counters in the metrics lose nothing.
 pub(crate) const KEPT_REPORTS: usize = 256;
 
-/// Artifacts that one put drove out of an [`InMemoryPipelineCache`](super::InMemoryPipelineCache).
+/// Artifacts that one put evicted from an [`InMemoryPipelineCache`](super::InMemoryPipelineCache).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct InMemoryEvictionReport {
     /// How many artifacts were evicted.
     pub entries: u64,
@@ -16,13 +17,14 @@ pub struct InMemoryEvictionReport {
     pub bytes: u64,
     /// The time since the oldest of them was put.
     pub max_age: Duration,
-    /// Which budget asked for it.
+    /// Which budget was exceeded.
     pub reason: InMemoryEvictionReason,
 }
 
 /// Why artifacts were evicted from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub enum InMemoryEvictionReason {
     /// There were more artifacts than the budget of entries.
     EntryLimit,
@@ -30,8 +32,8 @@ pub enum InMemoryEvictionReason {
     ByteLimit,
     /// Both budgets were passed by one put.
     EntryAndByteLimit,
-    /// A put larger than the whole budget of bytes was rejected; what stood under its key before
-    /// went with it.
+    /// A put larger than the whole budget of bytes was rejected, and what its key had before was
+    /// removed.
     RejectedPut,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Tally {
     by_bytes: bool,
 }
 
-/// The budget that chose a victim.
+/// The budget that an eviction kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     Entries,

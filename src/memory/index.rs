@@ -1,8 +1,8 @@
 //! What the memory tier holds: the one place a read looks.
 //!
-//! A sharded map behind short locks. Which artifacts stay in it is decided elsewhere, by the
-//! [`policy`](super::policy), which a read never calls: it leaves a note of what it looked for, and
-//! the next put, which is when anything may have to go, hands the notes on.
+//! A sharded map behind short locks. The [`policy`](super::policy) decides which artifacts stay. A
+//! read never calls it: the read notes its key, and the next put, which may have to evict, hands the
+//! notes to the policy.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
@@ -108,8 +108,8 @@ impl Index {
         self.shard(key).hit(key)
     }
 
-    /// The artifact, if it is held. A miss is noted too: what is asked for in vain is worth
-    /// keeping when it comes.
+    /// The artifact, if it is held. A miss is noted too: a key that was requested before it is put
+    /// is worth keeping.
     pub(super) fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
         let mut shard = self.shard(key);
         let hit = shard.hit(key);
@@ -198,8 +198,8 @@ fn hash(key: &PipelineFingerprint) -> u64 {
     BuildHasherDefault::<PassThrough>::default().hash_one(key)
 }
 
-/// The hash of a fingerprint is the fingerprint, folded: it is uniform already. All of its bytes
-/// count and are spread, for the sake of callers who number their keys.
+/// Folds a fingerprint to its hash: a fingerprint is uniform already. All its bytes count, since
+/// some callers number their keys.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct PassThrough(u64);
 

@@ -1,4 +1,4 @@
-//! The memory tier: what was used of late, a few dozen nanoseconds away.
+//! The memory tier: a sharded map for reads, and moka to choose what stays.
 
 mod eviction;
 mod index;
@@ -25,9 +25,9 @@ use policy::Policy;
 
 /// Artifacts in memory, under a budget of entries and a budget of bytes.
 ///
-/// Which artifacts stay is decided by moka's TinyLFU: what is asked for often stays, and a
-/// newcomer that nobody asked for before may not be let in when the cache is full. Both budgets
-/// hold at all times, without slack: room is made before an artifact becomes visible. Bytes are
+/// moka's TinyLFU decides which artifacts stay: frequently requested ones do, and a full cache may
+/// not admit an artifact that was never requested before. Both budgets hold at all times, without
+/// slack: room is made before an artifact becomes visible. Bytes are
 /// those of payloads and of texts in metadata; the cache itself takes about half a kilobyte more
 /// for each entry.
 ///
@@ -58,9 +58,9 @@ struct Inner {
     policy: Policy,
     max_entries: u64,
     max_bytes: u64,
-    /// One put or remove at a time: room is made and taken in one step. Readers never wait for it,
-    /// and writers wait without blocking their thread.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held by one put or remove at a time, since making room and using it is one step. Readers
+    /// never take it, and writers wait for it without blocking their thread.
+    write_lock: Arc<tokio::sync::Mutex<()>>,
     reports: Mutex<Reports>,
     closed: AtomicBool,
     counters: StoreCounters,
@@ -93,7 +93,7 @@ impl InMemoryPipelineCache {
                 index,
                 max_entries,
                 max_bytes,
-                turn: Arc::default(),
+                write_lock: Arc::default(),
                 reports: Mutex::default(),
                 closed: AtomicBool::new(false),
                 counters: StoreCounters::default(),
@@ -119,7 +119,7 @@ impl InMemoryPipelineCache {
         self.inner.index.bytes()
     }
 
-    /// The latest evictions, oldest first: one report for each put that drove others out. At most
+    /// The latest evictions, oldest first: one report for each put that evicted others. At most
     /// 256 are kept; the counters in [`metrics`](PipelineCacheStore::metrics) hold them all.
     ///
     /// ```
@@ -156,22 +156,22 @@ impl Inner {
         found
     }
 
-    /// In its turn, and off the worker where it may drive out many.
+    /// Runs on the blocking pool where the artifact is large, since it may evict many others.
     async fn put(
         self: Arc<Self>,
         key: PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let guard = Arc::clone(&self.write_lock).lock_owned().await;
         blocking::run(artifact.len(), move || {
-            // Kept by the work itself, which goes on when the caller is dropped.
-            let _turn = turn;
-            self.put_in_turn(&key, artifact)
+            // The work holds the lock, since it goes on when the caller is dropped.
+            let _guard = guard;
+            self.put_locked(&key, artifact)
         })
         .await
     }
 
-    fn put_in_turn(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+    fn put_locked(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         if self.closed.load(Ordering::Acquire) {
             self.counters.put_errors.increment();
             return Err(error(StoreErrorKind::Closed));
@@ -186,7 +186,7 @@ impl Inner {
             return Ok(());
         }
 
-        // Whatever stood under the key goes first: it would be counted twice while both are there.
+        // The old artifact goes first: while both were there, the key would count twice.
         self.index.remove(key);
         self.index.take_notes(|key| self.policy.touch(key));
         let (admitted, tally) = self.policy.admit(key, cost);
@@ -208,8 +208,8 @@ impl Inner {
         u32::try_from(cost).ok()
     }
 
-    /// A put that is too large also ends what stood under its key: a caller who put a new
-    /// artifact must not be served an older one.
+    /// A put that is too large also removes what the key had before: after a put, no caller gets an
+    /// older artifact.
     fn reject(&self, key: &PipelineFingerprint) {
         self.counters.rejected_puts.increment();
         self.policy.forget(key);
@@ -237,7 +237,7 @@ impl Inner {
     }
 
     async fn remove(&self, key: &PipelineFingerprint) -> bool {
-        let _turn = self.turn.lock().await;
+        let _guard = self.write_lock.lock().await;
         self.policy.forget(key);
         let removed = self.index.remove(key).is_some();
         if removed {
@@ -261,12 +261,12 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         Ok(Fetched::from(self.inner.get(key)))
     }
 
-    /// Artifacts above 64 KiB are put on the blocking pool, since they may drive out many others.
+    /// Artifacts above 64 KiB are put on the blocking pool, since they may evict many others.
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::TooLarge`] when the artifact does not fit an empty cache: what stood
-    /// under the key is then removed. [`StoreErrorKind::Closed`] after a close.
+    /// [`StoreErrorKind::TooLarge`] when the artifact does not fit an empty cache: what the key had
+    /// before is then removed. [`StoreErrorKind::Closed`] after a close.
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         Arc::clone(&self.inner).put(*key, artifact).await
     }

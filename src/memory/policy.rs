@@ -1,4 +1,4 @@
-//! Who stays: one moka cache per budget, over keys and sizes alone.
+//! The eviction policy: one moka cache per budget, over keys and sizes alone.
 //!
 //! moka holds one budget, and this tier has two. So each has a moka of its own, and an artifact
 //! stays while it is in both. Nothing here is on the path of a read. Evicted keys leave the
@@ -23,7 +23,7 @@ pub(super) struct Policy {
     evicted: Arc<Mutex<Evicted>>,
 }
 
-/// What the listeners leave for the put that caused it.
+/// What the eviction listeners collect for the put that caused the evictions.
 #[derive(Debug, Default)]
 struct Evicted {
     tally: Tally,
@@ -40,14 +40,14 @@ impl Policy {
         }
     }
 
-    /// Tells of a lookup, found or not: what is often asked for stays.
+    /// Records a lookup, hit or miss: frequently requested keys stay.
     pub(super) fn touch(&self, key: &PipelineFingerprint) {
         self.bytes.get(key);
         self.entries.get(key);
     }
 
-    /// Makes room for an artifact of `cost` bytes; whether it may stay. On return both budgets
-    /// hold with it counted in, and the tally says what was driven out, itself perhaps.
+    /// Makes room for an artifact of `cost` bytes and says whether it was admitted. On return both
+    /// budgets hold, the artifact included, and the tally counts what was evicted.
     ///
     /// One call at a time: the caller holds the lock of puts.
     pub(super) fn admit(&self, key: &PipelineFingerprint, cost: u32) -> (bool, Tally) {
@@ -72,7 +72,8 @@ impl Policy {
         self.entries.invalidate(key);
     }
 
-    /// What one budget evicted, the other forgets. Out of the listener, which must not call moka.
+    /// What one budget evicted, the other forgets. Not done in the listener, which must not call
+    /// moka.
     fn forget_evicted(&self) {
         let keys = std::mem::take(&mut self.lock().keys);
         for key in &keys {
@@ -106,7 +107,7 @@ fn weights(
     };
     cache
         .eviction_listener(move |key, _, cause| {
-            // Replaced and removed keys are this tier's own doing.
+            // This tier itself replaces and removes keys.
             if cause != RemovalCause::Size {
                 return;
             }

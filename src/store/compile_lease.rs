@@ -41,11 +41,11 @@ pub trait CompileLeases: Send + Sync {
 /// use pipeline_cache::CompileLease;
 /// use std::sync::Arc;
 ///
-/// let leads = Arc::new(tokio::sync::Mutex::new(()));
-/// let lease = CompileLease::new(leads.clone().try_lock_owned().unwrap());
-/// assert!(leads.try_lock().is_err());
-/// drop(lead);
-/// assert!(leads.try_lock().is_ok());
+/// let table = Arc::new(tokio::sync::Mutex::new(()));
+/// let lease = CompileLease::new(table.clone().try_lock_owned().unwrap());
+/// assert!(table.try_lock().is_err());
+/// drop(lease);
+/// assert!(table.try_lock().is_ok());
 /// ```
 #[derive(Clone)]
 #[must_use = "the lease ends when it is dropped"]
@@ -68,10 +68,10 @@ impl fmt::Debug for CompileLease {
     }
 }
 
-/// The leases of a tier that somebody holds.
+/// The leases of a tier that are held now.
 ///
-/// Whoever acquired one may stop waiting for the write that it is for: a deadline passed, or a tier
-/// above has what it needs. So every write of the key holds its lease as well.
+/// A holder may stop waiting for the write that the lease is for: a deadline passed, or a tier above
+/// has the artifact. So every write of the key holds its lease as well.
 #[derive(Clone, Default)]
 pub(crate) struct HeldLeases(Arc<Mutex<Held>>);
 
@@ -84,8 +84,8 @@ impl HeldLeases {
         key: PipelineFingerprint,
         hold: impl Any + Send + Sync,
     ) -> CompileLease {
-        let lease = CompileLease::new(Given {
-            _name: Name {
+        let lease = CompileLease::new(Granted {
+            _entry: TableEntry {
                 leases: self.clone(),
                 key,
             },
@@ -95,7 +95,7 @@ impl HeldLeases {
         lease
     }
 
-    /// The lease of `key`, if somebody holds it.
+    /// The lease of `key`, if it is held.
     pub(crate) fn of(&self, key: &PipelineFingerprint) -> Option<CompileLease> {
         let hold = self.lock().get(key)?.upgrade()?;
         Some(CompileLease { _hold: hold })
@@ -114,18 +114,18 @@ impl fmt::Debug for HeldLeases {
     }
 }
 
-struct Given<T> {
-    // Dropped first: whoever is given the key next has a name of its own.
-    _name: Name,
+struct Granted<T> {
+    // Dropped first: the next holder of the key has an entry of its own.
+    _entry: TableEntry,
     _hold: T,
 }
 
-struct Name {
+struct TableEntry {
     leases: HeldLeases,
     key: PipelineFingerprint,
 }
 
-impl Drop for Name {
+impl Drop for TableEntry {
     fn drop(&mut self) {
         let mut held = self.leases.lock();
         if held
@@ -142,27 +142,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lead_is_found_as_long_as_anybody_holds_it() {
+    fn a_lease_is_found_as_long_as_it_is_held() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let (leads, hold) = (HeldLeases::default(), Arc::new(()));
-        let first = leads.give(key, Arc::clone(&hold));
-        let second = leads.of(&key).unwrap();
+        let (leases, hold) = (HeldLeases::default(), Arc::new(()));
+        let first = leases.give(key, Arc::clone(&hold));
+        let second = leases.of(&key).unwrap();
         drop(first);
         assert_eq!(Arc::strong_count(&hold), 2);
-        drop((second, leads.of(&key).unwrap()));
+        drop((second, leases.of(&key).unwrap()));
         assert_eq!(Arc::strong_count(&hold), 1);
-        assert!(leads.of(&key).is_none() && leads.lock().is_empty());
+        assert!(leases.of(&key).is_none() && leases.lock().is_empty());
     }
 
     #[test]
-    fn one_that_ends_leaves_the_next_alone() {
+    fn a_lease_that_ends_does_not_end_the_next() {
         let key = PipelineFingerprint::from_bytes([1; 32]);
-        let leads = HeldLeases::default();
-        let first = leads.give(key, ());
-        let second = leads.give(key, ());
+        let leases = HeldLeases::default();
+        let first = leases.give(key, ());
+        let second = leases.give(key, ());
         drop(first);
-        assert!(leads.of(&key).is_some());
+        assert!(leases.of(&key).is_some());
         drop(second);
-        assert!(leads.lock().is_empty());
+        assert!(leases.lock().is_empty());
     }
 }

@@ -21,8 +21,8 @@ pub enum StoreErrorKind {
     TimedOut,
     /// The tier is overloaded or out of service, and says so.
     Unavailable,
-    /// The tier was not asked, because most recent calls failed. It is asked again once it is found
-    /// to be well.
+    /// The circuit breaker of the tier is open: most recent calls failed, so that this one was not
+    /// made. Probes in the background close the breaker when the tier works again.
     CircuitOpen,
     /// The tier takes no writes.
     ReadOnly,
@@ -30,10 +30,10 @@ pub enum StoreErrorKind {
     TooLarge,
     /// The artifact's metadata does not fit the stored form.
     InvalidArtifact,
-    /// Under the key's name stands something that no cache made: a symbolic link, a folder, a
+    /// The name of the entry belongs to something that no cache made: a symbolic link, a folder, a
     /// device. It is left untouched.
     UnsafeEntry,
-    /// The tier answered something that makes no sense in its protocol.
+    /// The tier's answer is not valid in its protocol.
     Protocol,
     /// The tier was closed.
     Closed,
@@ -63,12 +63,12 @@ impl fmt::Display for StoreErrorKind {
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed out",
             Self::Unavailable => "unavailable",
-            Self::CircuitOpen => "left alone",
+            Self::CircuitOpen => "circuit breaker open",
             Self::ReadOnly => "read-only",
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",
-            Self::UnsafeEntry => "entry is no regular file",
-            Self::Protocol => "unexpected answer",
+            Self::UnsafeEntry => "entry is not a regular file",
+            Self::Protocol => "invalid answer",
             Self::Closed => "closed",
             Self::Panicked => "panicked",
             Self::Other => "failed",
@@ -137,7 +137,10 @@ impl fmt::Display for StoreOperation {
 
 /// The failure of a tier: what was asked, of which tier, and why it failed.
 ///
-/// Cheap to clone, so that all who waited on one lookup are told the same.
+/// Cheap to clone, so that every caller that waited for one lookup gets the same error.
+///
+/// `Display` leaves the cause to [`source`](Error::source), so that printers of whole chains do not
+/// print it twice. To print one line with all causes, use `{:#}`.
 ///
 /// ```
 /// use pipeline_cache::{StoreError, StoreErrorKind, StoreOperation};
@@ -145,6 +148,12 @@ impl fmt::Display for StoreOperation {
 /// let error = StoreError::new(StoreErrorKind::TimedOut, "remote(cache.example.com)", StoreOperation::Get);
 /// assert_eq!(error.to_string(), "remote(cache.example.com): get: timed out");
 /// assert!(error.is_transient());
+///
+/// let error = error.with_source("no answer within 10 s");
+/// assert_eq!(
+///     format!("{error:#}"),
+///     "remote(cache.example.com): get: timed out: no answer within 10 s"
+/// );
 /// ```
 #[derive(Debug, Clone)]
 pub struct StoreError {
@@ -213,13 +222,17 @@ impl StoreError {
 }
 
 impl fmt::Display for StoreError {
-    /// One line: tier, operation, kind, and the cause where there is one.
+    /// One line: tier, operation and kind. The alternate form, `{:#}`, adds the causes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.tier, self.operation, self.kind)?;
-        match &self.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
+        if f.alternate() {
+            let mut cause = self.source();
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
         }
+        Ok(())
     }
 }
 

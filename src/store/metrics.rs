@@ -25,6 +25,7 @@ macro_rules! metrics {
         /// ```
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct PipelineCacheMetrics {
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
@@ -79,11 +80,11 @@ metrics! {
     misses,
     /// Lookups that found something that is not the artifact. Counted as misses too.
     corrupt,
-    /// Lookups that found an artifact which the tier was told not to serve. Counted as misses too.
+    /// Lookups that found an artifact that this tier's settings refuse. Counted as misses too.
     refused,
     /// Of the corrupt, those without a valid tag of an accepted secret.
     unauthenticated,
-    /// Misses that were still in mind, so that nobody was asked.
+    /// Misses answered from memory, because the server said shortly before that it has no such entry.
     negative_answers,
     /// Lookups that failed.
     errors,
@@ -105,15 +106,15 @@ metrics! {
     flush_errors,
     /// Requests that were made again after one that failed.
     retries,
-    /// Calls that failed at once because most of those before them had failed.
+    /// Calls that failed at once because the circuit breaker was open.
     short_circuited,
-    /// Times that a breaker opened.
+    /// Times that the circuit breaker opened.
     breaker_opened,
     /// Times that it closed again.
     breaker_closed,
     /// Breakers that are open now.
     breakers_open,
-    /// Compiles that waited because another process was compiling the same.
+    /// Compiles that waited because another process was compiling the same key.
     awaited_compiles,
     /// Bytes that the tier holds, where it counts them.
     cached_bytes,

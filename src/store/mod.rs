@@ -290,11 +290,21 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
 /// Whether a tier is on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Locality {
     /// On this machine: memory, a disk.
     Local,
     /// Across a network, where an answer may take milliseconds or never come.
     Network,
+}
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Network => "network",
+        })
+    }
 }
 
 /// What a tier had under a key.

@@ -213,6 +213,10 @@ impl PipelineCacheStore for FaultyStore {
         None
     }
 
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let fault = self.suffer(StoreOperation::Get).await?;
         if fault == Fault::Corrupt {
@@ -222,10 +226,6 @@ impl PipelineCacheStore for FaultyStore {
             Fetched::Hit(_) if fault == Fault::Lie => Fetched::Hit(Artifact::new("a lie")),
             fetched => fetched,
         })
-    }
-
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! For those who test a tier, or a program that stands on the cache.
+//! For tests of your own tier, or of a program that uses the cache.
 
 mod conformance;
 mod faulty;

@@ -337,7 +337,7 @@ mod tests {
             }
             let error = cache.flush().await.unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Io);
-            assert!(error.to_string().contains("was lost"), "{error}");
+            assert!(format!("{error:#}").contains("was lost"), "{error}");
             cache.flush().await.unwrap();
             assert!(cache.durability_report().durable);
         }

@@ -5,7 +5,7 @@
 //! nothing that was left out of it can reach an artifact.
 //!
 //! ```
-//! use pipeline_cache::program::wasm::WasmModule;
+//! use pipeline_cache::key::wasm::WasmModule;
 //! use pipeline_cache::{PipelineFingerprint, Program as _};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -93,7 +93,7 @@ use super::{Program, ToWire, Unkeyable, WireWriter};
 ///
 /// ```
 /// use pipeline_cache::PipelineFingerprint;
-/// use pipeline_cache::program::wasm::WasmModule;
+/// use pipeline_cache::key::wasm::WasmModule;
 ///
 /// let empty = WasmModule::new(&b"\0asm\x01\0\0\0"[..]);
 /// assert!(PipelineFingerprint::of(&empty).is_ok());
@@ -126,7 +126,7 @@ impl WasmModule {
 ///
 /// ```
 /// use pipeline_cache::Program as _;
-/// use pipeline_cache::program::wasm::WasmModule;
+/// use pipeline_cache::key::wasm::WasmModule;
 ///
 /// let named = wat::parse_str("(module $name (func $unused))")?;
 /// let canonical = WasmModule::new(named).canonicalize()?;

@@ -1,15 +1,15 @@
 //! The wire can be read back: two canonical modules never run together into the same bytes.
 
-#[path = "../../../../tests/support/naga_generate.rs"]
+#[path = "../../../../tests/keys/naga/support/generate.rs"]
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod generate;
-#[path = "../../../../tests/support/naga_grammar.rs"]
+#[path = "../../../../tests/keys/naga/support/grammar.rs"]
 mod grammar;
-#[path = "../../../../tests/support/naga_parts.rs"]
+#[path = "../../../../tests/keys/naga/support/parts.rs"]
 mod parts;
-#[path = "../../../../tests/support/random.rs"]
+#[path = "../../../../tests/keys/random.rs"]
 mod random;
-#[path = "../../../../tests/support/vello.rs"]
+#[path = "../../../../tests/keys/naga/support/vello.rs"]
 mod vello;
 
 use std::collections::BTreeSet;

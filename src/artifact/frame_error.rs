@@ -1,0 +1,39 @@
+//! What can be wrong with a frame.
+
+/// Why bytes are not the frame of an artifact, or an artifact cannot be framed.
+///
+/// To the reader of a tier each of these is a miss, counted as corrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// There are fewer bytes than a header has, or none at all.
+    #[error("{0} bytes are too few for a frame")]
+    TooShort(u64),
+    /// The bytes do not begin as a frame does.
+    #[error("not a frame: the magic bytes differ")]
+    NotAFrame,
+    /// The frame is of a version, or uses a feature, that this release does not know.
+    #[error("the frame is of an unknown version or uses an unknown feature")]
+    UnknownFormat,
+    /// The frame answers another fingerprint.
+    #[error("the frame belongs to another fingerprint")]
+    OtherFingerprint,
+    /// The lengths in the header do not add up to the bytes there are.
+    #[error("the frame's lengths do not add up to the bytes there are")]
+    LengthMismatch,
+    /// The artifact is larger than the tier accepts.
+    #[error("the artifact is larger than the limit")]
+    TooLarge,
+    /// The metadata is larger than 64 KiB, or not metadata.
+    #[error("the metadata is too large or malformed")]
+    BadMetadata,
+    /// The header or the metadata were changed, or the tag was made with another secret.
+    #[error("the frame's tag does not match its header and metadata")]
+    BadTag,
+    /// The frame carries no keyed tag, and the tier demands one.
+    #[error("the frame is not authenticated")]
+    Unauthenticated,
+    /// The payload was changed.
+    #[error("the payload does not match its digest")]
+    BadPayload,
+}

@@ -1,0 +1,65 @@
+//! However many puts are under way, the folder outgrows its bound by no more than these.
+//!
+//! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment there are ten times as many.
+
+use crate::support::{artifact, block_on, entry, folder, is_long, key, names};
+use futures::StreamExt as _;
+use pipeline_cache::{DiskCache, PipelineCacheStore};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const BOUND: u64 = 400;
+const IN_FLIGHT: usize = 500;
+
+fn entries(root: &Path) -> usize {
+    let names = names(root);
+    names.iter().filter(|name| name.ends_with(".bin")).count()
+}
+
+/// The most entries that were ever seen, until it is over.
+fn watch(root: &Path, over: &AtomicBool) -> (usize, usize) {
+    let (mut most, mut looks) = (0, 0);
+    while !over.load(Ordering::SeqCst) {
+        most = most.max(entries(root));
+        looks += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    (most, looks)
+}
+
+#[test]
+fn a_flood_of_puts() {
+    let puts = if is_long() { 40_000 } else { 4000 };
+    let folder = folder();
+    let over = AtomicBool::new(false);
+    let start = Instant::now();
+    let (most, looks) = std::thread::scope(|threads| {
+        let watcher = threads.spawn(|| watch(folder.path(), &over));
+        block_on(async {
+            let cache = DiskCache::builder().root(folder.path()).max_entries(BOUND);
+            let cache = &cache.open().await.unwrap();
+            futures::stream::iter(0..puts)
+                .for_each_concurrent(IN_FLIGHT, |number| async move {
+                    cache.put(&key(number), artifact(1000)).await.unwrap();
+                })
+                .await;
+            let patience = Instant::now();
+            while entries(folder.path()) > BOUND as usize {
+                assert!(patience.elapsed() < Duration::from_secs(30));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            cache.close(Duration::from_secs(60)).await.unwrap();
+        });
+        over.store(true, Ordering::SeqCst);
+        watcher.join().unwrap()
+    });
+    let left = entries(folder.path());
+    println!(
+        "{puts} puts, {IN_FLIGHT} at a time, in {:?}: at most {most} entries in {looks} looks, {left} at the end",
+        start.elapsed()
+    );
+    assert!(most <= BOUND as usize + IN_FLIGHT, "{most}");
+    assert!(left <= BOUND as usize, "{left}");
+    assert!(entry(folder.path(), &key(puts - 1)).exists());
+}

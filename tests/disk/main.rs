@@ -1,0 +1,30 @@
+//! The disk tier. Where a test needs a limit, a user or an environment of its own, it starts this
+//! program again as another process.
+#![cfg(unix)]
+
+#[cfg(target_os = "linux")]
+mod answers_as_a_map;
+#[cfg(target_os = "linux")]
+mod bad_names;
+mod bounds_under_load;
+mod compile_leases;
+mod compile_locks;
+mod corruption;
+mod durability;
+mod failures;
+#[cfg(target_os = "linux")]
+mod files_closed_off_the_workers;
+mod hostile_folders;
+mod maintenance;
+mod many_processes;
+#[cfg(target_os = "linux")]
+mod page_cache;
+#[cfg(target_os = "linux")]
+mod power_loss;
+#[cfg(target_os = "linux")]
+mod scales;
+mod shared_folders;
+mod support;
+mod survives;
+mod trim;
+mod whole_or_absent;

@@ -1,0 +1,9 @@
+//! WebAssembly modules.
+
+mod behaviour;
+mod declarations;
+mod meaning;
+mod operators;
+mod real_modules;
+mod spellings;
+pub(crate) mod support;

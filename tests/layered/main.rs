@@ -1,0 +1,9 @@
+//! The layered cache: what a lookup, a promotion, a removal and a compile promise.
+#![cfg(feature = "testing")]
+
+mod bounds;
+mod compile;
+mod lookup;
+mod promotion;
+mod removal;
+mod single_flight;

@@ -1,0 +1,683 @@
+//! A remote tier whose server has a bad day costs little, says so once, and comes back by itself.
+
+use crate::support::captured_trace::{capture, captured};
+use crate::support::scripted_http::{Request, ScriptedServer, Step, answer, redirect};
+use pipeline_cache::{
+    Artifact, BreakerPolicy, BreakerState, Credentials, Fetched, PipelineCacheStore,
+    PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreError, StoreErrorKind,
+    UploadPolicy,
+};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
+const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0x22; 32]);
+const MS: Duration = Duration::from_millis(1);
+
+fn builder() -> RemoteCacheBuilder {
+    RemoteCache::builder()
+        .proxy_from_environment(false)
+        .breaker(BreakerPolicy::default().probe_interval(20 * MS))
+}
+
+fn once() -> RetryPolicy {
+    RetryPolicy::default().attempts(1)
+}
+
+fn eager() -> RetryPolicy {
+    RetryPolicy::default().base_delay(MS)
+}
+
+fn key(number: u8) -> PipelineFingerprint {
+    PipelineFingerprint::from_bytes([number; 32])
+}
+
+fn kind<T>(result: Result<T, StoreError>) -> Option<StoreErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// A server that answers 503 while it is ill, and 404 else.
+fn sickly() -> (ScriptedServer, Arc<AtomicBool>) {
+    let ill = Arc::new(AtomicBool::new(true));
+    let is_ill = Arc::clone(&ill);
+    let server = ScriptedServer::start(move |_| {
+        if is_ill.load(Ordering::SeqCst) {
+            answer("503 Busy", b"")
+        } else {
+            answer("404 Not Found", b"")
+        }
+    });
+    (server, ill)
+}
+
+// The breaker.
+
+#[tokio::test]
+async fn a_failing_server_is_left_alone_and_comes_back_by_itself() {
+    let (server, ill) = sickly();
+    capture();
+    let remote = builder().retry(once()).build(server.url()).unwrap();
+    let mut states = remote.watch_breaker();
+    assert_eq!(remote.breaker_state(), BreakerState::Closed);
+    for _ in 0..5 {
+        assert_eq!(
+            kind(remote.fetch(&KEY).await),
+            Some(StoreErrorKind::Unavailable)
+        );
+    }
+    states
+        .wait_for(|state| *state != BreakerState::Closed)
+        .await
+        .unwrap();
+    assert_eq!(remote.metrics().breakers_open, 1);
+
+    // Nobody waits now.
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let started = Instant::now();
+        let error = remote.fetch(&KEY).await.unwrap_err();
+        slowest = slowest.max(started.elapsed());
+        assert_eq!(error.kind(), StoreErrorKind::CircuitOpen);
+        assert!(error.is_transient());
+    }
+    assert!(slowest < 50 * MS, "{slowest:?}");
+    assert_eq!(remote.metrics().short_circuited, 100);
+    assert_eq!(
+        captured().matches("WARN").count(),
+        6,
+        "five failures, and that it is left alone"
+    );
+
+    // Nobody asks, and still it is found to be well.
+    ill.store(false, Ordering::SeqCst);
+    states
+        .wait_for(|state| *state == BreakerState::Closed)
+        .await
+        .unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    let metrics = remote.metrics();
+    assert_eq!((metrics.breaker_opened, metrics.breaker_closed), (1, 1));
+    assert_eq!(metrics.breakers_open, 0);
+}
+
+#[tokio::test]
+async fn an_open_breaker_lets_one_probe_through_at_a_time() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = ScriptedServer::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0..5 => answer("503 Busy", b""),
+        _ => vec![Step::Hang],
+    });
+    let remote = Arc::new(builder().retry(once()).build(server.url()).unwrap());
+    for _ in 0..5 {
+        remote.fetch(&KEY).await.unwrap_err();
+    }
+    let mut states = remote.watch_breaker();
+    states
+        .wait_for(|state| *state == BreakerState::HalfOpen)
+        .await
+        .unwrap();
+    for _ in 0..50 {
+        assert_eq!(
+            kind(remote.fetch(&KEY).await),
+            Some(StoreErrorKind::CircuitOpen)
+        );
+    }
+    assert!(asked.load(Ordering::SeqCst) <= 6);
+}
+
+#[tokio::test]
+async fn misses_and_refusals_never_open_the_breaker() {
+    for status in ["404 Not Found", "410 Gone", "413 Large", "401 No"] {
+        let server = ScriptedServer::always(answer(status, b""));
+        let remote = builder().build(server.url()).unwrap();
+        for _ in 0..50 {
+            assert_ne!(
+                kind(remote.fetch(&KEY).await),
+                Some(StoreErrorKind::CircuitOpen)
+            );
+        }
+        assert_eq!(remote.breaker_state(), BreakerState::Closed, "{status}");
+    }
+}
+
+/// The same from a server that takes some writes and not others.
+#[tokio::test]
+async fn refused_writes_never_open_the_breaker_and_an_ill_server_does() {
+    for (status, is_ill) in [
+        ("400 Bad", false),
+        ("404 Not Found", false),
+        ("405 Not Allowed", false),
+        ("409 Conflict", false),
+        ("411 Length", false),
+        ("412 Precondition", false),
+        ("413 Large", false),
+        ("415 Type", false),
+        ("422 Unprocessable", false),
+        ("423 Locked", false),
+        ("501 Not Implemented", false),
+        ("507 Full", false),
+        ("408 Timeout", true),
+        ("425 Early", true),
+        ("429 Slow", true),
+        ("500 Broken", true),
+        ("502 Gateway", true),
+        ("304 Not Modified", true),
+    ] {
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" | "DELETE" => answer(status, b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let remote = builder()
+            .breaker(BreakerPolicy::default().probe_interval(Duration::from_secs(3600)))
+            .retry(once())
+            .writes(true)
+            .build(server.url())
+            .unwrap();
+        for number in 0..10 {
+            let put = remote.put(&key(number), Artifact::new("a")).await;
+            assert!(put.is_err(), "{status}");
+            let _ = remote.remove(&key(number)).await;
+        }
+        let found = remote.fetch(&KEY).await;
+        assert_eq!(
+            kind(found),
+            is_ill.then_some(StoreErrorKind::CircuitOpen),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn lookups_that_their_callers_give_up_teach_the_breaker_too() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let policy = BreakerPolicy::default().abandoned_after(10 * MS);
+    let remote = builder().breaker(policy).build(server.url()).unwrap();
+    for _ in 0..5 {
+        let given_up = tokio::time::timeout(20 * MS, remote.fetch(&KEY)).await;
+        assert!(given_up.is_err());
+    }
+    assert_eq!(
+        kind(remote.fetch(&KEY).await),
+        Some(StoreErrorKind::CircuitOpen)
+    );
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slot_is_told_when_the_breaker_opens() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = ScriptedServer::start(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        answer("503 Busy", b"")
+    });
+    let remote = builder()
+        .retry(once())
+        .max_concurrent_requests(2)
+        .build(server.url())
+        .unwrap();
+    let lookups = (0..40).map(|_| remote.fetch(&KEY));
+    let kinds: Vec<_> = futures::future::join_all(lookups)
+        .await
+        .into_iter()
+        .map(kind)
+        .collect();
+    let open = kinds
+        .iter()
+        .filter(|kind| **kind == Some(StoreErrorKind::CircuitOpen))
+        .count();
+    assert!(open >= 30, "{kinds:?}");
+    // Those before it opened, those under way, and a probe or two.
+    assert!(asked.load(Ordering::SeqCst) <= 10);
+}
+
+// Retries.
+
+#[tokio::test]
+async fn what_failed_for_a_passing_reason_is_asked_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = ScriptedServer::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => answer("503 Busy", b""),
+        1 => vec![Step::Reset],
+        _ => answer("404 Not Found", b""),
+    });
+    let remote = builder().retry(eager()).build(server.url()).unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    let metrics = remote.metrics();
+    assert_eq!((metrics.lookups, metrics.errors, metrics.misses), (1, 0, 1));
+    assert!(metrics.retries >= 1 && asked.load(Ordering::SeqCst) >= 3);
+}
+
+#[tokio::test]
+async fn what_will_fail_again_is_not_asked_again() {
+    for status in ["400 Bad", "401 No", "403 No", "413 Large", "507 Full"] {
+        let server = ScriptedServer::always(answer(status, b""));
+        let remote = builder()
+            .retry(eager())
+            .writes(true)
+            .build(server.url())
+            .unwrap();
+        remote.fetch(&KEY).await.unwrap_err();
+        assert_eq!(server.requests().len(), 1, "{status}");
+        assert_eq!(remote.metrics().retries, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_put_is_made_again_with_its_whole_body() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = ScriptedServer::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => answer("429 Slow", b""),
+        _ => answer("201 Created", b""),
+    });
+    let remote = builder()
+        .retry(eager())
+        .writes(true)
+        .build(server.url())
+        .unwrap();
+    remote
+        .put(&KEY, Artifact::new(vec![7; 5000]))
+        .await
+        .unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].body, requests[1].body);
+    assert_eq!(remote.metrics().puts, 1);
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured_up_to_its_cap() {
+    for (seconds, retried) in [
+        ("0", true),
+        ("3600", false),
+        ("99999999999999999999", false),
+    ] {
+        let head =
+            format!("HTTP/1.1 503 Busy\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n");
+        let server = ScriptedServer::always(vec![Step::Send(head.into_bytes())]);
+        let remote = builder()
+            .retry(eager().attempts(2))
+            .build(server.url())
+            .unwrap();
+        let started = Instant::now();
+        remote.fetch(&KEY).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(60));
+        assert_eq!(
+            server.requests().len(),
+            1 + usize::from(retried),
+            "{seconds}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn all_calls_share_one_budget_of_retries() {
+    let server = ScriptedServer::always(answer("503 Busy", b""));
+    let never = BreakerPolicy::default().failure_percent(101);
+    let policy = eager().attempts(10).budget_reserve(5).budget_percent(10);
+    let remote = builder()
+        .breaker(never)
+        .retry(policy)
+        .build(server.url())
+        .unwrap();
+    for _ in 0..40 {
+        remote.fetch(&KEY).await.unwrap_err();
+    }
+    // The reserve, and a tenth of the calls.
+    assert!(
+        (5..=9).contains(&remote.metrics().retries),
+        "{}",
+        remote.metrics()
+    );
+}
+
+#[tokio::test]
+async fn each_attempt_has_its_deadline_and_all_have_one_together() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let remote = builder()
+        .attempt_timeout(40 * MS)
+        .request_timeout(100 * MS)
+        .retry(eager().attempts(100))
+        .build(server.url())
+        .unwrap();
+    let started = Instant::now();
+    assert_eq!(
+        kind(remote.fetch(&KEY).await),
+        Some(StoreErrorKind::TimedOut)
+    );
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let attempts = server.requests().len();
+    assert!((1..=4).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test]
+async fn settings_without_measure_do_no_harm() {
+    let endless = Duration::MAX;
+    let breaker = BreakerPolicy::default()
+        .window(endless)
+        .min_calls(0)
+        .failure_percent(0)
+        .probe_interval(endless)
+        .abandoned_after(endless);
+    let retry = RetryPolicy::default()
+        .base_delay(endless)
+        .max_delay(endless)
+        .max_retry_after(endless)
+        .budget_percent(u32::MAX)
+        .budget_reserve(u32::MAX);
+    let (server, ill) = sickly();
+    ill.store(false, Ordering::SeqCst);
+    let remote = builder()
+        .breaker(breaker.window(Duration::ZERO))
+        .negative_answers(endless, usize::MAX)
+        .build(server.url())
+        .unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    let remote = builder()
+        .breaker(breaker)
+        .retry(retry.attempts(0))
+        .attempt_timeout(endless)
+        .request_timeout(endless)
+        .build(server.url())
+        .unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    ill.store(true, Ordering::SeqCst);
+    remote.fetch(&KEY).await.unwrap_err();
+    assert_eq!(
+        kind(remote.fetch(&KEY).await),
+        Some(StoreErrorKind::CircuitOpen)
+    );
+}
+
+// Credentials.
+
+#[tokio::test]
+async fn refused_credentials_are_told_once_and_not_shown_again_until_they_change() {
+    let server = ScriptedServer::start(|request| match request.header("authorization") {
+        Some("Bearer fresh") => answer("404 Not Found", b""),
+        _ => answer("401 Unauthorized", b""),
+    });
+    let token = Arc::new(Mutex::new("stale"));
+    let current = Arc::clone(&token);
+    let remote = builder()
+        .credentials_from(move || Credentials::bearer(*current.lock().unwrap()))
+        .build(server.url())
+        .unwrap();
+    capture();
+    for _ in 0..20 {
+        assert_eq!(
+            kind(remote.fetch(&KEY).await),
+            Some(StoreErrorKind::PermissionDenied)
+        );
+    }
+    assert_eq!(server.requests().len(), 1);
+    let text = captured();
+    assert_eq!(text.matches("ERROR").count(), 1, "{text}");
+    assert_eq!(text.matches("WARN").count(), 0, "{text}");
+    assert!(!text.contains("stale"), "{text}");
+
+    *token.lock().unwrap() = "fresh";
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    assert!(!format!("{remote:?}").contains("fresh"));
+}
+
+#[tokio::test]
+async fn a_token_that_may_only_read_still_reads() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("403 Forbidden", b""),
+        _ => answer("404 Not Found", b""),
+    });
+    let remote = builder()
+        .writes(true)
+        .bearer_token("t")
+        .build(server.url())
+        .unwrap();
+    for _ in 0..3 {
+        let put = remote.put(&KEY, Artifact::new("a")).await;
+        assert_eq!(kind(put), Some(StoreErrorKind::PermissionDenied));
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    }
+    let puts = server
+        .requests()
+        .iter()
+        .filter(|r| r.method == "PUT")
+        .count();
+    assert_eq!(puts, 1);
+}
+
+/// A server that was shown no credentials cannot have refused them, nor does a proxy know them.
+#[tokio::test]
+async fn a_refusal_by_another_server_is_not_held_against_the_credentials() {
+    for (status, is_elsewhere) in [
+        ("401 Unauthorized", true),
+        ("403 Forbidden", true),
+        ("407 Proxy", true),
+        ("407 Proxy", false),
+    ] {
+        let is_first = AtomicBool::new(true);
+        let script = move |_: &Request| match is_first.swap(false, Ordering::SeqCst) {
+            true => answer(status, b""),
+            false => answer("404 Not Found", b""),
+        };
+        let last = ScriptedServer::start(script);
+        let away = last.url();
+        let first = ScriptedServer::start(move |request| {
+            redirect("302 Found", &format!("{away}{}", request.path))
+        });
+        let home = if is_elsewhere { &first } else { &last };
+        let remote = builder().bearer_token("t").build(home.url()).unwrap();
+        let refused = remote.fetch(&KEY).await;
+        assert_eq!(kind(refused), Some(StoreErrorKind::PermissionDenied));
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
+    }
+}
+
+/// As to a token that may only write.
+#[tokio::test]
+async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("409 Conflict", b""),
+        _ => answer("403 Forbidden", b""),
+    });
+    let remote = builder()
+        .writes(true)
+        .bearer_token("t")
+        .build(server.url())
+        .unwrap();
+    for number in 0..2 {
+        let put = remote.put(&key(number), Artifact::new("a")).await;
+        assert_eq!(kind(put), Some(StoreErrorKind::Protocol));
+    }
+    assert_eq!(puts(&server).len(), 2);
+}
+
+// Negative answers.
+
+#[tokio::test]
+async fn a_miss_is_remembered_until_this_process_puts_the_key() {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let store = Arc::clone(&stored);
+    let server = ScriptedServer::start(move |request| {
+        let mut stored = store.lock().unwrap();
+        match request.method.as_str() {
+            "PUT" => {
+                *stored = request.body.clone();
+                answer("201 Created", b"")
+            }
+            _ if stored.is_empty() => answer("404 Not Found", b""),
+            _ => answer("200 OK", &stored),
+        }
+    });
+    let remote = builder()
+        .writes(true)
+        .negative_answers(Duration::from_secs(3600), 100)
+        .build(server.url())
+        .unwrap();
+    for _ in 0..10 {
+        assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    }
+    assert!(!remote.contains(&KEY).await.unwrap());
+    assert_eq!(server.requests().len(), 1);
+    assert_eq!(
+        (remote.metrics().misses, remote.metrics().negative_answers),
+        (10, 10)
+    );
+    let artifact = Artifact::new("a");
+    remote.put(&KEY, artifact.clone()).await.unwrap();
+    assert_eq!(remote.get(&KEY).await.unwrap(), Some(artifact));
+}
+
+// Uploads in the background.
+
+/// What opens a gate, and what waits at it, on a thread of the server.
+fn gate() -> (impl Fn(), impl Fn() + Send + Sync + 'static) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let waiting = Arc::clone(&gate);
+    let open = move || {
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+    };
+    let wait = move || {
+        let opened = waiting.0.lock().unwrap();
+        drop(waiting.1.wait_while(opened, |opened| !*opened).unwrap());
+    };
+    (open, wait)
+}
+
+fn puts(server: &ScriptedServer) -> Vec<Request> {
+    let requests = server.requests().into_iter();
+    requests.filter(|request| request.method == "PUT").collect()
+}
+
+#[tokio::test]
+async fn uploads_go_on_in_the_background_and_a_flush_waits_for_them() {
+    let (open, wait) = gate();
+    let server = ScriptedServer::start(move |_| {
+        wait();
+        answer("201 Created", b"")
+    });
+    let remote = builder()
+        .writes(true)
+        .background_uploads(UploadPolicy::default().max_entries(3))
+        .build(server.url())
+        .unwrap();
+    for number in 1..=3 {
+        remote.put(&key(number), Artifact::new("a")).await.unwrap();
+    }
+    remote.put(&key(1), Artifact::new("a")).await.unwrap();
+    let refused = remote.put(&key(4), Artifact::new("a")).await;
+    assert_eq!(kind(refused), Some(StoreErrorKind::Unavailable));
+    let report = remote.upload_report();
+    assert_eq!(
+        (report.accepted, report.coalesced, report.rejected),
+        (3, 1, 1)
+    );
+    assert_eq!(report.pending, 3);
+
+    open();
+    remote.flush().await.unwrap();
+    let report = remote.upload_report();
+    assert_eq!((report.uploaded, report.pending), (3, 0));
+    assert_eq!((puts(&server).len(), remote.metrics().puts), (3, 3));
+
+    // The server has them, and that is known.
+    remote.put(&key(1), Artifact::new("a")).await.unwrap();
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().skipped, 1);
+    assert_eq!(puts(&server).len(), 3);
+}
+
+/// One that the server had is known to be there, whatever else it is asked for meanwhile.
+#[tokio::test]
+async fn misses_of_other_keys_do_not_make_an_upload_necessary() {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let (open, wait) = gate();
+    let served = Arc::clone(&stored);
+    let server = ScriptedServer::start(move |request| {
+        if request.method == "PUT" {
+            served.lock().unwrap().clone_from(&request.body);
+            return answer("201 Created", b"");
+        }
+        if !request.path.contains(&KEY.to_hex()) {
+            return answer("404 Not Found", b"");
+        }
+        wait();
+        answer("200 OK", &served.lock().unwrap())
+    });
+    let builder = builder().writes(true);
+    let artifact = Artifact::new("a");
+    let other = builder.clone().build(server.url()).unwrap();
+    other.put(&KEY, artifact.clone()).await.unwrap();
+
+    let uploads = builder.background_uploads(UploadPolicy::default());
+    let remote = uploads.build(server.url()).unwrap();
+    let (found, ()) = tokio::join!(remote.fetch(&KEY), async {
+        assert_eq!(remote.fetch(&OTHER).await.unwrap(), Fetched::Miss);
+        open();
+    });
+    assert_eq!(found.unwrap(), Fetched::Hit(artifact.clone()));
+    remote.put(&KEY, artifact).await.unwrap();
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().skipped, 1);
+    assert_eq!(puts(&server).len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_upload_is_told_by_the_flush_and_by_the_report() {
+    let server = ScriptedServer::always(answer("507 Full", b""));
+    let remote = builder()
+        .writes(true)
+        .background_uploads(UploadPolicy::default())
+        .build(server.url())
+        .unwrap();
+    remote.put(&KEY, Artifact::new("a")).await.unwrap();
+    assert_eq!(
+        kind(remote.flush().await),
+        Some(StoreErrorKind::StorageFull)
+    );
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().failed, 1);
+    let metrics = remote.metrics();
+    assert_eq!(
+        (metrics.put_errors, metrics.flush_errors, metrics.flushes),
+        (1, 1, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_close_gives_up_what_its_deadline_does_not_allow() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let remote = builder()
+        .writes(true)
+        .background_uploads(UploadPolicy::default())
+        .build(server.url())
+        .unwrap();
+    remote.put(&KEY, Artifact::new("a")).await.unwrap();
+    assert_eq!(
+        kind(remote.close(20 * MS).await),
+        Some(StoreErrorKind::TimedOut)
+    );
+    remote.flush().await.unwrap();
+    assert_eq!(remote.upload_report().dropped, 1);
+    let put = remote.put(&OTHER, Artifact::new("a")).await;
+    assert_eq!(kind(put), Some(StoreErrorKind::Closed));
+}
+
+#[tokio::test]
+async fn an_entry_that_is_removed_is_not_brought_back_by_its_upload() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => vec![Step::Hang],
+        _ => answer("404 Not Found", b""),
+    });
+    let remote = builder()
+        .writes(true)
+        .background_uploads(UploadPolicy::default())
+        .build(server.url())
+        .unwrap();
+    remote.put(&KEY, Artifact::new("a")).await.unwrap();
+    assert!(!remote.remove(&KEY).await.unwrap());
+    assert_eq!(remote.upload_report().dropped, 1);
+}

@@ -1,0 +1,12 @@
+//! A server that is spoken to over HTTP.
+
+mod bad_days;
+#[cfg(target_os = "linux")]
+mod connections;
+#[cfg(unix)]
+mod faults;
+mod hostile_server;
+mod http2;
+mod nginx;
+mod proxy;
+mod tls;

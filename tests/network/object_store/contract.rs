@@ -1,0 +1,307 @@
+//! An object store is a tier like any other: it keeps the contract, verifies what it serves, and
+//! says what failed.
+
+use crate::support::scripted_http::{ScriptedServer, Step, answer, chunk};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use pipeline_cache::testing::check_conformance;
+use pipeline_cache::{
+    Artifact, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
+    PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
+
+fn writing(store: &Arc<InMemory>) -> ObjectStoreCache {
+    let store = Arc::clone(store) as Arc<dyn ObjectStore>;
+    ObjectStoreCache::builder()
+        .writes(true)
+        .on(store, "artifacts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_conforms_in_memory_and_on_a_folder() {
+    let in_memory = || async {
+        // This store copies what is put, on the worker: nothing large, then.
+        let store = ObjectStoreCache::builder()
+            .writes(true)
+            .max_artifact_bytes(1 << 20)
+            .on(Arc::new(InMemory::new()), "a/b");
+        Arc::new(store) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(in_memory, &[]).await.unwrap();
+
+    let folders = Mutex::new(Vec::new());
+    let on_a_folder = || async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        folders.lock().unwrap().push(folder);
+        let cache = ObjectStoreCache::builder()
+            .writes(true)
+            .on(Arc::new(store), "");
+        Arc::new(cache) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(on_a_folder, &[]).await.unwrap();
+
+    let read_only = || async { Arc::new(ObjectStoreCache::new("memory:///x").unwrap()) as _ };
+    check_conformance(read_only, &[]).await.unwrap();
+}
+
+/// The stored form is one: what a disk tier wrote, an object store over its folder serves.
+#[tokio::test]
+async fn the_folder_of_a_disk_tier_is_an_object_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskCache::new(folder.path()).await.unwrap();
+    disk.put(&KEY, Artifact::new("code")).await.unwrap();
+    let url = format!("file://{}", folder.path().display());
+    let cache = ObjectStoreCache::new(url).unwrap();
+    assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+}
+
+#[tokio::test]
+async fn what_is_not_the_artifact_is_corrupt_and_healed_by_the_next_put() {
+    let store = Arc::new(InMemory::new());
+    let cache = writing(&store);
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    let path = Path::from(format!("artifacts/{KEY}.bin"));
+    let frame = store.get(&path).await.unwrap().bytes().await.unwrap();
+    let other = Path::from(format!(
+        "artifacts/{}.bin",
+        PipelineFingerprint::from_bytes([8; 32])
+    ));
+    store
+        .put(&other, PutPayload::from(frame.clone()))
+        .await
+        .unwrap();
+    let renamed = cache
+        .fetch(&PipelineFingerprint::from_bytes([8; 32]))
+        .await
+        .unwrap();
+    assert!(matches!(renamed, Fetched::Corrupt(_)));
+
+    let mut flipped = frame.to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [
+        Vec::new(),
+        b"<html>".to_vec(),
+        frame[..frame.len() - 1].to_vec(),
+        flipped,
+    ] {
+        store.put(&path, PutPayload::from(bad)).await.unwrap();
+        assert!(matches!(
+            cache.fetch(&KEY).await.unwrap(),
+            Fetched::Corrupt(_)
+        ));
+        cache.put(&KEY, Artifact::new("code")).await.unwrap();
+        assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+    }
+    assert_eq!(cache.metrics().corrupt, 5);
+}
+
+#[tokio::test]
+async fn an_object_longer_than_any_frame_is_not_read() {
+    let store = Arc::new(InMemory::new());
+    let path = Path::from(format!("artifacts/{KEY}.bin"));
+    store
+        .put(&path, PutPayload::from(vec![0; 1 << 20]))
+        .await
+        .unwrap();
+    let builder = ObjectStoreCache::builder().max_artifact_bytes(1_000);
+    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    assert!(matches!(
+        cache.fetch(&KEY).await.unwrap(),
+        Fetched::Corrupt(_)
+    ));
+    assert!(!cache.contains(&KEY).await.unwrap());
+}
+
+#[tokio::test]
+async fn who_does_not_know_the_secret_adds_nothing() {
+    let store = Arc::new(InMemory::new());
+    writing(&store)
+        .put(&KEY, Artifact::new("forged"))
+        .await
+        .unwrap();
+    let trust = Trust::Authenticated(TrustedKeys::from(SharedSecret::new("s")));
+    let builder = ObjectStoreCache::builder().trust(trust).writes(true);
+    let cache = builder.on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
+    assert_eq!(cache.get(&KEY).await.unwrap(), None);
+    assert_eq!(cache.metrics().unauthenticated, 1);
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+}
+
+/// No key of any real account, and no server: the store is set up, fails, and says neither.
+#[tokio::test]
+async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
+    for url in [
+        "no url",
+        "gopher://x/y",
+        "https://user:hunter2@example.com/x?y",
+    ] {
+        if let Err(error) = ObjectStoreCache::new(url) {
+            assert!(!error.to_string().contains("hunter2"));
+        } else {
+            assert!(url.starts_with("https"), "{url}");
+        }
+    }
+    let cache = ObjectStoreCache::builder().on(Arc::new(InMemory::new()), "x");
+    let error = cache.put(&KEY, Artifact::new("x")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
+}
+
+fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
+    ObjectStoreCache::builder()
+        .store_option("AWS_ENDPOINT", server.url())
+        .store_option("aws_allow_http", "true")
+        .store_option("aws_access_key_id", "us")
+        .store_option("aws_secret_access_key", "hunter2")
+}
+
+/// A bucket whose objects are written once, that is full or not there, or whose quota or policy
+/// says no.
+#[tokio::test]
+async fn a_store_that_refuses_a_write_is_well_and_still_read() {
+    use StoreErrorKind::{PermissionDenied, Protocol, ReadOnly, StorageFull, TooLarge};
+    for (status, expected) in [
+        ("400 Bad Request", Protocol),
+        ("403 Forbidden", PermissionDenied),
+        ("404 Not Found", Protocol),
+        ("405 Method Not Allowed", ReadOnly),
+        ("409 Conflict", Protocol),
+        ("411 Length Required", Protocol),
+        ("412 Precondition Failed", Protocol),
+        ("413 Too Large", TooLarge),
+        ("507 Full", StorageFull),
+    ] {
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" => answer(status, b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+        for _ in 0..20 {
+            let refused = cache.put(&KEY, Artifact::new("code")).await.unwrap_err();
+            assert_eq!(refused.kind(), expected, "{status}");
+        }
+        assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
+        let puts = server.requests().into_iter().filter(|r| r.method == "PUT");
+        assert_eq!(puts.count(), 20, "it is not asked again: {status}");
+    }
+}
+
+/// As one whose session has ended, to S3.
+#[tokio::test]
+async fn a_store_that_will_refuse_again_is_not_asked_again() {
+    for (answered, expected) in [
+        ("400 Bad Request", StoreErrorKind::Protocol),
+        // The bucket is in another region.
+        ("301 Moved Permanently", StoreErrorKind::Protocol),
+        (
+            "503 Slow Down\r\nRetry-After: 60",
+            StoreErrorKind::Unavailable,
+        ),
+    ] {
+        let server = ScriptedServer::always(answer(answered, b"<Code>ExpiredToken</Code>"));
+        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let error = cache.get(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{answered}");
+        assert_eq!(server.requests().len(), 1, "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_never_ends_does_not_hold_up_a_miss() {
+    for (status, expected) in [
+        ("404 Not Found", None),
+        ("400 Bad Request", Some(StoreErrorKind::Protocol)),
+    ] {
+        let head = format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let server = ScriptedServer::always(vec![
+            Step::Send(head.into_bytes()),
+            Step::Endless(chunk(&[b'x'; 4096])),
+        ]);
+        let cache = on_s3(&server).open("s3://bucket").unwrap();
+        let found = tokio::time::timeout(Duration::from_secs(9), cache.fetch(&KEY)).await;
+        let found = found.expect("it is read to its end");
+        assert_eq!(found.err().map(|error| error.kind()), expected);
+        drop(cache);
+    }
+}
+
+/// By the limits that a store has where none are set.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_does_not_cost_a_whole_attempt() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let cache = on_s3(&server)
+        .retry(RetryPolicy::default().attempts(1))
+        .attempt_timeout(Duration::from_secs(10))
+        .open("s3://bucket")
+        .unwrap();
+    let began = Instant::now();
+    let error = cache.get(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::TimedOut);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_is_unreachable() {
+    let server = ScriptedServer::always(Vec::new());
+    let builder = on_s3(&server).retry(RetryPolicy::default().attempts(1));
+    // Its port is free again once the last of it is gone.
+    let address = server.url().trim_start_matches("http://").to_owned();
+    drop(server);
+    while std::net::TcpStream::connect(&address).is_ok() {}
+    let cache = builder.open("s3://bucket").unwrap();
+    let error = cache.get(&KEY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unreachable);
+}
+
+/// It is what was to be stored.
+#[tokio::test]
+async fn an_object_that_is_there_already_has_been_put() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("412 Precondition Failed", b""),
+        _ => {
+            let head = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\n\
+                        Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                        Content-Length: 1000\r\n\r\n";
+            vec![Step::Send(head.as_bytes().to_vec())]
+        }
+    });
+    let cache = on_s3(&server).writes(true).open("s3://bucket").unwrap();
+    cache.put(&KEY, Artifact::new("code")).await.unwrap();
+    assert_eq!(cache.metrics().puts, 1);
+}
+
+/// Retries of the store's own would multiply the requests, and outlast the deadline.
+#[tokio::test]
+async fn a_store_that_is_ill_is_asked_as_often_as_the_retry_policy_says() {
+    for attempts in [1, 3] {
+        let server = ScriptedServer::always(answer("503 Slow Down", b""));
+        let retry = RetryPolicy::default().attempts(attempts);
+        let cache = on_s3(&server)
+            .retry(retry.base_delay(Duration::from_millis(1)))
+            .open("s3://bucket/artifacts")
+            .unwrap();
+        assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");
+        let error = cache.get(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+        let asked: Vec<_> = server.requests().iter().map(|r| r.path.clone()).collect();
+        assert_eq!(
+            asked,
+            vec![format!("/bucket/artifacts/{KEY}.bin"); attempts as usize]
+        );
+    }
+}
+
+#[test]
+fn the_options_of_a_store_are_not_printed() {
+    let builder = ObjectStoreCache::builder().store_option("aws_secret_access_key", "hunter2");
+    assert!(!format!("{builder:?}").contains("hunter2"));
+}

@@ -1,0 +1,4 @@
+//! An object store.
+
+mod contract;
+mod seaweed;

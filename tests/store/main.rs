@@ -1,0 +1,9 @@
+//! What every store promises, the memory tier, and what is kept beside artifacts.
+
+#[cfg(feature = "testing")]
+mod conformance;
+mod explain;
+mod memory;
+#[cfg(feature = "metrics")]
+mod metrics_export;
+mod source_aliases;
