@@ -101,15 +101,19 @@ impl BackgroundWrites {
             generation: Some(generation),
             targets,
         };
-        match self.submit(submission, presence) {
-            Submitted::Queued => return,
-            Submitted::Joined => lock(&self.reports).promotions.coalesced += 1,
-            Submitted::Refused => {
-                tracing::debug!(%key, "promotion dropped: the background queue did not take it");
-                lock(&self.reports).promotions.dropped += 1;
-            }
+        let submitted = self.submit(submission, presence);
+        if submitted == Submitted::Refused {
+            tracing::debug!(%key, "promotion dropped: the background queue did not take it");
         }
-        lock(&self.reports).promotions.events += 1;
+        let report = &mut lock(&self.reports).promotions;
+        let count = match submitted {
+            // Counted by its event.
+            Submitted::Queued => return,
+            Submitted::Joined => &mut report.coalesced,
+            Submitted::Refused => &mut report.dropped,
+        };
+        *count += 1;
+        report.events += 1;
     }
 
     /// Leaves a write to these tiers to the background; whether the caller may rely on it. The
@@ -227,7 +231,7 @@ impl WriteJob for TierWrite {
             }
             Ok(false) => WriteEnd::WasThere,
             Err(error) => {
-                tracing::warn!(%key, %cause, %error, "background write failed");
+                tracing::warn!(%key, %cause, error = %format_args!("{error:#}"), "background write failed");
                 WriteEnd::Failed(error)
             }
         };

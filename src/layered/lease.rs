@@ -36,7 +36,7 @@ pub(super) async fn acquire(
         match lease.unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::CompileLease))) {
             Ok(lease) => leases.held.extend(lease),
             Err(error) => {
-                tracing::warn!(%key, %error, "no compile lease: another process may compile the same key");
+                tracing::warn!(%key, error = %format_args!("{error:#}"), "no compile lease: another process may compile the same key");
                 leases.any_failed = true;
             }
         }

@@ -91,7 +91,7 @@ impl Writer {
         };
         self.end_put(key, &errors);
         for error in errors {
-            tracing::warn!(%key, %error, "compiled artifact not stored");
+            tracing::warn!(%key, error = %format_args!("{error:#}"), "compiled artifact not stored");
         }
     }
 
@@ -189,7 +189,7 @@ impl Writer {
             }
             Some(error) => {
                 self.counters.flush_errors.increment();
-                tracing::warn!(%error, "flush failed");
+                tracing::warn!(error = %format_args!("{error:#}"), "flush failed");
                 Err(error)
             }
         }

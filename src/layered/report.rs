@@ -9,6 +9,7 @@ use crate::store::StoreError;
 /// after a flush.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LayeredPromotionReport {
     /// Hits in a lower tier that were to be promoted.
     pub events: u64,
@@ -42,6 +43,7 @@ pub struct LayeredPromotionReport {
 /// flush.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct WriteBehindReport {
     /// Puts and compiles whose writes were left to the background.
     pub accepted: u64,
@@ -64,12 +66,23 @@ pub struct WriteBehindReport {
 /// What a [`close`](super::LayeredPipelineCache::close) could not finish.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CloseReport {
     /// Background writes to a tier that were given up.
     pub unfinished_writes: u64,
     /// The errors of the tiers that failed to close, or not in time, and of the first write behind
     /// that failed since the last flush.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_messages"))]
     pub errors: Vec<StoreError>,
+}
+
+/// Each error as one line, with its causes.
+#[cfg(feature = "serde")]
+fn as_messages<S: serde::Serializer>(
+    errors: &[StoreError],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(|error| format!("{error:#}")))
 }
 
 impl CloseReport {

@@ -383,9 +383,11 @@ impl RunningSearch {
         match error.kind() {
             // The tier has logged it once, for all the lookups that it refuses.
             StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied => {
-                tracing::debug!(key = %self.key, %error, "tier refused a lookup");
+                tracing::debug!(key = %self.key, error = %format_args!("{error:#}"), "tier refused a lookup");
             }
-            _ => tracing::warn!(key = %self.key, %error, "tier failed a lookup"),
+            _ => {
+                tracing::warn!(key = %self.key, error = %format_args!("{error:#}"), "tier failed a lookup")
+            }
         }
         match error.kind() {
             StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,

@@ -1,4 +1,4 @@
-//! A tier as the layered store sees it: its calls cannot panic and cannot hang.
+//! A tier as the layered store sees it: a panic in a call is an error of that call.
 
 use futures::FutureExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,12 +53,12 @@ impl Tier {
             .unwrap_or(false)
     }
 
-    /// Whether the tier takes an artifact of this size.
+    /// Whether the tier takes writes, and an artifact of this size.
     pub(super) fn takes(&self, artifact: &Artifact) -> bool {
         self.is_writable() && artifact.len() as u64 <= self.max_artifact_bytes()
     }
 
-    /// Zero for a tier that takes no writes.
+    /// The largest artifact the tier takes; zero if it takes no writes.
     pub(super) fn max_artifact_bytes(&self) -> u64 {
         let limit = self.catch_panic_now(|| self.store.max_artifact_bytes());
         limit.filter(|_| self.is_writable()).unwrap_or(0)
@@ -68,7 +68,7 @@ impl Tier {
         self.catch_panic_now(|| self.store.peek(key)).flatten()
     }
 
-    /// A call that does not wait; `None` if it panics.
+    /// Makes a call that does not wait; `None` if it panics.
     fn catch_panic_now<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(call))
             .inspect_err(|panic| {

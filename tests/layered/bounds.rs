@@ -358,9 +358,37 @@ async fn the_metrics_are_a_table_a_person_can_read() {
     assert!(table.contains("promoted 1 of 1"), "{table}");
 }
 
-/// With no lane free, a thousand who ask for one key wait for one search.
+#[cfg(feature = "serde")]
+#[tokio::test]
+async fn the_reports_are_serialized_for_a_dashboard() {
+    let full = Arc::new(FaultyStore::new("full"));
+    full.set(
+        StoreOperation::Close,
+        Fault::Error(StoreErrorKind::StorageFull),
+    );
+    full.put(&key(1), Artifact::new("code")).await.unwrap();
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(full)
+        .build();
+    cache.get(&key(1)).await.unwrap();
+    cache.flush().await.unwrap();
+    let metrics = serde_json::to_value(cache.layered_metrics()).unwrap();
+    assert_eq!(metrics["hits"], 1);
+    assert_eq!(metrics["promotions"]["promoted"], 1);
+    assert_eq!(metrics["write_behind"]["accepted"], 0);
+    assert_eq!(metrics["tiers"][1]["tier"], "full");
+    assert_eq!(metrics["tiers"][0]["store"]["puts"], 1);
+    assert!(metrics["latency"]["max"].as_f64().unwrap() > 0.0);
+    let report = cache.close(Duration::from_secs(5)).await;
+    let report = serde_json::to_value(report).unwrap();
+    assert_eq!(report["unfinished_writes"], 0);
+    assert_eq!(report["errors"][0], "full: close: no space left");
+}
+
+/// With no permit free, a thousand lookups of one key wait for one search.
 #[tokio::test(start_paused = true)]
-async fn one_key_is_searched_once_though_all_lanes_are_taken() {
+async fn one_key_is_searched_once_though_all_permits_are_taken() {
     let tier = Arc::new(FaultyStore::new("tier"));
     tier.set(StoreOperation::Get, Fault::Gate);
     let cache = LayeredPipelineCache::builder()
@@ -385,9 +413,9 @@ async fn one_key_is_searched_once_though_all_lanes_are_taken() {
     assert_eq!(tier.calls(StoreOperation::Get), 2);
 }
 
-/// An interactive lookup that joins one of the background takes it out of the slower lane.
+/// A background search that an interactive lookup joins no longer waits for a background permit.
 #[tokio::test]
-async fn an_interactive_lookup_hurries_the_background_search_that_it_joins() {
+async fn an_interactive_lookup_boosts_the_background_search_that_it_joins() {
     let tier = Arc::new(FaultyStore::new("tier"));
     tier.set(StoreOperation::Get, Fault::Gate);
     let cache = LayeredPipelineCache::builder()
@@ -533,7 +561,10 @@ async fn a_bad_tier_is_named_in_every_answer_and_harms_no_other() {
             Fault::Error(StoreErrorKind::Io),
             "failed: bad: get: I/O error",
         ),
-        (Fault::Error(StoreErrorKind::CircuitOpen), "breaker open"),
+        (
+            Fault::Error(StoreErrorKind::CircuitOpen),
+            "circuit breaker open",
+        ),
         (Fault::Hang, "timed out"),
         (
             Fault::Panic,
