@@ -52,7 +52,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod artifact;
-mod disk;
+pub mod disk;
 mod explain;
 #[cfg(feature = "remote-cache")]
 mod http;
@@ -75,8 +75,7 @@ pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectSt
 pub use artifact::Trust;
 pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 pub use disk::{
-    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheError,
-    DiskCacheFrame, DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification,
+    DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
     PersistentPipelineCacheStore,
 };
 pub use explain::{KeyDifference, KeyParts, ParseKeyPartsError, explain};

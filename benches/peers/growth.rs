@@ -1,6 +1,5 @@
 //! How cost grows: with the size of entries, with tasks, with the number of entries.
 
-use pipeline_cache::testing::encode_frame;
 use pipeline_cache::{
     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore as _,
     PipelineFingerprint,
@@ -237,7 +236,7 @@ fn by_entries(plan: &Plan, tokio: &Tokio, report: &mut Report) -> Plot {
 fn fill(folder: &Path, entries: usize) {
     for number in 0..entries {
         let key = key(number);
-        let frame = encode_frame(&key, &Artifact::new(payload(number, 200)), None);
+        let frame = Artifact::new(payload(number, 200)).to_frame(&key, None);
         let path = folder.join(format!("{key}.bin"));
         std::fs::write(path, frame.expect("a frame")).expect("a write");
     }

@@ -4,7 +4,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Router, routing};
 use bytes::Bytes;
-use pipeline_cache::testing::encode_frame;
 use pipeline_cache::{
     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint,
     RemoteCache,
@@ -86,7 +85,7 @@ impl Server {
         let keys: Vec<_> = (0..entries).map(key).collect();
         let frames = keys.iter().enumerate().map(|(number, key)| {
             let artifact = Artifact::new(payload(number, 4 << 10));
-            let frame = encode_frame(key, &artifact, None).expect("a frame");
+            let frame = artifact.to_frame(key, None).expect("a frame");
             (format!("{key}.bin"), frame)
         });
         let frames = Arc::new(Frames {

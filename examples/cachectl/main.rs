@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth};
 use pipeline_cache::{
-    ArtifactMetadata, DiskCache, DiskCacheBuilder, DiskCacheEntry, DiskCacheHealth,
-    PipelineCacheStore as _, PipelineFingerprint, SharedSecret,
+    ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _, PipelineFingerprint,
+    SharedSecret,
 };
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/keys/fuzzed.rs"]
-mod fuzzed;
+#[path = "../../tests/keys/fuzzed/frame.rs"]
+mod frame;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::frame(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| frame::check(data));

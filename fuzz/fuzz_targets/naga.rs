@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/keys/fuzzed.rs"]
-mod fuzzed;
+#[path = "../../tests/keys/fuzzed/naga.rs"]
+mod naga;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::naga(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| naga::check(data));

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/keys/fuzzed.rs"]
-mod fuzzed;
+#[path = "../../tests/keys/fuzzed/wasm.rs"]
+mod wasm;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::wasm(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wasm::check(data));

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../../tests/keys/fuzzed.rs"]
-mod fuzzed;
+#[path = "../../tests/keys/fuzzed/wire.rs"]
+mod wire;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzzed::wire(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| wire::check(data));

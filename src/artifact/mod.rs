@@ -7,6 +7,7 @@ pub(crate) mod frame;
 mod frame_error;
 pub(crate) mod header;
 mod metadata;
+mod stored_form;
 mod trust;
 
 pub use frame_error::FrameError;

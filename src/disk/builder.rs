@@ -7,9 +7,9 @@ use super::directory::Directory;
 use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
 use super::user_dir::user_cache_dir;
-use super::{DiskCache, staging};
-use crate::artifact::SharedSecret;
+use super::{DiskCache, Parts, staging};
 use crate::artifact::frame::FrameFormat;
+use crate::artifact::{SharedSecret, TrustedKeys};
 use crate::sync::blocking;
 
 const DEFAULT_MAX_ARTIFACT_BYTES: u64 = 64 << 20;
@@ -39,12 +39,12 @@ const DEFAULT_MAX_PENDING_FLUSHES: usize = 4096;
 pub struct DiskCacheBuilder {
     root: Option<PathBuf>,
     max_artifact_bytes: u64,
-    shared_secret: Option<SharedSecret>,
-    pub(super) max_concurrent_operations: usize,
-    pub(super) max_pending_flushes: usize,
+    trusted_keys: Option<TrustedKeys>,
+    max_concurrent_operations: usize,
+    max_pending_flushes: usize,
     private: bool,
-    pub(super) bounds: Bounds,
-    pub(super) compile_locks: bool,
+    bounds: Bounds,
+    compile_locks: bool,
 }
 
 impl Default for DiskCacheBuilder {
@@ -52,7 +52,7 @@ impl Default for DiskCacheBuilder {
         Self {
             root: None,
             max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
-            shared_secret: None,
+            trusted_keys: None,
             max_concurrent_operations: DEFAULT_MAX_CONCURRENT_OPERATIONS,
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
@@ -76,91 +76,110 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// Only entries written with this secret are accepted. Default: none, every whole entry is.
+    /// Signs entries with this secret, and accepts only entries that it signed. The same as
+    /// [`trusted_keys`](Self::trusted_keys) with one secret. Default: none, every whole entry is
+    /// accepted.
+    pub fn shared_secret(self, secret: SharedSecret) -> Self {
+        self.trusted_keys(secret.into())
+    }
+
+    /// Signs entries with one secret, and accepts entries that any of these secrets signed, so that a
+    /// secret can be replaced while entries of the old one are in use. Default: none, every whole
+    /// entry is accepted.
     ///
-    /// All who use the folder must have the same: an entry of another secret counts as corrupt.
-    pub fn shared_secret(mut self, secret: SharedSecret) -> Self {
-        self.shared_secret = Some(secret);
+    /// All caches on the folder need keys that accept each other's entries: an entry that no
+    /// accepted secret signed counts as corrupt.
+    ///
+    /// ```
+    /// use pipeline_cache::{DiskCache, SharedSecret, TrustedKeys};
+    ///
+    /// let keys = TrustedKeys::new(SharedSecret::new("this year's 16 random bytes"))
+    ///     .also_accepting(SharedSecret::new("last year's 16 random bytes"));
+    /// let settings = DiskCache::builder().trusted_keys(keys);
+    /// # let _ = settings;
+    /// ```
+    pub fn trusted_keys(mut self, keys: TrustedKeys) -> Self {
+        self.trusted_keys = Some(keys);
         self
     }
 
-    /// How many operations may be in flight, each with one thread of the runtime's blocking pool
-    /// and at most one artifact in memory; the rest wait their turn. On Linux, as many entries more
-    /// may be in the midst of being read on workers. At least 1. Default: 64.
+    /// How many operations run at once, each with one thread of the runtime's blocking pool and at
+    /// most one artifact in memory. Others wait. On Linux, the same number of large entries may be
+    /// read on workers besides. At least 1. Default: 64.
     pub fn max_concurrent_operations(mut self, operations: usize) -> Self {
         self.max_concurrent_operations = operations.max(1);
         self
     }
 
-    /// How many entries may await a flush, those of puts under way among them, at about 64 bytes of
-    /// memory each. At half the number a flush starts in the background, at the whole number a put
-    /// waits for one. At least 1. Default: 4096.
+    /// How many entries may await a flush, those of running puts included, at about 64 bytes of
+    /// memory each. At half the number a flush starts in the background. At the full number a put
+    /// waits for a flush. At least 1. Default: 4096.
     ///
-    /// After a flush that failed, puts start none for a second, after each further one for twice as
-    /// long, up to a minute. They go on as long as there is room; then they fail at once, with the
-    /// reason. A [`flush`](crate::PipelineCacheStore::flush) on demand always tries.
+    /// After a failed flush, puts start no other for a second; after each further failure for twice
+    /// as long, up to a minute. Puts go on as long as there is room. Then they fail at once, with
+    /// the reason. A [`flush`](crate::PipelineCacheStore::flush) on demand always tries.
     pub fn max_pending_flushes(mut self, entries: usize) -> Self {
         self.max_pending_flushes = entries.max(1);
         self
     }
 
-    /// Whether other users of the machine are kept out of what the cache creates: on Unix, files
-    /// of mode 0600 and folders of mode 0700. Default: `true`.
+    /// Lets other users of the machine use the folder: on Unix, files are created with mode 0666 and
+    /// folders with mode 0777, less the process's umask. Default: modes 0600 and 0700, which keep
+    /// other users out. A folder that exists keeps its mode.
     ///
-    /// With `false` the modes are 0666 and 0777 less the process's umask, for a cache that users
-    /// share. Whoever can write the folder can then add entries: set a
-    /// [`shared_secret`](Self::shared_secret) that they do not know. A folder that is there
-    /// already keeps its mode.
-    pub fn private(mut self, private: bool) -> Self {
-        self.private = private;
+    /// Whoever can write the folder can add entries. Set a [`shared_secret`](Self::shared_secret)
+    /// that they do not know.
+    pub fn allow_other_users(mut self) -> Self {
+        self.private = false;
         self
     }
 
-    /// The bytes of files that the folder is to hold at most. Default: no bound.
+    /// The most bytes of files that the folder holds. Default: no bound.
     ///
-    /// Puts of this cache start a trim in the background when the folder is 15/16 full; it stops
-    /// at 7/8. Puts do not wait for it, unless the bound itself is passed: then, while entries are
-    /// going, until there is room, and a tenth of a second at most. Nobody waits while the folder
-    /// is listed. All that bound the folder keep one count of it, and those that do not are noticed
-    /// once an hour. What is next to go is kept in mind, in at most 4 MiB, so that the folder is
-    /// listed once for many trims.
+    /// Puts of this cache start a trim in the background when the folder is 15/16 full. It stops at
+    /// 7/8. Puts do not wait for it, unless the bound itself is exceeded: then a put waits, while
+    /// entries are being evicted, for at most a tenth of a second. No put waits for a scan of the
+    /// folder. All bounded caches on the folder share one count; what unbounded ones store is found
+    /// by a scan once an hour. The next candidates are remembered, in at most 4 MiB, so that one scan
+    /// serves many trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self
     }
 
-    /// The entries that the folder is to hold at most, kept as [`max_bytes`](Self::max_bytes) is.
+    /// The most entries that the folder holds, kept as [`max_bytes`](Self::max_bytes) is.
     /// Default: no bound.
     pub fn max_entries(mut self, entries: u64) -> Self {
         self.bounds.max_entries = Some(entries);
         self
     }
 
-    /// How long an entry stays that is not used, to within an hour and an eighth of the age. A put
-    /// starts a trim in the background when the last is so long ago. Default: no bound.
+    /// How long an unused entry stays, to within an hour and an eighth of the age. A put starts a trim
+    /// in the background when the last one is an eighth of the age ago. Default: no bound.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.bounds.max_age = Some(age);
         self
     }
 
-    /// Whether processes on this folder that miss the same key compile it once: a
-    /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) over this tier then compiles only
-    /// while it holds the lock of a file of the key's name, and looks for the artifact once more
-    /// when it has it. Default: `false`.
+    /// Lets processes on this folder that miss the same key compile it once. A
+    /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) over this tier then compiles only while
+    /// it holds the lock of a file of the key's name, and looks for the artifact once more when it
+    /// has the lock. Default: every process compiles for itself.
     ///
-    /// It takes all processes to say so, and the artifact to reach this tier: by a
+    /// All processes must set this, and the artifact must reach this tier: by a
     /// [`WritePolicy`](crate::WritePolicy) other than `First` where there are tiers above. The lock
-    /// dies with its process. Else it lasts until the artifact is here or its put has failed, even
-    /// where whoever waited for the put has given up; a compile that fails, or that nobody waits
-    /// for any more, ends it. For how long to wait for one that lives is set by
-    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait).
+    /// is released when its process dies. Otherwise it is held until the artifact is stored or its
+    /// put has failed, even where the caller of the put has given up. A compile that fails, or that
+    /// nobody waits for any more, releases it. How long a process waits for one that holds the lock is
+    /// set by [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait).
     ///
-    /// Where there can be no lock, as in a folder that cannot be written, compiles go on without,
-    /// and that is counted and traced. After a close of this tier they go on without as well. An
-    /// uncontended compile costs that a file is created, locked and removed, in two hops to the
-    /// blocking pool, and one more search of the local tiers; one that has to wait learns of the
-    /// end within an eighth of its wait, or a tenth of a second. On platforms other than Unix this
-    /// does nothing.
+    /// Where no lock can be had, as in a folder that cannot be written, compiles go on without it.
+    /// That is counted and traced. They also go on without it after this tier is closed.
+    ///
+    /// A compile without contention costs the creation, lock and removal of a file, in two hops to
+    /// the blocking pool, and one more search of the local tiers. A process that waits learns of the
+    /// end within an eighth of its wait, or a tenth of a second. On Windows the locks are those of
+    /// `LockFileEx`; they have not been tested there.
     ///
     /// ```
     /// use pipeline_cache::{
@@ -174,7 +193,7 @@ impl DiskCacheBuilder {
     /// # let folder = tempfile::tempdir()?;
     /// let disk = DiskCache::builder()
     ///     .root(folder.path())
-    ///     .compile_locks(true)
+    ///     .compile_locks()
     ///     .open()
     ///     .await?;
     /// let cache = LayeredPipelineCache::builder()
@@ -190,8 +209,8 @@ impl DiskCacheBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn compile_locks(mut self, flights: bool) -> Self {
-        self.compile_locks = flights;
+    pub fn compile_locks(mut self) -> Self {
+        self.compile_locks = true;
         self
     }
 
@@ -200,9 +219,9 @@ impl DiskCacheBuilder {
     ///
     /// # Errors
     ///
-    /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the user has no known cache
-    /// folder; else when the folder cannot be created. A folder that cannot be written
-    /// opens: its entries are read, and puts fail.
+    /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the environment names no cache
+    /// folder. [`DiskCacheError::NotAFolder`] and [`DiskCacheError::Io`] where the folder cannot be
+    /// created or read. A folder that cannot be written opens: its entries are read, and puts fail.
     ///
     /// # Cancel safety
     ///
@@ -216,31 +235,34 @@ impl DiskCacheBuilder {
             Some(root) => root.clone(),
             None => user_cache_dir()?,
         };
-        // A later change of the working directory must not move the cache.
+        // A change of the working directory must not move the cache.
         let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
-        let folder = Directory {
+        let directory = Directory {
             root,
-            format: FrameFormat::new(
-                self.shared_secret.clone().map(Into::into),
-                self.max_artifact_bytes,
-            ),
+            format: FrameFormat::new(self.trusted_keys.clone(), self.max_artifact_bytes),
             private: self.private,
         };
-        let root = &folder.root;
+        let root = &directory.root;
         match root.metadata() {
             Ok(metadata) if !metadata.is_dir() => {
                 return Err(DiskCacheError::NotAFolder { path: root.clone() });
             }
             Ok(_) => {}
-            Err(_) => folder.create().map_err(failed("create", root))?,
+            Err(_) => directory.create().map_err(failed("create", root))?,
         }
-        let staging = folder.staging();
+        let staging = directory.staging();
         match staging::sweep(&staging) {
-            // Another user's, who sweeps it.
+            // The folder of another user, whose processes sweep it.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
             swept => swept.map_err(failed("list", &staging))?,
         }
-        Ok(DiskCache::open_folder(folder, &self))
+        let parts = Parts {
+            max_concurrent_operations: self.max_concurrent_operations,
+            max_pending_flushes: self.max_pending_flushes,
+            bounds: self.bounds,
+            compile_locks: self.compile_locks,
+        };
+        Ok(DiskCache::assemble(directory, &parts))
     }
 }
 

@@ -1,83 +1,75 @@
 //! One compile of a key at a time, among all processes on a folder.
 //!
-//! Whoever compiles holds the lock of a file of the key's name, and removes the file while it still
-//! has the lock. So the file that one has just locked may be gone already, and another of that name
-//! in its place: then it is tried again. The file of a process that died is the next one's to lock,
-//! or is removed when the folder is next opened.
+//! Whoever compiles a key holds the lock of a file of the key's name, and removes the file before it
+//! releases the lock. So a file that was just locked may have no name any more, while another file
+//! has taken the name: then the lock is tried again. The file of a process that died is locked by
+//! the next process that compiles the key, or removed when the folder is next opened.
 //!
-//! A lock is tried and never waited for, since what waits in the kernel cannot be called off.
+//! A lock is tried and never waited for, because a wait in the kernel cannot be cancelled.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Inner;
 use super::directory::Directory;
 use super::error::{Fault, at};
-use super::lock::{linked, open_locked};
+use super::lock::{compile_lock_name, is_linked, open_locked, remove_locked};
+use super::shared::Shared;
 use crate::key::PipelineFingerprint;
+use crate::store::compile_lease::HeldLeases;
 use crate::store::{CompileLease, StoreError, StoreOperation};
 use crate::sync::blocking;
 
-const FLIGHT: &str = ".flight";
-
-/// How often a file is locked that turns out to be gone, before others are let through.
+/// How often a file is locked that turns out to have no name.
 const ATTEMPTS: usize = 8;
 
-/// A lock that another has is tried again after an eighth of the time waited so far, but:
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before a lock is tried again: an eighth of the time waited so far, within these bounds.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// The right to compile a key, which one process has at a time.
+/// Grants compile leases.
 #[derive(Debug)]
-struct Flight(Option<LockFile>);
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        blocking::discard(self.0.take());
-    }
+pub(super) struct CompileLocks {
+    shared: Arc<Shared>,
+    held: HeldLeases,
 }
 
-#[derive(Debug)]
-struct LockFile {
-    file: File,
-    path: PathBuf,
-}
-
-impl Drop for LockFile {
-    fn drop(&mut self) {
-        if linked(&self.file, &self.path) {
-            // One that stays is no obstacle.
-            let _ = fs::remove_file(&self.path);
+impl CompileLocks {
+    /// Writers find the leases in `held`.
+    pub(super) fn new(shared: &Arc<Shared>, held: &HeldLeases) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            held: held.clone(),
         }
     }
-}
 
-impl Inner {
-    /// `None` where the cache is closed.
-    pub(super) async fn compile_lease(
-        self: &Arc<Self>,
+    /// `None` where the cache is closed: nobody could store what is compiled.
+    pub(super) async fn lease(
+        &self,
         key: PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
+        let shared = &self.shared;
         let mut waited = Duration::ZERO;
-        // What is made after a close could not be stored.
-        while !self.closed.load(Ordering::SeqCst) {
-            match self.run(move |inner| take(&inner.folder, &key)).await {
-                Ok(Some(flight)) => return Ok(Some(self.held_leases.give(key, flight))),
+        while !shared.is_closed() {
+            let lock = {
+                let shared = Arc::clone(shared);
+                move || lock(&shared.directory, &key)
+            };
+            match shared.operations.run(lock).await {
+                Ok(Some(lock)) => return Ok(Some(self.held.give(key, lock))),
                 Ok(None) => {}
                 Err(error) => {
-                    let fault = Fault::Io(error);
-                    return Err(self.failed(StoreOperation::CompileLease, Some(&key), fault));
+                    let operation = StoreOperation::CompileLease;
+                    return Err(shared.failed(operation, Some(&key), Fault::Io(error)));
                 }
             }
             if waited.is_zero() {
-                self.counters.awaited_compiles.increment();
-                tracing::debug!(tier = %self, %key, "another process compiles this");
+                shared.counters.awaited_compiles.increment();
+                tracing::debug!(tier = %shared, %key, "waiting for the compile lock of another process");
             }
-            let pause = (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+            let pause = (waited / 8).clamp(MIN_PAUSE, MAX_PAUSE);
             tokio::time::sleep(pause).await;
             waited += pause;
         }
@@ -85,14 +77,41 @@ impl Inner {
     }
 }
 
-/// Takes the flight of a key; `None` where another has it.
-fn take(folder: &Directory, key: &PipelineFingerprint) -> io::Result<Option<Flight>> {
-    let name = format!("{key}{FLIGHT}");
-    let path = folder.staging().join(&name);
+/// The lock of a key. Released on the blocking pool when it is dropped.
+#[derive(Debug)]
+struct CompileLock(Option<LockedFile>);
+
+impl Drop for CompileLock {
+    fn drop(&mut self) {
+        blocking::discard(self.0.take());
+    }
+}
+
+/// A lock file that is removed when it is dropped.
+#[derive(Debug)]
+struct LockedFile {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            // The next open of the folder removes a file that stays.
+            let _ = remove_locked(file, &self.path);
+        }
+    }
+}
+
+/// Takes the compile lock of a key. `None` where another holds it.
+fn lock(directory: &Directory, key: &PipelineFingerprint) -> io::Result<Option<CompileLock>> {
+    let name = compile_lock_name(key);
+    let path = directory.staging().join(&name);
     for _ in 0..ATTEMPTS {
-        match open_locked(folder, &name) {
-            Ok(file) if linked(&file, &path) => {
-                return Ok(Some(Flight(Some(LockFile { file, path }))));
+        match open_locked(directory, &name) {
+            Ok(file) if is_linked(&file) => {
+                let file = Some(file);
+                return Ok(Some(CompileLock(Some(LockedFile { file, path }))));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -100,12 +119,6 @@ fn take(folder: &Directory, key: &PipelineFingerprint) -> io::Result<Option<Flig
         }
     }
     Ok(None)
-}
-
-/// Whether a name is that of a flight's file.
-pub(super) fn is_compile_lock(name: &str) -> bool {
-    let key = name.strip_suffix(FLIGHT);
-    key.is_some_and(|key| key.parse::<PipelineFingerprint>().is_ok())
 }
 
 #[cfg(all(test, unix))]
@@ -120,14 +133,14 @@ mod tests {
 
     /// As at the deadline of a write, or when a close gives up on it: the write goes on.
     #[test]
-    fn a_put_that_nobody_waits_for_holds_the_lead() {
+    fn a_put_whose_caller_has_gone_holds_the_compile_lease() {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        // One that can be kept busy, so that a put gets no further than to be started.
+        // One blocking thread, which the test keeps busy: a put gets no further than to begin.
         let runtime = runtime.max_blocking_threads(1).enable_all().build();
         runtime.unwrap().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let cache = DiskCache::builder().root(folder.path());
-            let cache = cache.compile_locks(true).open().await.unwrap();
+            let cache = cache.compile_locks().open().await.unwrap();
             let key = PipelineFingerprint::from_bytes([1; 32]);
             let lease = cache.compile_lease(&key).await.unwrap();
             let (release, gate) = mpsc::channel::<()>();
@@ -138,22 +151,23 @@ mod tests {
             }
             tokio::task::yield_now().await;
             drop(lease);
-            assert!(cache.inner.held_leases.of(&key).is_some(), "the put has it");
+            let held = &cache.compile_locks.as_ref().unwrap().held;
+            assert!(held.of(&key).is_some(), "the put holds it");
             release.send(()).unwrap();
             busy.await.unwrap().unwrap();
-            cache.inner.tasks.close();
-            cache.inner.tasks.wait().await;
-            assert!(cache.inner.held_leases.of(&key).is_none());
-            assert!(cache.inner.folder.entry(&key).exists());
+            cache.shared.tasks.close();
+            cache.shared.tasks.wait().await;
+            assert!(held.of(&key).is_none());
+            assert!(cache.shared.directory.entry(&key).exists());
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_a_lead_is_told_of_a_close() {
+    async fn a_close_ends_the_wait_for_a_compile_lease() {
         let folder = tempfile::tempdir().unwrap();
         let open = || {
             let cache = DiskCache::builder().root(folder.path());
-            cache.compile_locks(true).open()
+            cache.compile_locks().open()
         };
         let (first, second) = (open().await.unwrap(), open().await.unwrap());
         let key = PipelineFingerprint::from_bytes([1; 32]);

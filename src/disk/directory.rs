@@ -8,12 +8,15 @@ use bytes::Bytes;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::error::{Fault, at};
-use super::gc::trim;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
 use crate::key::PipelineFingerprint;
+
+/// How old the recorded time of use may get before a hit renews it.
+const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
 
 /// The folder of a disk tier.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(super) struct Directory {
 /// waited for, and no terminal becomes this process's own. Close-on-exec is the standard library's
 /// own default.
 #[cfg(unix)]
-pub(super) const WARY: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
+pub(super) const SAFE_OPEN: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
     .union(rustix::fs::OFlags::NONBLOCK)
     .union(rustix::fs::OFlags::NOCTTY);
 
@@ -126,7 +129,7 @@ impl Directory {
 
     /// Reads and verifies an entry, and renews its time of use.
     pub(super) fn read(&self, key: &PipelineFingerprint) -> Result<Found, Fault> {
-        self.examine(key, renew_use)
+        self.examine(key, renew_file_use)
     }
 
     /// [`read`](Self::read) of an entry whose file, if it is one, was opened already.
@@ -137,7 +140,7 @@ impl Directory {
         file: File,
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
-        self.verify(key, &path, regular(file, &path)?, renew_use)
+        self.verify(key, &path, regular(file, &path)?, renew_file_use)
     }
 
     /// Reads and verifies an entry, and tells of a whole one.
@@ -307,7 +310,7 @@ fn open_with(
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        options.custom_flags(WARY.bits() as i32);
+        options.custom_flags(SAFE_OPEN.bits() as i32);
     }
     match options.open(path) {
         Ok(file) => regular(file, path).map(Some),
@@ -331,8 +334,43 @@ fn regular(file: File, path: &Path) -> Result<(File, Metadata), Fault> {
     }
 }
 
-fn renew_use(file: &File, metadata: &Metadata) {
-    trim::renew_use(file, metadata.modified().ok());
+fn renew_file_use(file: &File, metadata: &Metadata) {
+    renew_use(file, metadata.modified().ok());
+}
+
+/// Records a use of an entry: sets its modification time to now, if that is older than
+/// [`USE_GRANULARITY`].
+pub(super) fn renew_use(file: &File, used: Option<SystemTime>) {
+    if is_use_stale(used) {
+        touch(file);
+    }
+}
+
+/// Whether the recorded time of use is so old that the next use is recorded.
+pub(super) fn is_use_stale(used: Option<SystemTime>) -> bool {
+    let age = used.and_then(|used| SystemTime::now().duration_since(used).ok());
+    age.is_some_and(|age| age >= USE_GRANULARITY)
+}
+
+/// Sets an entry's modification time to now. Errors are ignored: the entry is then evicted earlier
+/// than it should be.
+pub(super) fn touch(file: &File) {
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+        // A user who may write a file but does not own it may only set both times to "now".
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _ = futimens(file, &times);
+    }
+    #[cfg(not(unix))]
+    let _ = file.set_modified(SystemTime::now());
 }
 
 /// What a file begins with, up to a length that it is known to have had.

@@ -1,4 +1,4 @@
-//! How the disk tier fails: in its constructors, and within.
+//! Failures: of opening a disk tier, and of its operations.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ pub enum DiskCacheError {
         "the user's cache folder is unknown: {CACHE_DIR_VARIABLES} to an absolute path, or name a folder"
     )]
     CacheDirUnknown,
-    /// Something that is not a folder stands where the cache's folder should be.
+    /// The path of the cache's folder is that of something else.
     #[error("{path} is not a folder")]
     NotAFolder {
-        /// Where it stands.
+        /// The path.
         path: PathBuf,
     },
     /// A system call failed.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}")]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -75,7 +75,7 @@ impl Fault {
     }
 }
 
-/// What failed of many: one name that cannot be dealt with keeps nobody from the others.
+/// The failures of a pass over many entries, which goes on after each.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     first: Option<(PipelineFingerprint, Fault)>,
@@ -87,8 +87,8 @@ impl Failures {
         if self.first.is_none() {
             self.first = Some((*key, fault));
         } else {
-            // One disk fails for one reason: a thousand warnings would say no more.
-            tracing::debug!(%key, %fault, "and so did this entry");
+            // One disk fails for one reason. A thousand warnings would say no more.
+            tracing::debug!(%key, %fault, "this entry failed as well");
             self.more += 1;
         }
     }
@@ -97,7 +97,7 @@ impl Failures {
         self.first.is_none()
     }
 
-    /// The first, which says how many came after it.
+    /// The first failure, which says how many came after it.
     pub(super) fn into_first(self) -> Option<(PipelineFingerprint, Fault)> {
         let (key, fault) = self.first?;
         Some(match (fault, self.more) {
@@ -110,7 +110,7 @@ impl Failures {
     }
 }
 
-/// Says what was attempted, on what, in an error that only says why it failed.
+/// Adds what was attempted, and on what, to an error of the operating system.
 pub(super) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| {
         io::Error::new(

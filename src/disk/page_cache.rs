@@ -1,15 +1,15 @@
-//! Entries that are at hand: name, file and pages are in the kernel's caches.
+//! Reads from the kernel's page cache, on the worker.
 //!
-//! Reading such an entry waits for nothing, so it is done on the worker; the hop to the blocking
-//! pool alone would take longer than to read and hash 64 KiB. What is larger is read in slices,
-//! between which others have their turn. The kernel is asked for no more than it can tell at once:
-//! `RESOLVE_CACHED` and `RWF_NOWAIT` fail where it would have to wait for a disk. Whatever is not
-//! whole, or too large, is left to the blocking pool, with the file that was opened.
+//! If the name, the file and its pages are cached, a read waits for nothing. A hop to the blocking
+//! pool alone takes longer than to read and hash 64 KiB. Larger entries are read in slices, between
+//! which other tasks run. `RESOLVE_CACHED` and `RWF_NOWAIT` make a call fail where it would wait for
+//! a disk. An entry that is not cached, not whole or too large is read on the blocking pool, with
+//! the file that was opened.
 //!
-//! No flag keeps a file system from asking others when a file is opened or closed, as one does that
-//! is served by another machine or process. So only those of this machine's kernel are read here.
+//! No flag keeps a file system from asking a server or another process when a file is opened or
+//! closed. So only file systems of this machine's kernel are read here.
 //!
-//! What remains: where an entry is removed while it is being read here, closing it frees its space.
+//! One wait remains: if an entry is removed while it is read here, closing it frees its disk space.
 
 use bytes::Bytes;
 use rustix::fs::{
@@ -21,39 +21,37 @@ use std::io::IoSliceMut;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
 
-use super::Inner;
-use super::directory::{Found, WARY};
-use super::error::Fault;
-use super::gc::trim;
+use super::directory::{Found, SAFE_OPEN, is_use_stale, touch};
+use super::shared::Shared;
 use crate::artifact::Artifact;
 use crate::artifact::FREED_INLINE;
 use crate::artifact::digest::PayloadDigest;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN, decoding_work};
 use crate::key::PipelineFingerprint;
-use crate::store::Fetched;
 use crate::sync::blocking;
 use crate::sync::blocking::INLINE_BYTES;
 
-/// Frames are a little larger than what they carry.
+/// How much larger a frame may be than its payload, as a rule.
 const FRAMING: usize = HEADER_LEN + 1024;
 
-/// What is read at once.
+/// The largest frame that is read in one call.
 const MAX_WHOLE: usize = INLINE_BYTES + FRAMING;
 
-/// What is read in slices. What is larger is freed on the blocking pool, and so best allocated there;
-/// a hop is little beside the work that it takes.
+/// The largest frame that is read in slices. A larger payload is freed on the blocking pool, so it is
+/// better allocated there, and a hop is little beside its work.
 const MAX_SLICED: usize = FREED_INLINE + FRAMING;
 
-/// As much as a task may do in one turn: read and hashed in about 0.1 ms. The kernel takes longer to
-/// copy the same in smaller ones.
+/// The bytes of one slice: read and hashed in about 0.1 ms. The kernel takes longer to copy the same
+/// bytes in smaller slices.
 const SLICE: usize = 512 * 1024;
 
-/// File systems that open and close a file by themselves, as the kernel numbers them. What is not
-/// among them is read on the blocking pool.
+/// The file systems that open and close a file without asking others, by the kernel's numbers.
+/// Entries on any other one are read on the blocking pool.
 ///
-/// An overlay asks those beneath it. What a cache writes is in the uppermost, which no network file
-/// system can be.
+/// An overlay asks the file systems beneath it. A cache's files are in the uppermost one, and that
+/// cannot be a network file system.
 const ON_THIS_MACHINE: [u32; 20] = [
     0x0000_3434, // nilfs2
     0x0000_4244, // hfs
@@ -78,35 +76,34 @@ const ON_THIS_MACHINE: [u32; 20] = [
 ];
 
 /// Whether a folder's files can be opened and closed without asking others. Waits.
-pub(super) fn is_on_this_machine(folder: &Path) -> bool {
-    // Platforms differ in the type of the number, not in its lower half.
+fn is_on_this_machine(folder: &Path) -> bool {
+    // The type of the number depends on the platform; its lower half does not.
     statfs(folder).is_ok_and(|found| ON_THIS_MACHINE.contains(&(found.f_type as u32)))
 }
 
-/// What can be done about an entry without waiting.
-enum Cached {
-    /// It was read, which took so much work, or there is none.
-    Told(Found, usize),
-    /// It is to be read in slices.
-    Large(Entry),
-    /// It is for the blocking pool, with what was opened for nothing.
+/// What is known of an entry without waiting.
+pub(super) enum Cached {
+    /// It was read, which took so many bytes of work, or there is none.
+    Known(Found, usize),
+    /// It can be read in slices.
+    Large(LargeEntry),
+    /// Only the blocking pool can tell. With the file, if it was opened.
     Unknown(Option<Opened>),
 }
 
-/// An entry that was not read.
-struct Entry {
+/// An entry that was opened and not read yet.
+pub(super) struct LargeEntry {
     opened: Opened,
     len: usize,
     used: Option<SystemTime>,
 }
 
-/// The file of an entry, of whatever kind, that was opened on a worker. Wherever that is left, it is
-/// closed on the blocking pool.
-struct Opened(Option<File>);
+/// A file of any kind that was opened on a worker. Closed on the blocking pool when it is dropped.
+pub(super) struct Opened(Option<File>);
 
 impl Opened {
-    /// For who may wait to close it.
-    fn into_file(mut self) -> Option<File> {
+    /// For callers that may wait when they close it.
+    pub(super) fn into_file(mut self) -> Option<File> {
         self.0.take()
     }
 }
@@ -119,58 +116,38 @@ impl Drop for Opened {
     }
 }
 
-impl Inner {
-    /// Reads what is at hand, and has the rest read on the blocking pool; counts either way.
-    pub(super) async fn get_cached(
-        self: &Arc<Self>,
-        key: &PipelineFingerprint,
-    ) -> Result<Fetched, Fault> {
-        let opened = match self.look_cached(key) {
-            Cached::Told(found, work) => {
-                let fetched = self.count_lookup(key, Ok(found));
-                blocking::consume_budget(work).await;
-                return fetched;
-            }
-            Cached::Large(entry) => match self.read_large(key, entry).await {
-                Ok(artifact) => return self.count_lookup(key, Ok(Found::Whole(artifact))),
-                Err(opened) => Some(opened),
-            },
-            Cached::Unknown(opened) => opened,
-        };
-        match opened {
-            Some(opened) => self.go_on(*key, opened).await,
-            None => self.read_on_pool(*key).await,
+/// Reads cached entries on the worker.
+#[derive(Debug)]
+pub(super) struct PageCache {
+    shared: Arc<Shared>,
+    /// Whether the folder's file system lets files be read on a worker.
+    usable: bool,
+    /// The reads in slices. They do not share the operations' permits, because a caller that is not
+    /// polled keeps its read.
+    slicing: Semaphore,
+}
+
+impl PageCache {
+    /// Waits for the file system.
+    pub(super) fn new(shared: Arc<Shared>, max_sliced_reads: usize) -> Self {
+        Self {
+            usable: is_on_this_machine(&shared.directory.root),
+            slicing: Semaphore::new(max_sliced_reads.min(Semaphore::MAX_PERMITS)),
+            shared,
         }
     }
 
-    /// Reads on the blocking pool what is open already, unless it would stay open until it is its
-    /// turn: there is no bound on how many wait for theirs.
-    async fn go_on(
-        self: &Arc<Self>,
-        key: PipelineFingerprint,
-        opened: Opened,
-    ) -> Result<Fetched, Fault> {
-        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-            drop(opened);
-            return self.read_on_pool(key).await;
-        };
-        let read = move |inner: &Arc<Self>| match opened.into_file() {
-            Some(file) => inner.count_lookup(&key, inner.folder.read_opened(&key, file)),
-            None => inner.read(&key),
-        };
-        self.run_with(Some(permit), read).await
-    }
-
-    /// Tells of what is at hand, and reads it at once where it is small.
-    fn look_cached(&self, key: &PipelineFingerprint) -> Cached {
-        if !self.page_cache {
+    /// Looks for an entry, and reads it if it is small.
+    pub(super) fn look(&self, key: &PipelineFingerprint) -> Cached {
+        if !self.usable {
             return Cached::Unknown(None);
         }
-        let path = self.folder.entry(key);
-        let flags = WARY.union(OFlags::CLOEXEC);
+        let directory = &self.shared.directory;
+        let path = directory.entry(key);
+        let flags = SAFE_OPEN.union(OFlags::CLOEXEC);
         let file = match openat2(CWD, &path, flags, Mode::empty(), ResolveFlags::CACHED) {
             Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Cached::Told(Found::Missing, 0),
+            Err(Errno::NOENT) => return Cached::Known(Found::Missing, 0),
             Err(_) => return Cached::Unknown(None),
         };
         let Some((len, used)) = inspect(&file) else {
@@ -178,38 +155,37 @@ impl Inner {
         };
         if len > MAX_WHOLE {
             let opened = Opened(Some(file));
-            return Cached::Large(Entry { opened, len, used });
+            return Cached::Large(LargeEntry { opened, len, used });
         }
-        let Some(artifact) = read_whole(&file, len, &self.folder.format, key) else {
+        let Some(artifact) = read_whole(&file, len, &directory.format, key) else {
             return Cached::Unknown(Some(Opened(Some(file))));
         };
-        if trim::is_use_stale(used) {
-            self.touch_aside(Opened(Some(file)));
+        if is_use_stale(used) {
+            self.touch_in_background(Opened(Some(file)));
         }
-        Cached::Told(Found::Whole(artifact), len)
+        Cached::Known(Found::Whole(artifact), len)
     }
 
-    /// Reads an entry in slices, or hands its file back.
-    async fn read_large(
+    /// Reads an entry in slices, or returns its file.
+    pub(super) async fn read_large(
         &self,
         key: &PipelineFingerprint,
-        entry: Entry,
+        entry: LargeEntry,
     ) -> Result<Artifact, Opened> {
-        let Entry { opened, len, used } = entry;
+        let LargeEntry { opened, len, used } = entry;
         let Some(artifact) = self.read_sliced(&opened, len, key).await else {
             return Err(opened);
         };
-        if trim::is_use_stale(used) {
-            self.touch_aside(opened);
+        if is_use_stale(used) {
+            self.touch_in_background(opened);
         } else {
             drop(opened.into_file());
         }
         Ok(artifact)
     }
 
-    /// Nothing where it is too large, or where as many are being read as operations may be in
-    /// flight: each keeps its file and its memory between its key_locks. They do not share the permits
-    /// of those, as nobody knows when a caller takes his next turn.
+    /// `None` where the entry is too large, or as many are being read as operations may run: each
+    /// keeps its file and its memory between two slices.
     async fn read_sliced(
         &self,
         opened: &Opened,
@@ -224,7 +200,7 @@ impl Inner {
         let mut digest = PayloadDigest::default();
         let mut read = 0;
         while read < len {
-            // What little is left over has no turn of its own.
+            // A small rest is read with the last slice.
             let end = Some(read + SLICE).filter(|end| end + FRAMING < len);
             let end = end.unwrap_or(len);
             blocking::consume_budget(end - read).await;
@@ -233,19 +209,19 @@ impl Inner {
             read = end;
         }
         let frame = Bytes::from(frame);
-        let format = &self.folder.format;
+        let format = &self.shared.directory.format;
         format.decode_digested(key, &frame, digest).ok()
     }
 
-    /// Records that an entry is used, in the background. Another reader does it where there are
-    /// too many at once.
-    fn touch_aside(&self, opened: Opened) {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            let held = (permit, self.tasks.token());
+    /// Records a use in the background. Skipped where all permits are taken: the next reader
+    /// records it.
+    fn touch_in_background(&self, opened: Opened) {
+        if let Some(permit) = self.shared.operations.try_permit() {
+            let held = (permit, self.shared.tasks.token());
             blocking::detach(move || {
                 let _held = held;
                 if let Some(file) = opened.into_file() {
-                    trim::touch(&file);
+                    touch(&file);
                 }
             });
         }
@@ -254,7 +230,7 @@ impl Inner {
 
 /// The length and the last use of a regular file.
 fn inspect(file: &File) -> Option<(usize, Option<SystemTime>)> {
-    // No server of a network file system is asked either.
+    // No network file system asks its server.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let asked = StatxFlags::TYPE | StatxFlags::SIZE | StatxFlags::MTIME;
     let status = statx(file, "", flags, asked).ok()?;
@@ -281,7 +257,7 @@ fn read_whole(
     format.decode(key, &frame).ok()
 }
 
-/// Fills a part of a frame, or nothing where that would wait.
+/// Fills a part of a frame. `None` where that would wait.
 fn read_cached(file: &File, part: &mut [u8], offset: usize) -> Option<()> {
     let len = part.len();
     let mut whole = [IoSliceMut::new(part)];

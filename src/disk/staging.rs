@@ -1,30 +1,32 @@
-//! Temporary files: entries on their way into the folder.
+//! Staging: entries are written to temporary files and then renamed into the folder.
 //!
-//! They stand in a folder of their own within the root, `.staging`: on the same file system, so
-//! that a rename moves them into place, and apart from the entries, so that an open that looks for
-//! what crashes have left need not list a million of those.
+//! The files are in a folder of their own within the root, `.staging`. So they are on the file
+//! system of the entries, which a rename needs; and an open that looks for what crashes have left
+//! does not list a million entries.
 //!
-//! Each opener of a folder that writes owns a lock file there, `.<pid>-<random>.lock`, and holds
-//! an advisory lock on it for as long as it lives. Its temporary files bear the lock's name. So a
-//! temporary file is a dead owner's exactly when its lock can be taken or is gone, whatever became
-//! of the process id and in whatever namespace it was; and no name is ever used twice.
+//! Each cache that writes owns a lock file there, `.<pid>-<random>.lock`, and holds its lock until it
+//! is dropped or closed. The names of its temporary files begin with the lock's name. So a temporary
+//! file belongs to a dead owner exactly when that lock can be taken or is gone, in whatever
+//! namespace the process ids are. No name is ever used twice.
 
-use bytes::{Buf as _, Bytes, buf::Chain};
+use bytes::{Bytes, buf::Chain};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, IoSlice, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempPath;
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::compile_locks::is_compile_lock;
 use super::directory::Directory;
 use super::error::at;
-use super::lock::linked;
+use super::lock::{
+    is_compile_lock, is_linked, lock_existing, lock_options, remove_locked, try_lock,
+};
 use crate::sync::blocking;
 
 const LOCK: &str = ".lock";
@@ -33,31 +35,34 @@ const TEMPORARY: &str = ".tmp";
 /// The head and the payload.
 pub(super) type Frame = Chain<Bytes, Bytes>;
 
-/// How often an opener makes a new lock file where another's sweep took its last one for dead,
-/// which takes a sweep between two neighbouring system calls.
+/// The most bytes that one poll copies and one call writes.
+const MAX_WRITE: usize = 256 * 1024;
+
+/// How often a new lock file is created, where the sweep of another process locked the last one
+/// just after it was created.
 const LOCK_ATTEMPTS: usize = 8;
 
-/// The right of one opener to its temporary files. Made by the first put, so that a folder that
-/// cannot be written can still be read.
+/// The temporary files of one cache. The lock file is created by the first put, so that a folder
+/// that cannot be written can still be read.
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     owner: Mutex<Option<Arc<Owner>>>,
 }
 
 impl Staging {
-    /// Creates a temporary file. Recreates the folder where it was removed.
-    pub(super) fn stage(&self, folder: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
-        let staged = self.try_stage(folder, tasks);
+    /// Creates a temporary file, and the staging folder where it is missing. Waits for the disk.
+    pub(super) fn stage(&self, directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
+        let staged = self.try_stage(directory, tasks);
         match staged {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                folder.create_staging()?;
-                self.try_stage(folder, tasks)
+                directory.create_staging()?;
+                self.try_stage(directory, tasks)
             }
             staged => staged,
         }
     }
 
-    /// Gives the lock up, so that a closed cache has no file open and leaves none but its entries.
+    /// Removes the lock file. A closed cache has no file open, and leaves only its entries.
     pub(super) fn release(&self) {
         let owner = self
             .owner
@@ -69,32 +74,35 @@ impl Staging {
         }
     }
 
-    fn try_stage(&self, folder: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
-        let owner = self.owner(folder)?;
-        let path = owner.next_path(&folder.staging());
-        let file = folder.create_new().open(&path);
+    fn try_stage(&self, directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
+        let owner = self.owner(directory)?;
+        let path = owner.next_path(&directory.staging());
+        let file = directory.create_new().open(&path);
         let file = file.map_err(at("create", &path))?;
-        Ok(Staged {
+        let path = TempPath::try_from_path(path)?;
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(MAX_WRITE);
+        Ok(Staged(Some(Open {
             file,
-            path: TempPath::try_from_path(path)?,
+            path,
             _owner: owner,
             _token: tasks.token(),
-        })
+        })))
     }
 
-    fn owner(&self, folder: &Directory) -> io::Result<Arc<Owner>> {
+    fn owner(&self, directory: &Directory) -> io::Result<Arc<Owner>> {
         let mut owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
         match &*owner {
-            Some(owner) if owner.is_known() => Ok(Arc::clone(owner)),
-            // There is none yet, or somebody cleared the folder and the lock with it.
-            _ => Ok(Arc::clone(owner.insert(Arc::new(Owner::new(folder)?)))),
+            Some(owner) if owner.is_visible() => Ok(Arc::clone(owner)),
+            // The first put, or someone removed the lock file with the folder.
+            _ => Ok(Arc::clone(owner.insert(Arc::new(Owner::new(directory)?)))),
         }
     }
 }
 
 #[derive(Debug)]
 struct Owner {
-    /// Unlocked and removed when the owner is dropped.
+    /// Closed, and then removed, when the owner is dropped.
     lock: Option<(File, TempPath)>,
     /// The lock's name without its ending.
     name: String,
@@ -102,8 +110,8 @@ struct Owner {
 }
 
 impl Owner {
-    fn new(folder: &Directory) -> io::Result<Self> {
-        let staging = folder.staging();
+    fn new(directory: &Directory) -> io::Result<Self> {
+        let staging = directory.staging();
         if !is_folder(&staging)? {
             let error = io::ErrorKind::NotADirectory.into();
             return Err(at("stage in", &staging)(error));
@@ -113,10 +121,17 @@ impl Owner {
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
         for _ in 0..LOCK_ATTEMPTS {
             let lock = builder
-                .make_in(&staging, |path| create_lock(folder, path))
+                .make_in(&staging, |path| {
+                    lock_options(directory.create_new()).open(path)
+                })
                 .map_err(at("create a lock file in", &staging))?;
-            if !take(lock.as_file(), lock.path()) {
-                continue;
+            match try_lock(lock.as_file()) {
+                Ok(()) if is_linked(lock.as_file()) => {}
+                Ok(()) => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // A file system without locks. No sweep can lock the file either, so what a crash
+                // leaves stays there, and what the living have is never removed.
+                Err(_) => {}
             }
             let name = lock.path().file_name().and_then(OsStr::to_str);
             let name = name.and_then(|name| name.strip_suffix(LOCK));
@@ -132,10 +147,10 @@ impl Owner {
         ))
     }
 
-    /// Whether others can still see that this owner lives.
-    fn is_known(&self) -> bool {
+    /// Whether other processes can still see that this owner lives.
+    fn is_visible(&self) -> bool {
         let lock = self.lock.as_ref();
-        lock.is_some_and(|(file, path)| linked(file, path))
+        lock.is_some_and(|(file, _)| is_linked(file))
     }
 
     fn next_path(&self, staging: &Path) -> PathBuf {
@@ -150,65 +165,88 @@ impl Drop for Owner {
     }
 }
 
-/// A temporary file, removed when it is dropped before it was published.
+/// A temporary file. Closed on the blocking pool when it is dropped, and removed there if it was not
+/// published.
 #[derive(Debug)]
-pub(super) struct Staged {
-    file: File,
+pub(super) struct Staged(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    file: tokio::fs::File,
     path: TempPath,
-    /// Lives as long as its files do.
+    /// The lock file stays as long as the temporary files of its owner.
     _owner: Arc<Owner>,
     /// A close of the cache waits until the file is closed.
     _token: TaskTrackerToken,
 }
 
+/// Whether an entry's data is made durable before it is renamed into place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Now,
+    OnFlush,
+}
+
 impl Staged {
-    /// Writes the frame and renames it to its entry. On failure nothing is left of it.
-    pub(super) fn publish(mut self, frame: Frame, entry: &Path) -> io::Result<()> {
-        self.write(frame)?;
-        self.rename(entry)
-    }
-
-    /// As [`publish`](Self::publish), and the data is durable before it is renamed.
-    pub(super) fn publish_durably(mut self, frame: Frame, entry: &Path) -> io::Result<()> {
-        self.write(frame)?;
-        self.file.sync_data().map_err(at("sync", &self.path))?;
-        self.rename(entry)
-    }
-
-    /// In one call, as a rule: the kernel keeps what comes at once in larger pieces, and what is
-    /// kept in larger pieces is read faster.
-    fn write(&mut self, mut frame: Frame) -> io::Result<()> {
-        while frame.has_remaining() {
-            let mut parts = [IoSlice::new(&[]); 2];
-            let count = frame.chunks_vectored(&mut parts);
-            let written = match self.file.write_vectored(&parts[..count]) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-                written => written,
-            };
-            frame.advance(written.map_err(at("write", &self.path))?);
+    /// Writes the frame and renames the file to its entry. After a failure nothing is left of it.
+    pub(super) async fn publish(
+        mut self,
+        frame: Frame,
+        durable: Durable,
+        entry: &Path,
+    ) -> io::Result<()> {
+        let published = match &mut self.0 {
+            Some(open) => open.publish(frame, durable, entry).await,
+            None => Ok(()),
+        };
+        if published.is_err() {
+            let failed = self.0.take();
+            blocking::blocking(move || drop(failed)).await;
         }
-        Ok(())
-    }
-
-    fn rename(mut self, entry: &Path) -> io::Result<()> {
-        fs::rename(&self.path, entry).map_err(at("rename a temporary file to", entry))?;
-        self.path.disable_cleanup(true);
-        Ok(())
+        published
     }
 }
 
-/// Whether it is a folder, and not a link to one.
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(open) = self.0.take() {
+            blocking::discard(open);
+        }
+    }
+}
+
+impl Open {
+    async fn publish(&mut self, frame: Frame, durable: Durable, entry: &Path) -> io::Result<()> {
+        self.write(frame).await.map_err(at("write", &self.path))?;
+        if durable == Durable::Now {
+            let synced = self.file.sync_data().await;
+            synced.map_err(at("sync", &self.path))?;
+        }
+        let renamed = tokio::fs::rename(&self.path, entry).await;
+        renamed.map_err(at("rename a temporary file to", entry))?;
+        self.path.disable_cleanup(true);
+        Ok(())
+    }
+
+    /// Head and payload go together, in one call up to [`MAX_WRITE`]. A `tokio::fs::File` reports a
+    /// write's error only to the next call: the flush makes sure that there is one.
+    async fn write(&mut self, mut frame: Frame) -> io::Result<()> {
+        self.file.write_all_buf(&mut frame).await?;
+        self.file.flush().await
+    }
+}
+
+/// Whether a path is a folder, and not a link to one.
 fn is_folder(path: &Path) -> io::Result<bool> {
     let metadata = fs::symlink_metadata(path).map_err(at("inspect", path))?;
     Ok(metadata.is_dir())
 }
 
-/// Removes what dead owners have left in a folder for temporary files.
+/// Removes what dead owners have left in a staging folder.
 pub(super) fn sweep(staging: &Path) -> io::Result<()> {
     match is_folder(staging) {
         Ok(true) => {}
-        // Nothing that a cache made: puts will say so.
+        // No cache made it. A put reports it.
         Ok(false) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -224,33 +262,37 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
             owners.insert(owner.to_owned());
             temporaries.push(name.to_owned());
         } else if is_compile_lock(name) {
-            let flight = staging.join(name);
-            // Whoever takes it next may be quicker, and it is theirs then.
-            if let Ok(Some(dead)) = bury(&flight) {
-                if linked(&dead, &flight) {
-                    remove_dead(&flight);
-                }
+            let path = staging.join(name);
+            if let Ok(Some(dead)) = lock_existing(&path) {
+                warn_if_left(&path, remove_locked(dead, &path));
             }
         }
     }
     for owner in owners {
-        let lock = staging.join(format!("{owner}{LOCK}"));
-        // Held until its last file is gone, so that two sweeps do not meet.
-        let Ok(_dead) = bury(&lock) else { continue };
-        let left = temporaries
+        let path = staging.join(format!("{owner}{LOCK}"));
+        // A lock that cannot be had is that of a living owner. This one is held until the last file
+        // is gone, so that two sweeps do not meet.
+        let Ok(dead) = lock_existing(&path) else {
+            continue;
+        };
+        for name in temporaries
             .iter()
-            .filter(|name| owner_of(name) == Some(&owner));
-        for path in left.map(|name| staging.join(name)).chain([lock]) {
-            remove_dead(&path);
+            .filter(|name| owner_of(name) == Some(&owner))
+        {
+            let path = staging.join(name);
+            warn_if_left(&path, fs::remove_file(&path));
+        }
+        if let Some(dead) = dead {
+            warn_if_left(&path, remove_locked(dead, &path));
         }
     }
     Ok(())
 }
 
-fn remove_dead(path: &Path) {
-    match fs::remove_file(path) {
+fn warn_if_left(path: &Path, removed: io::Result<()>) {
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %path.display(), %error, "a dead process's file stays");
+            tracing::warn!(file = %path.display(), %error, "cannot remove a file that a dead process left");
         }
         _ => {}
     }
@@ -271,67 +313,4 @@ fn is_owner(name: &str) -> bool {
             && random.len() == 16
             && random.bytes().all(|b| b.is_ascii_alphanumeric())
     })
-}
-
-/// The lock of a dead owner, or nothing where it had none any more. An error where it lives, or
-/// where that cannot be told.
-#[cfg(unix)]
-fn bury(lock: &Path) -> io::Result<Option<File>> {
-    use super::directory::WARY;
-    use rustix::fs::{FlockOperation, flock};
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let opened = File::options()
-        .read(true)
-        .custom_flags(WARY.bits() as i32)
-        .open(lock);
-    match opened {
-        Ok(file) if file.metadata()?.is_file() => {
-            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-            Ok(Some(file))
-        }
-        Ok(_) => Err(io::ErrorKind::InvalidInput.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(unix)]
-fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
-    folder.create_new().open(path)
-}
-
-/// Takes a lock file that was just created; whether no sweep was quicker.
-#[cfg(unix)]
-fn take(lock: &File, path: &Path) -> bool {
-    use rustix::fs::{FlockOperation, flock};
-    match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => linked(lock, path),
-        Err(rustix::io::Errno::WOULDBLOCK) => false,
-        // Where the file system has no locks, no sweep can take one either: what is left there by
-        // a crash stays, and nothing of the living is lost.
-        Err(_) => true,
-    }
-}
-
-// Elsewhere the lock is that a file which is open unshared cannot be removed.
-
-#[cfg(not(unix))]
-fn bury(lock: &Path) -> io::Result<Option<File>> {
-    match fs::remove_file(lock) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(None),
-    }
-}
-
-#[cfg(not(unix))]
-fn create_lock(folder: &Directory, path: &Path) -> io::Result<File> {
-    let mut options = folder.create_new();
-    #[cfg(windows)]
-    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
-    options.open(path)
-}
-
-#[cfg(not(unix))]
-fn take(_lock: &File, _path: &Path) -> bool {
-    true
 }

@@ -1,7 +1,7 @@
 //! Where the user's caches are, by the rules of the platform.
 //!
-//! Own code, because the crates for it either demand a home folder where `XDG_CACHE_HOME` alone
-//! says enough, or a newer compiler than this crate does.
+//! Own code, because the crates for it either need a home folder where `XDG_CACHE_HOME` is enough, or
+//! a newer compiler than this crate does.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn xdg_names_an_absolute_folder_or_is_ignored() {
+    fn a_relative_xdg_folder_is_ignored() {
         let xdg: Rule = |variable| xdg(variable);
         let cases: [(Environment, Option<&str>); 7] = [
             (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x")),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn other_platforms_have_their_own_places() {
+    fn other_platforms_have_their_own_folders() {
         let home = [
             ("HOME", "/h"),
             ("LOCALAPPDATA", "/l"),

@@ -1,97 +1,172 @@
-//! Put and remove.
+//! Writes: put and remove.
 //!
-//! A put is one piece of work on the blocking pool from its first system call on: each hop there
-//! and back takes as long as what is done there. A caller that leaves cannot stop it between two
-//! steps: no temporary file without an owner, no entry that is not counted and not flushed. How much
-//! such work there is at once is bounded before it starts: by a turn of the key and a permit.
+//! Each is a task of its own. A caller that drops its future while the write waits for its turn
+//! cancels it. Once the write has begun it is finished: no temporary file is left, and every entry
+//! is counted and flushed. What runs at once is bounded by a place in the ledger, the lock of the key
+//! and a permit, in this order.
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use std::io;
 use std::sync::Arc;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::Inner;
 use super::directory::Found;
+use super::durability::flush::{Durability, Reservation};
+use super::durability::ledger::Ledger;
 use super::error::Fault;
-use super::staging::Frame;
+use super::gc::collector::Collector;
+use super::operations::{Permit, once_admitted, run_with};
+use super::shared::Shared;
+use super::staging::{Durable, Frame, Staged, Staging};
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
-use crate::store::{StoreError, StoreErrorKind, StoreOperation};
+use crate::store::compile_lease::HeldLeases;
+use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
+use crate::sync::keyed_mutex::KeyedGuard;
 
-impl Inner {
+/// Stores and removes entries.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    ledger: Arc<Ledger>,
+    staging: Arc<Staging>,
+    durability: Arc<Durability>,
+    collector: Arc<Collector>,
+    /// A put holds the compile lease of its key, if someone has it.
+    held_leases: HeldLeases,
+}
+
+/// What a put holds while it writes.
+struct Admission {
+    _place: Reservation,
+    _key_lock: KeyedGuard,
+    _permit: Option<Permit>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        ledger: &Arc<Ledger>,
+        staging: &Arc<Staging>,
+        durability: &Arc<Durability>,
+        collector: &Arc<Collector>,
+        held_leases: &HeldLeases,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            ledger: Arc::clone(ledger),
+            staging: Arc::clone(staging),
+            durability: Arc::clone(durability),
+            collector: Arc::clone(collector),
+            held_leases: held_leases.clone(),
+        }
+    }
+
     pub(super) async fn put(
         self: &Arc<Self>,
         key: PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
-        let head = self.folder.format.encode_head(&key, &artifact);
-        let head = head.map_err(|error| {
-            self.counters.rejected_puts.increment();
-            let kind = match error {
-                FrameError::TooLarge => StoreErrorKind::TooLarge,
-                _ => StoreErrorKind::InvalidArtifact,
-            };
-            self.refuse(kind, StoreOperation::Put).with_source(error)
-        })?;
-        let frame = head.chain(artifact.payload().clone());
-        self.put_frame(key, frame).await
+        let head = self.shared.directory.format.encode_head(&key, &artifact);
+        let head = head.map_err(|error| self.rejected(error))?;
+        self.store(key, head.chain(artifact.payload().clone()))
+            .await
+    }
+
+    /// Verifies a frame and stores it byte for byte.
+    pub(super) async fn put_frame(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+        frame: Bytes,
+    ) -> Result<(), StoreError> {
+        let (shared, bytes) = (Arc::clone(&self.shared), frame.clone());
+        // A compressed frame may unpack to the largest artifact: it counts as an operation.
+        let verify = move || shared.directory.format.decode(&key, &bytes).map(drop);
+        let verified = self.shared.operations.run(verify).await;
+        verified.map_err(|error| self.rejected(error))?;
+        self.store(key, frame.chain(Bytes::new())).await
+    }
+
+    fn rejected(&self, error: FrameError) -> StoreError {
+        self.shared.counters.rejected_puts.increment();
+        let kind = match error {
+            FrameError::TooLarge => StoreErrorKind::TooLarge,
+            _ => StoreErrorKind::InvalidArtifact,
+        };
+        let rejected = self.shared.error(kind, StoreOperation::Put);
+        rejected.with_source(error)
     }
 
     /// Stores a frame that is known to be the key's.
-    pub(super) async fn put_frame(
+    async fn store(
         self: &Arc<Self>,
         key: PipelineFingerprint,
         frame: Frame,
     ) -> Result<(), StoreError> {
         // Taken before the check, so that a close that this put does not see waits for it.
-        let token = self.tasks.token();
-        let lease = self.held_leases.of(&key);
-        let operation = StoreOperation::Put;
-        let ready = match self.check_open(operation) {
-            Ok(()) => self.make_room().await,
-            Err(closed) => Err(closed),
-        };
-        let place = ready.inspect_err(|_| self.counters.put_errors.increment())?;
-
-        self.await_room().await;
-        let turn = self.key_locks.lock(&key).await;
-        let permit = self.permit().await;
-        let inner = Arc::clone(self);
-        let stored = blocking::blocking(move || {
-            let _held = (lease, token, place, turn, permit);
-            inner.store(key, frame)
-        });
-        stored
-            .await
-            .map_err(|fault| self.failed(operation, Some(&key), fault))
+        let held = (self.shared.tasks.token(), self.held_leases.of(&key));
+        if let Err(closed) = self.shared.check_open(StoreOperation::Put) {
+            self.shared.counters.put_errors.increment();
+            return Err(closed);
+        }
+        let (waiting, writing) = (Arc::clone(self), Arc::clone(self));
+        once_admitted(async move { waiting.admit(&key).await }, move |admitted| {
+            writing.finish_put(key, frame, admitted, held)
+        })
+        .await
     }
 
-    fn store(self: &Arc<Self>, key: PipelineFingerprint, frame: Frame) -> Result<(), Fault> {
-        let bytes = frame.remaining();
-        let stored = self.write(key, frame);
-        match &stored {
+    /// Waits until the put may begin.
+    async fn admit(&self, key: &PipelineFingerprint) -> Result<Admission, StoreError> {
+        let place = self.durability.make_room().await;
+        let place = place.inspect_err(|_| self.shared.counters.put_errors.increment())?;
+        self.collector.await_room().await;
+        Ok(Admission {
+            _place: place,
+            _key_lock: self.shared.key_locks.lock(key).await,
+            _permit: self.shared.operations.permit().await,
+        })
+    }
+
+    async fn finish_put(
+        self: Arc<Self>,
+        key: PipelineFingerprint,
+        frame: Frame,
+        admitted: Result<Admission, StoreError>,
+        _held: (TaskTrackerToken, Option<CompileLease>),
+    ) -> Result<(), StoreError> {
+        let _admission = admitted?;
+        let bytes = frame.remaining() as u64;
+        match self.write(key, frame).await {
             Ok(new_file) => {
-                self.ledger.accept(key, *new_file);
-                self.counters.puts.increment();
-                if *new_file {
-                    // A corrupt entry that it replaced is counted twice, until the next count.
-                    self.account(bytes as u64);
+                self.ledger.accept(key, new_file);
+                self.shared.counters.puts.increment();
+                if new_file {
+                    // A corrupt entry that it replaced is counted twice, until the next scan.
+                    self.collector.account_put(bytes);
                 }
+                Ok(())
             }
-            Err(_) => self.counters.put_errors.increment(),
+            Err(fault) => {
+                self.shared.counters.put_errors.increment();
+                Err(self.shared.failed(StoreOperation::Put, Some(&key), fault))
+            }
         }
-        stored.map(drop)
     }
 
-    /// Whether a new file was written; else the whole entry was there.
-    fn write(&self, key: PipelineFingerprint, frame: Frame) -> Result<bool, Fault> {
-        // Anything but a whole entry is replaced, or says why not when it is.
-        if let Ok(Found::Whole(_)) = self.folder.read(&key) {
+    /// Whether a new file was written. If not, a whole entry was there.
+    async fn write(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+        frame: Frame,
+    ) -> Result<bool, Fault> {
+        let writer = Arc::clone(self);
+        let Some(staged) = blocking::blocking(move || writer.stage(&key)).await? else {
             return Ok(false);
-        }
-        let staged = self.staging.stage(&self.folder, &self.tasks)?;
-        let entry = self.folder.entry(&key);
-        match staged.publish(frame, &entry) {
+        };
+        let entry = self.shared.directory.entry(&key);
+        match staged.publish(frame, Durable::OnFlush, &entry).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
                 Err(Fault::NotAFile(entry))
@@ -100,33 +175,62 @@ impl Inner {
         }
     }
 
+    /// Creates a temporary file. `None` where the entry is whole: a key names one artifact.
+    ///
+    /// In one closure on the blocking pool: to look for the entry, to look at the lock file and to
+    /// create the file take about 15 us together, and each hop to the pool takes as long again.
+    fn stage(&self, key: &PipelineFingerprint) -> Result<Option<Staged>, Fault> {
+        // The rename replaces anything but a whole entry, or reports why it cannot.
+        if let Ok(Found::Whole(_)) = self.shared.directory.read(key) {
+            return Ok(None);
+        }
+        let shared = &self.shared;
+        Ok(Some(self.staging.stage(&shared.directory, &shared.tasks)?))
+    }
+
+    /// Removes an entry for a caller. Returns whether there was one.
     pub(super) async fn remove(
         self: &Arc<Self>,
         key: PipelineFingerprint,
     ) -> Result<bool, StoreError> {
         let operation = StoreOperation::Remove;
-        let token = self.tasks.token();
-        self.check_open(operation)?;
-        let turn = self.key_locks.lock(&key).await;
-        let removed = self.run(move |inner| {
-            let _held = (token, turn);
-            let removed = inner.remove_in_turn(&key)?;
-            if removed {
-                inner.counters.removes.increment();
-            }
-            Ok(removed)
-        });
-        removed
-            .await
-            .map_err(|fault| self.failed(operation, Some(&key), fault))
+        let removed = self.remove_entry(key, operation).await?;
+        removed.map_err(|fault| self.shared.failed(operation, Some(&key), fault))
     }
 
-    /// Removes an entry whose turn the caller has; whether there was one.
-    pub(super) fn remove_in_turn(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
-        let removed = self.folder.remove(key)?;
+    /// Removes an entry and what was set aside of it. The outer error is that of a closed cache.
+    pub(super) async fn remove_entry(
+        self: &Arc<Self>,
+        key: PipelineFingerprint,
+        operation: StoreOperation,
+    ) -> Result<Result<bool, Fault>, StoreError> {
+        // Taken before the check, as that of a put.
+        let token = self.shared.tasks.token();
+        self.shared.check_open(operation)?;
+        let (waiting, removing) = (Arc::clone(self), Arc::clone(self));
+        let admission = async move {
+            let key_lock = waiting.shared.key_locks.lock(&key).await;
+            (key_lock, waiting.shared.operations.permit().await)
+        };
+        let removed = once_admitted(admission, move |(key_lock, permit)| {
+            // Three or four calls, each shorter than a hop to the blocking pool.
+            run_with(permit, move || {
+                let _held = (token, key_lock);
+                let removed = removing.remove_locked(&key)?;
+                if removed && operation == StoreOperation::Remove {
+                    removing.shared.counters.removes.increment();
+                }
+                Ok(removed)
+            })
+        });
+        Ok(removed.await)
+    }
+
+    fn remove_locked(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+        let removed = self.shared.directory.remove(key)?;
         self.ledger.forget(key);
         if let Some(bytes) = removed {
-            self.forget_bytes(bytes);
+            self.collector.account_removal(bytes);
         }
         Ok(removed.is_some())
     }

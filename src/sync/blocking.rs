@@ -4,7 +4,7 @@
 //! [`INLINE_BYTES`] the hop costs more than it saves.
 
 use tokio::runtime::Handle;
-use tokio::task::{self, JoinHandle};
+use tokio::task::{self, JoinError};
 
 /// The most bytes that are hashed, compared or copied on a runtime worker, unless
 /// [`consume_budget`] is called for them first.
@@ -34,7 +34,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Waits for a task that is never aborted. Its panic resumes in the caller. If the runtime shuts
 /// down meanwhile, this future stays pending, as in [`blocking`].
-pub(crate) async fn join<T>(task: JoinHandle<T>) -> T {
+pub(crate) async fn join<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
     match task.await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {

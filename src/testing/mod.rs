@@ -2,8 +2,6 @@
 
 mod conformance;
 mod faulty;
-mod frames;
 
 pub use conformance::{ConformanceError, check_conformance};
 pub use faulty::{Fault, FaultyStore};
-pub use frames::{decode_frame, encode_frame};

@@ -14,9 +14,8 @@ use crate::support::{
     skip, temporaries,
 };
 use futures::TryStreamExt as _;
-use pipeline_cache::{
-    Artifact, DiskCache, DiskCacheHealth, PipelineCacheStore, StoreError, StoreErrorKind,
-};
+use pipeline_cache::disk::DiskCacheHealth;
+use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, StoreError, StoreErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};

@@ -15,14 +15,14 @@ use std::time::Duration;
 
 async fn disk(root: &Path) -> DiskCache {
     let disk = DiskCache::builder().root(root);
-    disk.compile_locks(true).open().await.unwrap()
+    disk.compile_locks().open().await.unwrap()
 }
 
 fn flights(root: &Path) -> usize {
     let names = names(root.join(STAGING));
     names
         .iter()
-        .filter(|name| name.ends_with(".flight"))
+        .filter(|name| name.ends_with(".compile"))
         .count()
 }
 

@@ -33,7 +33,7 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache {
-    let disk = DiskCache::builder().root(root.as_ref()).compile_locks(true);
+    let disk = DiskCache::builder().root(root.as_ref()).compile_locks();
     LayeredPipelineCache::builder()
         .tier(InMemoryPipelineCache::new())
         .tier(disk.open().await.unwrap())
@@ -45,7 +45,7 @@ async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache
 /// The files of flights that are under way, or were left behind.
 fn flights(root: impl AsRef<Path>) -> Vec<String> {
     let mut names = names(root.as_ref().join(STAGING));
-    names.retain(|name| name.ends_with(".flight"));
+    names.retain(|name| name.ends_with(".compile"));
     names
 }
 
@@ -293,7 +293,7 @@ fn when_the_one_dies_the_other_goes_on() {
     assert_eq!(two.says(), "unshared 0");
 
     // What nobody asked for again is swept by whoever opens the folder next.
-    assert_eq!(flights(folder.path()), [format!("{}.flight", key(2))]);
+    assert_eq!(flights(folder.path()), [format!("{}.compile", key(2))]);
     block_on(async {
         let (first, second) = (open(folder.path()).await, open(folder.path()).await);
         assert_eq!(flights(folder.path()), [""; 0]);
@@ -322,7 +322,7 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
     assert_eq!(two.says(), "unshared 1");
     // Whoever opens the folder leaves the lock of the living alone.
     block_on(async { drop(open(folder.path()).await) });
-    assert_eq!(flights(folder.path()), [format!("{}.flight", key(1))]);
+    assert_eq!(flights(folder.path()), [format!("{}.compile", key(1))]);
 
     one.signal(Signal::CONT);
     one.tell("finish 1");
@@ -391,7 +391,7 @@ async fn nobody_leads_beside_another() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let disk = DiskCache::builder().root(folder.path());
-        let disk = disk.compile_locks(true).open().await.unwrap();
+        let disk = disk.compile_locks().open().await.unwrap();
         let leading = Arc::clone(&leading);
         tasks.spawn(async move {
             for _ in 0..500 {
@@ -451,7 +451,7 @@ async fn what_stands_in_the_place_of_a_lock_is_left_alone() {
     fs::create_dir(&staging).unwrap();
     let precious = folder.path().join("precious");
     fs::write(&precious, "precious").unwrap();
-    let flight = |number| staging.join(format!("{}.flight", key(number)));
+    let flight = |number| staging.join(format!("{}.compile", key(number)));
     std::os::unix::fs::symlink(&precious, flight(1)).unwrap();
     assert!(crate::support::run(
         "mkfifo",
@@ -497,7 +497,7 @@ async fn a_slow_network_keeps_no_other_process_waiting() {
     remote.set(StoreOperation::Put, Fault::Gate);
     let disk = DiskCache::builder().root(folder.path());
     let cache = LayeredPipelineCache::builder()
-        .tier(disk.compile_locks(true).open().await.unwrap())
+        .tier(disk.compile_locks().open().await.unwrap())
         .tier(Arc::clone(&remote))
         .write_policy(WritePolicy::Behind)
         .build();

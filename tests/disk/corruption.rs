@@ -2,7 +2,8 @@
 
 use crate::support::{artifact, entry, folder, key, names, open};
 use pipeline_cache::{
-    Artifact, DiskCache, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint, SharedSecret,
+    Artifact, DiskCache, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
+    SharedSecret, TrustedKeys,
 };
 use std::fs;
 
@@ -101,6 +102,28 @@ async fn another_secrets_file() {
     plain.put(&key(2), artifact(24)).await.unwrap();
     authenticated.put(&key(2), artifact(24)).await.unwrap();
     assert!(authenticated.get(&key(2)).await.unwrap().is_some());
+}
+
+/// First all readers accept the new secret, then writers sign with it, then the old one is dropped.
+#[tokio::test]
+async fn a_secret_is_replaced_while_its_entries_are_in_use() {
+    let folder = folder();
+    let (old, new) = (SharedSecret::new("old"), SharedSecret::new("new"));
+    let open = async |keys: TrustedKeys| {
+        let settings = DiskCache::builder().root(folder.path());
+        settings.trusted_keys(keys).open().await.unwrap()
+    };
+    let before = open(old.clone().into()).await;
+    let during = open(TrustedKeys::new(new.clone()).also_accepting(old)).await;
+    let after = open(new.into()).await;
+    before.put(&key(1), artifact(24)).await.unwrap();
+    during.put(&key(2), artifact(24)).await.unwrap();
+    for number in [1, 2] {
+        assert!(during.get(&key(number)).await.unwrap().is_some());
+    }
+    assert!(after.get(&key(2)).await.unwrap().is_some());
+    let refused = after.fetch(&key(1)).await.unwrap();
+    assert_eq!(refused, Fetched::Corrupt(FrameError::BadTag));
 }
 
 #[tokio::test]

@@ -161,7 +161,7 @@ fn a_folder_that_may_not_be_written() {
         runtime.block_on(async {
             let cache = pipeline_cache::DiskCache::builder()
                 .root(folder.path())
-                .private(false);
+                .allow_other_users();
             let cache = cache.open().await.unwrap();
             cache.put(&key(1), artifact(10)).await.unwrap();
             cache

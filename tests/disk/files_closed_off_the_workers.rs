@@ -30,7 +30,7 @@ async fn leave_after<T>(steps: usize, call: impl Future<Output = T>) {
 async fn work(root: PathBuf) {
     assert!(fs::metadata(MARK).is_err());
     let cache = DiskCache::builder().root(root).max_entries(600);
-    let cache = cache.compile_locks(true).open().await.unwrap();
+    let cache = cache.compile_locks().open().await.unwrap();
     // More than a listing looks at in one step.
     for number in 0..700 {
         cache.put(&key(number), artifact(10)).await.unwrap();
@@ -100,7 +100,7 @@ fn the_workers_close_no_file() {
         .partition(|line| line.split(' ').next() == Some(worker));
     assert_eq!(by_worker, [""; 0]);
     let large = format!("{}.bin>", key(3000));
-    for file in ["cache>", ".staging/trim>", ".flight", &large] {
+    for file in ["cache>", ".staging/trim>", ".compile", &large] {
         let closes = by_others.iter().filter(|line| line.contains(file));
         assert!(closes.count() > 1, "{file}");
     }

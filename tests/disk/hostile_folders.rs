@@ -276,7 +276,7 @@ async fn others_are_kept_out_unless_told_otherwise() {
     let root = parent.path().join("shared");
     let cache = DiskCache::builder()
         .root(root)
-        .private(false)
+        .allow_other_users()
         .open()
         .await
         .unwrap();

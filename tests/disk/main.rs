@@ -2,6 +2,7 @@
 //! program again as another process.
 #![cfg(unix)]
 
+mod abandoned_calls;
 #[cfg(target_os = "linux")]
 mod answers_as_a_map;
 #[cfg(target_os = "linux")]

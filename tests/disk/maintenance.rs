@@ -2,9 +2,10 @@
 
 use crate::support::{artifact, entry, folder, key, names, open};
 use futures::{StreamExt as _, TryStreamExt as _};
+use pipeline_cache::disk::{DiskCacheHealth, DiskCacheVerification};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, DiskCacheHealth, DiskCacheVerification, FrameError,
-    PipelineCacheStore, SharedSecret, StoreErrorKind,
+    Artifact, ArtifactMetadata, DiskCache, FrameError, PipelineCacheStore, SharedSecret,
+    StoreErrorKind,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -9,7 +9,8 @@ use crate::support::{
     temporaries,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
-use pipeline_cache::{Artifact, DiskCache, DiskCacheHealth, PipelineCacheStore};
+use pipeline_cache::disk::DiskCacheHealth;
+use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -9,7 +9,8 @@ use crate::support::{
     names, open, skip, temporaries,
 };
 use futures::TryStreamExt as _;
-use pipeline_cache::{DiskCacheHealth, PipelineCacheStore, StoreErrorKind};
+use pipeline_cache::disk::{DiskCacheHealth, DiskCacheVerification};
+use pipeline_cache::{PipelineCacheStore, StoreErrorKind};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
@@ -93,9 +94,8 @@ fn what_was_flushed_survives_a_kill() {
     let whole = block_on(async {
         let cache = open(&root).await;
         let checks: Vec<_> = cache.verify().try_collect().await.unwrap();
-        let is_whole = |check: &&pipeline_cache::DiskCacheVerification| {
-            matches!(check.health, DiskCacheHealth::Whole)
-        };
+        let is_whole =
+            |check: &&DiskCacheVerification| matches!(check.health, DiskCacheHealth::Whole);
         assert_eq!(checks.iter().filter(is_whole).count(), checks.len());
         checks.len() as u64
     });

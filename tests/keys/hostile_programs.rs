@@ -35,22 +35,22 @@ fn for_each_input(target: &str, check: fn(&[u8])) {
 
 #[test]
 fn wires() {
-    for_each_input("wire", fuzzed::wire);
+    for_each_input("wire", fuzzed::wire::check);
 }
 
 #[test]
 fn frames() {
-    for_each_input("frame", fuzzed::frame);
+    for_each_input("frame", fuzzed::frame::check);
 }
 
 #[test]
 fn wasm_modules() {
-    for_each_input("wasm", fuzzed::wasm);
+    for_each_input("wasm", fuzzed::wasm::check);
 }
 
 #[test]
 fn shaders() {
-    for_each_input("naga", fuzzed::naga);
+    for_each_input("naga", fuzzed::naga::check);
 }
 
 /// The time this thread has run, least of some tries: what else runs does not count.

@@ -1,5 +1,4 @@
 //! Numbers that look random, and are the same in every run.
-#![allow(dead_code, reason = "each generator uses a part of it")]
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);

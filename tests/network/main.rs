@@ -1,4 +1,7 @@
 //! The network tiers: servers that behave, servers that do not, and real ones.
+//!
+//! One subscriber of traces serves the whole process, and keeps what is traced on the threads that
+//! ask for it. So what lookups trace is tested here as well.
 #![cfg(any(
     feature = "remote-cache",
     all(feature = "object-store", feature = "testing")
@@ -9,3 +12,5 @@ mod http;
 #[cfg(all(feature = "object-store", feature = "testing"))]
 mod object_store;
 mod support;
+#[cfg(all(feature = "remote-cache", feature = "testing"))]
+mod traces;

@@ -1,133 +1,107 @@
 //! What has been put and is not yet known to be durable.
 //!
-//! After a failed sync the kernel may drop the unwritten data and call the page clean: the next
-//! sync of that file succeeds and means nothing. So an entry whose sync failed is *doubted*, and
-//! the next flush writes it anew from what can still be read and verified.
+//! After a failed sync the kernel may drop the unwritten data and call the page clean: the next sync
+//! of that file succeeds and means nothing. So an entry whose sync failed is *suspect*, and the next
+//! flush writes it again from what can still be read and verified.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
+use crate::disk::report::DiskCacheDurabilityReport;
 use crate::key::PipelineFingerprint;
 
-/// What a crash of the machine could still take back.
-///
-/// ```
-/// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let folder = tempfile::tempdir()?;
-/// let cache = DiskCache::new(folder.path()).await?;
-/// let key = PipelineFingerprint::from_bytes([1; 32]);
-/// cache.put(&key, Artifact::new("code")).await?;
-/// assert_eq!(cache.durability_report().pending_flushes, 1);
-///
-/// cache.flush().await?;
-/// assert!(cache.durability_report().durable);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DiskCacheDurabilityReport {
-    /// Entries that a put of this cache has stored, and no flush has made durable since.
-    pub pending_flushes: u64,
-    /// Whether there are none.
-    pub durable: bool,
-}
-
-/// The entries that await a flush. Bounded by its users: see [`Ledger::reserve`].
+/// The entries that await a flush. Its users bound it, by [`Ledger::reserve`].
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Ledger {
     state: Mutex<State>,
-    /// Told when there may be a place more.
+    /// Notified when a place may have become free.
     pub(in crate::disk) released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pending: HashMap<PipelineFingerprint, Pending>,
-    /// Places for the entries of puts that are under way.
+    /// Places reserved by puts that have not finished.
     reserved: usize,
     accepted: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Pending {
-    /// Which accepted put it was, so that a flush does not settle one that came after it.
-    stamp: u64,
-    /// How often its sync failed. Where that is not 0, the entry is doubted.
-    refused: u32,
+    /// The number of the accepted put, so that a flush does not settle a later one.
+    generation: u64,
+    /// How often its sync failed. If not 0, the entry is suspect.
+    failed_syncs: u32,
 }
 
 /// An entry that a flush is to make durable.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::disk) struct Due {
     pub(in crate::disk) key: PipelineFingerprint,
-    pub(in crate::disk) refused: u32,
-    stamp: u64,
+    pub(in crate::disk) failed_syncs: u32,
+    generation: u64,
 }
 
 impl Ledger {
-    /// A put was accepted: with a file of its own, or because a whole entry was there already.
+    /// A put was accepted. `new_file` is false where a whole entry was there already.
     pub(in crate::disk) fn accept(&self, key: PipelineFingerprint, new_file: bool) {
         let mut state = self.lock();
-        let stamp = state.accepted;
+        let generation = state.accepted;
         state.accepted += 1;
-        let pending = state
-            .pending
-            .entry(key)
-            .or_insert(Pending { stamp, refused: 0 });
-        pending.stamp = stamp;
+        let pending = state.pending.entry(key).or_insert(Pending {
+            generation,
+            failed_syncs: 0,
+        });
+        pending.generation = generation;
         if new_file {
-            pending.refused = 0;
+            pending.failed_syncs = 0;
         }
     }
 
-    /// A place for one more entry, where fewer than so many are pending or have one.
-    pub(in crate::disk) fn reserve(&self, most: usize) -> bool {
+    /// Reserves a place for one more entry, if fewer than `limit` are pending or reserved.
+    pub(in crate::disk) fn reserve(&self, limit: usize) -> bool {
         let mut state = self.lock();
-        let free = state.pending.len() + state.reserved < most;
+        let free = state.pending.len() + state.reserved < limit;
         state.reserved += usize::from(free);
         free
     }
 
-    /// Gives a place back.
+    /// Gives a reserved place back.
     pub(in crate::disk) fn release(&self) {
         self.lock().reserved -= 1;
         self.released.notify_waiters();
     }
 
-    /// The entry was removed, or is lost; whether it was pending.
+    /// The entry was removed or is lost. Returns whether it was pending.
     pub(in crate::disk) fn forget(&self, key: &PipelineFingerprint) -> bool {
         let was_pending = self.lock().pending.remove(key).is_some();
         self.released.notify_waiters();
         was_pending
     }
 
-    /// All that was accepted so far and is not settled; what was refused most often comes last.
+    /// All entries that await a flush. Those whose syncs failed most often come last.
     pub(in crate::disk) fn due(&self) -> Vec<Due> {
         let state = self.lock();
         let due = state.pending.iter().map(|(key, pending)| Due {
             key: *key,
-            refused: pending.refused,
-            stamp: pending.stamp,
+            failed_syncs: pending.failed_syncs,
+            generation: pending.generation,
         });
         let mut due: Vec<_> = due.collect();
         drop(state);
-        due.sort_unstable_by_key(|due| due.refused);
+        due.sort_unstable_by_key(|due| due.failed_syncs);
         due
     }
 
-    /// These are durable, or gone.
+    /// These entries are durable, or gone.
     pub(in crate::disk) fn settle(&self, flushed: &[Due]) {
         let mut state = self.lock();
         for due in flushed {
             if state
                 .pending
                 .get(&due.key)
-                .is_some_and(|p| p.stamp == due.stamp)
+                .is_some_and(|p| p.generation == due.generation)
             {
                 state.pending.remove(&due.key);
             }
@@ -136,8 +110,8 @@ impl Ledger {
         self.released.notify_waiters();
     }
 
-    /// The medium refused to sync these, or they were found corrupt. One that was put again
-    /// meanwhile may be doubted without need, which costs a write.
+    /// A sync of these entries failed, or they were found corrupt. An entry that was put again
+    /// meanwhile may become suspect without need, which costs one write.
     pub(in crate::disk) fn suspect<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a PipelineFingerprint>,
@@ -145,7 +119,7 @@ impl Ledger {
         let mut state = self.lock();
         for key in keys {
             if let Some(pending) = state.pending.get_mut(key) {
-                pending.refused = pending.refused.saturating_add(1);
+                pending.failed_syncs = pending.failed_syncs.saturating_add(1);
             }
         }
     }
@@ -187,21 +161,21 @@ mod tests {
     }
 
     #[test]
-    fn doubt_lasts_until_the_entry_is_written_anew() {
-        let doubted = |ledger: &Ledger| ledger.due()[0].refused > 0;
+    fn an_entry_is_suspect_until_it_is_written_again() {
+        let is_suspect = |ledger: &Ledger| ledger.due()[0].failed_syncs > 0;
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
-        assert!(!doubted(&ledger));
+        assert!(!is_suspect(&ledger));
         ledger.suspect([&KEY]);
-        assert!(doubted(&ledger));
+        assert!(is_suspect(&ledger));
         ledger.accept(KEY, false);
-        assert!(doubted(&ledger), "the same file is there");
+        assert!(is_suspect(&ledger), "the same file is there");
         ledger.accept(KEY, true);
-        assert!(!doubted(&ledger));
+        assert!(!is_suspect(&ledger));
     }
 
     #[test]
-    fn what_is_removed_is_neither_pending_nor_doubted() {
+    fn a_removed_entry_is_neither_pending_nor_suspect() {
         let ledger = Ledger::default();
         ledger.accept(KEY, true);
         assert!(ledger.forget(&KEY));
@@ -210,9 +184,8 @@ mod tests {
         assert!(ledger.report().durable);
     }
 
-    /// No put under way need give back its place for one to be free.
     #[tokio::test]
-    async fn whoever_waits_for_a_place_is_told_of_each() {
+    async fn a_waiting_put_is_notified_of_each_free_place() {
         let gives: [fn(&Ledger); 2] = [|l| assert!(l.forget(&KEY)), |l| l.settle(&l.due())];
         for give in gives {
             let ledger = Ledger::default();

@@ -1,174 +1,240 @@
-//! Who keeps a bounded folder within its bounds: puts start a trim in the background when the count
-//! of [`super::usage`] passes the high-water mark.
+//! Keeps a bounded folder within its bounds: puts start a trim in the background when the count of
+//! [`super::usage`] exceeds the high-water mark.
 //!
-//! It stops at the low-water mark, and goes on from there the next time with the entries that the
-//! last listing found to be the oldest: so a listing is paid for by the eviction of all it found,
-//! and what has to go goes at once. Every process looks at the common count before each step, so
-//! several that evict at once remove little more than one would. One process lists at a time,
-//! unless the bound itself is passed, or nobody knows: then whoever lists may stand still, and is
-//! not waited for.
+//! A trim stops at the low-water mark. The next one goes on with the candidates that the last scan
+//! found, so that one scan yields enough candidates for many evictions. Every process reads the
+//! common count before each step, so several that evict at once remove little more than one would.
+//! One process scans at a time. Others do not wait for it where the bound itself is exceeded or the
+//! count is unknown, because that process may have been stopped.
 
 use std::fs::File;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::evict::{Counted, Sweep};
-use super::usage::{Change, Total};
-use crate::disk::Inner;
+use super::bounds::Bounds;
+use super::evict::{Counted, Evictor, Sweep};
+use super::trim::Trimmer;
+use super::usage::{Change, Total, Usage};
+use crate::disk::durability::ledger::Ledger;
 use crate::disk::lock::open_locked;
-use crate::store::StoreOperation;
+use crate::disk::operations::in_task;
+use crate::disk::report::DiskCacheTrimReport;
+use crate::disk::shared::Shared;
+use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
 
-/// How long to let a folder alone that another process lists, or that a trim could not help.
-const PAUSE_WHILE_OTHERS_LIST: Duration = Duration::from_millis(2);
+/// The pause between trims where another process scans, and where a trim failed.
+const PAUSE_WHILE_OTHERS_SCAN: Duration = Duration::from_millis(2);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
-/// How long, and how often, to wait for others who report, or write what is to go. After that the
+/// How long, and how often, to wait while others report, or write the candidates. After that the
 /// next put tries again.
 const PAUSE_WHILE_OTHERS_WRITE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 20;
 
-/// For how long a put waits for entries to go where the bound is passed.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+/// The longest time that a put waits for evictions where the bound is exceeded.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 
-impl Inner {
-    /// Tells what was stored, and removed before, to all who keep the folder within its bounds,
-    /// and starts a trim where one is due. Never on a caller's path.
-    pub(in crate::disk) fn account(self: &Arc<Self>, bytes: u64) {
+/// Starts trims, in the background and on demand.
+#[derive(Debug)]
+pub(in crate::disk) struct Collector {
+    shared: Arc<Shared>,
+    bounds: Bounds,
+    usage: Arc<Usage>,
+    trimmer: Trimmer,
+    /// Notified after each step of an eviction.
+    evicted: Notify,
+}
+
+impl Collector {
+    pub(in crate::disk) fn new(shared: &Arc<Shared>, ledger: &Arc<Ledger>, bounds: Bounds) -> Self {
+        let usage = Arc::<Usage>::default();
+        let evictor = Evictor::new(shared, ledger, &usage, bounds);
+        Self {
+            shared: Arc::clone(shared),
+            bounds,
+            trimmer: Trimmer::new(shared, &usage, bounds, evictor),
+            usage,
+            evicted: Notify::new(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::disk) fn trimmer(&self) -> &Trimmer {
+        &self.trimmer
+    }
+
+    /// What the folder holds, as far as this cache knows.
+    pub(in crate::disk) fn estimate(&self) -> Total {
+        self.usage.estimate().unwrap_or_default()
+    }
+
+    /// Counts an entry that was stored, and starts a task that reports it and trims the folder if
+    /// that is due.
+    pub(in crate::disk) fn account_put(self: &Arc<Self>, bytes: u64) {
         if !self.bounds.is_any() {
             return;
         }
         self.usage.add(Change::put(bytes));
-        if self.usage.wake() {
-            let awake = Awake {
-                inner: Arc::clone(self),
-                rests: false,
+        if self.usage.start_collecting() {
+            let collection = Collection {
+                collector: Arc::clone(self),
+                stopped: false,
             };
-            self.tasks.spawn(awake.keep_within_bounds());
+            self.shared.tasks.spawn(collection.run());
         }
     }
 
-    /// Whether it is time for a trim. One that stores much and has little to go on with lists
-    /// sooner, so that it is done before there has to be room; one that comes and goes does not.
+    /// Counts an entry that was removed.
+    pub(in crate::disk) fn account_removal(&self, bytes: u64) {
+        self.trimmer.evictor().account_removal(bytes);
+    }
+
+    /// Trims on demand, in a task that is aborted when this future is dropped. So a caller that does
+    /// not poll it keeps no lock.
+    pub(in crate::disk) async fn trim(self: &Arc<Self>) -> Result<DiskCacheTrimReport, StoreError> {
+        let token = self.shared.tasks.token();
+        self.shared.check_open(StoreOperation::Trim)?;
+        let collector = Arc::clone(self);
+        in_task(async move {
+            let _token = token;
+            // Where another process trims, both do: each counts what the other removes as gone.
+            let _lock = collector.lock_trim().await;
+            let (report, failures) = collector.trimmer.trim(collector.bounds).await?;
+            match failures.into_first() {
+                None => Ok(report),
+                Some((key, fault)) => {
+                    let operation = StoreOperation::Trim;
+                    Err(collector.shared.failed(operation, Some(&key), fault))
+                }
+            }
+        })
+        .await
+    }
+
+    /// Whether a trim is due. It is due sooner for a process that stores much and knows few
+    /// candidates: it scans before the bound is reached. A process that runs for a short time does
+    /// not.
     fn is_due(&self, total: &Total) -> bool {
-        let unprepared = self.candidates.are_few(total.entries)
-            && !self.bounds.low_water().hold(total)
+        let unprepared = self.trimmer.candidates().are_few(total.entries)
+            && !self.bounds.low_water().admit(total)
             && self.bounds.is_part(self.usage.stored(), 256);
         unprepared || self.bounds.is_due(total)
     }
 
-    async fn trim_in_background(self: &Arc<Self>, total: Option<Total>) -> Trimmed {
-        let goes_on = |total: &Total| {
-            total.age() <= self.bounds.count_interval() && !self.bounds.less(16).hold(total)
+    async fn trim_in_background(&self, total: Option<Total>) -> Trimmed {
+        let only_full = |total: &Total| {
+            total.age() <= self.bounds.scan_interval() && !self.bounds.high_water().admit(total)
         };
-        if let Some(total) = total.filter(goes_on) {
-            if self.evict_remembered(total).await {
+        if let Some(total) = total.filter(only_full) {
+            if self.evict_candidates(total).await {
                 return Trimmed::Enough;
             }
         }
         let lock = self.lock_trim().await;
-        // By what is there now: others have put while this evicted.
-        let within = self
-            .usage
-            .estimate()
-            .is_some_and(|total| self.bounds.hold(&total));
+        // By the count of now: others have put while this evicted.
+        let total = self.usage.estimate();
+        let within = total.is_some_and(|total| self.bounds.admit(&total));
         if lock.is_err() && within {
-            // Whoever lists looks again at the end, and sees what this process has reported.
-            self.usage.put_off(PAUSE_WHILE_OTHERS_LIST);
+            // The process that scans looks again at the end, and sees what this one has reported.
+            self.usage.pause(PAUSE_WHILE_OTHERS_SCAN);
             return Trimmed::NotNow;
         }
-        let trimmed = self.trim(self.bounds.low_water()).await;
-        // Waited for, so that the next trim does not find this one's lock.
-        self.run_aside(|_| lock.map(TrimLock::release).ok()).await;
+        let trimmed = self.trimmer.trim(self.bounds.low_water()).await;
+        // Awaited, so that the next trim does not find this one's lock.
+        blocking::blocking(|| lock.map(TrimLock::release).ok()).await;
         match trimmed {
-            // Where nothing was due but a count, or others were quicker, it helped as well.
-            Ok((report, _)) if report.removed > 0 || self.bounds.less(16).hold(&report.kept()) => {
+            // It also helped where only a scan was due, or other processes were faster.
+            Ok((report, _))
+                if report.removed > 0 || self.bounds.high_water().admit(&report.kept()) =>
+            {
                 Trimmed::Enough
             }
             Ok((_, failures)) if failures.is_empty() => Trimmed::TooLittle,
             outcome => {
                 if let Some((key, fault)) = outcome.ok().and_then(|(_, all)| all.into_first()) {
-                    self.failed(StoreOperation::Trim, Some(&key), fault);
+                    self.shared.failed(StoreOperation::Trim, Some(&key), fault);
                 }
-                // Traced. Before long the same would happen again.
-                self.usage.put_off(PAUSE_AFTER_FAILURE);
+                // Traced. The next trim would soon fail in the same way.
+                self.usage.pause(PAUSE_AFTER_FAILURE);
                 Trimmed::NotNow
             }
         }
     }
 
-    /// The right to trim the folder, which one process has at a time.
-    pub(in crate::disk) async fn lock_trim(self: &Arc<Self>) -> io::Result<TrimLock> {
-        let token = self.tasks.token();
-        self.run_aside(|inner| {
-            let file = open_locked(&inner.folder, "trim")?;
+    /// The lock that lets one process scan the folder at a time.
+    async fn lock_trim(&self) -> io::Result<TrimLock> {
+        let token = self.shared.tasks.token();
+        let lock = self.shared.run_in_background(|shared| {
+            let file = open_locked(&shared.directory, "trim")?;
             Ok(TrimLock(Some((file, token))))
-        })
-        .await
+        });
+        lock.await
     }
 
-    /// Evicts what the last listing found to be the oldest; whether that was enough.
-    async fn evict_remembered(self: &Arc<Self>, total: Total) -> bool {
+    /// Evicts the candidates that the last scan found. Returns whether that was enough.
+    async fn evict_candidates(&self, total: Total) -> bool {
         let low_water = self.bounds.low_water();
         let mut sweep = Sweep {
             left: total,
-            candidates: self.candidates.take(),
+            candidates: self.trimmer.candidates().take(),
             ..Sweep::default()
         };
         let _evicting = Evicting::start(self);
+        let evictor = self.trimmer.evictor();
         let mut more = !sweep.candidates.is_empty();
-        // What fails is tried again, and told, by the listing that comes when none are left.
-        while more && !low_water.hold(&sweep.left) && !self.closed.load(Ordering::SeqCst) {
-            more = self
-                .evict_step(low_water, &mut sweep, Counted::Before)
-                .await;
-            self.room.notify_waiters();
+        // When no candidates are left, a scan tries the failed ones again and reports them.
+        while more && !low_water.admit(&sweep.left) && !self.shared.is_closed() {
+            more = evictor.step(low_water, &mut sweep, Counted::Before).await;
+            self.evicted.notify_waiters();
         }
-        self.candidates.keep(sweep.candidates);
+        self.trimmer.candidates().keep(sweep.candidates);
         more
     }
 
-    /// Lets a put wait where the bound is passed and entries are going, so that those who store
-    /// cannot outrun the one who evicts. Nobody waits for a listing.
+    /// Lets a put wait where the bound is exceeded and entries are being evicted, so that puts do not
+    /// outrun the eviction. No put waits for a scan. Called in the task of the put.
     pub(in crate::disk) async fn await_room(&self) {
-        let is_past = || {
+        let is_exceeded = || {
             let total = self.usage.estimate();
-            total.is_some_and(|total| !self.bounds.hold(&total))
+            total.is_some_and(|total| !self.bounds.admit(&total))
         };
-        if !self.bounds.is_any() || !is_past() {
+        if !self.bounds.is_any() || !is_exceeded() {
             return;
         }
         let room = async {
             loop {
-                let mut step = pin!(self.room.notified());
+                let mut step = pin!(self.evicted.notified());
                 // Registered before the look, so that no step falls between the two.
                 step.as_mut().enable();
-                if !is_past() || !self.usage.is_evicting() {
+                if !is_exceeded() || !self.usage.is_evicting() {
                     return;
                 }
                 step.await;
             }
         };
-        // One who does not get on holds nobody up for long.
-        let _ = timeout(LONGEST_WAIT, room).await;
+        // An eviction that makes no progress delays a put by no more than this.
+        let _ = timeout(MAX_WAIT, room).await;
     }
 
-    async fn report(self: &Arc<Self>) -> (Option<Total>, bool) {
-        self.run_aside(|inner| inner.usage.report(&inner.folder))
-            .await
+    async fn report(&self) -> (Option<Total>, bool) {
+        let usage = Arc::clone(&self.usage);
+        let report = move |shared: &Shared| usage.report(&shared.directory);
+        self.shared.run_in_background(report).await
     }
 }
 
-/// Let go of on the blocking pool, as a file whose drop waits. A close waits for that.
-pub(in crate::disk) struct TrimLock(Option<(File, TaskTrackerToken)>);
+/// The lock of a trim. Released on the blocking pool when it is dropped; a close waits for that.
+#[derive(Debug)]
+struct TrimLock(Option<(File, TaskTrackerToken)>);
 
 impl TrimLock {
-    /// Lets go of it here and now; waits.
+    /// Releases the lock here and now. Waits.
     fn release(mut self) {
         drop(self.0.take());
     }
@@ -182,52 +248,53 @@ impl Drop for TrimLock {
     }
 }
 
-/// Says that entries are going. However it ends, nobody waits for it after that.
-struct Evicting<'a>(&'a Inner);
+/// Marks an eviction in progress. When it is dropped, the puts that wait for it go on.
+struct Evicting<'a>(&'a Collector);
 
 impl<'a> Evicting<'a> {
-    fn start(inner: &'a Inner) -> Self {
-        inner.usage.set_evicting(true);
-        Self(inner)
+    fn start(collector: &'a Collector) -> Self {
+        collector.usage.set_evicting(true);
+        Self(collector)
     }
 }
 
 impl Drop for Evicting<'_> {
     fn drop(&mut self) {
         self.0.usage.set_evicting(false);
-        self.0.room.notify_waiters();
+        self.0.evicted.notify_waiters();
     }
 }
 
-/// What a trim in the background came to.
+/// The outcome of a trim in the background.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trimmed {
     Enough,
-    /// What had to go was just being written.
+    /// The candidates were just being written.
     TooLittle,
-    /// It failed, or others are at it. The next put tries again, when the pause is over.
+    /// It failed, or another process trims. The next put after the pause tries again.
     NotNow,
 }
 
-/// The one who reports and trims. However it ends, another can begin.
-struct Awake {
-    inner: Arc<Inner>,
-    rests: bool,
+/// The task that reports and trims, one at a time. When it is dropped, another can start.
+struct Collection {
+    collector: Arc<Collector>,
+    stopped: bool,
 }
 
-impl Awake {
-    async fn keep_within_bounds(mut self) {
-        let inner = Arc::clone(&self.inner);
+impl Collection {
+    async fn run(mut self) {
+        let collector = Arc::clone(&self.collector);
+        let usage = &collector.usage;
         let mut retries = 0;
         loop {
-            let (total, reported) = inner.report().await;
-            // Another who just now has the count tells it in a moment: no reason to list.
+            let (total, reported) = collector.report().await;
+            // A process that holds the count releases it in a moment: that is no reason to scan.
             let unknown = reported || retries + 1 == ATTEMPTS;
-            let due = total.map_or(unknown, |total| inner.is_due(&total));
-            // A close waits for this, and what is past the bound another will find.
-            let closed = inner.closed.load(Ordering::SeqCst);
-            let trimmed = if due && !closed && !inner.usage.is_put_off() {
-                inner.trim_in_background(total).await
+            let due = total.map_or(unknown, |total| collector.is_due(&total));
+            // A close waits for this task, and leaves what is due to another process.
+            let closed = collector.shared.is_closed();
+            let trimmed = if due && !closed && !usage.is_paused() {
+                collector.trim_in_background(total).await
             } else {
                 Trimmed::NotNow
             };
@@ -240,27 +307,27 @@ impl Awake {
                 tokio::time::sleep(PAUSE_WHILE_OTHERS_WRITE).await;
                 continue;
             }
-            self.rests = true;
-            inner.usage.rest();
-            // What came between the report and the rest has woken nobody.
+            self.stopped = true;
+            usage.stop_collecting();
+            // A put between the report and this point has started no task.
             let again = if reported && total.is_some() {
-                inner.usage.has_news()
+                usage.has_unreported()
             } else {
-                let total = inner.usage.estimate();
-                total.is_some_and(|total| inner.is_due(&total)) && !inner.usage.is_put_off()
+                let total = usage.estimate();
+                total.is_some_and(|total| collector.is_due(&total)) && !usage.is_paused()
             };
-            if !again || inner.closed.load(Ordering::SeqCst) || !inner.usage.wake() {
+            if !again || collector.shared.is_closed() || !usage.start_collecting() {
                 break;
             }
-            self.rests = false;
+            self.stopped = false;
         }
     }
 }
 
-impl Drop for Awake {
+impl Drop for Collection {
     fn drop(&mut self) {
-        if !self.rests {
-            self.inner.usage.rest();
+        if !self.stopped {
+            self.collector.usage.stop_collecting();
         }
     }
 }
@@ -276,7 +343,7 @@ mod tests {
     use futures::poll;
 
     #[tokio::test(start_paused = true)]
-    async fn a_put_past_the_bound_waits_while_entries_are_going_and_not_for_long() {
+    async fn a_put_waits_for_an_eviction_where_the_bound_is_exceeded_and_not_for_long() {
         let folder = tempfile::tempdir().unwrap();
         let cache = DiskCache::builder().root(folder.path()).max_entries(4);
         let cache = cache.open().await.unwrap();
@@ -285,29 +352,30 @@ mod tests {
             let cache = cache.clone();
             async move { cache.put(&key, Artifact::new("code")).await.unwrap() }
         };
-        let inner = &cache.inner;
-        inner.folder.create_staging().unwrap();
+        let collector = &cache.collector;
+        cache.shared.directory.create_staging().unwrap();
         let hold = |entries| {
             let total = Total {
                 entries,
                 ..Total::default()
             };
-            let (usage, stored) = (&inner.usage, Stored::default());
-            usage.correct(&inner.folder, None, stored, total);
+            let stored = Stored::default();
+            let directory = &cache.shared.directory;
+            collector.usage.correct(directory, None, stored, total);
         };
-        // No trim of its own interferes.
-        inner.usage.put_off(Duration::from_secs(3600));
+        // No trim in the background interferes.
+        collector.usage.pause(Duration::from_secs(3600));
 
         hold(5);
         put(1).await;
-        let evicting = Evicting::start(inner);
+        let evicting = Evicting::start(collector);
         let mut second = Box::pin(put(2));
         assert!(poll!(&mut second).is_pending());
-        inner.room.notify_waiters();
+        collector.evicted.notify_waiters();
         assert!(poll!(&mut second).is_pending());
-        tokio::time::advance(LONGEST_WAIT - Duration::from_millis(1)).await;
+        tokio::time::advance(MAX_WAIT - Duration::from_millis(1)).await;
         assert!(poll!(&mut second).is_pending());
-        assert_eq!(inner.ledger.len(), 1);
+        assert_eq!(cache.ledger.len(), 1);
         tokio::time::advance(Duration::from_millis(2)).await;
         second.await;
 
@@ -319,7 +387,7 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
-    /// What is past the bound another will find; a close is not to wait until it is gone.
+    /// Another process evicts the rest. A close does not wait for it.
     #[test]
     fn a_close_ends_an_eviction_with_its_step() {
         const STEP: u64 = 32;
@@ -329,28 +397,31 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let cache = DiskCache::builder().root(folder.path());
             let cache = cache.max_entries(10_000).open().await.unwrap();
-            let inner = &cache.inner;
+            let collector = &cache.collector;
             for number in 0..400_u64 {
                 let key = *blake3::hash(&number.to_le_bytes()).as_bytes();
-                let entry = inner.folder.entry(&PipelineFingerprint::from_bytes(key));
-                std::fs::write(entry, "of no interest").unwrap();
+                let entry = cache
+                    .shared
+                    .directory
+                    .entry(&PipelineFingerprint::from_bytes(key));
+                std::fs::write(entry, "not a frame").unwrap();
             }
-            let survey = inner.survey().await.unwrap();
-            inner
-                .candidates
-                .keep(survey.oldest.into_sorted_vec().into());
+            let survey = collector.trimmer.survey().await.unwrap();
+            let candidates = collector.trimmer.candidates();
+            candidates.keep(survey.oldest.into_sorted_vec().into());
             let total = Total {
                 entries: 10_000,
                 ..Total::default()
             };
-            let (usage, stored) = (&inner.usage, Stored::default());
-            usage.correct(&inner.folder, None, stored, total);
-            assert!(inner.usage.wake());
-            let awake = Awake {
-                inner: Arc::clone(inner),
-                rests: false,
+            let stored = Stored::default();
+            let directory = &cache.shared.directory;
+            collector.usage.correct(directory, None, stored, total);
+            assert!(collector.usage.start_collecting());
+            let collection = Collection {
+                collector: Arc::clone(collector),
+                stopped: false,
             };
-            inner.tasks.spawn(awake.keep_within_bounds());
+            cache.shared.tasks.spawn(collection.run());
             while cache.metrics().evictions <= STEP {
                 tokio::task::yield_now().await;
             }

@@ -1,25 +1,27 @@
-//! Eviction: the entries that a listing found to be the oldest, removed in steps, unless they were
-//! used since.
+//! Eviction: removes the entries that a scan found to be the least recently used, in steps, unless
+//! they were used since.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bounds::Bounds;
 use super::survey::Seen;
-use super::usage::{Change, Total};
-use crate::disk::Inner;
+use super::usage::{Change, Total, Usage};
 use crate::disk::directory::{ignore_missing, look};
+use crate::disk::durability::ledger::Ledger;
 use crate::disk::error::{Failures, Fault, at};
+use crate::disk::shared::Shared;
+use crate::sync::blocking;
 
-/// How many entries are remembered to be removed: 4 MiB of memory.
+/// The most candidates that are remembered, in 4 MiB of memory.
 pub(in crate::disk) const MAX_CANDIDATES: usize = 64 * 1024;
 
-/// How many entries one step removes, and how many where the bound itself is passed: the more the
-/// others write, the less often a step gets its turn.
+/// How many entries one step removes. More where the bound itself is exceeded: a step then rarely gets
+/// a thread, because others write.
 const STEP: usize = 32;
 const URGENT_STEP: usize = 512;
 
-/// The eviction of entries that have been found.
+/// The progress of an eviction.
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Sweep {
     /// What is left in the folder.
@@ -32,14 +34,15 @@ pub(in crate::disk) struct Sweep {
 }
 
 impl Sweep {
-    /// The next candidates: as many as have to go if all of them can.
-    fn next_step(&mut self, bounds: Bounds, most: usize) -> Vec<Seen> {
+    /// The next candidates, at most `limit`: no more than bring the folder within the bounds.
+    fn next_step(&mut self, bounds: Bounds, limit: usize) -> Vec<Seen> {
         let expired = bounds.expired();
         let mut after = self.left;
         let mut step = Vec::new();
-        while step.len() < most {
-            let goes = |seen: &Seen| !bounds.hold(&after) || expired.is_some_and(|e| seen.used < e);
-            let Some(seen) = self.candidates.front().copied().filter(goes) else {
+        while step.len() < limit {
+            let excess =
+                |seen: &Seen| !bounds.admit(&after) || expired.is_some_and(|e| seen.used < e);
+            let Some(seen) = self.candidates.front().copied().filter(excess) else {
                 break;
             };
             self.candidates.pop_front();
@@ -53,14 +56,14 @@ impl Sweep {
 /// When the candidates of a sweep were counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::disk) enum Counted {
-    /// By the listing that this trim began with: one that is gone since was counted.
+    /// By the scan of this trim: a candidate that is gone since is in the count.
     InThisTrim,
-    /// Long ago: one that is gone is out of the count.
+    /// By an earlier scan: a candidate that is gone is no longer in the count.
     Before,
 }
 
-/// The entries that the last trim of a bounded folder found and left, the least recently used
-/// first. They are the next to go, unless they are used: so the next trim need not list.
+/// The entries that the last trim of a bounded folder found and left, the least recently used first.
+/// The next trim evicts them without a scan, unless they were used since.
 #[derive(Debug, Default)]
 pub(in crate::disk) struct EvictionCandidates(Mutex<VecDeque<Seen>>);
 
@@ -69,7 +72,7 @@ impl EvictionCandidates {
         *self.lock() = candidates;
     }
 
-    /// Whether they are few, of so many entries.
+    /// Whether there are few candidates in a folder of so many entries.
     pub(in crate::disk) fn are_few(&self, entries: u64) -> bool {
         let few = (entries / 4).min(MAX_CANDIDATES as u64 / 4);
         (self.lock().len() as u64) < few
@@ -88,36 +91,61 @@ impl EvictionCandidates {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Eviction {
     Removed,
-    /// Somebody else removed it.
+    /// Another process or task removed it.
     Gone,
     /// It was used or stored since it was seen.
     Used,
 }
 
-impl Inner {
-    /// Evicts the next candidates; whether there were any that have to go.
-    pub(in crate::disk) async fn evict_step(
+/// Removes entries to keep a folder within its bounds.
+#[derive(Debug)]
+pub(in crate::disk) struct Evictor {
+    shared: Arc<Shared>,
+    ledger: Arc<Ledger>,
+    usage: Arc<Usage>,
+    bounds: Bounds,
+}
+
+impl Evictor {
+    pub(in crate::disk) fn new(
+        shared: &Arc<Shared>,
+        ledger: &Arc<Ledger>,
+        usage: &Arc<Usage>,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            ledger: Arc::clone(ledger),
+            usage: Arc::clone(usage),
+            bounds,
+        }
+    }
+
+    /// Evicts the next candidates until the folder is within `bounds`. Returns whether there were
+    /// any to evict.
+    pub(in crate::disk) async fn step(
         self: &Arc<Self>,
         bounds: Bounds,
         sweep: &mut Sweep,
         counted: Counted,
     ) -> bool {
-        let urgent = counted == Counted::Before && !self.bounds.hold(&sweep.left);
-        let step = sweep.next_step(bounds, if urgent { URGENT_STEP } else { STEP });
-        if step.is_empty() {
+        let urgent = counted == Counted::Before && !self.bounds.admit(&sweep.left);
+        let candidates = sweep.next_step(bounds, if urgent { URGENT_STEP } else { STEP });
+        if candidates.is_empty() {
             return false;
         }
-        let done = self.run_aside(move |inner| {
-            let done = inner.evict(step);
-            // Or else others, who do not see it shrink, would trim it as well.
-            let reported = inner
-                .bounds
-                .is_any()
-                .then(|| inner.usage.report(&inner.folder));
-            (done, reported.and_then(|(total, _)| total))
+        let evictor = Arc::clone(self);
+        // One hop for a step, and one report of it. Without the report, other processes would not
+        // see the folder shrink and would trim it as well.
+        let evict = blocking::blocking(move || {
+            let evicted = evictor.evict(candidates);
+            let directory = &evictor.shared.directory;
+            let is_bounded = evictor.bounds.is_any();
+            let reported = is_bounded.then(|| evictor.usage.report(directory));
+            (evicted, reported.and_then(|(total, _)| total))
         });
-        let (done, total) = done.await;
-        for (seen, outcome) in done {
+        let (evicted, total) = evict.await;
+        for (seen, outcome) in evicted {
             match outcome {
                 Ok(Eviction::Removed) => {
                     sweep.removed += 1;
@@ -137,18 +165,18 @@ impl Inner {
         true
     }
 
-    /// Removes entries, unless they were used or stored anew since they were seen.
-    fn evict(&self, entries: Vec<Seen>) -> Vec<(Seen, Result<Eviction, Fault>)> {
+    fn evict(&self, candidates: Vec<Seen>) -> Vec<(Seen, Result<Eviction, Fault>)> {
         let evict = |seen: Seen| (seen, self.evict_one(&seen));
-        entries.into_iter().map(evict).collect()
+        candidates.into_iter().map(evict).collect()
     }
 
+    /// Removes an entry, unless it was used or stored again since it was seen.
     fn evict_one(&self, seen: &Seen) -> Result<Eviction, Fault> {
-        // As a removal does, so that it does not remove what a put has just stored.
-        let Some(_turn) = self.key_locks.try_lock(&seen.key) else {
+        // With the lock of the key, so that it does not remove what a put has just stored.
+        let Some(_key_lock) = self.shared.key_locks.try_lock(&seen.key) else {
             return Ok(Eviction::Used);
         };
-        let path = self.folder.entry(&seen.key);
+        let path = self.shared.directory.entry(&seen.key);
         match look(&path) {
             Ok(Some(metadata)) if metadata.modified().ok() == Some(seen.used) => {}
             Ok(None) => return Ok(Eviction::Gone),
@@ -160,14 +188,14 @@ impl Inner {
             return Ok(Eviction::Gone);
         }
         self.ledger.forget(&seen.key);
-        self.counters.evictions.increment();
-        self.counters.evicted_bytes.add(seen.bytes);
-        self.forget_bytes(seen.bytes);
+        self.shared.counters.evictions.increment();
+        self.shared.counters.evicted_bytes.add(seen.bytes);
+        self.account_removal(seen.bytes);
         Ok(Eviction::Removed)
     }
 
-    /// Counts an entry that was removed. The next report tells the others.
-    pub(in crate::disk) fn forget_bytes(&self, bytes: u64) {
+    /// Counts an entry that was removed. The next report tells the other processes.
+    pub(in crate::disk) fn account_removal(&self, bytes: u64) {
         if self.bounds.is_any() {
             self.usage.add(Change::removal(bytes));
         }
@@ -199,30 +227,54 @@ mod tests {
     async fn seen(root: &std::path::Path) -> (DiskCache, Seen) {
         let cache = DiskCache::new(root).await.unwrap();
         cache.put(&KEY, Artifact::new("code")).await.unwrap();
-        let survey = cache.inner.survey().await.unwrap();
+        let survey = cache.collector.trimmer().survey().await.unwrap();
         let seen = *survey.oldest.peek().unwrap();
         (cache, seen)
     }
 
     #[tokio::test]
-    async fn what_was_used_since_the_scan_stays() {
+    async fn an_entry_that_was_used_since_the_scan_stays() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, seen) = seen(folder.path()).await;
         let before = Seen {
             used: seen.used - Duration::from_secs(3600),
             ..seen
         };
-        assert_eq!(cache.inner.evict_one(&before).unwrap(), Eviction::Used);
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Removed);
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Gone);
+        assert_eq!(
+            cache
+                .collector
+                .trimmer()
+                .evictor()
+                .evict_one(&before)
+                .unwrap(),
+            Eviction::Used
+        );
+        assert_eq!(
+            cache
+                .collector
+                .trimmer()
+                .evictor()
+                .evict_one(&seen)
+                .unwrap(),
+            Eviction::Removed
+        );
+        assert_eq!(
+            cache
+                .collector
+                .trimmer()
+                .evictor()
+                .evict_one(&seen)
+                .unwrap(),
+            Eviction::Gone
+        );
         assert_eq!(cache.metrics().evictions, 1);
     }
 
     #[tokio::test]
-    async fn what_is_being_written_keeps_nothing_else_from_going() {
+    async fn a_key_that_is_being_written_keeps_no_other_from_eviction() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, seen) = seen(folder.path()).await;
-        let key_locks = &cache.inner.key_locks;
+        let key_locks = &cache.shared.key_locks;
         let mut others = Vec::new();
         for other in 0..=255 {
             for last in [2, 3] {
@@ -232,8 +284,24 @@ mod tests {
             }
         }
         let own = key_locks.lock(&KEY).await;
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Used);
+        assert_eq!(
+            cache
+                .collector
+                .trimmer()
+                .evictor()
+                .evict_one(&seen)
+                .unwrap(),
+            Eviction::Used
+        );
         drop(own);
-        assert_eq!(cache.inner.evict_one(&seen).unwrap(), Eviction::Removed);
+        assert_eq!(
+            cache
+                .collector
+                .trimmer()
+                .evictor()
+                .evict_one(&seen)
+                .unwrap(),
+            Eviction::Removed
+        );
     }
 }

@@ -1,11 +1,11 @@
-//! The folder kept within its bounds.
+//! Garbage collection: the folder is kept within its bounds.
 //!
-//! - [`bounds`]: what the bounds are, and when a trim is due
-//! - [`collector`]: who trims, and when
-//! - [`survey`]: the folder's names, in steps
-//! - [`trim`]: the folder brought back within its bounds
-//! - [`evict`]: the oldest entries, removed unless they were used
-//! - [`usage`]: how much there is, by the count of all who bound it
+//! - [`bounds`]: the bounds, and when a trim is due
+//! - [`usage`]: how much there is, by a count that all bounded caches share
+//! - [`survey`]: lists the folder's names in steps
+//! - [`evict`]: removes the least recently used entries
+//! - [`trim`]: brings the folder back within its bounds
+//! - [`collector`]: starts trims in the background
 
 pub(super) mod bounds;
 pub(super) mod collector;

@@ -1,5 +1,5 @@
-//! The folder, listed in steps: a name tells whose file it is, and a million of them are never in
-//! memory at once.
+//! The survey of a folder: its names, listed in steps. A name tells what its file is, and a million
+//! names are never in memory at once.
 
 use std::fs::{self, DirEntry, ReadDir};
 use std::io;
@@ -10,10 +10,10 @@ use crate::disk::error::{Fault, at};
 use crate::key::PipelineFingerprint;
 use crate::sync::blocking;
 
-/// How many names one step looks at: a millisecond or two of the blocking pool.
+/// How many names one step looks at, in a millisecond or two on the blocking pool.
 const STEP: usize = 512;
 
-/// What a name in the folder says.
+/// What a file is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::disk) enum Named {
     Entry,
@@ -21,7 +21,7 @@ pub(in crate::disk) enum Named {
     Aside,
 }
 
-/// A regular file under a key's name. The order is that of their use.
+/// A regular file under a key's name. Ordered by its last use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::disk) struct Seen {
     pub(in crate::disk) used: SystemTime,
@@ -29,10 +29,11 @@ pub(in crate::disk) struct Seen {
     pub(in crate::disk) bytes: u64,
 }
 
-/// A pass over the names of a folder. What is stored or removed meanwhile may be seen or not.
+/// One pass over the names of a folder. An entry that is stored or removed meanwhile may be seen or
+/// not.
 #[derive(Debug)]
 pub(in crate::disk) struct Listing {
-    /// Nothing where there is no folder.
+    /// `None` where there is no folder, or at its end.
     files: Option<ReadDir>,
 }
 
@@ -45,18 +46,18 @@ impl Drop for Listing {
 }
 
 impl Listing {
-    pub(in crate::disk) fn open(folder: &Directory) -> Result<Self, Fault> {
-        match fs::read_dir(&folder.root) {
+    pub(in crate::disk) fn open(directory: &Directory) -> Result<Self, Fault> {
+        match fs::read_dir(&directory.root) {
             Ok(files) => Ok(Self { files: Some(files) }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { files: None }),
-            Err(error) => Err(at("list", &folder.root)(error).into()),
+            Err(error) => Err(at("list", &directory.root)(error).into()),
         }
     }
 
-    /// Looks at the next names; whether there may be more.
+    /// Looks at the next names. Returns whether there may be more.
     pub(in crate::disk) fn step(
         &mut self,
-        folder: &Directory,
+        directory: &Directory,
         mut each: impl FnMut(PipelineFingerprint, Named, &DirEntry),
     ) -> Result<bool, Fault> {
         let Some(files) = &mut self.files else {
@@ -67,7 +68,7 @@ impl Listing {
                 self.files = None;
                 return Ok(false);
             };
-            let file = file.map_err(at("list", &folder.root))?;
+            let file = file.map_err(at("list", &directory.root))?;
             let name = file.file_name();
             let Some((key, ending)) = name.to_str().and_then(|name| name.split_once('.')) else {
                 continue;
@@ -85,8 +86,8 @@ impl Listing {
     }
 }
 
-/// The file behind a name, if it still is one and a regular one. A link is not followed.
-pub(in crate::disk) fn see(
+/// The file of a name, if it still exists and is a regular one. A link is not followed.
+pub(in crate::disk) fn inspect(
     key: PipelineFingerprint,
     file: &DirEntry,
 ) -> Result<Option<Seen>, Fault> {

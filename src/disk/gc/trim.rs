@@ -1,111 +1,51 @@
-//! Trim: the folder brought back within its bounds, the least recently used entries first.
+//! Trim: brings the folder back within its bounds, the least recently used entries first.
 //!
-//! An entry's time of use is its file's modification time, which a hit renews when it is an hour
-//! old: far cheaper than keeping an index, and shared by all processes on the folder. A trim lists
-//! the folder in steps, remembers the oldest [`MAX_CANDIDATES`] entries and no more, and removes them in
-//! steps; where that is not enough, it lists again. So it never holds up the others, can be dropped
-//! at any time, and takes the same memory for a million entries as for a hundred thousand.
+//! An entry's time of use is the modification time of its file. A hit renews it when it is an hour
+//! old. That costs far less than an index, and all processes on the folder share it. A trim scans the
+//! folder in steps, remembers the [`MAX_CANDIDATES`] least recently used entries, and removes them in
+//! steps; if that is not enough, it scans again. So it delays no other operation, can be dropped at
+//! any time, and takes the same memory for a million entries as for a hundred thousand.
 
 use std::collections::BinaryHeap;
-use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use super::bounds::Bounds;
-use super::evict::{Counted, MAX_CANDIDATES, Sweep};
-use super::survey::{Listing, Named, Seen, see};
-use super::usage::Total;
-use crate::disk::error::Failures;
-use crate::disk::{DiskCache, Inner};
+use super::evict::{Counted, EvictionCandidates, Evictor, MAX_CANDIDATES, Sweep};
+use super::survey::{Listing, Named, Seen, inspect};
+use super::usage::{Total, Usage};
+use crate::disk::error::{Failures, Fault};
+use crate::disk::report::DiskCacheTrimReport;
+use crate::disk::shared::Shared;
 use crate::store::{StoreError, StoreOperation};
+use crate::sync::blocking;
 
-/// How old a time of use gets before a hit renews it.
-const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
-
-/// What a trim did.
-///
-/// ```
-/// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
-/// use std::time::Duration;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let folder = tempfile::tempdir()?;
-/// let cache = DiskCache::new(folder.path()).await?;
-/// for number in 0..5 {
-///     let key = PipelineFingerprint::from_bytes([number; 32]);
-///     cache.put(&key, Artifact::new("code")).await?;
-/// }
-/// let bounded = DiskCache::builder()
-///     .root(folder.path())
-///     .max_entries(2)
-///     .open()
-///     .await?;
-/// let report = bounded.trim().await?;
-/// assert_eq!((report.scanned, report.removed), (5, 3));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DiskCacheTrimReport {
-    /// Entries that were found.
-    pub scanned: u64,
-    /// Bytes of their files.
-    pub scanned_bytes: u64,
-    /// Entries that were removed.
-    pub removed: u64,
-    /// Bytes of their files.
-    pub removed_bytes: u64,
-    /// When the least recently used of the entries that stay was used, to within an hour.
-    pub oldest_kept: Option<SystemTime>,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
-impl DiskCache {
-    /// Removes the least recently used entries until the folder is within the builder's
-    /// [`max_bytes`](super::DiskCacheBuilder::max_bytes),
-    /// [`max_entries`](super::DiskCacheBuilder::max_entries) and
-    /// [`max_age`](super::DiskCacheBuilder::max_age), and all corrupt entries that were set aside.
-    ///
-    /// Looks at every name in the folder, once for each 65,536 entries that have to go, with at
-    /// most 8 MiB of memory. Others may go on, and trim, too: what they store or use meanwhile
-    /// stays. What is no entry is left alone.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be listed; when entries cannot be looked at or removed, after the
-    /// others have been, the first of them and how many more; of kind [`StoreErrorKind::Closed`](crate::StoreErrorKind::Closed) when the cache is closed meanwhile.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped trim has removed some of what it was to remove.
-    pub async fn trim(&self) -> Result<DiskCacheTrimReport, StoreError> {
-        let inner = &self.inner;
-        let _token = inner.tasks.token();
-        inner.check_open(StoreOperation::Trim)?;
-        // Where another process trims, two do: what either removes, both take for gone.
-        let _lock = inner.lock_trim().await;
-        let (report, failures) = inner.trim(inner.bounds).await?;
-        match failures.into_first() {
-            None => Ok(report),
-            Some((key, fault)) => Err(inner.failed(StoreOperation::Trim, Some(&key), fault)),
-        }
-    }
-}
-
-/// What a listing found.
+/// What a scan found.
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Survey {
     total: Total,
     /// The least recently used, at most [`MAX_CANDIDATES`] of them.
     pub(in crate::disk) oldest: BinaryHeap<Seen>,
-    /// What could not be looked at.
+    /// Entries that could not be inspected.
     failures: Failures,
 }
 
 impl Survey {
+    /// Looks at the next names. Returns whether there may be more.
+    fn step(&mut self, shared: &Shared, listing: &mut Listing) -> Result<bool, Fault> {
+        let directory = &shared.directory;
+        listing.step(directory, |key, named, file| {
+            let outcome = match (named, inspect(key, file)) {
+                (Named::Aside, Ok(Some(_))) => directory.remove_aside(&key),
+                // `None` where it is gone meanwhile, or no regular file.
+                (_, seen) => seen.map(|seen| seen.into_iter().for_each(|seen| self.count(seen))),
+            };
+            if let Err(fault) = outcome {
+                self.failures.note(&key, fault);
+            }
+        })
+    }
+
     fn count(&mut self, seen: Seen) {
         self.total.entries += 1;
         self.total.bytes = self.total.bytes.saturating_add(seen.bytes);
@@ -117,10 +57,44 @@ impl Survey {
     }
 }
 
-impl Inner {
-    /// What it did, and what it failed to; an error where the folder cannot be listed.
+/// Scans a folder and evicts what exceeds its bounds.
+#[derive(Debug)]
+pub(in crate::disk) struct Trimmer {
+    shared: Arc<Shared>,
+    usage: Arc<Usage>,
+    bounds: Bounds,
+    evictor: Arc<Evictor>,
+    candidates: EvictionCandidates,
+}
+
+impl Trimmer {
+    pub(in crate::disk) fn new(
+        shared: &Arc<Shared>,
+        usage: &Arc<Usage>,
+        bounds: Bounds,
+        evictor: Evictor,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            usage: Arc::clone(usage),
+            bounds,
+            evictor: Arc::new(evictor),
+            candidates: EvictionCandidates::default(),
+        }
+    }
+
+    pub(in crate::disk) fn evictor(&self) -> &Arc<Evictor> {
+        &self.evictor
+    }
+
+    /// What the last trim found and left.
+    pub(in crate::disk) fn candidates(&self) -> &EvictionCandidates {
+        &self.candidates
+    }
+
+    /// Returns what it did, and what it could not remove. Fails where the folder cannot be listed.
     pub(in crate::disk) async fn trim(
-        self: &Arc<Self>,
+        &self,
         bounds: Bounds,
     ) -> Result<(DiskCacheTrimReport, Failures), StoreError> {
         let start = Instant::now();
@@ -133,14 +107,13 @@ impl Inner {
             let was_full = survey.oldest.len() == MAX_CANDIDATES;
             let removed_before = sweep.removed;
             sweep.left = total;
-            // Those of an earlier round fail again.
+            // Failures of an earlier round happen again.
             sweep.failures = survey.failures;
-            sweep.candidates = self
-                .run_aside(move |_| survey.oldest.into_sorted_vec().into())
-                .await;
+            sweep.candidates =
+                blocking::blocking(move || survey.oldest.into_sorted_vec().into()).await;
             let in_this_trim = Counted::InThisTrim;
-            while self.evict_step(bounds, &mut sweep, in_this_trim).await {
-                self.check_open(StoreOperation::Trim)?;
+            while self.evictor.step(bounds, &mut sweep, in_this_trim).await {
+                self.shared.check_open(StoreOperation::Trim)?;
             }
             let again = was_full && sweep.candidates.is_empty() && sweep.removed > removed_before;
             if again {
@@ -154,7 +127,7 @@ impl Inner {
                 oldest_kept: sweep.candidates.front().map(|seen| seen.used),
                 elapsed: start.elapsed(),
             };
-            tracing::debug!(tier = %self, ?report, "trimmed");
+            tracing::debug!(tier = %self.shared, ?report, "disk cache trimmed");
             if self.bounds.is_any() {
                 self.candidates.keep(sweep.candidates);
             }
@@ -162,41 +135,33 @@ impl Inner {
         }
     }
 
-    /// Lists the folder, and removes what was set aside in it.
-    pub(in crate::disk) async fn survey(self: &Arc<Self>) -> Result<Survey, StoreError> {
+    /// Scans the folder, and removes what was set aside in it. Each step is one closure on the
+    /// blocking pool: a hop for each of a million names would take longer than the scan.
+    pub(in crate::disk) async fn survey(&self) -> Result<Survey, StoreError> {
         let operation = StoreOperation::Trim;
-        let counts = self.bounds.is_any();
-        let opened = self.run_aside(move |inner| {
-            let (before, reported) = match counts {
-                true => inner.usage.report(&inner.folder),
+        let failed = |fault| self.shared.failed(operation, None, fault);
+        let is_bounded = self.bounds.is_any();
+        let usage = Arc::clone(&self.usage);
+        let opened = self.shared.run_in_background(move |shared| {
+            let (before, reported) = match is_bounded {
+                true => usage.report(&shared.directory),
                 false => (None, false),
             };
-            // What could not be reported is about to be counted, and must not be added to that.
+            // The scan counts what could not be reported, so it must not be added again.
             let before = before.filter(|_| reported);
             if before.is_none() {
-                inner.usage.forget_unreported();
+                usage.forget_unreported();
             }
-            let stored_before = inner.usage.stored();
-            Listing::open(&inner.folder).map(|listing| (before, stored_before, listing))
+            let stored_before = usage.stored();
+            let listing = Listing::open(&shared.directory);
+            listing.map(|listing| (before, stored_before, listing))
         });
-        let failed = |fault| self.failed(operation, None, fault);
         let (before, stored_before, mut listing) = opened.await.map_err(failed)?;
         let mut survey = Survey::default();
         loop {
-            self.check_open(operation)?;
-            let step = self.run_aside(move |inner| {
-                let more = listing.step(&inner.folder, |key, named, file| {
-                    let looked = match (named, see(key, file)) {
-                        (Named::Aside, Ok(Some(_))) => inner.folder.remove_aside(&key),
-                        (_, looked) => looked.map(|seen| {
-                            // Nothing where it is gone meanwhile, or what no cache made.
-                            seen.into_iter().for_each(|seen| survey.count(seen));
-                        }),
-                    };
-                    if let Err(fault) = looked {
-                        survey.failures.note(&key, fault);
-                    }
-                });
+            self.shared.check_open(operation)?;
+            let step = self.shared.run_in_background(move |shared| {
+                let more = survey.step(shared, &mut listing);
                 more.map(|more| (more, listing, survey))
             });
             let more;
@@ -205,19 +170,19 @@ impl Inner {
                 break;
             }
         }
-        if counts {
-            let total = survey.total;
-            self.run_aside(move |inner| {
-                let (usage, folder) = (&inner.usage, &inner.folder);
-                usage.correct(folder, before, stored_before, total);
-            })
-            .await;
+        if is_bounded {
+            let (usage, total) = (Arc::clone(&self.usage), survey.total);
+            let correct = self.shared.run_in_background(move |shared| {
+                usage.correct(&shared.directory, before, stored_before, total);
+            });
+            correct.await;
         }
         Ok(survey)
     }
 }
 
 impl DiskCacheTrimReport {
+    /// What is left in the folder.
     pub(in crate::disk) fn kept(&self) -> Total {
         Total {
             entries: self.scanned.saturating_sub(self.removed),
@@ -227,46 +192,14 @@ impl DiskCacheTrimReport {
     }
 }
 
-/// Renews an entry's time of use, where that is due.
-pub(in crate::disk) fn renew_use(file: &File, used: Option<SystemTime>) {
-    if is_use_stale(used) {
-        touch(file);
-    }
-}
-
-/// Whether an entry's time of use is so old that its next use is to be recorded.
-pub(in crate::disk) fn is_use_stale(used: Option<SystemTime>) -> bool {
-    let age = used.and_then(|used| SystemTime::now().duration_since(used).ok());
-    age.is_some_and(|age| age >= USE_GRANULARITY)
-}
-
-/// Records that an entry is used now. Where that is not permitted, the entry is the next to go.
-pub(in crate::disk) fn touch(file: &File) {
-    #[cfg(unix)]
-    {
-        use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
-        // Who may write a file may say "now" of both its times, and nothing else unless it is his.
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
-        let _ = futimens(file, &times);
-    }
-    #[cfg(not(unix))]
-    let _ = file.set_modified(SystemTime::now());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::key::PipelineFingerprint;
+    use std::time::{Duration, SystemTime};
 
     #[test]
-    fn a_survey_remembers_the_oldest() {
+    fn a_scan_remembers_the_least_recently_used() {
         let mut survey = Survey::default();
         let total = MAX_CANDIDATES as u64 + 1000;
         for number in (0..total).map(|number| number * 7919 % total) {

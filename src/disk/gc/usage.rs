@@ -1,10 +1,10 @@
-//! How much the folder holds, by the count that all bounded caches on it keep together.
+//! How much the folder holds: a count that all bounded caches on it keep together.
 //!
-//! Each adds what it stored and removed to a small file, `.staging/usage`, so that none has to
-//! list a million names to know that it is time for a trim. The count is an estimate: it misses
-//! what a process did not live to report, and what came from caches without bounds or by hand. So
-//! each trim, which lists the folder anyway, corrects it, and one is due when the last is an hour
-//! old. Nothing but the time of a trim depends on it.
+//! Each adds what it stored and removed to a small file, `.staging/usage`, so that none lists a
+//! million names to know whether a trim is due. The count is an estimate. It misses what a process
+//! did not report before it died, and what came from unbounded caches or by hand. So each trim, which
+//! scans the folder anyway, corrects it, and a trim is due when the last is an hour old. Nothing but
+//! the time of a trim depends on the count.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -18,7 +18,7 @@ use crate::disk::lock::open_locked;
 
 const MAGIC: &[u8; 8] = b"pcusage2";
 
-/// The file, but for its checksum.
+/// The length of the file without its checksum.
 const BODY: usize = 48;
 
 /// What the folder holds.
@@ -26,19 +26,19 @@ const BODY: usize = 48;
 pub(in crate::disk) struct Total {
     pub(in crate::disk) bytes: u64,
     pub(in crate::disk) entries: u64,
-    /// When it was last counted, in seconds of the Unix time.
-    pub(in crate::disk) counted: u64,
+    /// When it was last scanned, in seconds since the Unix epoch.
+    pub(in crate::disk) scanned_at: u64,
     pub(in crate::disk) stored: Stored,
 }
 
-/// All that was ever stored, whatever has become of it.
+/// Everything that was ever stored, removed or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::disk) struct Stored {
     pub(in crate::disk) bytes: u64,
     pub(in crate::disk) entries: u64,
 }
 
-/// What was stored, less what was removed.
+/// What was stored, minus what was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::disk) struct Change {
     bytes: i64,
@@ -49,21 +49,21 @@ pub(in crate::disk) struct Change {
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Usage {
     state: Mutex<State>,
-    /// Whether somebody reports or trims already.
-    busy: AtomicBool,
+    /// Whether a task reports and trims.
+    collecting: AtomicBool,
     /// Whether entries are being evicted.
     evicting: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// As the file last said.
+    /// What the file last said.
     known: Option<Total>,
     unreported: Change,
     /// By this cache, since it was opened.
     stored: Stored,
-    /// No trim in the background before then.
-    rests_until: Option<Instant>,
+    /// No trim in the background before this time.
+    paused_until: Option<Instant>,
 }
 
 impl Usage {
@@ -78,13 +78,14 @@ impl Usage {
         self.lock().stored
     }
 
-    /// Whether the caller is the one to report from now on, until it [`rests`](Self::rest).
-    pub(in crate::disk) fn wake(&self) -> bool {
-        !self.busy.swap(true, Ordering::AcqRel)
+    /// Whether the caller is the one that reports from now on, until it calls
+    /// [`stop_collecting`](Self::stop_collecting).
+    pub(in crate::disk) fn start_collecting(&self) -> bool {
+        !self.collecting.swap(true, Ordering::AcqRel)
     }
 
-    pub(in crate::disk) fn rest(&self) {
-        self.busy.store(false, Ordering::Release);
+    pub(in crate::disk) fn stop_collecting(&self) {
+        self.collecting.store(false, Ordering::Release);
     }
 
     pub(in crate::disk) fn set_evicting(&self, evicting: bool) {
@@ -95,17 +96,17 @@ impl Usage {
         self.evicting.load(Ordering::SeqCst)
     }
 
-    pub(in crate::disk) fn has_news(&self) -> bool {
+    pub(in crate::disk) fn has_unreported(&self) -> bool {
         self.lock().unreported != Change::default()
     }
 
-    pub(in crate::disk) fn put_off(&self, pause: Duration) {
-        self.lock().rests_until = Instant::now().checked_add(pause);
+    pub(in crate::disk) fn pause(&self, pause: Duration) {
+        self.lock().paused_until = Instant::now().checked_add(pause);
     }
 
-    pub(in crate::disk) fn is_put_off(&self) -> bool {
+    pub(in crate::disk) fn is_paused(&self) -> bool {
         self.lock()
-            .rests_until
+            .paused_until
             .is_some_and(|until| Instant::now() < until)
     }
 
@@ -115,14 +116,14 @@ impl Usage {
         state.known.map(|known| known.plus(state.unreported))
     }
 
-    /// Adds what is unreported to the file, and takes over what others have; what there is
-    /// then, `None` where nobody has counted yet; and whether the file could be had.
-    pub(in crate::disk) fn report(&self, folder: &Directory) -> (Option<Total>, bool) {
+    /// Adds what is unreported to the file, and reads what others have added. Returns the total, or
+    /// `None` where the folder was never scanned, and whether the file could be locked and written.
+    pub(in crate::disk) fn report(&self, directory: &Directory) -> (Option<Total>, bool) {
         let (change, known) = {
             let mut state = self.lock();
             (std::mem::take(&mut state.unreported), state.known)
         };
-        let reported = with_file(folder, |file| {
+        let reported = with_file(directory, |file| {
             let there = read(file)?;
             let total = there.or(known).map(|total| total.plus(change));
             if let Some(total) = total.filter(|_| total != there) {
@@ -134,35 +135,35 @@ impl Usage {
         let done = reported.is_ok();
         match reported {
             Ok(Some(total)) => state.known = Some(total),
-            // Nobody has counted yet, another process is at it, or the folder cannot be written.
-            // The next report has it.
+            // The folder was never scanned, another process holds the file, or the folder cannot be
+            // written. The next report includes the change.
             Ok(None) | Err(_) => state.unreported = state.unreported.plus(change),
         }
         let total = state.known.map(|known| known.plus(state.unreported));
         (total, done)
     }
 
-    /// What is about to be counted need not be reported.
+    /// A scan that begins now counts what is unreported.
     pub(in crate::disk) fn forget_unreported(&self) {
         self.lock().unreported = Change::default();
     }
 
-    /// Puts the count of a listing in the place of the estimate from before it. Of what was
-    /// reported during the listing, the stored is taken for not listed and the removed for gone
-    /// before, so that the estimate errs upwards.
+    /// Replaces the estimate by the count of a scan. Of what was reported during the scan, stored
+    /// entries count as not scanned and removed ones as removed before, so that the estimate is never
+    /// too low.
     ///
-    /// `stored_before` is what this cache had stored when the listing began.
+    /// `stored_before` is what this cache had stored when the scan began.
     pub(in crate::disk) fn correct(
         &self,
-        folder: &Directory,
+        directory: &Directory,
         before: Option<Total>,
         stored_before: Stored,
         mut counted: Total,
     ) {
-        counted.counted = SystemTime::now()
+        counted.scanned_at = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
-        let corrected = with_file(folder, |file| {
+        let corrected = with_file(directory, |file| {
             let total = match (before, read(file)?) {
                 (Some(before), Some(now)) => {
                     let stored = now.stored.since(before.stored);
@@ -173,7 +174,7 @@ impl Usage {
                         ..counted
                     }
                 }
-                // Another has counted in the same time.
+                // Another process has scanned at the same time.
                 (None, Some(now)) => Total {
                     bytes: counted.bytes.max(now.bytes),
                     entries: counted.entries.max(now.entries),
@@ -190,7 +191,7 @@ impl Usage {
             .as_ref()
             .is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
         {
-            // There is no such file to be had: this cache counts for itself.
+            // The file cannot be had: this cache counts only what it stores itself.
             let stored = state.stored.since(stored_before);
             state.unreported = Change {
                 bytes: i64::try_from(stored.bytes).unwrap_or(i64::MAX),
@@ -208,7 +209,7 @@ impl Usage {
 }
 
 impl Change {
-    /// An entry of so many bytes came.
+    /// An entry of `bytes` was stored.
     pub(in crate::disk) fn put(bytes: u64) -> Self {
         Self {
             bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -217,7 +218,7 @@ impl Change {
         }
     }
 
-    /// An entry of so many bytes is gone.
+    /// An entry of `bytes` was removed.
     pub(in crate::disk) fn removal(bytes: u64) -> Self {
         Self {
             bytes: -i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -261,24 +262,24 @@ impl Total {
         }
     }
 
-    /// How long ago it was counted.
+    /// How long ago it was scanned.
     pub(in crate::disk) fn age(&self) -> Duration {
-        let counted = UNIX_EPOCH.checked_add(Duration::from_secs(self.counted));
-        // A clock that was set back: due again.
+        let counted = UNIX_EPOCH.checked_add(Duration::from_secs(self.scanned_at));
+        // If the clock was set back, a scan is due.
         let age = counted.and_then(|counted| counted.elapsed().ok());
         age.unwrap_or(Duration::MAX)
     }
 }
 
-/// Opens the file, whole or not at all: an error where another process has it.
+/// Opens and locks the file. Fails at once where another process holds the lock.
 fn with_file<T>(
-    folder: &Directory,
+    directory: &Directory,
     work: impl FnOnce(&mut File) -> io::Result<T>,
 ) -> io::Result<T> {
-    work(&mut open_locked(folder, "usage")?)
+    work(&mut open_locked(directory, "usage")?)
 }
 
-/// What the file says; nothing where it is new, or torn by a crash.
+/// What the file says. `None` where it is new, or torn by a crash.
 fn read(file: &mut File) -> io::Result<Option<Total>> {
     let mut bytes = Vec::with_capacity(64);
     file.rewind()?;
@@ -297,7 +298,7 @@ fn read(file: &mut File) -> io::Result<Option<Total>> {
     Ok(Some(Total {
         bytes: number(8),
         entries: number(16),
-        counted: number(24),
+        scanned_at: number(24),
         stored: Stored {
             bytes: number(32),
             entries: number(40),
@@ -312,7 +313,13 @@ fn write(file: &mut File, total: Total) -> io::Result<()> {
         bytes: stored,
         entries,
     } = total.stored;
-    for number in [total.bytes, total.entries, total.counted, stored, entries] {
+    for number in [
+        total.bytes,
+        total.entries,
+        total.scanned_at,
+        stored,
+        entries,
+    ] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     let check = checksum(&bytes);

@@ -1,12 +1,7 @@
 //! What the tests of the disk tier share. No promise is tested here.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "not every test uses every helper"
-)]
 
 #[cfg(target_os = "linux")]
-pub mod recording;
+pub(crate) mod recording;
 
 use pipeline_cache::{Artifact, ArtifactMetadata, DiskCache, PipelineFingerprint};
 use std::fs;
@@ -15,19 +10,19 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A key of its own for each number, spread as real keys are.
-pub fn key(number: u64) -> PipelineFingerprint {
+pub(crate) fn key(number: u64) -> PipelineFingerprint {
     PipelineFingerprint::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
 /// An artifact of so many bytes, none of them like their neighbours.
-pub fn artifact(len: usize) -> Artifact {
+pub(crate) fn artifact(len: usize) -> Artifact {
     let mut payload = vec![0; len];
     blake3::Hasher::new().finalize_xof().fill(&mut payload);
     Artifact::with_metadata(payload, ArtifactMetadata::new().with_provenance("test"))
 }
 
 /// The artifact of a number: what is served under another, or in part, shows.
-pub fn artifact_of(number: u64, len: usize) -> Artifact {
+pub(crate) fn artifact_of(number: u64, len: usize) -> Artifact {
     let mut payload = vec![0; len];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&number.to_le_bytes());
@@ -36,10 +31,10 @@ pub fn artifact_of(number: u64, len: usize) -> Artifact {
 }
 
 /// Numbers that are the same in each run.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -48,30 +43,30 @@ impl Random {
 }
 
 /// Whether the long tests are to run whole.
-pub fn is_long() -> bool {
+pub(crate) fn is_long() -> bool {
     std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some()
 }
 
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all();
     runtime.build().unwrap().block_on(future)
 }
 
-pub fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub async fn open(root: impl Into<PathBuf>) -> DiskCache {
+pub(crate) async fn open(root: impl Into<PathBuf>) -> DiskCache {
     DiskCache::new(root).await.unwrap()
 }
 
-pub fn entry(root: impl AsRef<Path>, key: &PipelineFingerprint) -> PathBuf {
+pub(crate) fn entry(root: impl AsRef<Path>, key: &PipelineFingerprint) -> PathBuf {
     root.as_ref().join(format!("{key}.bin"))
 }
 
 /// The names in a folder, in order, but that of the folder for temporary files.
-pub fn names(root: impl AsRef<Path>) -> Vec<String> {
+pub(crate) fn names(root: impl AsRef<Path>) -> Vec<String> {
     let files = fs::read_dir(root).unwrap();
     let mut names: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -82,10 +77,10 @@ pub fn names(root: impl AsRef<Path>) -> Vec<String> {
 }
 
 /// Where temporary files and locks are.
-pub const STAGING: &str = ".staging";
+pub(crate) const STAGING: &str = ".staging";
 
 /// The temporary files of a cache.
-pub fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
+pub(crate) fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
     let staging = root.as_ref().join(STAGING);
     let mut names = if staging.exists() {
         names(staging)
@@ -97,7 +92,7 @@ pub fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
 }
 
 /// Says that this machine cannot run a test; where that is not acceptable, fails it.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     assert!(
         std::env::var_os("CI").is_none_or(|ci| ci != "true"),
         "must not be skipped in CI: {why}"
@@ -106,22 +101,22 @@ pub fn skip(why: &str) {
 }
 
 /// Runs a command; whether it succeeded.
-pub fn run(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> bool {
     let output = Command::new(program).args(arguments).output();
     output.is_ok_and(|output| output.status.success())
 }
 
 /// Whether the system calls of another process can be recorded and made to fail.
-pub fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     run("strace", &["-qq", "-o", "/dev/null", "true"])
 }
 
 /// A mounted file system, unmounted at the end.
-pub struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
     /// Mounts; `None` where that is not permitted.
-    pub fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+    pub(crate) fn new(arguments: &[&str], at: &Path) -> Option<Self> {
         let at_text = at.to_str().unwrap();
         let arguments = [arguments, &[at_text]].concat();
         run("mount", &arguments).then(|| Self(at.to_owned()))
@@ -135,18 +130,18 @@ impl Drop for Mount {
 }
 
 /// Tells another process of the folder it is to use.
-pub const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
+pub(crate) const ROOT: &str = "PIPELINE_CACHE_TEST_ROOT";
 
 /// In which of the processes of a test this is: the variable is set in the other one.
-pub const ROLE: &str = "PIPELINE_CACHE_TEST_ROLE";
+pub(crate) const ROLE: &str = "PIPELINE_CACHE_TEST_ROLE";
 
-pub fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
 /// A command that runs one test of this binary in another process. `module` is what
 /// `module_path!()` says beside the test.
-pub fn child(module: &str, test: &str) -> Command {
+pub(crate) fn child(module: &str, test: &str) -> Command {
     let (_, module) = module.split_once("::").unwrap();
     let test = format!("{module}::{test}");
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -156,7 +151,7 @@ pub fn child(module: &str, test: &str) -> Command {
     command
 }
 
-pub fn assert_success(output: &Output) {
+pub(crate) fn assert_success(output: &Output) {
     assert!(
         output.status.success(),
         "{}\n{}\n{}",

@@ -8,20 +8,19 @@
 //!
 //! What this cannot show: a medium that says synced and is not, a sector that is torn, and what the
 //! code of a real file system makes of the same calls.
-#![allow(unreachable_pub, reason = "part of a test")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Component, Path};
 
 /// The calls that change files and names, and those that are needed to know which.
-pub const CALLS: &str = "/^(open|openat|openat2|creat|close|dup.*|fcntl|lseek|write.*|pwrite.*|\
+pub(crate) const CALLS: &str = "/^(open|openat|openat2|creat|close|dup.*|fcntl|lseek|write.*|pwrite.*|\
     ftruncate|truncate|fallocate|rename.*|link|linkat|symlink.*|unlink.*|mkdir.*|rmdir|fsync|\
     fdatasync|sync.*|copy_file_range|sendfile|splice)$";
 
 /// A line of the recording: a call that has returned, from when to when.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     begin: usize,
     end: usize,
     name: String,
@@ -60,7 +59,7 @@ impl Call {
 }
 
 /// Reads the log of `strace -f -xx`.
-pub fn read(log: &str) -> Vec<Call> {
+pub(crate) fn read(log: &str) -> Vec<Call> {
     let mut unfinished = HashMap::<&str, (usize, String)>::new();
     let mut calls = Vec::new();
     for (number, line) in log.lines().enumerate() {
@@ -114,7 +113,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 /// What happens to the model, in order.
 #[derive(Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A call takes effect.
     Effect(usize),
     /// A sync of the call begins.
@@ -129,7 +128,7 @@ pub enum Step {
 /// The recorder sees a return later than the kernel makes it, so that another thread's call may
 /// have built on the effect already: opened a file in the new folder, or under the number that has
 /// just been closed. Making a folder and closing therefore take effect at once.
-pub fn steps(calls: &[Call]) -> Vec<Step> {
+pub(crate) fn steps(calls: &[Call]) -> Vec<Step> {
     let mut steps = Vec::new();
     for (index, call) in calls.iter().enumerate() {
         match call.name.as_str() {
@@ -177,7 +176,7 @@ enum Snapshot {
 
 /// A file system below one folder, as it looks and as it would after a power loss.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     root: String,
     nodes: Vec<Node>,
     files: HashMap<i64, (Id, usize)>,
@@ -186,7 +185,7 @@ pub struct Model {
 
 /// What of the unsynced a power loss leaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Loss {
+pub(crate) enum Loss {
     Everything,
     /// Names are there, and point to files whose data is not.
     Data,
@@ -198,7 +197,7 @@ pub enum Loss {
 
 impl Model {
     /// Of what is below this folder, which is empty and durable.
-    pub fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_str().unwrap().to_owned(),
             nodes: vec![Node::folder()],
@@ -208,7 +207,7 @@ impl Model {
     }
 
     /// Whether the step can have changed what a power loss leaves.
-    pub fn apply(&mut self, calls: &[Call], step: &Step) -> bool {
+    pub(crate) fn apply(&mut self, calls: &[Call], step: &Step) -> bool {
         match step {
             Step::Says(_) => false,
             Step::SyncBegins(index) => {
@@ -431,7 +430,7 @@ impl Model {
     }
 
     /// Writes what is left after a power loss into a real folder.
-    pub fn after(&self, loss: Loss, to: &Path) {
+    pub(crate) fn after(&self, loss: Loss, to: &Path) {
         let mut dice = match loss {
             Loss::Some(seed) => seed | 1,
             _ => 0,

@@ -11,7 +11,8 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 thread_local! {
-    static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
+    /// `None` on the threads of tests that do not ask.
+    static TEXT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Starts to capture, on this thread, with nothing captured yet.
@@ -21,12 +22,16 @@ pub(crate) fn capture() {
         tracing::subscriber::set_global_default(PerThread).unwrap();
         tracing::callsite::rebuild_interest_cache();
     });
-    TEXT.take();
+    TEXT.set(Some(String::new()));
 }
 
 /// The text so far.
 pub(crate) fn captured() -> String {
-    TEXT.with_borrow(Clone::clone)
+    TEXT.with_borrow(|text| text.clone().unwrap())
+}
+
+fn write(line: impl FnOnce(&mut String)) {
+    TEXT.with_borrow_mut(|text| text.as_mut().map(line));
 }
 
 struct PerThread;
@@ -45,7 +50,7 @@ impl Subscriber for PerThread {
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        TEXT.with_borrow_mut(|text| {
+        write(|text| {
             let _ = write!(text, "span {}", span.metadata().name());
             span.record(&mut Line(text));
             text.push('\n');
@@ -54,7 +59,7 @@ impl Subscriber for PerThread {
     }
 
     fn record(&self, _: &Id, values: &Record<'_>) {
-        TEXT.with_borrow_mut(|text| {
+        write(|text| {
             text.push_str("recorded");
             values.record(&mut Line(text));
             text.push('\n');
@@ -64,7 +69,7 @@ impl Subscriber for PerThread {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        TEXT.with_borrow_mut(|text| {
+        write(|text| {
             let _ = write!(text, "{}", event.metadata().level());
             event.record(&mut Line(text));
             text.push('\n');

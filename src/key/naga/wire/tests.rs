@@ -1,7 +1,12 @@
 //! The wire can be read back: two canonical modules never run together into the same bytes.
+//!
+//! Here and not in `tests/`, since only the private writer takes modules that are not canonical.
+#![allow(
+    dead_code,
+    reason = "of what the tests of keys share, a part is needed"
+)]
 
 #[path = "../../../../tests/keys/naga/support/generate.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
 mod generate;
 #[path = "../../../../tests/keys/naga/support/grammar.rs"]
 mod grammar;

@@ -3,7 +3,6 @@
 //! The grammar beside this file lists every construct with its fields; the macros here turn the
 //! list into a reader of the wire and into a generator of changes. Their patterns name all variants
 //! and all fields, so that a new one upstream fails to compile.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

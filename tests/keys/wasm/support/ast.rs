@@ -1,6 +1,5 @@
 //! A WebAssembly module as a tree, which can be changed and written again by another hand than the
 //! rules' own. Nothing of the binary format is left out of it but how numbers are spelled.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::convert::Infallible;
 

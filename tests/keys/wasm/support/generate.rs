@@ -1,5 +1,4 @@
 //! Generated WebAssembly modules, their mutations, and an interpreter to compare them in.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::cell::RefCell;
 use std::fmt::Write as _;

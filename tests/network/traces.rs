@@ -1,10 +1,6 @@
 //! Each lookup is a span; promotions, corruption and failures are events that name tier and key.
-#![cfg(feature = "testing")]
 
-#[path = "network/support/captured_trace.rs"]
-mod captured_trace;
-
-use captured_trace::{capture, captured};
+use crate::support::captured_trace::{capture, captured};
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore, PipelineFingerprint,

@@ -1,0 +1,165 @@
+//! The limit on operations that run at the same time, and tasks that do not depend on their caller.
+//!
+//! A caller may drop its future, or keep it and never poll it again. A permit that such a future
+//! holds, or has been assigned in a queue, would be lost to all others. So no caller's future waits
+//! in a queue or holds a permit: work on the blocking pool holds it, or a task does.
+
+use std::future::pending;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::sync::blocking;
+
+/// The right to run one operation.
+pub(super) type Permit = OwnedSemaphorePermit;
+
+/// The limit on operations of one tier.
+#[derive(Debug)]
+pub(super) struct Operations {
+    permits: Arc<Semaphore>,
+}
+
+impl Operations {
+    pub(super) fn new(limit: usize) -> Self {
+        let limit = limit.min(Semaphore::MAX_PERMITS);
+        Self {
+            permits: Arc::new(Semaphore::new(limit)),
+        }
+    }
+
+    /// Runs `work` on the blocking pool with a permit, which `work` holds until it returns. If all
+    /// permits are taken, a task waits for one, and is aborted when this future is dropped.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        match self.try_permit() {
+            Some(permit) => run_with(Some(permit), work).await,
+            None => {
+                let permits = Arc::clone(&self.permits);
+                in_task(async move { run_with(permits.acquire_owned().await.ok(), work).await })
+                    .await
+            }
+        }
+    }
+
+    /// A permit, if one is free.
+    pub(super) fn try_permit(&self) -> Option<Permit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// A permit, for a task to hold. `None` never comes, because the semaphore is never closed.
+    pub(super) async fn permit(&self) -> Option<Permit> {
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+}
+
+/// Runs `work` on the blocking pool, and releases the permit when it returns.
+pub(super) async fn run_with<T: Send + 'static>(
+    permit: Option<Permit>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    blocking::blocking(move || {
+        let _permit = permit;
+        work()
+    })
+    .await
+}
+
+/// Runs a future in a task of its own, so that it gets on whether or not this one is polled. When
+/// this one is dropped, the task is aborted.
+pub(super) async fn in_task<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> T {
+    blocking::join(AbortOnDropHandle::new(tokio::spawn(future))).await
+}
+
+/// Runs `admission`, and then `work` on what it returns, in a task of its own. When this future is
+/// dropped before the admission, both are cancelled. Work that has begun is finished.
+///
+/// An admission that need not wait is never cancelled.
+pub(super) async fn once_admitted<A, T, W>(
+    admission: impl Future<Output = A> + Send + 'static,
+    work: impl FnOnce(A) -> W + Send + 'static,
+) -> T
+where
+    A: Send + 'static,
+    T: Send + 'static,
+    W: Future<Output = T> + Send + 'static,
+{
+    let given_up = CancellationToken::new();
+    let _caller = given_up.clone().drop_guard();
+    let task = tokio::spawn(async move {
+        let admitted = tokio::select! {
+            biased;
+            admitted = admission => admitted,
+            () = given_up.cancelled() => return None,
+        };
+        Some(work(admitted).await)
+    });
+    match blocking::join(task).await {
+        Some(done) => done,
+        // Given up, which takes that this future is dropped.
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::poll;
+    use std::pin::pin;
+    use std::sync::mpsc;
+
+    /// One of a thousand futures is given a permit that it never comes to use.
+    #[tokio::test]
+    async fn a_caller_that_is_never_polled_again_keeps_no_permit() {
+        let operations = Operations::new(1);
+        let (release, gate) = mpsc::channel::<()>();
+        let mut first = pin!(operations.run(move || gate.recv().is_ok()));
+        assert!(poll!(&mut first).is_pending());
+        let mut left_alone = pin!(operations.run(|| ()));
+        assert!(poll!(&mut left_alone).is_pending());
+        release.send(()).unwrap();
+        for number in 0..1000 {
+            assert_eq!(operations.run(move || number).await, number);
+        }
+        assert!(first.await);
+        left_alone.await;
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_waits_in_no_queue() {
+        let operations = Operations::new(1);
+        let permit = operations.try_permit();
+        {
+            let mut waits = pin!(operations.run(|| panic!("its caller has given up")));
+            assert!(poll!(&mut waits).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(permit);
+        for _ in 0..10 {
+            operations.run(|| ()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_was_admitted_is_finished_and_other_work_is_not_begun() {
+        for waits in [false, true] {
+            let (done, finished) = tokio::sync::oneshot::channel();
+            {
+                let admission = async move {
+                    if waits {
+                        pending::<()>().await;
+                    }
+                };
+                let work = move |()| async move { done.send(()) };
+                let mut call = pin!(once_admitted(admission, work));
+                assert!(poll!(&mut call).is_pending());
+            }
+            assert_eq!(finished.await.is_ok(), !waits);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What every part of a disk tier uses: its folder, its counters, its locks and limits, and whether
+//! it is closed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio_util::task::TaskTracker;
+
+use super::directory::Directory;
+use super::error::Fault;
+use super::operations::Operations;
+use crate::key::PipelineFingerprint;
+use crate::store::metrics::StoreCounters;
+use crate::store::{StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::blocking;
+use crate::sync::keyed_mutex::KeyedMutex;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) directory: Directory,
+    pub(super) counters: StoreCounters,
+    /// The limit on operations that callers ask for.
+    pub(super) operations: Operations,
+    /// One writer per key at a time.
+    pub(super) key_locks: KeyedMutex,
+    /// What a close waits for: writes, and work in the background.
+    pub(super) tasks: TaskTracker,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(directory: Directory, max_concurrent_operations: usize) -> Self {
+        Self {
+            directory,
+            counters: StoreCounters::default(),
+            operations: Operations::new(max_concurrent_operations),
+            key_locks: KeyedMutex::default(),
+            tasks: TaskTracker::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on, writes are refused.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.tasks.close();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn check_open(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        if self.is_closed() {
+            return Err(self.error(StoreErrorKind::Closed, operation));
+        }
+        Ok(())
+    }
+
+    /// Runs work of the tier's own, one call after the other, which takes no permit from callers.
+    pub(super) async fn run_in_background<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let shared = Arc::clone(self);
+        blocking::blocking(move || work(&shared)).await
+    }
+
+    /// The public form of a failure, which is traced here and nowhere else.
+    pub(super) fn failed(
+        &self,
+        operation: StoreOperation,
+        key: Option<&PipelineFingerprint>,
+        fault: Fault,
+    ) -> StoreError {
+        let error = fault.into_store_error(self.to_string(), operation);
+        let key = key.map(tracing::field::display);
+        let reason = format_args!("{error:#}");
+        tracing::warn!(key, error = %reason, "disk tier operation failed");
+        error
+    }
+
+    /// An error that is not a failure of the medium.
+    pub(super) fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
+        StoreError::new(kind, self.to_string(), operation)
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk({})", self.directory.root.display())
+    }
+}
