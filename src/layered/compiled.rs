@@ -44,7 +44,7 @@ pub struct Compiled {
     pub source: CompileSource,
 }
 
-/// Where the artifact of a [`get_or_compile`](LayeredPipelineCache::get_or_compile) came from.
+/// Where the artifact of a [`get_or_compile`](crate::LayeredPipelineCache::get_or_compile) came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileSource {
