@@ -17,7 +17,7 @@
 //! ```
 //! use pipeline_cache::{
 //!     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
-//!     OpaqueProgram, Unkeyable, WritePolicy,
+//!     OpaqueProgram, Unkeyable,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -26,7 +26,6 @@
 //! let cache = LayeredPipelineCache::builder()
 //!     .tier(InMemoryPipelineCache::new())
 //!     .tier(DiskCache::new(folder.path()).await?)
-//!     .write_policy(WritePolicy::Behind)
 //!     .build();
 //!
 //! let program = OpaqueProgram::new("text", "hello");

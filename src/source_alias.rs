@@ -52,7 +52,7 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 /// // Parsed only where there is something to compile.
 /// let key = program.scoped(&CompileScope::new("compiler 1.0", "x86_64")?);
 /// let compiled = cache
-///     .get_or_insert_with(key, async move || {
+///     .get_or_insert_with(&key, async move || {
 ///         let canonical = parse(&source)?.canonicalize()?;
 ///         Ok::<_, Unkeyable>(Artifact::new(canonical.bytes().to_ascii_uppercase()))
 ///     })

@@ -1,11 +1,11 @@
-//! The flight protocol under a model checker, in every order of its steps that the scheduler comes
-//! upon. A failure prints a seed that replays it: `SHUTTLE_SEED=… cargo test --test single_flight_model`.
+//! The single flight under a model checker, in every order of its steps that the scheduler tries.
+//! A failure prints a seed that replays it: `SHUTTLE_SEED=… cargo test --test single_flight_model`.
 //!
 //! In a process of its own: the source under test is built a second time, on the model checker.
 
-/// The flight's own source, with the model checker's primitives under it.
+/// The source of the single flight, with the primitives of the model checker.
 #[path = "../src/sync"]
-#[expect(dead_code, reason = "the model needs a part of what a flight offers")]
+#[expect(dead_code, reason = "the model does not use all that a flight offers")]
 mod sync {
     mod shim {
         pub(super) use crate::Handle;
@@ -26,10 +26,10 @@ use std::task::{Context, Poll};
 use sync::single_flight::{Outcome, SingleFlight, Waiter};
 
 thread_local! {
-    /// Tasks of flights that are not quite gone. The checker runs an execution on one thread.
+    /// Tasks of flights that are not yet dropped. The checker runs an execution on one thread.
     static TASKS: Cell<usize> = const { Cell::new(0) };
-    /// Whether flights begin with their leader alone, who drives them.
-    static ALONE: Cell<bool> = const { Cell::new(false) };
+    /// Whether work is polled inline where it is started.
+    static INLINE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A task that is counted until everything in it is dropped.
@@ -54,7 +54,7 @@ impl<F: Future> Future for Counted<F> {
     }
 }
 
-/// What stands for a runtime.
+/// Stands for a runtime.
 struct Handle;
 
 impl Handle {
@@ -77,74 +77,74 @@ impl Handle {
 /// Orders tried for each test.
 const ORDERS: usize = 500;
 
-type Board = SingleFlight<u8, (), u32>;
+type Flights = SingleFlight<u8, (), u32>;
 
-/// Counts the flights that started and those that are under way, and may hold them in the air.
+/// Work that counts how often it was started, and may be held up.
 #[derive(Clone, Default)]
-struct Tower {
+struct Work {
     started: Arc<AtomicUsize>,
-    under_way: Arc<AtomicUsize>,
-    at_once: Arc<AtomicUsize>,
-    held: Arc<AtomicBool>,
+    running: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+    held_up: Arc<AtomicBool>,
 }
 
-struct UnderWay(Arc<AtomicUsize>);
+struct Running(Arc<AtomicUsize>);
 
-impl Drop for UnderWay {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Tower {
-    /// A flight with some awaits in it.
-    fn flight(&self, steps: usize) -> impl Future<Output = u32> + Send + use<> {
-        let tower = self.clone();
+impl Work {
+    /// Work with this many awaits in it.
+    fn run(&self, steps: usize) -> impl Future<Output = u32> + Send + use<> {
+        let work = self.clone();
         async move {
-            tower.started.fetch_add(1, Ordering::SeqCst);
-            let others = tower.under_way.fetch_add(1, Ordering::SeqCst);
-            tower.at_once.fetch_max(others + 1, Ordering::SeqCst);
-            let _under_way = UnderWay(Arc::clone(&tower.under_way));
+            work.started.fetch_add(1, Ordering::SeqCst);
+            let others = work.running.fetch_add(1, Ordering::SeqCst);
+            work.most_at_once.fetch_max(others + 1, Ordering::SeqCst);
+            let _running = Running(Arc::clone(&work.running));
             for _ in 0..steps {
                 yield_now().await;
             }
-            while tower.held.load(Ordering::SeqCst) {
+            while work.held_up.load(Ordering::SeqCst) {
                 yield_now().await;
             }
             7
         }
     }
 
-    fn join(&self, join: &Board, steps: usize) -> Waiter<(), u32> {
-        start(join, || ((), self.flight(steps)))
+    fn join(&self, flights: &Flights, steps: usize) -> Waiter<(), u32> {
+        join(flights, || ((), self.run(steps)))
     }
 }
 
-fn start<F>(join: &Board, start: impl FnOnce() -> ((), F)) -> Waiter<(), u32>
+fn join<F>(flights: &Flights, start: impl FnOnce() -> ((), F)) -> Waiter<(), u32>
 where
     F: Future<Output = u32> + Send + 'static,
 {
-    match ALONE.get() {
-        true => join.join_driven(1, start),
-        false => join.join(1, start),
+    match INLINE.get() {
+        true => flights.join_inline(1, start),
+        false => flights.join(1, start),
     }
 }
 
-fn landed(outcome: Outcome<u32>) -> u32 {
+fn done(outcome: Outcome<u32>) -> u32 {
     match outcome {
-        Outcome::Landed(value) => value,
-        Outcome::Crashed(message) => panic!("crashed: {message}"),
-        Outcome::Lost => panic!("lost"),
+        Outcome::Done(value) => value,
+        Outcome::Panicked(message) => panic!("the work panicked: {message}"),
+        Outcome::Aborted => panic!("the work was aborted"),
     }
 }
 
-/// Checks it with flights that are tasks from the start, and with flights that are not.
+/// Checks it with work that is a task from the start, and with work that is polled inline first.
 fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
-    for alone in [false, true] {
+    for inline in [false, true] {
         let test = Arc::clone(&test);
         check_each_order(move || {
-            ALONE.set(alone);
+            INLINE.set(inline);
             test();
         });
     }
@@ -166,12 +166,12 @@ fn check_each_order(test: impl Fn() + Send + Sync + 'static) {
     });
 }
 
-/// Polls so many times and then lets go.
+/// Polls so many times and then drops the waiter.
 async fn give_up_after(waiter: Waiter<(), u32>, polls: usize) -> Option<u32> {
     let mut waiter = pin!(waiter);
     for _ in 0..polls {
         if let Poll::Ready(outcome) = futures::poll!(&mut waiter) {
-            return Some(landed(outcome));
+            return Some(done(outcome));
         }
         yield_now().await;
     }
@@ -181,33 +181,33 @@ async fn give_up_after(waiter: Waiter<(), u32>, polls: usize) -> Option<u32> {
 #[test]
 fn all_who_wait_are_told() {
     check(|| {
-        let (join, tower) = (Arc::new(Board::new()), Tower::default());
+        let (flights, work) = (Arc::new(Flights::new()), Work::default());
         let tasks: Vec<_> = (0..3)
             .map(|_| {
-                let (join, tower) = (Arc::clone(&join), tower.clone());
-                spawn(async move { landed(tower.join(&join, 2).await) })
+                let (flights, work) = (Arc::clone(&flights), work.clone());
+                spawn(async move { done(work.join(&flights, 2).await) })
             })
             .collect();
         for task in tasks {
             assert_eq!(block_on(task).unwrap(), 7);
         }
-        assert_eq!(tower.under_way.load(Ordering::SeqCst), 0);
-        assert_eq!(tower.at_once.load(Ordering::SeqCst), 1);
+        assert_eq!(work.running.load(Ordering::SeqCst), 0);
+        assert_eq!(work.most_at_once.load(Ordering::SeqCst), 1);
     });
 }
 
-/// The leader leaves after each number of polls in turn, before and after others have come.
+/// The leader gives up after each number of polls in turn, before and after others have joined.
 #[test]
-fn a_leader_that_leaves_stalls_nobody() {
+fn a_leader_that_gives_up_stalls_nobody() {
     for polls in 0..5 {
         check(move || {
-            let (join, tower) = (Arc::new(Board::new()), Tower::default());
-            let leader = tower.join(&join, 3);
+            let (flights, work) = (Arc::new(Flights::new()), Work::default());
+            let leader = work.join(&flights, 3);
             let leader = spawn(give_up_after(leader, polls));
             let followers: Vec<_> = (0..2)
                 .map(|_| {
-                    let (join, tower) = (Arc::clone(&join), tower.clone());
-                    spawn(async move { landed(tower.join(&join, 3).await) })
+                    let (flights, work) = (Arc::clone(&flights), work.clone());
+                    spawn(async move { done(work.join(&flights, 3).await) })
                 })
                 .collect();
             for follower in followers {
@@ -218,120 +218,126 @@ fn a_leader_that_leaves_stalls_nobody() {
     }
 }
 
-/// A flight that has a follower aboard when its leader leaves is the one the follower lands with,
-/// and any who come later while it is in the air.
+/// A flight that has a follower when its leader gives up goes on, for the follower and for any who
+/// join later.
 #[test]
-fn a_flight_that_somebody_has_joined_is_not_started_again() {
+fn a_flight_with_a_follower_is_not_started_again() {
     for polls in 0..3 {
         check(move || {
-            let (join, tower) = (Arc::new(Board::new()), Tower::default());
-            tower.held.store(true, Ordering::SeqCst);
-            let leader = tower.join(&join, 1);
-            let follower = tower.join(&join, 1);
+            let (flights, work) = (Arc::new(Flights::new()), Work::default());
+            work.held_up.store(true, Ordering::SeqCst);
+            let leader = work.join(&flights, 1);
+            let follower = work.join(&flights, 1);
             let leader = spawn(give_up_after(leader, polls));
-            let follower = spawn(async move { landed(follower.await) });
+            let follower = spawn(async move { done(follower.await) });
             block_on(leader).unwrap();
-            let late = tower.join(&join, 1);
-            tower.held.store(false, Ordering::SeqCst);
-            assert_eq!(landed(block_on(late)), 7);
+            let late = work.join(&flights, 1);
+            work.held_up.store(false, Ordering::SeqCst);
+            assert_eq!(done(block_on(late)), 7);
             assert_eq!(block_on(follower).unwrap(), 7);
-            assert_eq!(tower.started.load(Ordering::SeqCst), 1);
+            assert_eq!(work.started.load(Ordering::SeqCst), 1);
         });
     }
 }
 
-/// Everyone leaves: the flight is dropped though nothing lets it land, and whoever comes next,
-/// even before it is quite gone, is not told to wait for it.
+/// All give up: the work is dropped though it is held up, and the next caller does not wait for it,
+/// not even while it is being dropped.
 #[test]
-fn when_the_last_one_leaves_the_flight_ends_and_the_next_starts_anew() {
+fn when_the_last_waiter_gives_up_the_work_ends_and_the_next_starts_anew() {
     check(|| {
-        let join = Arc::new(Board::new());
-        let (endless, next) = (Tower::default(), Tower::default());
-        endless.held.store(true, Ordering::SeqCst);
-        let leavers: Vec<_> = (0..2)
-            .map(|polls| spawn(give_up_after(endless.join(&join, 0), polls)))
+        let flights = Arc::new(Flights::new());
+        let (endless, next) = (Work::default(), Work::default());
+        endless.held_up.store(true, Ordering::SeqCst);
+        let waiters: Vec<_> = (0..2)
+            .map(|polls| spawn(give_up_after(endless.join(&flights, 0), polls)))
             .collect();
-        for leaver in leavers {
-            assert_eq!(block_on(leaver).unwrap(), None);
+        for waiter in waiters {
+            assert_eq!(block_on(waiter).unwrap(), None);
         }
-        assert_eq!(landed(block_on(next.join(&join, 1))), 7);
+        assert_eq!(done(block_on(next.join(&flights, 1))), 7);
     });
 }
 
-/// A put or a removal takes the flight off the table while some are aboard and others come.
+/// A put or a removal takes the flight off the table while some wait for it and others come.
 #[test]
-fn a_detached_flight_lands_and_newcomers_start_another() {
+fn a_detached_flight_ends_and_newcomers_start_another() {
     check(|| {
-        let join = Arc::new(Board::new());
-        let (before, after) = (Tower::default(), Tower::default());
-        let early = before.join(&join, 3);
+        let flights = Arc::new(Flights::new());
+        let (before, after) = (Work::default(), Work::default());
+        let early = before.join(&flights, 3);
         let detach = {
-            let join = Arc::clone(&join);
-            spawn(async move { join.detach(&1).is_some() })
+            let flights = Arc::clone(&flights);
+            spawn(async move { flights.detach(&1).is_some() })
         };
         let detached = block_on(detach).unwrap();
-        let late = after.join(&join, 1);
-        assert_eq!(landed(block_on(early)), 7);
-        assert_eq!(landed(block_on(late)), 7);
-        // Whoever came after the detachment is not told what was found before it.
+        let late = after.join(&flights, 1);
+        assert_eq!(done(block_on(early)), 7);
+        assert_eq!(done(block_on(late)), 7);
+        // A caller that came after the detachment does not get what was found before it.
         if detached {
             assert_eq!(after.started.load(Ordering::SeqCst), 1);
         }
-        assert!(join.detach(&1).is_none(), "a flight was left on the table");
+        assert!(
+            flights.detach(&1).is_none(),
+            "a flight was left on the table"
+        );
     });
 }
 
 #[test]
-fn a_crash_is_told_to_all_and_poisons_nothing() {
+fn a_panic_is_told_to_all_and_poisons_nothing() {
     check(|| {
-        let join = Arc::new(Board::new());
-        let crashing = || {
-            start(&join, || {
-                let crash = async {
+        let flights = Arc::new(Flights::new());
+        let panicking = || {
+            join(&flights, || {
+                let panic = async {
                     yield_now().await;
                     // Not `panic!`, which would print its message some thousand times.
-                    std::panic::resume_unwind(Box::new("engine failure"));
+                    std::panic::resume_unwind(Box::new("out of registers"));
                 };
-                ((), crash)
+                ((), panic)
             })
         };
-        let seats = [crashing(), crashing()];
-        for waiter in seats {
+        let waiters = [panicking(), panicking()];
+        for waiter in waiters {
             match block_on(waiter) {
-                Outcome::Crashed(message) => assert_eq!(&*message, "engine failure"),
-                Outcome::Landed(_) | Outcome::Lost => panic!("landed"),
+                Outcome::Panicked(message) => assert_eq!(&*message, "out of registers"),
+                Outcome::Done(_) | Outcome::Aborted => panic!("it did not panic"),
             }
         }
-        assert_eq!(landed(block_on(Tower::default().join(&join, 1))), 7);
+        assert_eq!(done(block_on(Work::default().join(&flights, 1))), 7);
     });
 }
 
-/// A leader who is alone does the work himself; with company he need not even be polled.
+/// Work that is ready at its first poll needs no task. Work that is not goes on without its leader
+/// being polled at all.
 #[test]
-fn a_leader_drives_a_flight_until_somebody_joins() {
+fn work_that_waits_is_a_task_from_its_first_poll() {
     check_each_order(|| {
-        ALONE.set(true);
-        let (join, tower) = (Arc::new(Board::new()), Tower::default());
-        let leader = tower.join(&join, 2);
-        assert_eq!(TASKS.get(), 0, "nobody else is aboard");
-        assert_eq!(landed(block_on(leader)), 7);
+        INLINE.set(true);
+        let (flights, work) = (Arc::new(Flights::new()), Work::default());
+        let leader = work.join(&flights, 0);
+        assert_eq!(TASKS.get(), 0, "the work was ready at once");
+        assert_eq!(done(block_on(leader)), 7);
         assert_eq!(TASKS.get(), 0);
     });
     for polls in 0..3 {
         check_each_order(move || {
-            ALONE.set(true);
-            let (join, tower) = (Arc::new(Board::new()), Tower::default());
-            tower.held.store(true, Ordering::SeqCst);
-            let mut idle = tower.join(&join, 1);
+            INLINE.set(true);
+            let (flights, work) = (Arc::new(Flights::new()), Work::default());
+            work.held_up.store(true, Ordering::SeqCst);
+            let mut idle = work.join(&flights, 1);
+            assert_eq!(TASKS.get(), 1);
             for _ in 0..polls {
                 let poll = block_on(async { futures::poll!(&mut idle) });
                 assert!(poll.is_pending());
             }
-            let follower = tower.join(&join, 1);
-            tower.held.store(false, Ordering::SeqCst);
-            assert_eq!(landed(block_on(follower)), 7);
-            assert_eq!(landed(block_on(idle)), 7);
-            assert_eq!(tower.started.load(Ordering::SeqCst), 1);
+            work.held_up.store(false, Ordering::SeqCst);
+            while work.running.load(Ordering::SeqCst) > 0 {
+                shuttle::thread::yield_now();
+            }
+            assert_eq!(done(block_on(idle)), 7);
+            assert_eq!(work.started.load(Ordering::SeqCst), 1);
         });
     }
 }

@@ -163,7 +163,7 @@ fn stampede(plan: &Plan, report: &mut Report) {
                             tokio::time::sleep(Duration::from_millis(50)).await;
                             Ok::<_, StoreError>(Artifact::new("code"))
                         };
-                        let compiled = cache.get_or_insert_with(key(round), compile).await;
+                        let compiled = cache.get_or_insert_with(&key(round), compile).await;
                         let source = compiled.expect("an artifact").source;
                         (start.elapsed(), matches!(source, CompileSource::Compiled))
                     })

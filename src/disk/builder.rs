@@ -203,7 +203,7 @@ impl DiskCacheBuilder {
     ///     .build();
     /// let key = PipelineFingerprint::from_bytes([1; 32]);
     /// cache
-    ///     .get_or_insert_with(key, || async { Ok::<_, Infallible>(Artifact::new("code")) })
+    ///     .get_or_insert_with(&key, || async { Ok::<_, Infallible>(Artifact::new("code")) })
     ///     .await?;
     /// assert_eq!(cache.layered_metrics().unshared_compiles, 0);
     /// # Ok(())

@@ -1,47 +1,57 @@
-//! How many searches are under way at a time, and who waits for whom.
+//! Admission: how many searches run at a time, by priority.
 
+use std::fmt;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// Whether someone waits for the answer.
+/// Whether a user waits for the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupPriority {
-    /// Someone does: an editor, a build.
+    /// A user waits: an editor, a build.
     #[default]
     Interactive,
-    /// Nobody does: a prefetch, a warm-up. Lookups of this kind have a lane of their own, half as
-    /// wide, so that an interactive one never waits behind them.
+    /// No user waits: a prefetch, a warm-up. Background searches have a bound of their own, half as
+    /// large, so that an interactive search never waits behind them.
     Background,
 }
 
+impl fmt::Display for LookupPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interactive => "interactive",
+            Self::Background => "background",
+        })
+    }
+}
+
+/// The permits of the searches of a cache.
 #[derive(Debug)]
 pub(super) struct Admission {
     interactive: Semaphore,
     background: Semaphore,
 }
 
-/// Someone interactive has joined a search that began in the background.
+/// Tells a background search that an interactive lookup has joined it.
 #[derive(Debug, Default)]
 pub(super) struct PriorityBoost(Notify);
 
 impl PriorityBoost {
-    pub(super) fn up(&self) {
+    pub(super) fn boost(&self) {
         self.0.notify_one();
     }
 }
 
 impl Admission {
-    pub(super) fn new(searches: usize) -> Self {
-        let searches = searches.clamp(1, Semaphore::MAX_PERMITS);
+    pub(super) fn new(max_searches: usize) -> Self {
+        let searches = max_searches.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             interactive: Semaphore::new(searches),
             background: Semaphore::new(searches.div_ceil(2)),
         }
     }
 
-    /// Waits for room; the search may go on while the pass is held. `None` if a lane were closed,
-    /// which nobody does.
-    pub(super) async fn enter(
+    /// Waits for a permit to search. `None` if the semaphores were closed, which does not happen.
+    pub(super) async fn acquire(
         &self,
         priority: LookupPriority,
         boost: &PriorityBoost,
@@ -49,7 +59,7 @@ impl Admission {
         if priority == LookupPriority::Background {
             tokio::select! {
                 biased;
-                pass = self.background.acquire() => return pass.ok(),
+                permit = self.background.acquire() => return permit.ok(),
                 () = boost.0.notified() => {}
             }
         }

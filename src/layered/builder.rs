@@ -1,27 +1,38 @@
 //! The settings of a layered store.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::LayeredPipelineCache;
-use super::background::BackgroundLimits;
 use super::lookup::LookupPolicy;
 use super::verify::{VerifyMismatch, VerifySettings};
 use crate::store::PipelineCacheStore;
+use crate::sync::write_queue::WriteLimits;
 
-/// Where a put goes.
+/// Where a put goes. What was compiled goes to every tier that takes writes, whatever the policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WritePolicy {
     /// To the first tier that takes writes.
-    #[default]
     First,
-    /// To every tier that takes writes, at once; a put returns when all have answered.
+    /// To every tier that takes writes, at once. A put returns when all have answered.
     Through,
-    /// To the first tier that takes writes, and from there to the others in the background. A put
-    /// returns when the first has answered; a flush waits for the others. Where the background is
-    /// full, the put waits for the others too, so that none is left out.
+    /// To the first tier that takes writes, and then to the others in the background. A put returns
+    /// when the first has answered; a flush waits for the others. If the background is full, the put
+    /// waits for the others too, so that none is left out.
+    #[default]
     Behind,
+}
+
+impl fmt::Display for WritePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first tier",
+            Self::Through => "write through",
+            Self::Behind => "write behind",
+        })
+    }
 }
 
 /// When a compile starts.
@@ -31,12 +42,21 @@ pub enum CompilePolicy {
     /// When every tier has missed.
     #[default]
     AfterMiss,
-    /// When every tier has missed, or `after` has passed without an answer: whichever of the
-    /// search and the compile is ready first wins, and the other is dropped.
+    /// When every tier has missed, or when `after` has passed without an answer. The first of the
+    /// search and the compile that has the artifact wins, and the other is dropped.
     Race {
         /// The head start of the search.
         after: Duration,
     },
+}
+
+impl fmt::Display for CompilePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AfterMiss => f.write_str("after a miss"),
+            Self::Race { after } => write!(f, "race after {after:?}"),
+        }
+    }
 }
 
 /// Builds a [`LayeredPipelineCache`].
@@ -60,9 +80,10 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) lookup_deadline: Duration,
     pub(super) write_policy: WritePolicy,
     pub(super) compile_policy: CompilePolicy,
-    pub(super) compile_wait: Duration,
-    pub(super) searches: usize,
-    pub(super) background: BackgroundLimits,
+    pub(super) max_compile_wait: Duration,
+    pub(super) max_searches: usize,
+    pub(super) background: WriteLimits,
+    pub(super) write_timeout: Duration,
     pub(super) verify: Option<VerifySettings>,
 }
 
@@ -74,15 +95,15 @@ impl Default for LayeredPipelineCacheBuilder {
             lookup_deadline: Duration::from_secs(10),
             write_policy: WritePolicy::default(),
             compile_policy: CompilePolicy::default(),
-            compile_wait: Duration::from_secs(30),
-            searches: 1024,
-            verify: None,
-            background: BackgroundLimits {
+            max_compile_wait: Duration::from_secs(30),
+            max_searches: 1024,
+            background: WriteLimits {
                 entries: 1024,
                 bytes: 256 << 20,
                 concurrency: 16,
-                write_timeout: Duration::from_secs(30),
             },
+            write_timeout: Duration::from_secs(30),
+            verify: None,
         }
     }
 }
@@ -94,10 +115,28 @@ impl LayeredPipelineCacheBuilder {
         self.shared_tier(Arc::new(store))
     }
 
-    /// Adds a tier that is a trait object already.
+    /// Adds a tier that is already a trait object.
     #[must_use]
     pub fn shared_tier(mut self, store: Arc<dyn PipelineCacheStore>) -> Self {
         self.tiers.push(store);
+        self
+    }
+
+    /// Adds tiers below those added before, in their order.
+    ///
+    /// ```
+    /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+    /// use std::sync::Arc;
+    ///
+    /// let (small, large) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+    /// let cache = LayeredPipelineCache::builder()
+    ///     .tiers([Arc::new(small) as _, Arc::new(large) as _])
+    ///     .build();
+    /// assert_eq!(cache.to_string(), "layered(memory, memory)");
+    /// ```
+    #[must_use]
+    pub fn tiers(mut self, stores: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>) -> Self {
+        self.tiers.extend(stores);
         self
     }
 
@@ -110,14 +149,14 @@ impl LayeredPipelineCacheBuilder {
 
     /// Sets how long a lookup waits for its tiers. Default: 10 s.
     ///
-    /// A tier that has not answered by then is reported as timed out; what the others said counts.
+    /// A tier that has not answered by then is reported as timed out; the answers of the others count.
     #[must_use]
     pub const fn lookup_deadline(mut self, deadline: Duration) -> Self {
         self.lookup_deadline = deadline;
         self
     }
 
-    /// Sets where puts go. Default: to the first tier.
+    /// Sets where puts go. Default: [`WritePolicy::Behind`].
     #[must_use]
     pub const fn write_policy(mut self, policy: WritePolicy) -> Self {
         self.write_policy = policy;
@@ -132,40 +171,40 @@ impl LayeredPipelineCacheBuilder {
         self
     }
 
-    /// Sets how long a compile waits for another process that compiles the same. Default: 30 s.
+    /// Sets how long a compile waits for another process that compiles the same key. Default: 30 s.
     ///
-    /// That a process waits at all is the tiers' to say: see
-    /// [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks).
-    /// When the other one dies, the wait is over. When it merely does not get on, this one compiles
-    /// after so long, and is counted in
-    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles). With zero, no compile waits
-    /// for others, nor do others learn of it: as if no tier were shared, and nothing is counted.
+    /// A compile waits only if a tier grants compile leases: see
+    /// [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks). The wait ends
+    /// when the other process dies. When the time is over, this process compiles as well, which
+    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles) counts. With zero, no lease is
+    /// acquired: no compile waits for another process, and none waits for this one.
     ///
-    /// A store with several shared tiers takes their leads in the order of their names, that is of
-    /// the folders' paths, so that two stores do not wait for each other. Processes that name the
-    /// same folders by different paths may do so, until the wait is over.
+    /// A store with several such tiers acquires their leases in the order of their names, which
+    /// hold the paths of the folders. Processes that name the same folders by different paths may
+    /// wait for each other until the time is over.
     #[must_use]
     pub const fn max_compile_wait(mut self, wait: Duration) -> Self {
-        self.compile_wait = wait;
+        self.max_compile_wait = wait;
         self
     }
 
-    /// Sets how many searches of the tiers may be under way at a time, at least one; others wait.
-    /// Those of background priority have half as many places of their own. Default: 1,024, and 512.
+    /// Sets how many searches of the tiers run at a time, at least one; others wait. Searches of
+    /// background priority have a bound of their own, half as large. Default: 1,024, and 512.
     ///
-    /// Lookups that find the artifact at hand, or join a search, are not counted.
+    /// A lookup that needs no search, or joins one, is not counted.
     #[must_use]
     pub const fn max_searches(mut self, searches: usize) -> Self {
-        self.searches = searches;
+        self.max_searches = searches;
         self
     }
 
-    /// Compiles a share of the hits of [`get_or_compile`](LayeredPipelineCache::get_or_compile)
-    /// again, in the background, and compares. Default: none.
+    /// Recompiles a sample of the hits of
+    /// [`get_or_compile`](LayeredPipelineCache::get_or_compile) in the background, and compares.
+    /// Default: none.
     ///
-    /// `rate` is the share, from 0 to 1, to a millionth. At most one compile runs at a time for
-    /// this; hits whose turn comes meanwhile are passed over. `on_mismatch` is called, on a runtime
-    /// worker, for each artifact that differs; it should return soon.
+    /// `rate` is the share of the hits, from 0 to 1, in steps of a millionth. One recompile runs at
+    /// a time; a hit that is sampled meanwhile is not recompiled. `on_mismatch` is called on a
+    /// runtime worker for each artifact that differs; it should return soon.
     ///
     /// ```
     /// use pipeline_cache::LayeredPipelineCache;
@@ -180,17 +219,19 @@ impl LayeredPipelineCacheBuilder {
         on_mismatch: impl Fn(&VerifyMismatch) + Send + Sync + 'static,
     ) -> Self {
         self.verify = Some(VerifySettings {
-            // Of a number that is none, the cast makes 0.
+            // NaN becomes 0.
             ppm: (rate.clamp(0.0, 1.0) * 1e6).round() as u64,
             on_mismatch: Arc::new(on_mismatch),
         });
         self
     }
 
-    /// Sets how many writes may wait or run in the background at a time, and how many payload
-    /// bytes they may hold: promotions, and puts written behind. Default: 1,024 and 256 MiB.
+    /// Sets how many artifacts may be on their way in the background at a time, and how many payload
+    /// bytes they may hold: promotions, puts written behind, and what was compiled. An artifact is
+    /// counted once, whatever the number of its tiers. Default: 1,024 and 256 MiB.
     ///
-    /// A promotion beyond these bounds is dropped, and counted; a put beyond them waits.
+    /// A promotion beyond these bounds is dropped, and counted; a put or a compile beyond them waits
+    /// for its writes.
     #[must_use]
     pub const fn background_limits(mut self, entries: usize, bytes: u64) -> Self {
         self.background.entries = entries;
@@ -198,22 +239,21 @@ impl LayeredPipelineCacheBuilder {
         self
     }
 
-    /// Sets how many writes to each tier run in the background at a time; at least one does.
-    /// Default: 16.
+    /// Sets how many background writes to each tier run at a time, at least one. Default: 16.
     #[must_use]
     pub const fn background_concurrency(mut self, writes: usize) -> Self {
         self.background.concurrency = writes;
         self
     }
 
-    /// Sets how long a write to one tier may take, by a put or in the background. Default: 30 s.
+    /// Sets how long a put, a removal or a background write may take in one tier. Default: 30 s.
     #[must_use]
     pub const fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.background.write_timeout = timeout;
+        self.write_timeout = timeout;
         self
     }
 
-    /// The cache.
+    /// Builds the cache.
     #[must_use]
     pub fn build(self) -> LayeredPipelineCache {
         LayeredPipelineCache::from_builder(self)

@@ -6,10 +6,10 @@ use super::latency::LatencySummary;
 use super::metrics::{LayeredMetrics, TierMetrics};
 
 impl LayeredMetrics {
-    /// Hands the numbers to the recorder that is installed for the `metrics` facade: counters as
-    /// their absolute values, times as gauges in seconds. Call it as often as they are scraped.
+    /// Passes the numbers to the recorder that is installed for the `metrics` facade: counters as
+    /// absolute values, times as gauges in seconds. Call it as often as they are scraped.
     ///
-    /// All names begin with `pipeline_cache_`; those of a tier carry the label `tier`.
+    /// All names begin with `pipeline_cache_`. Those of a tier have the label `tier`.
     ///
     /// ```
     /// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};

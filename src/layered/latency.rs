@@ -1,4 +1,4 @@
-//! A small histogram of times, for percentiles within a quarter of their size.
+//! A small histogram of times. Its percentiles are exact to a quarter of their size.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,28 +15,39 @@ pub(super) struct Histogram {
     max_nanos: AtomicU64,
 }
 
-/// How long something took.
+/// How long calls took. In serde, its times are seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LatencySummary {
-    /// How many times were taken.
+    /// How many calls were timed.
     pub count: u64,
     /// The median, exact to a quarter of its size.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub p50: Duration,
-    /// The time that 99 of 100 did not pass, exact to a quarter of its size.
+    /// The 99th percentile, exact to a quarter of its size.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub p99: Duration,
     /// The longest time, exact.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub max: Duration,
 }
 
-impl Histogram {
-    pub(super) fn new() -> Self {
+#[cfg(feature = "serde")]
+fn as_seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
         Self {
             buckets: (0..BUCKETS).map(|_| Counter::default()).collect(),
             max_nanos: AtomicU64::new(0),
         }
     }
+}
 
+impl Histogram {
     pub(super) fn record(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanos)].increment();
@@ -48,7 +59,7 @@ impl Histogram {
         let count: u64 = counts.iter().sum();
         let max = Duration::from_nanos(self.max_nanos.load(Ordering::Relaxed));
         let percentile = |hundredths: u64| -> Duration {
-            // The rank of the percentile, counted from one.
+            // Ranks count from one.
             let rank = count.saturating_mul(hundredths).div_ceil(100).max(1);
             let mut seen = 0;
             let found = counts.iter().position(|count| {
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_times() {
-        let histogram = Histogram::new();
+        let histogram = Histogram::default();
         assert_eq!(histogram.summary(), LatencySummary::default());
         for millis in 1..=100 {
             histogram.record(Duration::from_millis(millis));

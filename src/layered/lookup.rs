@@ -1,21 +1,20 @@
-//! What is asked of a layered lookup, and what it answers.
+//! The options and the answer of a layered lookup.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::LookupPriority;
 use crate::artifact::{Artifact, FrameError};
 use crate::store::{Locality, StoreError};
 
-/// How a single lookup is to be done. The default asks every tier and waits as long as the cache
-/// was built to.
+/// The options of one lookup. The default asks every tier and has the deadline of the cache.
 ///
 /// ```
 /// use pipeline_cache::{LookupOptions, TierSelection};
 /// use std::time::Duration;
 ///
-/// // A keystroke: whatever is on this machine, and quickly.
+/// // For a keystroke: only what is on this machine, and soon.
 /// let keystroke = LookupOptions::new()
 ///     .tiers(TierSelection::Local)
 ///     .deadline(Duration::from_millis(5));
@@ -26,8 +25,6 @@ pub struct LookupOptions {
     pub(super) tiers: TierSelection,
     pub(super) deadline: Option<Duration>,
     pub(super) priority: LookupPriority,
-    /// Whether the search is a task from its start: its caller may leave it alone for long.
-    pub(super) as_task: bool,
 }
 
 impl LookupOptions {
@@ -44,17 +41,16 @@ impl LookupOptions {
         self
     }
 
-    /// Sets how long this caller waits. Those who wait for the same key longer go on waiting.
-    ///
-    /// The deadline of the cache holds too: the shorter one counts.
+    /// Sets how long this caller waits, at most as long as the deadline of the cache. Other callers
+    /// that wait for the same key are not affected.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Sets whether someone waits for the answer. The two kinds have bounds of their own, so that
-    /// interactive lookups never queue behind those in the background.
+    /// Sets whether a user waits for the answer. The two priorities have bounds of their own, so that
+    /// interactive lookups never queue behind background ones.
     #[must_use]
     pub const fn priority(mut self, priority: LookupPriority) -> Self {
         self.priority = priority;
@@ -62,15 +58,24 @@ impl LookupOptions {
     }
 }
 
-/// Which tiers may be asked.
+/// Which tiers a lookup may ask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TierSelection {
-    /// All of them.
+    /// All tiers.
     #[default]
     All,
-    /// Those on this machine.
+    /// The tiers on this machine.
     Local,
+}
+
+impl fmt::Display for TierSelection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all tiers",
+            Self::Local => "local tiers",
+        })
+    }
 }
 
 impl TierSelection {
@@ -82,19 +87,19 @@ impl TierSelection {
     }
 }
 
-/// In which order the tiers below the first answer are asked.
+/// In which order a search asks the tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LookupPolicy {
     /// All at once.
     Concurrent,
-    /// The local tiers at once, the network tiers after `delay`, or as soon as no local tier has
-    /// the artifact. A disk hit then never reaches the network.
+    /// The local tiers at once. The network tiers after `delay`, or as soon as all local tiers have
+    /// missed. A fast disk hit then never reaches the network.
     Hedged {
         /// The head start of the local tiers. Zero asks all tiers at once.
         delay: Duration,
     },
-    /// One after the other, from the first to the last.
+    /// One after the other, in the order of the tiers.
     Sequential,
 }
 
@@ -115,24 +120,24 @@ pub enum TierOutcome {
     Hit,
     /// It did not have it.
     Miss,
-    /// It had something that is not the artifact.
+    /// It held a corrupt entry.
     Corrupt(FrameError),
-    /// It had the artifact, and refused it for its metadata.
+    /// It had the artifact and refused to serve it, because of its metadata.
     Refused,
     /// It failed.
     Failed(StoreError),
     /// It gave no answer before a deadline.
     TimedOut,
-    /// It was not asked, because most recent calls of it failed.
+    /// It was not asked, because its circuit breaker is open: most of its recent calls failed.
     BreakerOpen,
-    /// It was asked, and another tier was first.
+    /// It was asked, but another tier answered first.
     Cancelled,
-    /// It was not asked: a faster tier had the artifact, or the options left it out.
+    /// It was not asked: a faster tier had the artifact, or the options exclude it.
     Skipped,
 }
 
 impl TierOutcome {
-    /// Whether the tier could not say if it has the artifact, or had it in a bad state.
+    /// Whether the tier could not say if it has the artifact, or held a corrupt entry.
     #[must_use]
     pub const fn is_failure(&self) -> bool {
         match self {
@@ -149,9 +154,9 @@ impl fmt::Display for TierOutcome {
             Self::Miss => f.write_str("miss"),
             Self::Corrupt(reason) => write!(f, "corrupt: {reason}"),
             Self::Refused => f.write_str("refused"),
-            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::Failed(error) => write!(f, "failed: {error:#}"),
             Self::TimedOut => f.write_str("timed out"),
-            Self::BreakerOpen => f.write_str("breaker open"),
+            Self::BreakerOpen => f.write_str("circuit breaker open"),
             Self::Cancelled => f.write_str("cancelled"),
             Self::Skipped => f.write_str("skipped"),
         }
@@ -162,10 +167,10 @@ impl fmt::Display for TierOutcome {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TierReport {
-    /// What it did.
+    /// Its answer, or why there is none.
     pub outcome: TierOutcome,
-    /// The time from asking it to its answer, or to the end of the lookup; zero for a tier that
-    /// was skipped or answered at once.
+    /// The time from the call to its answer, or to the end of the lookup. Zero for a tier that was
+    /// skipped, or answered without a search.
     pub elapsed: Duration,
 }
 
@@ -187,11 +192,24 @@ impl TierReport {
 pub enum LookupSource {
     /// The tier of this index, in the order they were given to the cache.
     Tier(usize),
-    /// A promotion on its way up from this tier.
+    /// A promotion from this tier that was not yet written.
     Promotion(usize),
-    /// A put on its way to the lower tiers.
+    /// A write behind that was not yet done.
     WriteBehind,
 }
+
+impl fmt::Display for LookupSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tier(tier) => write!(f, "tier {tier}"),
+            Self::Promotion(tier) => write!(f, "promotion from tier {tier}"),
+            Self::WriteBehind => f.write_str("write behind"),
+        }
+    }
+}
+
+/// An artifact, and where it came from.
+pub(super) type Found = (Artifact, LookupSource);
 
 /// The answer to a lookup: the artifact, if there is one, and what every tier did.
 ///
@@ -216,13 +234,22 @@ pub enum LookupSource {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    pub(super) found: Option<(Artifact, LookupSource)>,
-    /// `None` where the answer was at hand and no tier had to be asked.
+    pub(super) found: Option<Found>,
+    /// `None` if no tier had to be asked.
     pub(super) asked: Option<Arc<[TierReport]>>,
     pub(super) tiers: usize,
 }
 
 impl Lookup {
+    /// A hit for which no tier had to be asked.
+    pub(super) const fn without_search(found: Found, tiers: usize) -> Self {
+        Self {
+            found: Some(found),
+            asked: None,
+            tiers,
+        }
+    }
+
     /// The artifact.
     #[must_use]
     pub fn artifact(&self) -> Option<&Artifact> {
@@ -260,107 +287,10 @@ impl Lookup {
         }
     }
 
-    /// Whether this is a miss that might have been a hit: some tier failed, timed out or held a
-    /// corrupt entry. [`tiers`](Self::tiers) says which, and why.
+    /// Whether this is a miss that might have been a hit: a tier failed, timed out or held a corrupt
+    /// entry. [`tiers`](Self::tiers) says which, and why.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         self.found.is_none() && self.tiers().any(|tier| tier.outcome.is_failure())
-    }
-}
-
-/// What is known of a lookup while it is under way.
-#[derive(Debug)]
-pub(super) struct Progress {
-    tiers: Mutex<Vec<Asked>>,
-}
-
-#[derive(Debug, Clone)]
-enum Asked {
-    /// The options leave it out.
-    Barred,
-    No,
-    Since(tokio::time::Instant),
-    Answered(TierReport),
-    /// The search ended before it was asked.
-    Never(TierReport),
-}
-
-impl Progress {
-    /// For each tier, whether it may be asked.
-    pub(super) fn new(allowed: impl Iterator<Item = bool>) -> Self {
-        let asked = |allowed| if allowed { Asked::No } else { Asked::Barred };
-        Self {
-            tiers: Mutex::new(allowed.map(asked).collect()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Asked>> {
-        self.tiers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn asked(&self, tier: usize) {
-        self.lock()[tier] = Asked::Since(tokio::time::Instant::now());
-    }
-
-    pub(super) fn answered(&self, tier: usize, outcome: TierOutcome) {
-        let mut tiers = self.lock();
-        let elapsed = match tiers[tier] {
-            Asked::Since(start) => start.elapsed(),
-            Asked::Barred | Asked::No | Asked::Answered(_) | Asked::Never(_) => Duration::ZERO,
-        };
-        tiers[tier] = Asked::Answered(TierReport { outcome, elapsed });
-    }
-
-    /// Whether the tier is known not to have the artifact.
-    pub(super) fn lacks(&self, tier: usize) -> bool {
-        matches!(
-            &self.lock()[tier],
-            Asked::Answered(TierReport {
-                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_) | TierOutcome::Refused,
-                ..
-            })
-        )
-    }
-
-    /// The reports as they stand; `unanswered` is said of the tiers that still think. When the
-    /// time is up, those that were not yet asked have run out of it too.
-    pub(super) fn reports(&self, unanswered: &TierOutcome) -> Arc<[TierReport]> {
-        let tiers = self.lock();
-        tiers.iter().map(|asked| asked.report(unanswered)).collect()
-    }
-
-    /// Ends the search: what is said of a tier now is what was said of it in the end.
-    pub(super) fn settle(&self, unanswered: &TierOutcome) {
-        for asked in self.lock().iter_mut() {
-            let report = asked.report(unanswered);
-            *asked = match asked {
-                Asked::Barred | Asked::No | Asked::Never(_) => Asked::Never(report),
-                Asked::Since(_) | Asked::Answered(_) => Asked::Answered(report),
-            };
-        }
-    }
-
-    /// The reports of the tiers that were really asked, and `None` for each other.
-    pub(super) fn of_asked(&self, unanswered: &TierOutcome) -> Vec<Option<TierReport>> {
-        let of_asked = |asked: &Asked| match asked {
-            Asked::Barred | Asked::No | Asked::Never(_) => None,
-            Asked::Since(_) | Asked::Answered(_) => Some(asked.report(unanswered)),
-        };
-        self.lock().iter().map(of_asked).collect()
-    }
-}
-
-impl Asked {
-    fn report(&self, unanswered: &TierOutcome) -> TierReport {
-        match self {
-            Self::Barred => TierReport::SKIPPED,
-            Self::No if matches!(unanswered, TierOutcome::TimedOut) => TierReport::TIMED_OUT,
-            Self::No => TierReport::SKIPPED,
-            Self::Since(start) => TierReport {
-                outcome: unanswered.clone(),
-                elapsed: start.elapsed(),
-            },
-            Self::Answered(report) | Self::Never(report) => report.clone(),
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::latency::{Histogram, LatencySummary};
-use super::lookup::{TierOutcome, TierReport};
+use super::lookup::{Lookup, TierOutcome, TierReport};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use crate::store::PipelineCacheMetrics;
 use crate::store::metrics::{Counter, StripedCounter};
@@ -29,40 +29,41 @@ use crate::store::metrics::{Counter, StripedCounter};
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LayeredMetrics {
     /// Lookups that were answered: hits, misses and degraded misses.
     pub lookups: u64,
     /// Lookups that found the artifact.
     pub hits: u64,
-    /// Lookups that found nothing, with every tier sure of it.
+    /// Lookups that found nothing, and in which no tier failed.
     pub misses: u64,
-    /// Lookups that found nothing while some tier failed, timed out or held a corrupt entry.
+    /// Lookups that found nothing, and in which a tier failed, timed out or held a corrupt entry.
     pub degraded_misses: u64,
-    /// Lookups and compiles that joined one already under way.
+    /// Lookups that joined a search under way, and compiles that joined a compile under way.
     pub joins: u64,
-    /// Compiles that were started, those past the cache included.
+    /// Compiles that were started, including those of programs without a key.
     pub compiles: u64,
     /// Compiles that failed or panicked.
     pub compile_errors: u64,
-    /// Compiles that were not started after all, because another process had stored the artifact.
+    /// Compiles that were not started, because another process stored the artifact meanwhile.
     pub followed: u64,
-    /// Compiles that another process may have done as well: a tier that was to rule it out failed
-    /// to, or the wait was over.
+    /// Compiles that another process may have done as well: a tier failed to grant its compile
+    /// lease, or the time to wait for the lease was over.
     pub unshared_compiles: u64,
-    /// Hits that were compiled again and compared.
+    /// Hits that were recompiled and compared.
     pub verified: u64,
-    /// Of these, those that differed.
+    /// Of these, those whose artifacts differed.
     pub verify_mismatches: u64,
-    /// Puts that every tier named by the policy took.
+    /// Puts and compiles whose writes succeeded, or were left to the background.
     pub puts: u64,
-    /// Puts that some tier failed to take.
+    /// Puts and compiles for which a tier that was waited for failed to store the artifact.
     pub put_errors: u64,
-    /// The time of lookups for which tiers had to be asked. Those at hand take some dozen
-    /// nanoseconds and are not timed.
+    /// The time of searches. A lookup that needs no search takes some dozen nanoseconds and is not
+    /// timed.
     pub latency: LatencySummary,
     /// What became of the promotions.
     pub promotions: LayeredPromotionReport,
-    /// What became of the puts written behind.
+    /// What became of the writes behind.
     pub write_behind: WriteBehindReport,
     /// What each tier did, in the order of the tiers.
     pub tiers: Vec<TierMetrics>,
@@ -71,20 +72,21 @@ pub struct LayeredMetrics {
 /// What one tier has answered to layered lookups so far.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct TierMetrics {
     /// The tier's name.
     pub tier: String,
-    /// Times it was asked and had the artifact. Hits at hand are counted in `store`.
+    /// Times it was asked and had the artifact. Hits without a search are counted in `store`.
     pub hits: u64,
     /// Times it was asked and did not have it, or refused it.
     pub misses: u64,
-    /// Times it had something that is not the artifact.
+    /// Times it held a corrupt entry.
     pub corrupt: u64,
-    /// Times it failed, or was left alone because it had failed so often.
+    /// Times it failed, or was not asked because its circuit breaker was open.
     pub failed: u64,
     /// Times it gave no answer in time.
     pub timed_out: u64,
-    /// Times another tier was first.
+    /// Times another tier answered first.
     pub cancelled: u64,
     /// The time of its answers.
     pub latency: LatencySummary,
@@ -92,50 +94,55 @@ pub struct TierMetrics {
     pub store: PipelineCacheMetrics,
 }
 
-/// The counters of a layered store.
-#[derive(Debug)]
-pub(super) struct Counters {
+/// What the lookups of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct LookupCounters {
     pub(super) hits: StripedCounter,
     pub(super) misses: Counter,
     pub(super) degraded_misses: Counter,
     pub(super) corrupt: Counter,
     pub(super) joins: Counter,
+    pub(super) latency: Histogram,
+}
+
+impl LookupCounters {
+    /// Counts a lookup for which the tiers were searched.
+    pub(super) fn count(&self, lookup: &Lookup) {
+        if lookup.artifact().is_some() {
+            self.hits.increment();
+        } else if lookup.is_degraded() {
+            self.degraded_misses.increment();
+        } else {
+            self.misses.increment();
+        }
+        let is_corrupt = |tier: &TierReport| matches!(tier.outcome, TierOutcome::Corrupt(_));
+        self.corrupt
+            .add(lookup.tiers().filter(is_corrupt).count() as u64);
+    }
+}
+
+/// What the compiles of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct CompileCounters {
+    pub(super) joins: Counter,
     pub(super) compiles: Counter,
     pub(super) compile_errors: Counter,
     pub(super) followed: Counter,
     pub(super) unshared_compiles: Counter,
+}
+
+/// What the writes of a layered store have done.
+#[derive(Debug, Default)]
+pub(super) struct WriteCounters {
     pub(super) puts: Counter,
     pub(super) put_errors: Counter,
     pub(super) removes: Counter,
     pub(super) flushes: Counter,
     pub(super) flush_errors: Counter,
-    pub(super) latency: Histogram,
 }
 
-impl Counters {
-    pub(super) fn new() -> Self {
-        Self {
-            hits: StripedCounter::default(),
-            misses: Counter::default(),
-            degraded_misses: Counter::default(),
-            corrupt: Counter::default(),
-            joins: Counter::default(),
-            compiles: Counter::default(),
-            compile_errors: Counter::default(),
-            followed: Counter::default(),
-            unshared_compiles: Counter::default(),
-            puts: Counter::default(),
-            put_errors: Counter::default(),
-            removes: Counter::default(),
-            flushes: Counter::default(),
-            flush_errors: Counter::default(),
-            latency: Histogram::new(),
-        }
-    }
-}
-
-/// The counters of one tier in a layered store.
-#[derive(Debug)]
+/// What one tier has answered.
+#[derive(Debug, Default)]
 pub(super) struct TierCounters {
     hits: Counter,
     misses: Counter,
@@ -147,22 +154,10 @@ pub(super) struct TierCounters {
 }
 
 impl TierCounters {
-    pub(super) fn new() -> Self {
-        Self {
-            hits: Counter::default(),
-            misses: Counter::default(),
-            corrupt: Counter::default(),
-            failed: Counter::default(),
-            timed_out: Counter::default(),
-            cancelled: Counter::default(),
-            latency: Histogram::new(),
-        }
-    }
-
     pub(super) fn count(&self, report: &TierReport) {
         let counter = match report.outcome {
             TierOutcome::Hit => &self.hits,
-            // To the caller an artifact that is refused is not there.
+            // To the caller, a refused artifact is not there.
             TierOutcome::Miss | TierOutcome::Refused => &self.misses,
             TierOutcome::Corrupt(_) => &self.corrupt,
             TierOutcome::Failed(_) | TierOutcome::BreakerOpen => &self.failed,
@@ -171,7 +166,7 @@ impl TierCounters {
             TierOutcome::Skipped => return,
         };
         counter.increment();
-        // Of a tier that was told to stop, nobody knows how long it would have taken.
+        // How long a cancelled call would have taken is not known.
         if !matches!(report.outcome, TierOutcome::Cancelled) {
             self.latency.record(report.elapsed);
         }
@@ -259,7 +254,7 @@ impl LayeredMetrics {
 }
 
 fn tier_row(tier: &TierMetrics) -> [String; 12] {
-    // What a tier had at hand only the tier itself has counted.
+    // Hits without a search are counted by the tier alone.
     let hits = tier.store.hits.max(tier.hits);
     let [p50, p99, max] = latency_cells(&tier.latency);
     [
@@ -285,7 +280,7 @@ fn latency_cells(latency: &LatencySummary) -> [String; 3] {
     })
 }
 
-/// To whole microseconds where there are many: more digits say nothing.
+/// To whole microseconds above a millisecond.
 fn round(time: Duration) -> Duration {
     if time > Duration::from_millis(1) {
         Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
@@ -294,7 +289,7 @@ fn round(time: Duration) -> Duration {
     }
 }
 
-/// The first column to the left, the others to the right.
+/// Aligns the first column to the left and the others to the right.
 fn write_table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]]) -> fmt::Result {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: [usize; N] = std::array::from_fn(|column| width(column).unwrap_or(0));

@@ -1,4 +1,6 @@
-//! What became of the writes in the background.
+//! What became of the background writes, and of a close.
+
+use crate::store::StoreError;
 
 /// What became of the promotions so far.
 ///
@@ -7,8 +9,9 @@
 /// after a flush.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LayeredPromotionReport {
-    /// Hits below the first tier that asked for a promotion.
+    /// Hits in a lower tier that were to be promoted.
     pub events: u64,
     /// Events after which every faster tier that takes the artifact has it.
     pub promoted: u64,
@@ -16,9 +19,10 @@ pub struct LayeredPromotionReport {
     pub promoted_layers: u64,
     /// Payload bytes written, over all events and tiers.
     pub promoted_bytes: u64,
-    /// Events that met a write of the same key on its way, and left it to that.
+    /// Events that relied on writes of the same key that were already under way.
     pub coalesced: u64,
-    /// Events given up: a bound was reached, the key was removed, or the cache was closed.
+    /// Events given up: a bound was reached, the key was removed, the cache was closed, or the
+    /// runtime was shut down.
     pub dropped: u64,
     /// Events in which some tier failed to take the artifact.
     pub failed: u64,
@@ -39,20 +43,52 @@ pub struct LayeredPromotionReport {
 /// flush.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct WriteBehindReport {
-    /// Writes that were left to the background.
+    /// Puts and compiles whose writes were left to the background.
     pub accepted: u64,
     /// Of these, those that every tier meant has taken.
     pub written: u64,
-    /// Of these, those given up: the key was removed, the cache was closed, or the runtime ended.
+    /// Of these, those given up: the key was removed, the cache was closed, or the runtime was shut
+    /// down.
     pub dropped: u64,
     /// Of these, those that some tier failed to take.
     pub failed: u64,
     /// Of these, those under way.
     pub pending: u64,
-    /// Puts that met a write of the same key behind, and left it to that.
+    /// Puts and compiles that relied on writes behind of the same key that were already under way.
     pub coalesced: u64,
-    /// Puts that found the background full, closed, or busy with the key otherwise, and so waited
-    /// for their lower tiers themselves.
+    /// Puts and compiles that waited for their writes, because the background was full, closed, or
+    /// busy with the key in a way they could not rely on.
     pub awaited: u64,
+}
+
+/// What a [`close`](super::LayeredPipelineCache::close) could not finish.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct CloseReport {
+    /// Background writes to a tier that were given up.
+    pub unfinished_writes: u64,
+    /// The errors of the tiers that failed to close, or not in time, and of the first write behind
+    /// that failed since the last flush.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_messages"))]
+    pub errors: Vec<StoreError>,
+}
+
+/// Each error as one line, with its causes.
+#[cfg(feature = "serde")]
+fn as_messages<S: serde::Serializer>(
+    errors: &[StoreError],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(|error| format!("{error:#}")))
+}
+
+impl CloseReport {
+    /// Whether everything was finished.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.unfinished_writes == 0 && self.errors.is_empty()
+    }
 }

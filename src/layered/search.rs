@@ -1,106 +1,318 @@
-//! The search of the tiers: all that may answer are asked at once, and the first hit wins.
+//! The search of the tiers: one at a time for each key, shared by all who look the key up.
+//!
+//! [`Search`] is what a cache has; a [`RunningSearch`] is one search, as its flight runs it.
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
 
 use super::admission::{Admission, LookupPriority, PriorityBoost};
-use super::background::{Background, Cause, Generation, Route};
-use super::lookup::{Lookup, LookupPolicy, LookupSource, Progress, TierOutcome, TierSelection};
-use super::metrics::Counters;
+use super::background::{BackgroundWrites, Presence};
+use super::lookup::{
+    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierSelection,
+};
+use super::metrics::LookupCounters;
+use super::progress::Progress;
 use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::{Fetched, Locality, StoreErrorKind};
+use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::single_flight::{Outcome, SingleFlight};
 
-/// The search for one key, as those see it who wait for it.
+/// How much longer than the search a caller waits, so that the search times out first and reports
+/// what each tier did.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// How a cache looks artifacts up.
 #[derive(Debug)]
-pub(super) struct SearchState {
-    pub(super) progress: Progress,
-    /// Told when someone joins who must not wait in the lane of the background.
-    pub(super) boost: PriorityBoost,
-}
-
-impl SearchState {
-    pub(super) fn new(tiers: &[Tier], selection: TierSelection) -> Self {
-        let allowed = tiers.iter().map(|tier| selection.allows(tier.locality));
-        Self {
-            progress: Progress::new(allowed),
-            boost: PriorityBoost::default(),
-        }
-    }
-}
-
-/// What some tier can tell at once.
-pub(super) fn peek_all(
-    tiers: &[Tier],
-    key: &PipelineFingerprint,
-) -> Option<(Artifact, LookupSource)> {
-    tiers.iter().enumerate().find_map(|(index, tier)| {
-        let artifact = tier.peek(key)?;
-        Some((artifact, LookupSource::Tier(index)))
-    })
-}
-
-/// One search, as a flight runs it.
 pub(super) struct Search {
-    pub(super) key: PipelineFingerprint,
-    pub(super) selection: TierSelection,
-    pub(super) policy: LookupPolicy,
-    /// For all tiers together.
-    pub(super) deadline: Duration,
-    pub(super) tiers: Arc<[Tier]>,
-    pub(super) background: Arc<Background>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) admission: Arc<Admission>,
-    pub(super) priority: LookupPriority,
-    pub(super) state: Arc<SearchState>,
+    tiers: Arc<[Tier]>,
+    policy: LookupPolicy,
+    /// For all tiers of a search together.
+    deadline: Duration,
+    admission: Admission,
+    background: Arc<BackgroundWrites>,
+    flights: SingleFlight<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
+    pub(super) counters: LookupCounters,
+}
+
+/// What those who wait for a search can see of it, and tell it.
+#[derive(Debug)]
+struct SearchState {
+    progress: Progress,
+    boost: PriorityBoost,
 }
 
 impl Search {
-    pub(super) async fn run(self) -> Lookup {
-        if let Some(found) = self.found_meanwhile() {
-            return Lookup {
-                found: Some(found),
-                asked: None,
-                tiers: self.tiers.len(),
-            };
+    pub(super) fn new(
+        tiers: Arc<[Tier]>,
+        background: Arc<BackgroundWrites>,
+        policy: LookupPolicy,
+        deadline: Duration,
+        max_searches: usize,
+    ) -> Self {
+        Self {
+            tiers,
+            policy,
+            deadline,
+            admission: Admission::new(max_searches),
+            background,
+            flights: SingleFlight::new(),
+            counters: LookupCounters::default(),
         }
-        let generation = self.background.generation(&self.key);
-        let start = Instant::now();
-        let hit = timeout(self.deadline, async {
-            let _pass = self.admission.enter(self.priority, &self.state.boost).await;
-            self.ask_all().await
-        })
-        .await;
-        self.counters.latency.record(start.elapsed());
-        let unanswered = match hit {
-            Ok(_) => TierOutcome::Cancelled,
-            Err(_) => TierOutcome::TimedOut,
-        };
-        self.state.progress.settle(&unanswered);
-        let found = hit.ok().flatten().map(|(tier, artifact)| {
-            self.promote(generation, tier, &artifact);
-            (artifact, LookupSource::Tier(tier))
+    }
+
+    /// What can be had without waiting: from a tier that answers at once, or from a write on its
+    /// way. A hit is counted.
+    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Found> {
+        let mut tiers = self.tiers.iter().enumerate();
+        let in_tier = tiers.find_map(|(index, tier)| {
+            let artifact = tier.peek(key)?;
+            Some((artifact, LookupSource::Tier(index)))
         });
+        let found = in_tier.or_else(|| self.background.peek(key))?;
+        self.counters.hits.increment();
+        Some(found)
+    }
+
+    /// As [`peek`](Self::peek), and a hit in a lower tier is promoted where there is a runtime.
+    pub(super) fn peek_and_promote(&self, key: &PipelineFingerprint) -> Option<Found> {
+        let first = self.tiers.first()?;
+        if let Some(artifact) = first.peek(key) {
+            self.counters.hits.increment();
+            return Some((artifact, LookupSource::Tier(0)));
+        }
+        // Before the look, so that nothing is promoted that is removed after it.
+        let generation = self.background.generation(key);
+        let mut lower = self.tiers.iter().enumerate().skip(1);
+        let in_lower = lower.find_map(|(index, tier)| Some((index, tier.peek(key)?)));
+        let found = match in_lower {
+            Some((tier, artifact)) => {
+                if Handle::try_current().is_ok() {
+                    self.background
+                        .promote(key, &artifact, tier, generation, |_| Presence::Unknown);
+                }
+                (artifact, LookupSource::Tier(tier))
+            }
+            None => self.background.peek(key)?,
+        };
+        self.counters.hits.increment();
+        Some(found)
+    }
+
+    /// Looks a key up: without waiting if that is possible, or else in the tiers.
+    pub(super) async fn lookup(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+    ) -> Lookup {
+        match self.peek_and_promote(key) {
+            Some(found) => Lookup::without_search(found, self.tiers.len()),
+            None => self.search_and_count(key, options).await,
+        }
+    }
+
+    /// The search alone, for callers that have peeked.
+    pub(super) async fn search_and_count(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+    ) -> Lookup {
+        let lookup = self.search(key, options).await;
+        self.counters.count(&lookup);
+        lookup
+    }
+
+    /// Whether a tier says that it has the key. The first that does ends the call.
+    pub(super) async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        if self.background.peek(key).is_some() {
+            return Ok(true);
+        }
+        let answers = self.tiers.iter().map(|tier| async move {
+            timeout(self.deadline, tier.contains(key))
+                .await
+                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Contains)))
+        });
+        let mut answers: FuturesUnordered<_> = answers.collect();
+        let mut failed = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(false), Err)
+    }
+
+    /// What the local tiers have now, by a search of its own. Not counted as a lookup.
+    pub(super) async fn search_local_anew(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+    ) -> Option<Found> {
+        self.detach(key);
+        let options = LookupOptions::new().tiers(TierSelection::Local);
+        self.search(key, &options).await.found
+    }
+
+    /// Makes later lookups of a key start a search of their own: the one under way may not see what
+    /// was written or removed since it began.
+    pub(super) fn detach(&self, key: &PipelineFingerprint) {
+        for selection in [TierSelection::All, TierSelection::Local] {
+            self.flights.detach(&(*key, selection));
+        }
+    }
+
+    /// Joins the search for this key or starts it, and waits as long as the options allow.
+    async fn search(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+    ) -> Lookup {
+        let longest = self.deadline.saturating_add(GRACE);
+        let patience = options
+            .deadline
+            .map_or(longest, |deadline| deadline.min(longest));
+        let mut state = None;
+        let answer = timeout(patience, self.join(key, options, &mut state)).await;
+        if let Ok(Some(lookup)) = answer {
+            return lookup;
+        }
+        let state = state.unwrap_or_else(|| self.new_state(options.tiers));
         Lookup {
-            found,
-            asked: Some(self.state.progress.reports(&unanswered)),
+            found: None,
+            asked: Some(state.progress.reports(&TierOutcome::TimedOut)),
             tiers: self.tiers.len(),
         }
     }
 
-    /// What an earlier search found after this caller looked and before it came aboard.
-    ///
-    /// That search started its promotion before it left the table. So the promotion is looked for
-    /// first: if it is no longer under way, the tiers have what it brought.
-    fn found_meanwhile(&self) -> Option<(Artifact, LookupSource)> {
-        let on_its_way = self.background.peek(&self.key);
-        on_its_way.or_else(|| peek_all(&self.tiers, &self.key))
+    /// The answer of the search, or `None` if it has none. `state` is set to that of the search as
+    /// soon as it is joined.
+    async fn join(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+        state: &mut Option<Arc<SearchState>>,
+    ) -> Option<Lookup> {
+        loop {
+            let flight = (*key, options.tiers);
+            let waiter = self
+                .flights
+                .join_inline(flight, || self.start(key, options));
+            let is_leader = waiter.is_leader;
+            if !is_leader {
+                self.counters.joins.increment();
+                if options.priority == LookupPriority::Interactive {
+                    waiter.progress().boost.boost();
+                }
+            }
+            *state = Some(Arc::clone(waiter.progress()));
+            match waiter.await {
+                Outcome::Done(lookup) => return Some(lookup),
+                // The runtime of the leader was shut down, and that of this caller was not.
+                Outcome::Aborted if !is_leader => {}
+                Outcome::Aborted => return None,
+                Outcome::Panicked(message) => {
+                    tracing::error!(%key, %message, "search panicked; the lookup is a degraded miss");
+                    return None;
+                }
+            }
+        }
     }
 
+    fn new_state(&self, selection: TierSelection) -> Arc<SearchState> {
+        let allowed = self
+            .tiers
+            .iter()
+            .map(|tier| selection.allows(tier.locality));
+        Arc::new(SearchState {
+            progress: Progress::new(allowed),
+            boost: PriorityBoost::default(),
+        })
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+    ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
+        let state = self.new_state(options.tiers);
+        let search = RunningSearch {
+            search: Arc::clone(self),
+            key: *key,
+            selection: options.tiers,
+            priority: options.priority,
+            state: Arc::clone(&state),
+        };
+        // The span is made by the work, because a subscriber must not run under the flights' lock.
+        let work = async move {
+            let span = tracing::debug_span!("search", key = %search.key, tiers = ?search.selection);
+            search.run().instrument(span).await
+        };
+        (state, work)
+    }
+}
+
+/// One search under way.
+struct RunningSearch {
+    search: Arc<Search>,
+    key: PipelineFingerprint,
+    selection: TierSelection,
+    priority: LookupPriority,
+    state: Arc<SearchState>,
+}
+
+impl RunningSearch {
+    async fn run(self) -> Lookup {
+        let search = &self.search;
+        // An earlier search may have ended since the caller looked. Its promotion began before it
+        // left the table: it is still on its way, or in the tiers that are asked below.
+        if let Some(found) = search.background.peek(&self.key) {
+            return Lookup::without_search(found, search.tiers.len());
+        }
+        let generation = search.background.generation(&self.key);
+        let start = Instant::now();
+        let hit = timeout(search.deadline, async {
+            let _permit = search
+                .admission
+                .acquire(self.priority, &self.state.boost)
+                .await;
+            self.ask_all().await
+        })
+        .await;
+        search.counters.latency.record(start.elapsed());
+        let unanswered = match hit {
+            Ok(_) => TierOutcome::Cancelled,
+            Err(_) => TierOutcome::TimedOut,
+        };
+        let progress = &self.state.progress;
+        progress.end(&unanswered);
+        let found = hit.ok().flatten().map(|(tier, artifact)| {
+            // Before the flight ends, so that the next lookup finds the promotion.
+            search.background.promote(
+                &self.key,
+                &artifact,
+                tier,
+                generation,
+                |tier| match progress.is_missing(tier) {
+                    true => Presence::Missing,
+                    false => Presence::Unknown,
+                },
+            );
+            (artifact, LookupSource::Tier(tier))
+        });
+        Lookup {
+            found,
+            asked: Some(progress.reports(&unanswered)),
+            tiers: search.tiers.len(),
+        }
+    }
+
+    /// Asks the tiers, wave by wave, until one has the artifact.
     async fn ask_all(&self) -> Option<(usize, Artifact)> {
         let mut waves = self.waves().into_iter();
         let mut asked = FuturesUnordered::new();
@@ -124,11 +336,11 @@ impl Search {
         None
     }
 
-    /// The tiers that may be asked, in the waves in which they are.
+    /// The tiers that may be asked, in waves. The tiers of a wave are asked at once.
     fn waves(&self) -> Vec<Vec<usize>> {
-        let allowed =
-            (0..self.tiers.len()).filter(|&tier| self.selection.allows(self.tiers[tier].locality));
-        match self.policy {
+        let tiers = &self.search.tiers;
+        let allowed = (0..tiers.len()).filter(|&tier| self.selection.allows(tiers[tier].locality));
+        match self.search.policy {
             LookupPolicy::Concurrent
             | LookupPolicy::Hedged {
                 delay: Duration::ZERO,
@@ -136,22 +348,22 @@ impl Search {
             LookupPolicy::Sequential => allowed.map(|tier| vec![tier]).collect(),
             LookupPolicy::Hedged { .. } => {
                 let (local, network): (Vec<_>, Vec<_>) =
-                    allowed.partition(|&tier| self.tiers[tier].locality == Locality::Local);
+                    allowed.partition(|&tier| tiers[tier].locality == Locality::Local);
                 vec![local, network]
             }
         }
     }
 
-    /// How long a wave has for itself.
+    /// How long a wave has before the next is asked as well.
     async fn head_start(&self) {
-        match self.policy {
+        match self.search.policy {
             LookupPolicy::Hedged { delay } => sleep(delay).await,
             LookupPolicy::Concurrent | LookupPolicy::Sequential => std::future::pending().await,
         }
     }
 
     async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
-        let tier = &self.tiers[index];
+        let tier = &self.search.tiers[index];
         self.state.progress.asked(index);
         let (outcome, artifact) = match tier.fetch(&self.key).await {
             Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
@@ -161,80 +373,37 @@ impl Search {
                 tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
                 (TierOutcome::Corrupt(reason), None)
             }
-            Err(error) => {
-                // A tier says once that it is left alone, or that its credentials are refused.
-                let kind = error.kind();
-                if matches!(
-                    kind,
-                    StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied
-                ) {
-                    tracing::debug!(key = %self.key, %error, "tier refuses");
-                } else {
-                    tracing::warn!(key = %self.key, %error, "tier failed");
-                }
-                let outcome = match kind {
-                    StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,
-                    _ => TierOutcome::Failed(error),
-                };
-                (outcome, None)
-            }
+            Err(error) => (self.failed(error), None),
         };
         self.state.progress.answered(index, outcome);
         (index, artifact)
     }
 
-    /// Sends a hit to the faster tiers that take it. Before the flight lands, so that a lookup
-    /// which comes right after finds the promotion.
-    fn promote(&self, generation: Generation, source: usize, artifact: &Artifact) {
-        let progress = &self.state.progress;
-        promote(
-            &self.background,
-            &self.tiers,
-            &self.key,
-            artifact,
-            generation,
-            source,
-            |tier| progress.lacks(tier),
-        );
-    }
-}
-
-impl Drop for Search {
-    /// Counts what the tiers that were asked did, also in a search that nobody waited for to the end.
-    fn drop(&mut self) {
-        let reports = self.state.progress.of_asked(&TierOutcome::Cancelled);
-        for (tier, report) in self.tiers.iter().zip(reports) {
-            if let Some(report) = report {
-                tier.counters.count(&report);
+    fn failed(&self, error: StoreError) -> TierOutcome {
+        match error.kind() {
+            // The tier has logged it once, for all the lookups that it refuses.
+            StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied => {
+                tracing::debug!(key = %self.key, error = %format_args!("{error:#}"), "tier refused a lookup");
             }
+            _ => {
+                tracing::warn!(key = %self.key, error = %format_args!("{error:#}"), "tier failed a lookup")
+            }
+        }
+        match error.kind() {
+            StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,
+            _ => TierOutcome::Failed(error),
         }
     }
 }
 
-/// Sends what was found in one tier to the faster ones that take it.
-pub(super) fn promote(
-    background: &Arc<Background>,
-    tiers: &[Tier],
-    key: &PipelineFingerprint,
-    artifact: &Artifact,
-    generation: Generation,
-    source: usize,
-    lacks: impl Fn(usize) -> bool,
-) {
-    if !tiers[source].is_trusted_source() {
-        return;
-    }
-    let targets: Vec<_> = (0..source)
-        .filter(|&tier| tiers[tier].takes(artifact))
-        .map(|tier| (tier, lacks(tier)))
-        .collect();
-    if !targets.is_empty() {
-        let route = Route {
-            cause: Cause::Promotion(source),
-            generation: Some(generation),
-            targets,
-            leads: Vec::new(),
-        };
-        background.start(key, artifact, route);
+impl Drop for RunningSearch {
+    /// Counts what the tiers that were asked did, also in a search that was given up.
+    fn drop(&mut self) {
+        let reports = self.state.progress.of_asked(&TierOutcome::Cancelled);
+        for (tier, report) in self.search.tiers.iter().zip(reports) {
+            if let Some(report) = report {
+                tier.counters.count(&report);
+            }
+        }
     }
 }

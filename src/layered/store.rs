@@ -1,11 +1,12 @@
-//! A layered store as a tier, so that it can stand wherever a tier can.
+//! A layered store as a tier of another.
 
 use async_trait::async_trait;
 use std::time::Duration;
 
-use super::LayeredPipelineCache;
+use super::lease;
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
+use super::{LayeredPipelineCache, Parts};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
@@ -13,14 +14,13 @@ use crate::store::{
     StoreError, StoreErrorKind, StoreOperation,
 };
 
-/// A layered store is a tier too. Where the inherent [`get`](LayeredPipelineCache::get) takes a
-/// failing tier for a miss, these methods return its error, as the contract of a tier asks.
+/// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
+/// tier as a miss; these methods return its error, as the contract of a tier requires.
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl PipelineCacheStore for LayeredPipelineCache {
     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let (artifact, _) = self.inner.at_hand(key)?;
-        self.inner.counters.hits.increment();
+        let (artifact, _) = self.parts.search.peek(key)?;
         Some(artifact)
     }
 
@@ -34,7 +34,7 @@ impl PipelineCacheStore for LayeredPipelineCache {
             return Ok(Fetched::from(lookup.into_artifact()));
         }
         let mut fetched = Fetched::Miss;
-        for (tier, report) in self.inner.tiers.iter().zip(lookup.tiers()) {
+        for (tier, report) in self.parts.tiers.iter().zip(lookup.tiers()) {
             match report.outcome {
                 TierOutcome::Failed(error) => return Err(error),
                 TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
@@ -54,11 +54,19 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.contains(key).await
+        self.parts.search.contains(key).await
     }
 
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.inner.remove(key).await
+        let Parts {
+            writer, compiler, ..
+        } = &*self.parts;
+        let block = writer.block(key).await;
+        let removed = writer.remove(key).await;
+        // A later call must not join one that found the artifact before it was removed.
+        compiler.detach(key);
+        drop(block);
+        removed
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
@@ -86,12 +94,26 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
-        self.inner.metrics()
+        let whole = self.layered_metrics();
+        let (lookups, writes) = (&self.parts.search.counters, &self.parts.writer.counters);
+        PipelineCacheMetrics {
+            lookups: whole.lookups,
+            hits: whole.hits,
+            misses: whole.misses,
+            corrupt: lookups.corrupt.get(),
+            errors: whole.degraded_misses,
+            puts: whole.puts,
+            put_errors: whole.put_errors,
+            removes: writes.removes.get(),
+            flushes: writes.flushes.get(),
+            flush_errors: writes.flush_errors.get(),
+            ..Default::default()
+        }
     }
 
-    /// Network where every tier is: asking it then surely crosses one.
+    /// Network if every tier is: only then does every call cross a network.
     fn locality(&self) -> Locality {
-        let mut tiers = self.inner.tiers.iter();
+        let mut tiers = self.parts.tiers.iter();
         if tiers.all(|tier| tier.locality == Locality::Network) {
             Locality::Network
         } else {
@@ -100,33 +122,34 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     fn is_writable(&self) -> bool {
-        self.inner.tiers.iter().any(Tier::is_writable)
+        self.parts.tiers.iter().any(Tier::is_writable)
     }
 
-    /// Only if every tier is: nobody can tell which one a hit came from.
+    /// Only if every tier is, because a hit may come from any of them.
     fn is_trusted_source(&self) -> bool {
-        let mut tiers = self.inner.tiers.iter();
+        let mut tiers = self.parts.tiers.iter();
         tiers.all(|tier| tier.store.is_trusted_source())
     }
 
     fn max_artifact_bytes(&self) -> u64 {
-        let largest = self.inner.tiers.iter().map(Tier::max_artifact_bytes);
+        let largest = self.parts.tiers.iter().map(Tier::max_artifact_bytes);
         largest.max().unwrap_or(0)
     }
 }
 
 #[async_trait]
 impl CompileLeases for LayeredPipelineCache {
-    /// The leave of every tier that gives one. Held, too, by what a put of the key leaves to the
-    /// background.
+    /// The leases of all tiers that grant one. A put of the key holds them as well, until its
+    /// background writes to the local tiers have ended.
     async fn compile_lease(
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
-        let mut leads = Vec::new();
-        for tier in self.inner.tiers_in_order() {
-            leads.extend(tier.compile_lease(key).await?);
+        let mut leases = Vec::new();
+        for tier in lease::in_acquiring_order(&self.parts.tiers) {
+            leases.extend(tier.compile_lease(key).await?);
         }
-        Ok((!leads.is_empty()).then(|| self.inner.held_leases.give(*key, leads)))
+        let held = &self.parts.writer.held_leases;
+        Ok((!leases.is_empty()).then(|| held.give(*key, leases)))
     }
 }

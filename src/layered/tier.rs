@@ -1,4 +1,4 @@
-//! A tier as the layered store sees it: its calls cannot panic and cannot hang.
+//! A tier as the layered store sees it: a panic in a call is an error of that call.
 
 use futures::FutureExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +26,7 @@ impl Tier {
     pub(super) fn new(store: Arc<dyn PipelineCacheStore>) -> Self {
         Self {
             locality: store.locality(),
-            counters: TierCounters::new(),
+            counters: TierCounters::default(),
             name: store.to_string(),
             store,
         }
@@ -37,46 +37,49 @@ impl Tier {
     }
 
     pub(super) fn metrics(&self) -> TierMetrics {
-        let store = self.calmly(|| self.store.metrics()).unwrap_or_default();
+        let store = self
+            .catch_panic_now(|| self.store.metrics())
+            .unwrap_or_default();
         self.counters.snapshot(&self.name, store)
     }
 
     pub(super) fn is_writable(&self) -> bool {
-        self.calmly(|| self.store.is_writable()).unwrap_or(false)
-    }
-
-    pub(super) fn is_trusted_source(&self) -> bool {
-        self.calmly(|| self.store.is_trusted_source())
+        self.catch_panic_now(|| self.store.is_writable())
             .unwrap_or(false)
     }
 
-    /// Whether the tier takes an artifact of this size.
+    pub(super) fn is_trusted_source(&self) -> bool {
+        self.catch_panic_now(|| self.store.is_trusted_source())
+            .unwrap_or(false)
+    }
+
+    /// Whether the tier takes writes, and an artifact of this size.
     pub(super) fn takes(&self, artifact: &Artifact) -> bool {
         self.is_writable() && artifact.len() as u64 <= self.max_artifact_bytes()
     }
 
-    /// Zero for a tier that takes no writes.
+    /// The largest artifact the tier takes; zero if it takes no writes.
     pub(super) fn max_artifact_bytes(&self) -> u64 {
-        let limit = self.calmly(|| self.store.max_artifact_bytes());
+        let limit = self.catch_panic_now(|| self.store.max_artifact_bytes());
         limit.filter(|_| self.is_writable()).unwrap_or(0)
     }
 
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        self.calmly(|| self.store.peek(key)).flatten()
+        self.catch_panic_now(|| self.store.peek(key)).flatten()
     }
 
-    /// A call that does not wait; `None` if it panics.
-    fn calmly<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+    /// Makes a call that does not wait; `None` if it panics.
+    fn catch_panic_now<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(call))
             .inspect_err(|panic| {
                 let message = panic_message(&**panic);
-                tracing::error!(tier = self.name, %message, "a tier panicked");
+                tracing::error!(tier = self.name, %message, "tier panicked; the call counts as no answer");
             })
             .ok()
     }
 
     pub(super) async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        self.guard(StoreOperation::Get, async { self.store.fetch(key).await })
+        self.catch_panic(StoreOperation::Get, async { self.store.fetch(key).await })
             .await
     }
 
@@ -85,33 +88,33 @@ impl Tier {
         key: &PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
-        self.guard(StoreOperation::Put, async {
+        self.catch_panic(StoreOperation::Put, async {
             self.store.put(key, artifact).await
         })
         .await
     }
 
     pub(super) async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.guard(StoreOperation::Contains, async {
+        self.catch_panic(StoreOperation::Contains, async {
             self.store.contains(key).await
         })
         .await
     }
 
     pub(super) async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.guard(StoreOperation::Remove, async {
+        self.catch_panic(StoreOperation::Remove, async {
             self.store.remove(key).await
         })
         .await
     }
 
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
-        self.guard(StoreOperation::Flush, async { self.store.flush().await })
+        self.catch_panic(StoreOperation::Flush, async { self.store.flush().await })
             .await
     }
 
     pub(super) async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        let close = self.guard(StoreOperation::Close, async {
+        let close = self.catch_panic(StoreOperation::Close, async {
             self.store.close(deadline).await
         });
         // The tier keeps its own deadline, or is given up here a little later.
@@ -126,7 +129,7 @@ impl Tier {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
-        self.guard(StoreOperation::CompileLease, async {
+        self.catch_panic(StoreOperation::CompileLease, async {
             match self.store.compile_leases() {
                 Some(leases) => leases.compile_lease(key).await,
                 None => Ok(None),
@@ -148,8 +151,8 @@ impl Tier {
             .with_source(message)
     }
 
-    /// A panic in a tier is the failure of that tier, not of its neighbours.
-    async fn guard<T>(
+    /// A panic in a tier is a failure of that tier alone.
+    async fn catch_panic<T>(
         &self,
         operation: StoreOperation,
         call: impl Future<Output = Result<T, StoreError>> + Send,
@@ -159,4 +162,10 @@ impl Tier {
             Err(panic) => Err(self.panicked(operation, &panic_message(&*panic))),
         }
     }
+}
+
+/// The name of a layered store: that of each of its tiers, in order.
+pub(super) fn stack_name(tiers: &[Tier]) -> String {
+    let names: Vec<_> = tiers.iter().map(Tier::name).collect();
+    format!("layered({})", names.join(", "))
 }

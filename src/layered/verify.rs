@@ -1,4 +1,4 @@
-//! Trust, and look now and then: a share of the hits is compiled again and compared.
+//! Recompiles a sample of the hits and compares.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::Counter;
 
-/// A stored artifact that is not what its program compiles to now.
+/// A stored artifact that differs from what its program compiles to now.
 ///
-/// Either the compiler is not deterministic, or its scope leaves out something that changes the
-/// artifact, or the artifact was made by someone else.
+/// Either the compiler is not deterministic, or the scope leaves out something that changes the
+/// artifact, or somebody else stored another artifact under the key.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VerifyMismatch {
     /// The key.
     pub key: PipelineFingerprint,
-    /// What was served.
+    /// The artifact that was served.
     pub stored: Artifact,
-    /// What the compiler made of the same input now.
+    /// The artifact that the same input compiled to now.
     pub recompiled: Artifact,
 }
 
 type OnMismatch = Arc<dyn Fn(&VerifyMismatch) + Send + Sync>;
 
-/// Which hits are verified, and what happens then.
+/// Which hits are verified, and what is called for a mismatch.
 #[derive(Clone)]
 pub(super) struct VerifySettings {
-    /// Of a million hits.
+    /// How many of a million hits are verified.
     pub(super) ppm: u64,
     pub(super) on_mismatch: OnMismatch,
 }
@@ -45,9 +45,9 @@ impl fmt::Debug for VerifySettings {
 #[derive(Debug)]
 pub(super) struct Verifier {
     settings: Option<VerifySettings>,
-    /// Millionths of hits so far: each time a million is full, a hit is verified.
+    /// The sum of `ppm` over the hits so far. Each full million verifies one hit.
     millionths: AtomicU64,
-    /// One at a time: verifying is no reason to load the machine.
+    /// One recompile runs at a time, so that verifying does not load the machine.
     slot: Arc<Semaphore>,
     pub(super) verified: Counter,
     pub(super) mismatches: Counter,
@@ -66,7 +66,7 @@ impl Verifier {
         }
     }
 
-    /// Compiles a hit again in the background, if it is its turn and no other is being verified.
+    /// Recompiles a hit in the background, if it is sampled and no other is being verified.
     pub(super) fn maybe_verify<F, C, E>(
         self: &Arc<Self>,
         key: PipelineFingerprint,
@@ -81,8 +81,8 @@ impl Verifier {
             return;
         };
         let before = self.millionths.fetch_add(settings.ppm, Ordering::Relaxed);
-        let its_turn = before / MILLION != before.wrapping_add(settings.ppm) / MILLION;
-        if !its_turn {
+        let is_sampled = before / MILLION != before.wrapping_add(settings.ppm) / MILLION;
+        if !is_sampled {
             return;
         }
         let Ok(slot) = Arc::clone(&self.slot).try_acquire_owned() else {
@@ -90,10 +90,10 @@ impl Verifier {
         };
         let (verifier, stored) = (Arc::clone(self), stored.clone());
         let on_mismatch = Arc::clone(&settings.on_mismatch);
-        // Not waited for by anyone: a panic ends with the task, and so does the runtime.
+        // Detached: a panic ends this task alone.
         drop(tokio::spawn(async move {
             let _slot = slot;
-            // A compile that fails says nothing of the artifact.
+            // A failed compile says nothing about the artifact.
             if let Ok(recompiled) = compile().await {
                 verifier.compare(key, stored, recompiled, &on_mismatch);
             }
@@ -114,7 +114,7 @@ impl Verifier {
                 %key,
                 stored = %blake3::Hash::from_bytes(*stored.digest()),
                 recompiled = %blake3::Hash::from_bytes(*recompiled.digest()),
-                "a stored artifact is not what its program compiles to"
+                "verification failed: the stored artifact differs from the recompiled one"
             );
             on_mismatch(&VerifyMismatch {
                 key,

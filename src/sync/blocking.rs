@@ -1,17 +1,17 @@
-//! Where heavy work runs: not on a runtime worker.
+//! Keeps heavy work off the runtime workers.
 //!
-//! Hashing 64 KiB takes about ten microseconds, a hop to the blocking pool twice that. Below the
-//! threshold the hop costs more than it saves.
+//! Hashing 64 KiB takes about ten microseconds; a hop to the blocking pool takes twice that. Below
+//! [`INLINE_BYTES`] the hop costs more than it saves.
 
 use tokio::runtime::Handle;
 use tokio::task::{self, JoinError};
 
-/// The most bytes that are hashed, compared or copied on a runtime worker, unless they are
-/// [paid for](consume_budget) first.
+/// The most bytes that are hashed, compared or copied on a runtime worker, unless
+/// [`consume_budget`] is called for them first.
 pub(crate) const INLINE_BYTES: usize = 64 * 1024;
 
-/// Runs work in proportion to `bytes`, inline where it is little and on the blocking pool where
-/// it is much. A panic in `work` resumes in the caller.
+/// Runs work that takes time in proportion to `bytes`: inline up to [`INLINE_BYTES`], and on the
+/// blocking pool above. A panic in `work` resumes in the caller.
 pub(crate) async fn run<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -23,17 +23,17 @@ pub(crate) async fn run<T: Send + 'static>(
     }
 }
 
-/// Runs work that waits, or takes long, on the blocking pool. A panic in `work` resumes in the
+/// Runs work that blocks or takes long on the blocking pool. A panic in `work` resumes in the
 /// caller.
 ///
-/// The runtime only refuses blocking work while it shuts down. This future is then never
-/// finished and soon dropped, as every other on that runtime.
+/// The runtime refuses blocking work only while it shuts down. This future then stays pending, and
+/// is dropped with the runtime.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     join(task::spawn_blocking(work)).await
 }
 
-/// What a task that nobody aborts returns. Its panic resumes in the caller; when the runtime shuts
-/// down under it, this future is never finished, as in [`blocking`].
+/// Waits for a task that is never aborted. Its panic resumes in the caller. If the runtime shuts
+/// down meanwhile, this future stays pending, as in [`blocking`].
 pub(crate) async fn join<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
     match task.await {
         Ok(value) => value,
@@ -44,23 +44,23 @@ pub(crate) async fn join<T>(task: impl Future<Output = Result<T, JoinError>>) ->
     }
 }
 
-/// Drops a value whose drop waits, as that of a file may, on the blocking pool. Inline where there
-/// is no runtime any more.
+/// Drops a value whose drop may block, for instance a file, on the blocking pool. Drops it inline
+/// outside of a runtime.
 pub(crate) fn discard<T: Send + 'static>(value: T) {
     detach(move || drop(value));
 }
 
-/// Runs work on the blocking pool for which nobody waits. Drops it where there is no runtime.
+/// Runs work on the blocking pool without waiting for it. Drops the work outside of a runtime.
 pub(crate) fn detach(work: impl FnOnce() + Send + 'static) {
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn_blocking(work);
     }
 }
 
-/// Takes its share of a task's turn on the worker for work that was done inline, so that a task
-/// with much such work lets others run.
+/// Consumes the task's cooperative budget for work on `bytes` that is done inline, so that a task
+/// with much such work yields to others.
 pub(crate) async fn consume_budget(bytes: usize) {
-    /// About as much work as other operations that take one unit of the budget.
+    /// About as much work as other operations that consume one unit of the budget.
     const BYTES_PER_UNIT: usize = 4096;
     for _ in 0..=bytes / BYTES_PER_UNIT {
         tokio::task::coop::consume_budget().await;

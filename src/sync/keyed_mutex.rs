@@ -1,8 +1,9 @@
-//! One writer per key at a time: the second finds the first's entry instead of replacing one that
-//! a flush has just made durable, and nothing removes what a put has just stored.
+//! A mutex for each key: one writer of a key at a time in this process.
 //!
-//! Only another process that writes the same key in the same instant can still do that: a power
-//! loss then may cost the entry, until either has flushed.
+//! The second writer finds the entry of the first, instead of replacing one that a flush has just
+//! made durable, and nothing removes an entry that a put has just stored. Another process can still
+//! write the same key at the same time. A power loss may then cost the entry, until one of the two
+//! has flushed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,77 +13,78 @@ use crate::key::PipelineFingerprint;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
 
-/// Those of one key.
+/// The mutex of one key.
 #[derive(Debug, Default)]
-struct Queue {
+struct Entry {
     lock: Lock,
-    /// How many have a place.
-    places: usize,
+    /// How many hold the mutex or wait for it.
+    users: usize,
 }
 
-/// The keys that are written, or wait to be, and no others: a trim passes over these, and must
-/// find the rest of the folder free however many there are.
+/// The mutexes of the keys that are written or wait to be written, and of no others: a trim skips
+/// these keys, and must find all others free.
 #[derive(Debug, Default)]
 pub(crate) struct KeyedMutex(Arc<Mutex<Table>>);
 
-type Table = HashMap<PipelineFingerprint, Queue>;
+type Table = HashMap<PipelineFingerprint, Entry>;
 
-/// The turn of a key.
+/// Holds the mutex of a key.
 #[derive(Debug)]
 pub(crate) struct KeyedGuard {
-    // Dropped before the place, so that nobody is given the key anew while it is held.
+    // Dropped before the user, so that the key gets no second mutex while this one is held.
     _guard: OwnedMutexGuard<()>,
-    _place: Place,
+    _user: User,
 }
 
 impl KeyedMutex {
+    /// Waits for the mutex of a key.
     pub(crate) async fn lock(&self, key: &PipelineFingerprint) -> KeyedGuard {
-        let (place, lock) = self.take_place(&mut lock(&self.0), key);
+        let (user, lock) = self.add_user(&mut lock(&self.0), key);
         KeyedGuard {
             _guard: lock.lock_owned().await,
-            _place: place,
+            _user: user,
         }
     }
 
-    /// The turn of a key that nobody writes, or waits to.
+    /// The mutex of a key, if nobody holds it or waits for it.
     pub(crate) fn try_lock(&self, key: &PipelineFingerprint) -> Option<KeyedGuard> {
         let mut table = lock(&self.0);
         if table.contains_key(key) {
             return None;
         }
-        let (place, free) = self.take_place(&mut table, key);
-        // Or else the place, which looks at the table as it goes, would find it locked.
+        let (user, free) = self.add_user(&mut table, key);
+        // Dropping a user locks the table.
         drop(table);
         Some(KeyedGuard {
             _guard: free.try_lock_owned().ok()?,
-            _place: place,
+            _user: user,
         })
     }
 
-    fn take_place(&self, table: &mut Table, key: &PipelineFingerprint) -> (Place, Lock) {
-        let queue = table.entry(*key).or_default();
-        queue.places += 1;
-        let place = Place {
+    fn add_user(&self, table: &mut Table, key: &PipelineFingerprint) -> (User, Lock) {
+        let entry = table.entry(*key).or_default();
+        entry.users += 1;
+        let user = User {
             key: *key,
             key_locks: Self(Arc::clone(&self.0)),
         };
-        (place, Arc::clone(&queue.lock))
+        (user, Arc::clone(&entry.lock))
     }
 }
 
-/// A place in the queue for a key. With the last one, the queue goes.
+/// Holds the mutex of a key, or waits for it. The last user removes the mutex.
 #[derive(Debug)]
-struct Place {
+struct User {
     key: PipelineFingerprint,
     key_locks: KeyedMutex,
 }
 
-impl Drop for Place {
+impl Drop for User {
     fn drop(&mut self) {
         let mut table = lock(&self.key_locks.0);
-        if let Some(queue) = table.get_mut(&self.key) {
-            queue.places -= 1;
-            if queue.places == 0 {
+        if let Some(entry) = table.get_mut(&self.key) {
+            entry.users -= 1;
+            if entry.users == 0 {
                 table.remove(&self.key);
             }
         }
@@ -90,7 +92,7 @@ impl Drop for Place {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No holder of the lock can panic halfway through a change.
+    // No code panics while it holds this lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -108,18 +110,18 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn those_of_one_key_take_turns_and_leave_nothing() {
+    async fn writers_of_one_key_take_turns_and_leave_nothing() {
         let key_locks = KeyedMutex::default();
         let first = key_locks.lock(&ONE).await;
         assert!(key_locks.try_lock(&ONE).is_none());
-        drop(key_locks.try_lock(&OTHER).expect("it is another's"));
+        drop(key_locks.try_lock(&OTHER).expect("another key is free"));
         {
             let mut second = pin!(key_locks.lock(&ONE));
-            let mut leaver = Box::pin(key_locks.lock(&ONE));
+            let mut gives_up = Box::pin(key_locks.lock(&ONE));
             assert!(poll!(&mut second).is_pending());
-            assert!(poll!(&mut leaver).is_pending());
+            assert!(poll!(&mut gives_up).is_pending());
             drop(first);
-            drop(leaver);
+            drop(gives_up);
             let second = second.await;
             assert!(key_locks.try_lock(&ONE).is_none());
             drop(second);
@@ -129,21 +131,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_leaves_last_leaves_nothing() {
+    async fn the_last_waiter_that_gives_up_leaves_nothing() {
         let key_locks = KeyedMutex::default();
         let first = key_locks.lock(&ONE).await;
-        let mut leaver = Box::pin(key_locks.lock(&ONE));
-        assert!(poll!(&mut leaver).is_pending());
+        let mut gives_up = Box::pin(key_locks.lock(&ONE));
+        assert!(poll!(&mut gives_up).is_pending());
         drop(first);
-        drop(leaver);
+        drop(gives_up);
         assert!(lock(&key_locks.0).is_empty());
     }
 
     #[tokio::test]
-    async fn what_is_left_of_one_who_goes_keeps_no_place() {
+    async fn a_guard_that_is_half_dropped_keeps_the_key_no_longer() {
         let key_locks = KeyedMutex::default();
         let first = key_locks.lock(&ONE).await;
-        // As between two steps of another's drop.
+        // As between two steps of the drop of another guard.
         let left = Arc::clone(&lock(&key_locks.0)[&ONE].lock);
         drop(first);
         assert!(key_locks.try_lock(&ONE).is_some());

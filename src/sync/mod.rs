@@ -4,3 +4,4 @@ pub(crate) mod blocking;
 pub(crate) mod keyed_mutex;
 mod shim;
 pub(crate) mod single_flight;
+pub(crate) mod write_queue;

@@ -1,9 +1,9 @@
-//! One flight per key: work that many wait for and nobody has to drive.
+//! Single flight: concurrent callers that ask for the same key share the work for it.
 //!
-//! A flight with company runs as a task of its own, so a waiter that is dropped, or is never polled,
-//! holds nobody up. One that was boarded alone is driven by its leader, which saves the task; as
-//! soon as somebody joins, it becomes a task. It lives while anyone waits: when the last waiter is
-//! given up the work is dropped.
+//! The work is a task of its own, so a caller that is no longer polled holds up nobody. Work that
+//! is often ready at once can be polled where it is started, which saves the task; see
+//! [`SingleFlight::join_inline`]. The work lives while anyone waits for it. When the last waiter
+//! is dropped, so is the work.
 
 use futures::FutureExt as _;
 use std::any::Any;
@@ -17,34 +17,37 @@ use std::task::{Context, Poll, Waker};
 
 use super::shim::{AbortHandle, Handle, Mutex, MutexGuard};
 
-/// How a flight ended.
+/// How a flight ended. Every waiter gets a clone.
 pub(crate) enum Outcome<T> {
-    /// With a result, which every waiter is handed.
-    Landed(T),
-    /// With a panic, whose message every waiter is handed.
-    Crashed(Arc<str>),
-    /// Not at all: the runtime it ran on was shut down.
-    Lost,
+    /// The work returned this value.
+    Done(T),
+    /// The work panicked with this message.
+    Panicked(Arc<str>),
+    /// The runtime that the work ran on was shut down.
+    Aborted,
 }
 
 impl<T: Clone> Clone for Outcome<T> {
     fn clone(&self) -> Self {
         match self {
-            Self::Landed(value) => Self::Landed(value.clone()),
-            Self::Crashed(message) => Self::Crashed(Arc::clone(message)),
-            Self::Lost => Self::Lost,
+            Self::Done(value) => Self::Done(value.clone()),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::Aborted => Self::Aborted,
         }
     }
 }
 
-/// The flights under way, by key. `P` is what a flight shows of itself before it lands.
+/// The flights under way, by key. `P` is what a flight shows of itself before it ends.
 pub(crate) struct SingleFlight<K, P, T> {
     table: Arc<Table<K, P, T>>,
 }
 
 type Table<K, P, T> = Mutex<HashMap<K, Arc<Flight<P, T>>>>;
 
-/// Who else is aboard, and what is known so far.
+/// A waiter, and for the leader the work that it has to run, with the guard that must own it.
+type Joined<K, P, T, F> = (Waiter<P, T>, Option<(CompletionGuard<K, P, T>, F)>);
+
+/// One piece of work and everyone who waits for it.
 struct Flight<P, T> {
     progress: P,
     state: Mutex<State<T>>,
@@ -52,28 +55,20 @@ struct Flight<P, T> {
 
 struct State<T> {
     outcome: Option<Outcome<T>>,
-    /// Seats taken and not yet given up. At zero the flight is over, and nobody can join it.
-    seats: usize,
+    /// Waiters that are not yet dropped. At zero the flight is over, and nobody can join it.
+    waiters: usize,
     next_waiter: u64,
-    waiters: HashMap<u64, Waker>,
-    /// The work while the leader drives it, but for the moments in which he does.
-    solo: Option<Solo>,
-    /// The work once it is a task.
+    wakers: HashMap<u64, Waker>,
+    /// The task that runs the work. `None` while the work is polled inline.
     task: Option<AbortHandle>,
 }
 
-/// The work of a flight that is not a task yet, and where it becomes one.
-struct Solo {
-    work: Pin<Box<dyn Future<Output = ()> + Send>>,
-    runtime: Handle,
-}
-
-/// A caller's place on a flight: a future of its outcome.
+/// One caller's wait for the outcome of a flight.
 pub(crate) struct Waiter<P, T> {
     flight: Arc<Flight<P, T>>,
-    waiter: u64,
+    id: u64,
     /// Whether this caller started the flight.
-    pub(crate) leads: bool,
+    pub(crate) is_leader: bool,
 }
 
 impl<K, P, T> SingleFlight<K, P, T>
@@ -88,62 +83,66 @@ where
         }
     }
 
-    /// Joins the flight for this key, or starts it with the work that `start` makes, as a task.
+    /// Joins the flight for this key, or starts the work that `start` makes, as a task.
     ///
-    /// Must be called on a tokio runtime; the flight is a task of it.
+    /// Panics outside of a tokio runtime.
     pub(crate) fn join<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let waiter = self.join_driven(key, start);
-        let solo = waiter.flight.lock().solo.take();
-        waiter.flight.launch(solo);
+        let runtime = Handle::current();
+        let (waiter, work) = self.join_or_start(key, start);
+        if let Some((guard, work)) = work {
+            waiter.flight.spawn(&runtime, guard.run(work));
+        }
         waiter
     }
 
-    /// As [`join`](Self::join), and work that is started is the caller's to drive, by polling
-    /// his waiter, as long as nobody else is aboard.
-    pub(crate) fn join_driven<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
+    /// As [`join`](Self::join), but work that is started here is polled once before this returns.
+    /// Only work that is still pending after that becomes a task.
+    pub(crate) fn join_inline<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let runtime = Handle::current();
-        let (waiter, solo) = {
-            let mut table = lock(&self.table);
-            match table.get(&key).and_then(Flight::join) {
-                Some(joined) => joined,
-                None => {
-                    let (progress, work) = start();
-                    let flight = Arc::new(Flight::new(progress));
-                    flight.lock().solo = Some(Solo {
-                        work: Box::pin(self.completion_guard(key, &flight).run(work)),
-                        runtime,
-                    });
-                    table.insert(key, Arc::clone(&flight));
-                    return Waiter {
-                        flight,
-                        waiter: 0,
-                        leads: true,
-                    };
-                }
+        let (waiter, work) = self.join_or_start(key, start);
+        if let Some((guard, work)) = work {
+            let mut work = Box::pin(guard.run(work));
+            // The task polls the work again when it starts, so no wake-up can be lost.
+            let mut context = Context::from_waker(Waker::noop());
+            if work.as_mut().poll(&mut context).is_pending() {
+                waiter.flight.spawn(&runtime, work);
             }
-        };
-        // Outside the lock: a runtime that is shutting down drops the task, and with it the
-        // completion_guard, right here.
-        waiter.flight.launch(solo);
+        }
         waiter
     }
 
-    fn completion_guard(&self, key: K, flight: &Arc<Flight<P, T>>) -> CompletionGuard<K, P, T> {
-        CompletionGuard {
+    /// A waiter, and the work if the caller has to run it.
+    ///
+    /// The work is neither polled nor dropped under the lock of the table.
+    fn join_or_start<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Joined<K, P, T, F> {
+        let mut table = lock(&self.table);
+        if let Some(waiter) = table.get(&key).and_then(Flight::join) {
+            return (waiter, None);
+        }
+        let (progress, work) = start();
+        let flight = Arc::new(Flight::new(progress));
+        table.insert(key, Arc::clone(&flight));
+        let guard = CompletionGuard {
             table: Arc::clone(&self.table),
             key,
-            flight: Arc::clone(flight),
-        }
+            flight: Arc::clone(&flight),
+        };
+        let waiter = Waiter {
+            flight,
+            id: 0,
+            is_leader: true,
+        };
+        (waiter, Some((guard, work)))
     }
 
-    /// Takes the flight for this key off the table: those aboard stay, and whoever comes from now
-    /// on starts anew. Returns what the flight shows of itself.
+    /// Takes the flight for this key off the table. Its waiters still get its outcome; a later
+    /// caller starts another flight. Returns what the flight shows of itself.
     pub(crate) fn detach(&self, key: &K) -> Option<P> {
         let flight = lock(&self.table).remove(key)?;
         Some(flight.progress.clone())
@@ -151,16 +150,15 @@ where
 }
 
 impl<P, T> Flight<P, T> {
-    /// A flight with its leader aboard.
+    /// A flight with one waiter, its leader.
     fn new(progress: P) -> Self {
         Self {
             progress,
             state: Mutex::new(State {
                 outcome: None,
-                seats: 1,
+                waiters: 1,
                 next_waiter: 1,
-                waiters: HashMap::new(),
-                solo: None,
+                wakers: HashMap::new(),
                 task: None,
             }),
         }
@@ -170,63 +168,41 @@ impl<P, T> Flight<P, T> {
         lock(&self.state)
     }
 
-    /// A waiter, and the work if that is now to be launched.
-    fn join(self: &Arc<Self>) -> Option<(Waiter<P, T>, Option<Solo>)> {
+    /// Another waiter, unless the flight is over.
+    fn join(self: &Arc<Self>) -> Option<Waiter<P, T>> {
         let mut state = self.lock();
-        if state.seats == 0 || state.outcome.is_some() {
+        if state.waiters == 0 || state.outcome.is_some() {
             return None;
         }
-        state.seats += 1;
-        let waiter = state.next_waiter;
+        state.waiters += 1;
+        let id = state.next_waiter;
         state.next_waiter += 1;
-        let waiter = Waiter {
+        Some(Waiter {
             flight: Arc::clone(self),
-            waiter,
-            leads: false,
-        };
-        Some((waiter, state.solo.take()))
+            id,
+            is_leader: false,
+        })
     }
 
-    /// Makes a task of the work. The caller has a waiter.
-    fn launch(&self, solo: Option<Solo>) {
-        if let Some(Solo { work, runtime }) = solo {
-            let task = runtime.spawn(work);
-            self.lock().task = Some(task.abort_handle());
-        }
-    }
-
-    /// Drives the work, if it is the caller's to drive. Whoever joins meanwhile leaves it to him
-    /// to launch it.
-    fn drive(&self, context: &mut Context<'_>) {
-        let Some(mut solo) = self.lock().solo.take() else {
-            return;
-        };
-        if solo.work.as_mut().poll(context).is_ready() {
-            return;
-        }
-        let joined = {
-            let mut state = self.lock();
-            if state.seats > 1 {
-                Some(solo)
-            } else {
-                state.solo = Some(solo);
-                None
-            }
-        };
-        self.launch(joined);
+    /// Runs the work as a task. The caller holds a waiter, so the flight is not over.
+    fn spawn(&self, runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) {
+        // Without a lock: a runtime that is shutting down drops the work here, and the completion
+        // guard in it takes the locks.
+        let task = runtime.spawn(work);
+        self.lock().task = Some(task.abort_handle());
     }
 
     /// Ends the flight, unless it has ended.
     fn end(&self, outcome: Outcome<T>) {
-        let waiters = {
+        let wakers = {
             let mut state = self.lock();
             if state.outcome.is_some() {
                 return;
             }
             state.outcome = Some(outcome);
-            std::mem::take(&mut state.waiters)
+            std::mem::take(&mut state.wakers)
         };
-        for waker in waiters.into_values() {
+        for waker in wakers.into_values() {
             waker.wake();
         }
     }
@@ -243,14 +219,13 @@ impl<P, T: Clone> Future for Waiter<P, T> {
     type Output = Outcome<T>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.flight.drive(context);
         let mut state = self.flight.lock();
         if let Some(outcome) = &state.outcome {
             return Poll::Ready(outcome.clone());
         }
         let waker = state
-            .waiters
-            .entry(self.waiter)
+            .wakers
+            .entry(self.id)
             .or_insert_with(|| context.waker().clone());
         waker.clone_from(context.waker());
         Poll::Pending
@@ -258,17 +233,16 @@ impl<P, T: Clone> Future for Waiter<P, T> {
 }
 
 impl<P, T> Drop for Waiter<P, T> {
-    /// The last one to leave ends the flight.
+    /// The last waiter stops the work.
     fn drop(&mut self) {
-        // The work is dropped once the lock is free: its completion_guard takes it.
-        let (task, _solo) = {
+        let task = {
             let mut state = self.flight.lock();
-            state.waiters.remove(&self.waiter);
-            state.seats -= 1;
-            if state.seats > 0 {
+            state.wakers.remove(&self.id);
+            state.waiters -= 1;
+            if state.waiters > 0 {
                 return;
             }
-            (state.task.take(), state.solo.take())
+            state.task.take()
         };
         if let Some(task) = task {
             task.abort();
@@ -276,8 +250,8 @@ impl<P, T> Drop for Waiter<P, T> {
     }
 }
 
-/// Owned by the work of a flight: whichever way that ends, the flight leaves the table and its
-/// waiters are told.
+/// Owned by the work of a flight. However the work ends, even unpolled, the flight leaves the
+/// table and its waiters get an outcome.
 struct CompletionGuard<K: Copy + Eq + Hash, P, T> {
     table: Arc<Table<K, P, T>>,
     key: K,
@@ -292,8 +266,8 @@ where
 {
     async fn run(self, work: impl Future<Output = T> + Send) {
         let outcome = match AssertUnwindSafe(work).catch_unwind().await {
-            Ok(value) => Outcome::Landed(value),
-            Err(panic) => Outcome::Crashed(panic_message(&*panic)),
+            Ok(value) => Outcome::Done(value),
+            Err(panic) => Outcome::Panicked(panic_message(&*panic)),
         };
         self.leave_table();
         self.flight.end(outcome);
@@ -314,7 +288,7 @@ impl<K: Copy + Eq + Hash, P, T> CompletionGuard<K, P, T> {
 impl<K: Copy + Eq + Hash, P, T> Drop for CompletionGuard<K, P, T> {
     fn drop(&mut self) {
         self.leave_table();
-        self.flight.end(Outcome::Lost);
+        self.flight.end(Outcome::Aborted);
     }
 }
 
@@ -331,7 +305,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a panic said, where it said it in text.
+/// The message of a panic, if it is text.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
     if let Some(text) = panic.downcast_ref::<&'static str>() {
         Arc::from(*text)

@@ -36,17 +36,17 @@ async fn a_lease_lasts_until_the_store_below_has_written_the_artifact() {
     use tokio::time::timeout;
 
     let folder = folder();
-    let gate = Arc::new(FaultyStore::new("gate"));
+    let gated = Arc::new(disk(folder.path()).await);
+    let gate = Arc::new(FaultyStore::over("gate", gated));
     gate.set(StoreOperation::Put, Fault::Gate);
     let below = LayeredPipelineCache::builder()
         .tier(InMemoryPipelineCache::new())
         .tier(Arc::clone(&gate))
-        .tier(disk(folder.path()).await)
         .write_policy(WritePolicy::Behind)
         .build();
     let above = LayeredPipelineCache::builder().tier(below.clone()).build();
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
-    let compiled = above.get_or_insert_with(key(1), compile).await.unwrap();
+    let compiled = above.get_or_insert_with(&key(1), compile).await.unwrap();
     assert_eq!(compiled.source, CompileSource::Compiled);
     while above.write_behind_report().pending > 0 {
         tokio::task::yield_now().await;
@@ -132,7 +132,7 @@ async fn leases_are_taken_in_one_order_whatever_that_of_the_tiers() {
             log: Arc::clone(&log),
         });
         let cache = LayeredPipelineCache::new(asked.map(|tier| Arc::new(tier) as _));
-        cache.get_or_insert_with(key(1), compile).await.unwrap();
+        cache.get_or_insert_with(&key(1), compile).await.unwrap();
         assert_eq!(*log.lock().unwrap(), ["a", "b", "c"]);
         CompileLeases::compile_lease(&cache, &key(2)).await.unwrap();
         assert_eq!(log.lock().unwrap()[3..], ["a", "b", "c"]);
@@ -150,7 +150,7 @@ async fn who_is_not_to_wait_does_not_ask() {
         .max_compile_wait(Duration::ZERO)
         .build();
     for number in [1, 2] {
-        let compiled = cache.get_or_insert_with(key(number), compile).await;
+        let compiled = cache.get_or_insert_with(&key(number), compile).await;
         assert_eq!(compiled.unwrap().source, CompileSource::Compiled);
     }
     let metrics = cache.layered_metrics();

@@ -174,7 +174,8 @@ async fn compile(cache: LayeredPipelineCache, gates: Gates, number: u64) {
         eventually("a wait", || awaited(&watch) > before).await;
         say(&format!("waiting {number}"));
     });
-    let compiled = cache.get_or_insert_with(key(number), move || async move {
+    let key = key(number);
+    let compiled = cache.get_or_insert_with(&key, move || async move {
         say(&format!("compiling {number}"));
         gates.of(number).acquire().await.unwrap().forget();
         Ok::<_, Infallible>(artifact(1000))
@@ -203,7 +204,8 @@ async fn race(cache: &LayeredPipelineCache, keys: u64) -> u64 {
                 counted.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, Infallible>(artifact(100))
             };
-            let compiled = cache.get_or_insert_with(key(number), compile);
+            let key = key(number);
+            let compiled = cache.get_or_insert_with(&key, compile);
             assert_eq!(compiled.await.unwrap().artifact, artifact(100));
         })
         .await;
@@ -347,7 +349,7 @@ async fn a_caller_who_leaves_takes_its_place_along() {
                 Ok::<_, Infallible>(artifact(10))
             };
             cache
-                .get_or_insert_with(key(1), compile)
+                .get_or_insert_with(&key(1), compile)
                 .await
                 .unwrap()
                 .source
@@ -414,7 +416,7 @@ async fn a_compile_that_fails_lets_the_next_one_try() {
         layered(folder.path(), FOR_EVER).await,
     ] {
         let failing = || async { Err("does not compile") };
-        let failed = cache.get_or_insert_with(key(1), failing).await;
+        let failed = cache.get_or_insert_with(&key(1), failing).await;
         assert_eq!(
             failed.unwrap_err().failed().copied(),
             Some("does not compile")
@@ -426,7 +428,8 @@ async fn a_compile_that_fails_lets_the_next_one_try() {
 async fn compiles_unshared(root: &Path, number: u64) {
     let cache = layered(root, FOR_EVER).await;
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
-    let compiled = cache.get_or_insert_with(key(number), compile);
+    let key = key(number);
+    let compiled = cache.get_or_insert_with(&key, compile);
     assert_eq!(compiled.await.unwrap().source, CompileSource::Compiled);
     assert_eq!(cache.layered_metrics().unshared_compiles, 1);
     assert_eq!(awaited(&cache), 0);
@@ -499,11 +502,11 @@ async fn a_slow_network_keeps_no_other_process_waiting() {
         .write_policy(WritePolicy::Behind)
         .build();
     let compile = || async { Ok::<_, Infallible>(artifact(1)) };
-    cache.get_or_insert_with(key(1), compile).await.unwrap();
+    cache.get_or_insert_with(&key(1), compile).await.unwrap();
 
     // Its upload hangs, and the other has the artifact from the disk.
     let other = layered(folder.path(), FOR_EVER).await;
-    let compiled = other.get_or_insert_with(key(1), compile).await.unwrap();
+    let compiled = other.get_or_insert_with(&key(1), compile).await.unwrap();
     let from_disk = CompileSource::Cache(LookupSource::Tier(1));
     assert_eq!(compiled.source, from_disk);
     eventually("no lock", || lock_files(folder.path()).is_empty()).await;

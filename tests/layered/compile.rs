@@ -67,7 +67,7 @@ async fn in_a_race_whichever_is_ready_first_wins() {
         let cache = racing(answer, holds, after).await;
         let start = Instant::now();
         let result = cache
-            .get_or_insert_with(KEY, move || compile_in(compile))
+            .get_or_insert_with(&KEY, move || compile_in(compile))
             .await
             .unwrap();
         let case = format!("{answer:?} {holds} {after:?}: {:?}", start.elapsed());
@@ -88,7 +88,7 @@ async fn a_hung_network_does_not_hold_up_a_racing_compile() {
     let cache = racing(Duration::from_secs(1_000), true, 5 * MS).await;
     let start = Instant::now();
     cache
-        .get_or_insert_with(KEY, || compile_in(20 * MS))
+        .get_or_insert_with(&KEY, || compile_in(20 * MS))
         .await
         .unwrap();
     assert!(start.elapsed() <= 27 * MS, "{:?}", start.elapsed());
@@ -110,8 +110,8 @@ async fn the_first_caller_may_leave_at_every_await() {
                 Ok::<_, Infallible>(compiled())
             }
         };
-        let mut first = Box::pin(cache.get_or_insert_with(KEY, compile()));
-        let mut second = Box::pin(cache.get_or_insert_with(KEY, compile()));
+        let mut first = Box::pin(cache.get_or_insert_with(&KEY, compile()));
+        let mut second = Box::pin(cache.get_or_insert_with(&KEY, compile()));
         assert!(futures::poll!(&mut first).is_pending());
         assert!(futures::poll!(&mut second).is_pending());
         for _ in 0..polls {
@@ -146,7 +146,7 @@ async fn a_sample_of_the_hits_is_compiled_again_and_a_difference_is_told() {
     cache.put(&KEY, stored()).await.unwrap();
     for hit in 1..=8 {
         let compile = || async { Ok::<_, Infallible>(compiled()) };
-        let result = cache.get_or_insert_with(KEY, compile).await.unwrap();
+        let result = cache.get_or_insert_with(&KEY, compile).await.unwrap();
         // The caller is served what is stored, whatever the sample finds.
         assert_eq!(result.artifact, stored());
         if hit % 4 == 0 {
@@ -173,7 +173,7 @@ async fn nobody_waits_for_a_sample() {
     for _ in 0..100 {
         // Each sample would take for ever; one runs, the other hits are passed over.
         let compile = || std::future::pending::<Result<Artifact, Infallible>>();
-        let result = cache.get_or_insert_with(KEY, compile).await.unwrap();
+        let result = cache.get_or_insert_with(&KEY, compile).await.unwrap();
         assert_eq!(result.artifact, stored());
     }
     assert_eq!(cache.layered_metrics().verified, 0);
@@ -241,4 +241,53 @@ async fn a_write_behind_that_fails_is_counted() {
     cache.flush().await.unwrap();
     let report = cache.write_behind_report();
     assert_eq!((report.accepted, report.failed, report.written), (1, 1, 0));
+}
+
+/// A put under the first policy stops at memory, but a compile is work that is worth keeping.
+#[tokio::test]
+async fn what_was_compiled_reaches_every_writable_tier_under_every_policy() {
+    let policies = [
+        WritePolicy::First,
+        WritePolicy::Through,
+        WritePolicy::Behind,
+    ];
+    for policy in policies {
+        let disk = Arc::new(FaultyStore::new("disk"));
+        let fixed = Arc::new(FaultyStore::new("fixed").read_only());
+        let remote = Arc::new(FaultyStore::new("remote").network());
+        let memory = InMemoryPipelineCache::new();
+        let cache = LayeredPipelineCache::builder()
+            .tier(memory.clone())
+            .tier(disk.clone())
+            .tier(fixed.clone())
+            .tier(remote.clone())
+            .write_policy(policy)
+            .build();
+        let compile = || async { Ok::<_, Infallible>(compiled()) };
+        cache.get_or_insert_with(&KEY, compile).await.unwrap();
+        cache.flush().await.unwrap();
+        assert_eq!(memory.peek(&KEY), Some(compiled()), "{policy:?}");
+        assert!(disk.contains(&KEY).await.unwrap(), "{policy:?}");
+        assert!(remote.contains(&KEY).await.unwrap(), "{policy:?}");
+        assert_eq!(fixed.calls(StoreOperation::Put), 0, "{policy:?}");
+        let report = cache.write_behind_report();
+        assert_eq!((report.accepted, report.written), (1, 1), "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn new_puts_to_the_first_tier_and_the_builder_writes_behind() {
+    let disk = || Arc::new(FaultyStore::new("disk"));
+    let (first, behind) = (disk(), disk());
+    let memory = || Arc::new(InMemoryPipelineCache::new());
+    let new = LayeredPipelineCache::new([memory() as _, first.clone() as _]);
+    let built = LayeredPipelineCache::builder()
+        .tiers([memory() as _, behind.clone() as _])
+        .build();
+    for cache in [new, built] {
+        cache.put(&KEY, stored()).await.unwrap();
+        cache.flush().await.unwrap();
+    }
+    assert_eq!(first.calls(StoreOperation::Put), 0);
+    assert_eq!(behind.calls(StoreOperation::Put), 1);
 }

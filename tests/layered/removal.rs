@@ -181,7 +181,7 @@ async fn who_asks_after_a_remove_is_not_told_what_was_found_before() {
         tokio::spawn(async move {
             let compile = || async { Ok::<_, Infallible>(artifact()) };
             cache
-                .get_or_insert_with(KEY, compile)
+                .get_or_insert_with(&KEY, compile)
                 .await
                 .unwrap()
                 .artifact

@@ -27,10 +27,10 @@ async fn lookups_promotions_corruption_and_failures_are_traced() {
     assert!(trace.contains("recorded tier=\"disk\""), "{trace}");
     let written = trace
         .lines()
-        .find(|line| line.contains("written in the background"));
+        .find(|line| line.contains("background write done"));
     let written = written.unwrap_or_else(|| panic!("{trace}"));
     assert!(
-        written.contains("Promotion(1)") && written.contains("to=\"memory\""),
+        written.contains("promotion from tier 1") && written.contains("tier=\"memory\""),
         "{written}"
     );
 

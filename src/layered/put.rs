@@ -1,0 +1,225 @@
+//! Writes: which tiers an artifact is put to, removed from and flushed in.
+
+use futures::future::join_all;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+use super::background::{BackgroundWrites, TierWrite};
+use super::builder::WritePolicy;
+use super::metrics::WriteCounters;
+use super::report::CloseReport;
+use super::search::Search;
+use super::tier::{Tier, stack_name};
+use crate::artifact::Artifact;
+use crate::key::PipelineFingerprint;
+use crate::store::compile_lease::HeldLeases;
+use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::write_queue::Block;
+
+/// How a cache writes.
+#[derive(Debug)]
+pub(super) struct Writer {
+    tiers: Arc<[Tier]>,
+    policy: WritePolicy,
+    /// For each write to a tier.
+    timeout: Duration,
+    background: Arc<BackgroundWrites>,
+    search: Arc<Search>,
+    /// Leases of this cache that a layered store above it holds.
+    pub(super) held_leases: HeldLeases,
+    pub(super) counters: WriteCounters,
+}
+
+impl Writer {
+    pub(super) fn new(
+        tiers: Arc<[Tier]>,
+        background: Arc<BackgroundWrites>,
+        search: Arc<Search>,
+        policy: WritePolicy,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            tiers,
+            policy,
+            timeout,
+            background,
+            search,
+            held_leases: HeldLeases::default(),
+            counters: WriteCounters::default(),
+        }
+    }
+
+    /// Writes to the tiers that the policy names.
+    ///
+    /// The first error, in the order of the tiers, of those that this waited for.
+    pub(super) async fn put(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(), StoreError> {
+        let takers = self.takers(artifact);
+        let errors = match (takers.split_first(), self.policy) {
+            (None, _) => vec![self.no_taker(artifact)],
+            (Some((&first, _)), WritePolicy::First) => self.write(&[first], key, artifact).await,
+            (Some(_), WritePolicy::Through) => self.write(&takers, key, artifact).await,
+            (Some((&first, others)), WritePolicy::Behind) => {
+                let mut errors = self.write(&[first], key, artifact).await;
+                let leases: Vec<_> = self.held_leases.of(key).into_iter().collect();
+                errors.extend(self.write_behind(others, key, artifact, leases).await);
+                errors
+            }
+        };
+        self.end_put(key, &errors);
+        errors.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Writes what was compiled to every tier that takes it, in the background. Until it is in the
+    /// local tiers it is served from there, and the leases are held.
+    ///
+    /// Where the background takes no more, this waits for the writes, so that what waits is bounded.
+    pub(super) async fn put_compiled(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        leases: Vec<CompileLease>,
+    ) {
+        let takers = self.takers(artifact);
+        let errors = match takers.is_empty() {
+            true => vec![self.no_taker(artifact)],
+            false => self.write_behind(&takers, key, artifact, leases).await,
+        };
+        self.end_put(key, &errors);
+        for error in errors {
+            tracing::warn!(%key, error = %format_args!("{error:#}"), "compiled artifact not stored");
+        }
+    }
+
+    fn end_put(&self, key: &PipelineFingerprint, errors: &[StoreError]) {
+        self.search.detach(key);
+        match errors.is_empty() {
+            true => self.counters.puts.increment(),
+            false => self.counters.put_errors.increment(),
+        }
+    }
+
+    fn takers(&self, artifact: &Artifact) -> Vec<usize> {
+        let tiers = 0..self.tiers.len();
+        tiers
+            .filter(|&tier| self.tiers[tier].takes(artifact))
+            .collect()
+    }
+
+    fn no_taker(&self, artifact: &Artifact) -> StoreError {
+        let kind = match self.tiers.iter().any(Tier::is_writable) {
+            true => StoreErrorKind::TooLarge,
+            false => StoreErrorKind::ReadOnly,
+        };
+        tracing::debug!(bytes = artifact.len(), ?kind, "no tier takes the artifact");
+        StoreError::new(kind, stack_name(&self.tiers), StoreOperation::Put)
+    }
+
+    /// Writes to these tiers at once, each under its timeout. The errors, in the order of the tiers.
+    async fn write(
+        &self,
+        tiers: &[usize],
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Vec<StoreError> {
+        let writes = tiers.iter().map(|&tier| async move {
+            let tier = &self.tiers[tier];
+            timeout(self.timeout, tier.put(key, artifact.clone()))
+                .await
+                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)))
+        });
+        let written = join_all(writes).await;
+        written.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Leaves these tiers to the background, or waits for them where that takes no more.
+    async fn write_behind(
+        &self,
+        tiers: &[usize],
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        leases: Vec<CompileLease>,
+    ) -> Vec<StoreError> {
+        if tiers.is_empty() || self.background.write_behind(key, artifact, tiers, &leases) {
+            return Vec::new();
+        }
+        let errors = self.write(tiers, key, artifact).await;
+        drop(leases);
+        errors
+    }
+
+    /// Ends the background writes of a key, and keeps others from starting while the block is held.
+    pub(super) async fn block(&self, key: &PipelineFingerprint) -> Block<TierWrite> {
+        self.background.block(key).await
+    }
+
+    /// Removes the key from every tier; whether one had it. The caller holds a block of the key.
+    pub(super) async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        let removals = self.tiers.iter().map(|tier| async move {
+            timeout(self.timeout, remove_from(tier, key))
+                .await
+                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Remove)))
+        });
+        let results = join_all(removals).await;
+        // A later lookup must not join a search that found the artifact before it was removed.
+        self.search.detach(key);
+        let mut removed = false;
+        for result in results {
+            removed |= result?;
+        }
+        if removed {
+            self.counters.removes.increment();
+        }
+        Ok(removed)
+    }
+
+    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        self.background.drain().await;
+        let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
+        let failed = flushed.into_iter().find_map(Result::err);
+        // Taken when nothing is awaited any more: a flush that is dropped must not lose it.
+        match failed.or_else(|| self.background.take_behind_error()) {
+            None => {
+                self.counters.flushes.increment();
+                Ok(())
+            }
+            Some(error) => {
+                self.counters.flush_errors.increment();
+                tracing::warn!(error = %format_args!("{error:#}"), "flush failed");
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn close(&self, deadline: Duration) -> CloseReport {
+        let start = Instant::now();
+        self.background.close();
+        // Half the time is kept for the tiers, so that a write that hangs costs no tier its flush.
+        let unfinished_writes = match timeout(deadline / 2, self.background.drain()).await {
+            Ok(()) => 0,
+            Err(_) => self.background.abort(),
+        };
+        let left = deadline.saturating_sub(start.elapsed());
+        let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
+        let errors = closed.into_iter().filter_map(Result::err);
+        CloseReport {
+            unfinished_writes,
+            errors: errors.chain(self.background.take_behind_error()).collect(),
+        }
+    }
+}
+
+/// A read-only tier keeps what it has. If it has the key, that is an error.
+async fn remove_from(tier: &Tier, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+    if tier.is_writable() {
+        return tier.remove(key).await;
+    }
+    match tier.contains(key).await? {
+        false => Ok(false),
+        true => Err(tier.error(StoreErrorKind::ReadOnly, StoreOperation::Remove)),
+    }
+}
