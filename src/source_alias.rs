@@ -161,7 +161,7 @@ impl SourceAliases {
         let artifact = match self.store.as_ref()?.get(key).await {
             Ok(artifact) => artifact?,
             Err(error) => {
-                tracing::debug!(%key, %error, "cannot read a source alias from its store; the source is parsed instead");
+                tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot read a source alias from its store; the source is parsed instead");
                 return None;
             }
         };
@@ -176,7 +176,7 @@ impl SourceAliases {
         let Some(store) = &self.store else { return };
         let alias = Artifact::new(fingerprint.as_bytes().to_vec());
         if let Err(error) = store.put(key, alias).await {
-            tracing::debug!(%key, %error, "cannot write a source alias to its store; the next process parses the source");
+            tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::wire::ToWire;
 /// compile function of [`LayeredPipelineCache::get_or_compile`] is handed the canonical form.
 ///
 /// Facts of the dispatch (buffers, launch geometry, labels, timeouts) are not part of a program.
-/// The compiler, its target and its options are: they go into the [`CompileScope`].
+/// The compiler, its target and its options are: they go into the [`CompileScope`](super::CompileScope).
 ///
 /// See [`ToWire`] for a whole example.
 ///

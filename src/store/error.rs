@@ -93,19 +93,19 @@ impl From<&std::io::Error> for StoreErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreOperation {
-    /// [`PipelineCacheStore::get`] or [`PipelineCacheStore::fetch`].
+    /// [`PipelineCacheStore::get`](super::PipelineCacheStore::get) or [`PipelineCacheStore::fetch`](super::PipelineCacheStore::fetch).
     Get,
-    /// [`PipelineCacheStore::put`].
+    /// [`PipelineCacheStore::put`](super::PipelineCacheStore::put).
     Put,
-    /// [`PipelineCacheStore::contains`].
+    /// [`PipelineCacheStore::contains`](super::PipelineCacheStore::contains).
     Contains,
-    /// [`PipelineCacheStore::remove`].
+    /// [`PipelineCacheStore::remove`](super::PipelineCacheStore::remove).
     Remove,
-    /// [`PipelineCacheStore::flush`].
+    /// [`PipelineCacheStore::flush`](super::PipelineCacheStore::flush).
     Flush,
-    /// [`PipelineCacheStore::close`].
+    /// [`PipelineCacheStore::close`](super::PipelineCacheStore::close).
     Close,
-    /// [`PipelineCacheStore::compile_lease`].
+    /// [`CompileLeases::compile_lease`](super::CompileLeases::compile_lease).
     CompileLease,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
