@@ -25,7 +25,8 @@ const TITLE: &str = "pipeline-cache key parts 1";
 /// each part.
 ///
 /// ```
-/// use pipeline_cache::{CompileScope, KeyParts, OpaqueProgram, PipelineFingerprint, explain};
+/// use pipeline_cache::explain::{KeyParts, explain};
+/// use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint};
 ///
 /// let program = OpaqueProgram::new("ast", "a + b");
 /// let scope = CompileScope::new("compiler 1.0", "x86_64")?;

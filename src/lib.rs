@@ -7,8 +7,8 @@
 //!
 //! - [`Program`], [`ToWire`] and [`CompileScope`] say what is fingerprinted; a
 //!   [`PipelineFingerprint`] is the result.
-//! - [`SourceAliases`] knows spellings seen before by their hash; [`explain`](fn@explain) says why
-//!   two keys differ.
+//! - [`SourceAliases`] knows spellings seen before by their hash; [`explain`](mod@explain) says why two
+//!   keys differ.
 //! - An [`Artifact`] is what is stored.
 //! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
 //!   [`PipelineCacheStore`] can be one.
@@ -51,20 +51,20 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod artifact;
+pub mod artifact;
 pub mod disk;
-mod explain;
+pub mod explain;
 #[cfg(feature = "remote-cache")]
-mod http;
+pub mod http;
 pub mod key;
-mod layered;
-mod memory;
+pub mod layered;
+pub mod memory;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
-mod network;
+pub mod network;
 #[cfg(feature = "object-store")]
-mod object_store;
+pub mod object_store;
 mod source_alias;
-mod store;
+pub mod store;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -78,23 +78,17 @@ pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
     PersistentPipelineCacheStore,
 };
-pub use explain::{KeyDifference, KeyParts, ParseKeyPartsError, explain};
 #[cfg(feature = "remote-cache")]
 pub use http::{Credentials, RemoteCache, RemoteCacheBuilder, RemoteCacheError};
 pub use key::{
-    CompileScope, CompileScopeError, KeyPart, OpaqueProgram, ParseFingerprintError,
-    PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
+    CompileScope, OpaqueProgram, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
 pub use layered::{
-    CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
-    LatencySummary, LayeredMetrics, LayeredPipelineCache, LayeredPipelineCacheBuilder,
-    LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource,
-    TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
-    WritePolicy,
+    CompileError, CompileInput, CompilePolicy, CompileSource, Compiled, LayeredPipelineCache,
+    LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
+    LookupPriority, LookupSource, TierSelection, WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
-pub use network::{BreakerPolicy, BreakerState, RetryPolicy};
 pub use source_alias::SourceAliases;
 pub use store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,

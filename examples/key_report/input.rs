@@ -1,8 +1,9 @@
 //! Files as programs: what is in them, and the parts of its key.
 
 use anyhow::{Context as _, Result};
+use pipeline_cache::explain::KeyParts;
 use pipeline_cache::key::wasm::WasmModule;
-use pipeline_cache::{CompileScope, KeyParts, OpaqueProgram};
+use pipeline_cache::{CompileScope, OpaqueProgram};
 use std::path::Path;
 
 /// A file that has a key.

@@ -15,7 +15,9 @@ mod input;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use pipeline_cache::{CompileScope, CompileScopeError, KeyDifference, KeyParts, explain};
+use pipeline_cache::CompileScope;
+use pipeline_cache::explain::{KeyDifference, KeyParts, explain};
+use pipeline_cache::key::CompileScopeError;
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::path::PathBuf;

@@ -7,8 +7,9 @@ use naga::back::spv::{self, Options, WriterFlags, ZeroInitializeWorkgroupMemoryM
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
+use pipeline_cache::key::CompileScopeError;
 use pipeline_cache::key::naga::CanonicalModule;
-use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope, CompileScopeError};
+use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope};
 
 /// Who makes these artifacts. What another machine serves must say the same.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/shader_build";

@@ -74,7 +74,7 @@ impl PipelineFingerprint {
     /// let old = bare.scoped(&CompileScope::new("naga 29.0.0", "spirv-1.3")?);
     /// let new = bare.scoped(&CompileScope::new("naga 30.0.1", "spirv-1.3")?);
     /// assert_ne!(old, new, "an upgraded compiler never serves the old one's output");
-    /// # Ok::<(), pipeline_cache::CompileScopeError>(())
+    /// # Ok::<(), pipeline_cache::key::CompileScopeError>(())
     /// ```
     #[must_use]
     pub fn scoped(&self, scope: &CompileScope) -> Self {

@@ -18,7 +18,7 @@ use super::WireWriter;
 /// ```
 /// use pipeline_cache::CompileScope;
 ///
-/// # fn main() -> Result<(), pipeline_cache::CompileScopeError> {
+/// # fn main() -> Result<(), pipeline_cache::key::CompileScopeError> {
 /// let scope = CompileScope::new("rustc 1.95.0 (59807616e)", "x86_64-unknown-linux-gnu")?
 ///     .option("opt-level", "3")
 ///     .option("debuginfo", "0")
@@ -51,7 +51,8 @@ impl CompileScope {
     /// let artifacts of different compilers share a key.
     ///
     /// ```
-    /// use pipeline_cache::{CompileScope, CompileScopeError};
+    /// use pipeline_cache::key::CompileScopeError;
+    /// use pipeline_cache::CompileScope;
     ///
     /// assert_eq!(CompileScope::new("", "x86_64"), Err(CompileScopeError::NoCompiler));
     /// assert_eq!(CompileScope::new("rustc 1.95.0", " "), Err(CompileScopeError::NoTarget));

@@ -176,7 +176,7 @@ impl LayeredPipelineCacheBuilder {
     /// A compile waits only if a tier grants compile leases: see
     /// [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks). The wait ends
     /// when the other process dies. When the time is over, this process compiles as well, which
-    /// [`unshared_compiles`](crate::LayeredMetrics::unshared_compiles) counts. With zero, no lease is
+    /// [`unshared_compiles`](crate::layered::LayeredMetrics::unshared_compiles) counts. With zero, no lease is
     /// acquired: no compile waits for another process, and none waits for this one.
     ///
     /// A store with several such tiers acquires their leases in the order of their names, which

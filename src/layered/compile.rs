@@ -18,7 +18,7 @@ impl LayeredPipelineCache {
     /// tier that takes it, whatever the [`WritePolicy`](crate::WritePolicy) says of puts. Where the
     /// bounds of the background are reached, the callers wait for the writes, each at most for the
     /// write timeout. A write that fails is counted in the
-    /// [`WriteBehindReport`](crate::WriteBehindReport), traced, and returned as an error by the next
+    /// [`WriteBehindReport`](crate::layered::WriteBehindReport), traced, and returned as an error by the next
     /// [`flush`](Self::flush).
     ///
     /// Processes that share a [`DiskCache`](crate::DiskCache) compile a key once as well, if it was

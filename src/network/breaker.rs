@@ -47,7 +47,7 @@ impl fmt::Display for BreakerState {
 /// credentials and rejected writes. A call that sent no request counts as nothing.
 ///
 /// ```
-/// use pipeline_cache::BreakerPolicy;
+/// use pipeline_cache::network::BreakerPolicy;
 /// use std::time::Duration;
 ///
 /// let impatient = BreakerPolicy::default()

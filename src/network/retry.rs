@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How a tier across a network repeats requests that failed for a transient reason.
 ///
 /// ```
-/// use pipeline_cache::RetryPolicy;
+/// use pipeline_cache::network::RetryPolicy;
 /// use std::time::Duration;
 ///
 /// let patient = RetryPolicy::default().attempts(5).max_delay(Duration::from_secs(4));

@@ -92,7 +92,7 @@ macro_rules! network_settings {
         }
 
         /// How requests are repeated that failed for a transient reason. Default:
-        /// [`RetryPolicy::default`](crate::RetryPolicy::default), three attempts.
+        /// [`RetryPolicy::default`](crate::network::RetryPolicy::default), three attempts.
         #[must_use]
         pub const fn retry(mut self, policy: $crate::network::RetryPolicy) -> Self {
             self.network.limits.retry = policy;
@@ -100,7 +100,7 @@ macro_rules! network_settings {
         }
 
         /// When the circuit breaker opens, so that no requests are sent to a failing server.
-        /// Default: [`BreakerPolicy::default`](crate::BreakerPolicy::default).
+        /// Default: [`BreakerPolicy::default`](crate::network::BreakerPolicy::default).
         #[must_use]
         pub const fn breaker(mut self, policy: $crate::network::BreakerPolicy) -> Self {
             self.network.limits.breaker = policy;

@@ -9,7 +9,8 @@ use crate::wasm::support::{
 #[cfg(any(feature = "naga", feature = "wasm"))]
 use std::collections::BTreeMap;
 
-use pipeline_cache::{CompileScope, CompileScopeError, OpaqueProgram, PipelineFingerprint, ToWire};
+use pipeline_cache::key::CompileScopeError;
+use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint, ToWire};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,10 +1,11 @@
 //! A layered lookup takes the first hit, waits for nobody in vain, and says what each tier did.
 
+use pipeline_cache::layered::TierOutcome;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupPolicy,
     LookupSource, PipelineCacheStore, PipelineFingerprint, StoreErrorKind, StoreOperation,
-    TierOutcome, TierSelection, WritePolicy,
+    TierSelection, WritePolicy,
 };
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! Why did this miss? The part that differs is named.
 
+use pipeline_cache::explain::{KeyParts, explain};
 use pipeline_cache::{
-    Artifact, CompileScope, DiskCache, InMemoryPipelineCache, KeyParts, OpaqueProgram,
-    PipelineCacheStore as _, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter, explain,
+    Artifact, CompileScope, DiskCache, InMemoryPipelineCache, OpaqueProgram,
+    PipelineCacheStore as _, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
 
 fn why(first: &KeyParts, second: &KeyParts) -> Vec<String> {

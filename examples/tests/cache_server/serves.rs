@@ -3,9 +3,9 @@
 use super::support::{
     CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, files, frame, path, remote,
 };
+use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::{
-    Artifact, Fetched, PipelineCacheStore as _, RemoteCache, RetryPolicy, SharedSecret,
-    StoreErrorKind,
+    Artifact, Fetched, PipelineCacheStore as _, RemoteCache, SharedSecret, StoreErrorKind,
 };
 use reqwest::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE,

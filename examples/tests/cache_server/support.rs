@@ -1,9 +1,10 @@
 //! The real server, started on a port that was free, with a folder of its own. It dies with the
 //! value.
 
+use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::{
     Artifact, ArtifactMetadata, DiskCache, PipelineCacheStore as _, PipelineFingerprint,
-    RemoteCache, RemoteCacheBuilder, RetryPolicy,
+    RemoteCache, RemoteCacheBuilder,
 };
 use reqwest::header::HeaderMap;
 use reqwest::{Body, Client, Response, StatusCode};

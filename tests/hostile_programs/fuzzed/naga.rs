@@ -1,6 +1,7 @@
 //! Shader modules.
 
-use pipeline_cache::{KeyParts, Program as _, ToWire as _};
+use pipeline_cache::explain::KeyParts;
+use pipeline_cache::{Program as _, ToWire as _};
 
 /// Any text that is a shader has one valid form, or no key. (SPIR-V is not tried: its front end
 /// panics on some of what is no module.)

@@ -1,7 +1,8 @@
 //! WebAssembly modules.
 
+use pipeline_cache::explain::KeyParts;
 use pipeline_cache::key::wasm::WasmModule;
-use pipeline_cache::{KeyParts, Program as _, ToWire as _};
+use pipeline_cache::{Program as _, ToWire as _};
 
 /// Any bytes are a module with one form, or have no key; the form is its own, and not much larger.
 pub(crate) fn check(data: &[u8]) {

@@ -1,6 +1,7 @@
 //! Wires.
 
-use pipeline_cache::{KeyParts, Program, ToWire, Unkeyable, WireWriter};
+use pipeline_cache::explain::KeyParts;
+use pipeline_cache::{Program, ToWire, Unkeyable, WireWriter};
 
 /// A value of every kind that a wire can hold.
 #[derive(Debug, Clone, PartialEq)]

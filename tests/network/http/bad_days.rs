@@ -2,9 +2,10 @@
 
 use crate::support::captured_trace::{capture, captured};
 use crate::support::scripted_http::{Request, ScriptedServer, Step, answer, redirect};
+use pipeline_cache::network::{BreakerPolicy, BreakerState, RetryPolicy};
 use pipeline_cache::{
-    Artifact, BreakerPolicy, BreakerState, Credentials, Fetched, PipelineCacheStore,
-    PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreError, StoreErrorKind,
+    Artifact, Credentials, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache,
+    RemoteCacheBuilder, StoreError, StoreErrorKind,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

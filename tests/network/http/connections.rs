@@ -5,9 +5,8 @@ use crate::support::scripted_http::{
     Request, ScriptedServer, Step, answer, answer_of_length, redirect,
 };
 use futures::future::join_all;
-use pipeline_cache::{
-    BreakerPolicy, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RetryPolicy,
-};
+use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
+use pipeline_cache::{Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

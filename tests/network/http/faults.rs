@@ -10,9 +10,10 @@
 
 use crate::support::haproxy::Haproxy;
 use crate::support::nginx::Nginx;
+use pipeline_cache::network::{BreakerPolicy, BreakerState, RetryPolicy};
 use pipeline_cache::{
-    Artifact, BreakerPolicy, BreakerState, DiskCache, Fetched, InMemoryPipelineCache,
-    LayeredPipelineCache, PipelineCacheStore, PipelineFingerprint, RemoteCache, RetryPolicy,
+    Artifact, DiskCache, Fetched, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+    PipelineFingerprint, RemoteCache,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};

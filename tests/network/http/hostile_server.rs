@@ -5,10 +5,11 @@ use crate::support::captured_trace::{capture, captured};
 use crate::support::scripted_http::{
     Request, ScriptedServer, Step, answer, answer_of_length, chunk, chunked_head, redirect,
 };
+use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, BreakerPolicy, Fetched, FrameError, InMemoryPipelineCache,
-    LayeredPipelineCache, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
-    RemoteCacheError, RetryPolicy, SharedSecret, StoreError, StoreErrorKind, Trust, TrustedKeys,
+    Artifact, ArtifactMetadata, Fetched, FrameError, InMemoryPipelineCache, LayeredPipelineCache,
+    PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder, RemoteCacheError,
+    SharedSecret, StoreError, StoreErrorKind, Trust, TrustedKeys,
 };
 use std::error::Error;
 use std::io::{Read, Write};

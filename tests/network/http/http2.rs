@@ -2,9 +2,9 @@
 //! restarted or has a limit on requests.
 
 use futures::future::join_all;
+use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::{
     Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
-    RetryPolicy,
 };
 use std::io;
 use std::sync::Arc;

@@ -5,9 +5,10 @@ use crate::support::certificates::certificates;
 use crate::support::nginx::{Nginx, Settings};
 use crate::support::scripted_http::{ScriptedServer, Step, answer_of_length};
 use futures::future::join_all;
+use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::{
     Artifact, ArtifactMetadata, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
-    RemoteCache, RemoteCacheBuilder, RetryPolicy, StoreErrorKind,
+    RemoteCache, RemoteCacheBuilder, StoreErrorKind,
 };
 use std::collections::HashSet;
 use std::fs;

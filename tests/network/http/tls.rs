@@ -2,9 +2,10 @@
 
 use crate::support::certificates::certificates;
 use crate::support::nginx::Nginx;
+use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
 use pipeline_cache::{
-    Artifact, BreakerPolicy, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache,
-    RemoteCacheBuilder, RemoteCacheError, RetryPolicy, StoreErrorKind,
+    Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
+    RemoteCacheError, StoreErrorKind,
 };
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;

@@ -6,11 +6,11 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
     Artifact, ArtifactMetadata, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder,
-    PipelineCacheStore, PipelineFingerprint, RetryPolicy, SharedSecret, StoreErrorKind, Trust,
-    TrustedKeys,
+    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

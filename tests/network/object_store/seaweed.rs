@@ -6,10 +6,11 @@
 
 use crate::support::seaweed::{ACCESS_KEY, BUCKET, Cluster, SECRET_KEY, Single};
 use futures::future::join_all;
+use pipeline_cache::network::BreakerPolicy;
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, BreakerPolicy, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder,
-    PipelineCacheStore, PipelineFingerprint, StoreErrorKind,
+    Artifact, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder, PipelineCacheStore,
+    PipelineFingerprint, StoreErrorKind,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
