@@ -177,8 +177,10 @@ impl Writer {
 
     /// Creates a temporary file. `None` where the entry is whole: a key names one artifact.
     ///
-    /// In one closure on the blocking pool: to look for the entry, to look at the lock file and to
-    /// create the file take about 15 us together, and each hop to the pool takes as long again.
+    /// In one closure on the blocking pool: it looks for the entry, inspects the lock file and creates
+    /// the temporary file. Together that takes a few microseconds; each hop to the pool takes 17 or
+    /// more. So a put makes three hops that it waits for, as many as its steps through `tokio::fs`
+    /// alone: measured, it takes 1.15 to 1.2 times as long as those for 4 KiB.
     fn stage(&self, key: &PipelineFingerprint) -> Result<Option<Staged>, Fault> {
         // The rename replaces anything but a whole entry, or reports why it cannot.
         if let Ok(Found::Whole(_)) = self.shared.directory.read(key) {
