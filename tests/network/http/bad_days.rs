@@ -336,8 +336,8 @@ async fn all_calls_share_one_budget_of_retries() {
 async fn each_attempt_has_its_deadline_and_all_have_one_together() {
     let server = ScriptedServer::always(vec![Step::Hang]);
     let remote = builder()
-        .attempt_timeout(40 * MS)
-        .request_timeout(100 * MS)
+        .attempt_timeout(400 * MS)
+        .request_timeout(1000 * MS)
         .retry(eager().attempts(100))
         .build(server.url())
         .unwrap();
