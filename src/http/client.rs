@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use futures::stream;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Body, Certificate, Client, ClientBuilder, Identity, Method, Url, redirect};
+use reqwest::{
+    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Url, redirect,
+};
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::iter;
@@ -14,6 +16,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use crate::network::{RequestError, Upload};
@@ -141,35 +144,17 @@ impl HttpClient {
             true => &self.pooled,
             false => &self.unpooled,
         };
-        let progress = Arc::new(Notify::new());
-        let mut builder = client
+        let builder = client
             .request(request.method.clone(), request.url.clone())
             .headers(request.headers);
-        if let Some(upload) = request.upload {
-            // With its length: many servers take no chunked upload.
-            builder = builder
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .header(CONTENT_LENGTH, upload.head.len() + upload.payload.len())
-                .body(upload_body(upload, Arc::clone(&progress)));
-        }
-        let mut sending = pin!(builder.send());
-        loop {
-            let step = async {
-                tokio::select! {
-                    biased;
-                    response = &mut sending => Some(response),
-                    () = progress.notified() => None,
-                }
-            };
-            match timeout(self.inactivity_timeout, step).await {
-                Ok(Some(response)) => return Ok(response?),
-                // Another part of the upload was taken.
-                Ok(None) => {}
-                Err(_) => {
-                    let limit = self.inactivity_timeout;
-                    return Err(RequestError::timed_out("no response", limit));
-                }
-            }
+        let limit = self.inactivity_timeout;
+        let sent = match request.upload {
+            Some(upload) => send_upload(builder, upload, limit).await,
+            None => timeout(limit, builder.send()).await,
+        };
+        match sent {
+            Ok(response) => Ok(response?),
+            Err(_) => Err(RequestError::timed_out("no response", limit)),
         }
     }
 
@@ -180,6 +165,35 @@ impl HttpClient {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         kept.contains(&origin) || kept.len() < KEPT_ORIGINS && kept.insert(origin)
+    }
+}
+
+/// Sends a request with a body. Each part that the connection takes starts `limit` anew.
+async fn send_upload(
+    builder: RequestBuilder,
+    upload: &Upload,
+    limit: Duration,
+) -> Result<reqwest::Result<reqwest::Response>, Elapsed> {
+    let progress = Arc::new(Notify::new());
+    let mut sending = pin!(
+        builder
+            .header(CONTENT_TYPE, "application/octet-stream")
+            // Many servers take no chunked upload.
+            .header(CONTENT_LENGTH, upload.head.len() + upload.payload.len())
+            .body(upload_body(upload, Arc::clone(&progress)))
+            .send()
+    );
+    loop {
+        let step = async {
+            tokio::select! {
+                biased;
+                response = &mut sending => Some(response),
+                () = progress.notified() => None,
+            }
+        };
+        if let Some(response) = timeout(limit, step).await? {
+            return Ok(response);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::header::{
 };
 use reqwest::{Client, Url};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::RemoteCacheError;
 use crate::network::RequestError;
@@ -166,7 +166,6 @@ pub(super) struct CredentialHeaders {
     current: Mutex<Current>,
 }
 
-#[derive(Clone)]
 struct Current {
     credentials: Credentials,
     headers: HeaderMap,
@@ -188,8 +187,17 @@ impl CredentialHeaders {
         })
     }
 
-    /// The headers to send, and a number that changes with them.
-    pub(super) fn current(&self) -> Result<(HeaderMap, u64), RequestError> {
+    /// The headers to send.
+    pub(super) fn headers(&self) -> Result<HeaderMap, RequestError> {
+        Ok(self.current()?.headers.clone())
+    }
+
+    /// A number that changes with the headers.
+    pub(super) fn version(&self) -> Result<u64, RequestError> {
+        Ok(self.current()?.version)
+    }
+
+    fn current(&self) -> Result<MutexGuard<'_, Current>, RequestError> {
         let credentials = match &self.source {
             CredentialSource::Fixed(_) => None,
             // Not under the lock: the callback is foreign code.
@@ -206,7 +214,7 @@ impl CredentialHeaders {
                 version: current.version + 1,
             };
         }
-        Ok((current.headers.clone(), current.version))
+        Ok(current)
     }
 }
 
@@ -239,18 +247,16 @@ mod tests {
         let source = CredentialSource::Rotating(Arc::new(move || {
             match counted.fetch_add(1, Ordering::SeqCst) {
                 0 | 1 => Credentials::bearer("first"),
-                2 => Credentials::bearer("second"),
+                2 | 3 => Credentials::bearer("second"),
                 _ => Credentials::bearer("hunter2\n"),
             }
         }));
         let headers = CredentialHeaders::new(source, Client::new()).unwrap();
-        assert_eq!(headers.current().unwrap().1, 0);
-        let (second, version) = headers.current().unwrap();
-        assert_eq!(
-            (version, &second[AUTHORIZATION]),
-            (1, &HeaderValue::from_static("Bearer second"))
-        );
-        let error = headers.current().unwrap_err();
+        assert_eq!(headers.version().unwrap(), 0);
+        let second = headers.headers().unwrap();
+        assert_eq!(second[AUTHORIZATION], "Bearer second");
+        assert_eq!(headers.version().unwrap(), 1);
+        let error = headers.version().unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::PermissionDenied);
         assert!(!error.to_string().contains("hunter2"));
     }

@@ -80,8 +80,7 @@ impl Backend for Entries {
     }
 
     fn credentials_version(&self) -> Result<Option<u64>, RequestError> {
-        let (_, version) = self.transport.credentials.current()?;
-        Ok(Some(version))
+        self.transport.credentials.version().map(Some)
     }
 }
 

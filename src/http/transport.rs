@@ -73,7 +73,7 @@ impl Transport {
             url,
             upload,
             headers: match is_home {
-                true => self.credentials.current()?.0,
+                true => self.credentials.headers()?,
                 false => HeaderMap::new(),
             },
             is_base_origin: is_home || self.base.same_origin(url),
