@@ -1,4 +1,4 @@
-//! Why did this miss? Keys taken apart, kept, and held against each other.
+//! Why a lookup missed: the parts of keys, stored beside artifacts and compared.
 
 use std::collections::HashMap;
 use std::fmt;

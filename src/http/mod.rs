@@ -2,10 +2,10 @@
 //!
 //! Any server of static files will do, and none is trusted: a body becomes an artifact only after
 //! its whole frame was verified.
-//!
-//! A call goes through the `NetworkTier`, which decides whether and how often a request is made.
-//! Inside it `entries` knows what to request and what a response means, `transport` follows
-//! redirects and attaches credentials, and `client` sends single requests through `reqwest`.
+
+// A call goes through the `NetworkTier`, which decides whether and how often a request is made.
+// Inside it `entries` knows what to request and what a response means, `transport` follows
+// redirects and attaches credentials, and `client` sends single requests through `reqwest`.
 
 mod base_url;
 mod builder;

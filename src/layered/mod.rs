@@ -1,11 +1,11 @@
-//! The layered store: several tiers that look like one cache.
-//!
-//! [`LayeredPipelineCache`] is a façade over three parts: [`Search`] finds artifacts, [`Compiler`]
-//! makes those that no tier has, and [`Writer`] stores them. What is written in the background goes
-//! through the one queue of [`BackgroundWrites`], which serves artifacts on their way.
-//!
-//! A lookup takes this path: `get` asks `search`, which peeks, then joins or starts the flight for
-//! the key, and asks each `tier`.
+//! The layered store: several tiers that look like one cache, and what it reports.
+
+// `LayeredPipelineCache` is a façade over three parts: `Search` finds artifacts, `Compiler` compiles
+// those that no tier has, and `Writer` stores them. `BackgroundWrites` is the one queue of background
+// writes; artifacts in it are served from it.
+//
+// The path of a lookup: `get` calls `search`, which peeks, then joins or starts the flight for the
+// key, and fetches from each `tier`.
 
 mod admission;
 mod background;

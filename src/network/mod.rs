@@ -1,8 +1,9 @@
-//! What every tier across a network needs, so that the faults of its servers cost little.
-//!
-//! A call goes through `tier`, which knows what each response means to the cache, and `call_policy`,
-//! which decides whether a request is made and how often. A tier adds a `Backend`: how one request
-//! is made. Nothing here names a type of an HTTP library.
+//! The policies of network tiers: retries and the circuit breaker.
+
+// What every network tier needs, so that the faults of its servers cost little. A call goes through
+// `tier`, which knows what each response means to the cache, and `call_policy`, which decides whether
+// a request is made and how often. A tier adds a `Backend`: how one request is made. Nothing here
+// names a type of an HTTP library.
 
 mod auth_block;
 mod backend;

@@ -1,8 +1,9 @@
 //! A tier on an object store: S3, Google Cloud Storage, Azure, a folder, or any other that the
 //! `object_store` crate knows.
 //!
-//! The frames and their names are those on disk and over HTTP, and `network` makes the calls. What
-//! is here is only how one request is made.
+//! The frames and their names are those on disk and over HTTP.
+
+// `network` makes the calls. This folder holds only how one request is made.
 
 mod builder;
 mod connector;
