@@ -129,7 +129,7 @@ impl KeyParts {
         .await;
         let read = read.filter(|parts: &Self| parts.key == *key);
         if read.is_none() {
-            tracing::warn!(%key, "ignored kept key parts that cannot be read");
+            tracing::warn!(%key, "stored key parts ignored: malformed");
         }
         Ok(read)
     }
@@ -157,9 +157,9 @@ impl fmt::Display for KeyParts {
     }
 }
 
-/// A text is not that of [`KeyParts`].
+/// Malformed text of [`KeyParts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("these are not the parts of a key: line {line} is not as it should be")]
+#[error("invalid key parts: line {line} is malformed")]
 pub struct ParseKeyPartsError {
     line: usize,
 }
@@ -235,9 +235,8 @@ impl fmt::Display for KeyDifference {
 
 /// Which parts of two keys differ, in the order of the first and then of the second.
 ///
-/// Empty exactly when the keys are equal. Parts are matched by name, and where a name occurs more than once, in order.
-/// Something inserted early on shifts the numbers of what comes after it, so read the first
-/// difference first. See [`KeyParts`] for an example.
+/// Empty if and only if the keys are equal. Parts are matched by name; parts of one name are matched
+/// in order. An early insertion shifts later names, so read the first difference first. See [`KeyParts`] for an example.
 #[must_use]
 pub fn explain(first: &KeyParts, second: &KeyParts) -> Vec<KeyDifference> {
     let mut unmatched: HashMap<(&str, u32), &KeyPart> = occurrences(second).collect();

@@ -1,6 +1,6 @@
 //! What can be wrong with a frame.
 
-/// Why bytes are not the frame of an artifact, or an artifact cannot be framed.
+/// Why bytes are not the frame of an artifact, or why an artifact does not fit a frame.
 ///
 /// To the reader of a tier each of these is a miss, counted as corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,23 +15,23 @@ pub enum FrameError {
     /// The frame is of a version, or uses a feature, that this release does not know.
     #[error("the frame is of an unknown version or uses an unknown feature")]
     UnknownFormat,
-    /// The frame answers another fingerprint.
-    #[error("the frame belongs to another fingerprint")]
+    /// The frame belongs to another key.
+    #[error("the frame belongs to another key")]
     OtherFingerprint,
-    /// The lengths in the header do not add up to the bytes there are.
-    #[error("the frame's lengths do not add up to the bytes there are")]
+    /// The lengths in the header do not match the length of the frame.
+    #[error("the lengths in the header do not match the frame")]
     LengthMismatch,
     /// The artifact is larger than the tier accepts.
-    #[error("the artifact is larger than the limit")]
+    #[error("the artifact exceeds max_artifact_bytes")]
     TooLarge,
     /// The metadata is larger than 64 KiB, or not metadata.
     #[error("the metadata is too large or malformed")]
     BadMetadata,
     /// The header or the metadata were changed, or the tag was made with another secret.
-    #[error("the frame's tag does not match its header and metadata")]
+    #[error("tag mismatch: header or metadata damaged, or signed with another secret")]
     BadTag,
-    /// The frame carries no keyed tag, and the tier demands one.
-    #[error("the frame is not authenticated")]
+    /// The frame is not signed, and the tier requires a signature.
+    #[error("the frame is not signed, and this tier requires a signature")]
     Unauthenticated,
     /// The payload was changed.
     #[error("the payload does not match its digest")]

@@ -42,7 +42,7 @@ impl ArtifactMetadata {
         Self::default()
     }
 
-    /// Sets who made the artifact, from what: a build, a branch, a signer.
+    /// Sets the origin of the artifact: a build, a branch, a signer.
     #[must_use]
     pub fn with_provenance(mut self, provenance: impl Into<String>) -> Self {
         self.provenance = Some(provenance.into());
@@ -56,8 +56,8 @@ impl ArtifactMetadata {
         self
     }
 
-    /// Sets the toolchain that made the artifact. For people: the key is what tells toolchains
-    /// apart, by its [`CompileScope`](crate::CompileScope).
+    /// Sets the toolchain that made the artifact. Informational: the
+    /// [`CompileScope`](crate::CompileScope) in the key tells toolchains apart.
     #[must_use]
     pub fn with_toolchain(mut self, toolchain: impl Into<String>) -> Self {
         self.toolchain = Some(toolchain.into());
@@ -73,7 +73,7 @@ impl ArtifactMetadata {
         self
     }
 
-    /// Who made the artifact, from what.
+    /// The origin of the artifact.
     #[must_use]
     pub fn provenance(&self) -> Option<&str> {
         self.provenance.as_deref()

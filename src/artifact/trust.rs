@@ -16,8 +16,7 @@ use std::fmt;
 pub struct SharedSecret([u8; 32]);
 
 impl SharedSecret {
-    /// Derives the key from a secret of any length. Its strength is that of the secret: take at
-    /// least 16 random bytes.
+    /// Derives a key from a secret of any length. Use at least 16 random bytes.
     #[must_use]
     pub fn new(secret: impl AsRef<[u8]>) -> Self {
         const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
@@ -36,7 +35,7 @@ impl fmt::Debug for SharedSecret {
     }
 }
 
-/// The secrets of a tier: one signs what is written, several may have signed what is read.
+/// The secrets of a tier: one signs writes, several may verify reads.
 ///
 /// To rotate a secret, first let all readers accept the new one, then let the writers sign with
 /// it, and drop the old one once its entries are no longer wanted.
@@ -92,23 +91,22 @@ impl fmt::Debug for TrustedKeys {
 }
 
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
-/// Whom a network tier trusts to store the right artifact under a key.
+/// Which entries a network tier accepts.
 ///
 /// ```
 /// use pipeline_cache::{SharedSecret, Trust};
 ///
 /// let team = Trust::Authenticated(SharedSecret::new("at least 16 random bytes").into());
-/// let strangers = Trust::ServerUnpromoted;
-/// # let _ = (team, strangers);
+/// let unpromoted = Trust::ServerUnpromoted;
+/// # let _ = (team, unpromoted);
 /// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The server, and so everybody who can write to it.
+    /// The server, and so every writer of the server.
     #[default]
     Server,
-    /// As [`Server`](Self::Server), but artifacts of this tier are never promoted to another tier, so
-    /// that nothing of them stays once the tier is gone.
+    /// As [`Server`](Self::Server), but hits are not promoted, so that no copy outlives the tier.
     ServerUnpromoted,
     /// Only writers that have one of the secrets. An entry without a valid tag is corrupt, and counted
     /// as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).

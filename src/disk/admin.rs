@@ -231,7 +231,9 @@ impl DiskCache {
                 Err(fault) if failure.is_none() => {
                     failure = Some(shared.failed(operation, Some(&key), fault));
                 }
-                Err(fault) => tracing::debug!(%key, %fault, "cannot remove this entry either"),
+                Err(fault) => {
+                    tracing::debug!(%key, %fault, "clear: cannot remove entry; only the first failure is reported")
+                }
             }
         }
         failure.map_or(Ok(removed), Err)

@@ -103,20 +103,24 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// How many operations run at once, each with one thread of the runtime's blocking pool and at
-    /// most one artifact in memory. Others wait. On Linux, the same number of large entries may be
-    /// read on workers besides. At least 1. Default: 64.
+    /// The most operations that run at once. Default: 64. At least 1.
+    ///
+    /// Each uses one thread of the runtime's blocking pool and holds at most one artifact in memory.
+    /// Others wait. On Linux, the same number of large entries may be read on workers as well.
     pub fn max_concurrent_operations(mut self, operations: usize) -> Self {
         self.max_concurrent_operations = operations.max(1);
         self
     }
 
-    /// How many entries may await a flush, those of running puts included, at about 64 bytes of
-    /// memory each. At half the number a flush starts in the background. At the full number a put
-    /// waits for a flush. At least 1. Default: 4096.
+    /// The most entries that may await a flush, those of running puts included. Default: 4096. At least
+    /// 1.
     ///
-    /// After a failed flush, puts start no other for a second; after each further failure for twice
-    /// as long, up to a minute. Puts go on as long as there is room. Then they fail at once, with
+    /// - Each takes about 64 bytes of memory.
+    /// - At half the number, a flush starts in the background.
+    /// - At the full number, a put waits for a flush.
+    ///
+    /// After a failed flush, puts start no other for a second, and after each further failure for twice
+    /// as long, up to a minute. Meanwhile puts succeed while there is room; then they fail at once, with
     /// the reason. A [`flush`](crate::PipelineCacheStore::flush) on demand always tries.
     pub fn max_pending_flushes(mut self, entries: usize) -> Self {
         self.max_pending_flushes = entries.max(1);
@@ -127,8 +131,8 @@ impl DiskCacheBuilder {
     /// folders with mode 0777, less the process's umask. Default: modes 0600 and 0700, which keep
     /// other users out. A folder that exists keeps its mode.
     ///
-    /// Whoever can write the folder can add entries. Set a [`shared_secret`](Self::shared_secret)
-    /// that they do not know.
+    /// Any user with write access can add entries. Set a [`shared_secret`](Self::shared_secret) to reject
+    /// them.
     pub fn allow_other_users(mut self) -> Self {
         self.private = false;
         self
@@ -136,12 +140,12 @@ impl DiskCacheBuilder {
 
     /// The most bytes of files that the folder holds. Default: no bound.
     ///
-    /// Puts of this cache start a trim in the background when the folder is 15/16 full. It stops at
-    /// 7/8. Puts do not wait for it, unless the bound itself is exceeded: then a put waits, while
-    /// entries are being evicted, for at most a tenth of a second. No put waits for a scan of the
-    /// folder. All bounded caches on the folder share one count; what unbounded ones store is found
-    /// by a scan once an hour. The next candidates are remembered, in at most 4 MiB, so that one scan
-    /// serves many trims.
+    /// - Puts start a trim in the background when the folder is 15/16 full. It stops at 7/8.
+    /// - Puts do not wait for it, unless the bound itself is exceeded. Then a put waits for at most
+    ///   0.1 s while entries are evicted. No put waits for a scan of the folder.
+    /// - All bounded caches on the folder share one count. An hourly scan finds what unbounded ones
+    ///   stored.
+    /// - The next candidates are remembered, in at most 4 MiB, so that one scan serves many trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
         self
@@ -169,8 +173,8 @@ impl DiskCacheBuilder {
     /// All processes must set this, and the artifact must reach this tier: by a
     /// [`WritePolicy`](crate::WritePolicy) other than `First` where there are tiers above. The lock
     /// is released when its process dies. Otherwise it is held until the artifact is stored or its
-    /// put has failed, even where the caller of the put has given up. A compile that fails, or that
-    /// nobody waits for any more, releases it. How long a process waits for one that holds the lock is
+    /// put has failed, even where the caller of the put has given up. A compile that fails or is
+    /// cancelled releases it. How long a process waits for one that holds the lock is
     /// set by [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait).
     ///
     /// Where no lock can be had, as in a folder that cannot be written, compiles go on without it.

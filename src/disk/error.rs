@@ -24,17 +24,17 @@ use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 pub enum DiskCacheError {
     /// The environment does not say where the user's caches are.
     #[error(
-        "the user's cache folder is unknown: {CACHE_DIR_VARIABLES} to an absolute path, or name a folder"
+        "the user's cache folder is unknown: {CACHE_DIR_VARIABLES} to an absolute path, or call DiskCacheBuilder::root"
     )]
     CacheDirUnknown,
-    /// The path of the cache's folder is that of something else.
-    #[error("{path} is not a folder")]
+    /// The root exists and is not a folder.
+    #[error("cannot open the disk cache: {path} is not a folder; choose another root")]
     NotAFolder {
         /// The path.
         path: PathBuf,
     },
     /// A system call failed.
-    #[error("cannot {action} {path}")]
+    #[error("disk cache: cannot {action} {path}")]
     Io {
         /// What was attempted.
         action: &'static str,
@@ -59,7 +59,7 @@ const CACHE_DIR_VARIABLES: &str = if cfg!(windows) {
 pub(super) enum Fault {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("{0} is no regular file")]
+    #[error("{0} is not a regular file; remove it")]
     NotAFile(PathBuf),
 }
 
@@ -88,7 +88,7 @@ impl Failures {
             self.first = Some((*key, fault));
         } else {
             // One disk fails for one reason. A thousand warnings would say no more.
-            tracing::debug!(%key, %fault, "this entry failed as well");
+            tracing::debug!(%key, %fault, "entry failed; only the first failure of this pass is reported");
             self.more += 1;
         }
     }

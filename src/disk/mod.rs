@@ -62,7 +62,7 @@ use self::staging::Staging;
 use self::writer::Writer;
 use crate::store::compile_lease::HeldLeases;
 
-/// The first name of [`DiskCache`], which its users know.
+/// Former name of [`DiskCache`].
 pub type PersistentPipelineCacheStore = DiskCache;
 
 /// A tier on disk: one file per key in one folder, which any number of caches and processes may
@@ -86,7 +86,7 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   rename through `tokio::fs`. On Linux, an entry of up to 1 MiB that is in the page cache of a
 ///   local file system is read on the worker, by calls that fail where they would wait, in slices of
 ///   about 0.1 ms.
-/// - **A removed folder is an empty one.** If the folder is removed meanwhile, lookups miss and the
+/// - **A missing folder is an empty cache.** If the folder is removed meanwhile, lookups miss and the
 ///   next put creates it again.
 ///
 /// A put of a key that the folder holds already verifies the entry and leaves it: a key names one

@@ -126,9 +126,9 @@ pub struct DiskCacheTrimReport {
 #[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
 pub struct DiskCacheDurabilityReport {
-    /// Entries that a put of this cache has stored, and that no flush has made durable since.
+    /// Entries stored by this cache that a power loss could still remove.
     pub pending_flushes: u64,
-    /// Whether there are none.
+    /// Whether `pending_flushes` is 0.
     pub durable: bool,
 }
 

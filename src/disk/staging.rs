@@ -303,7 +303,7 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
 fn warn_if_left(path: &Path, removed: io::Result<()>) {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %path.display(), %error, "cannot remove a file that a dead process left");
+            tracing::warn!(file = %path.display(), %error, "cannot remove a stale staging file: remove it by hand");
         }
         _ => {}
     }

@@ -19,8 +19,7 @@ impl PipelineCacheStore for DiskCache {
         self.reader.fetch(key).await
     }
 
-    /// As the trait has it. A put whose future is dropped while it waits for its turn is cancelled;
-    /// once it writes, it is finished.
+    /// A put whose future is dropped while it waits is cancelled. Once it writes, it is finished.
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         self.writer.put(*key, artifact).await
     }
@@ -30,26 +29,25 @@ impl PipelineCacheStore for DiskCache {
         self.reader.contains(*key).await
     }
 
-    /// As the trait has it. Also removes what was set aside of the entry. A power loss may bring a
+    /// Also removes the corrupt file that was set aside for the key. A power loss may bring a
     /// removed entry back.
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
         self.writer.remove(*key).await
     }
 
-    /// Makes durable what puts of this cache have stored, also where their callers have gone: first the
-    /// data of each entry, then the names in the folder.
+    /// Syncs the data of the entries that this cache has stored, then the names in the folder.
     ///
-    /// The error is the first of several, and says how many more there are. An entry that failed stays
-    /// pending, and the next flush writes it again: after a failed sync, a second one proves nothing.
-    /// If nothing whole is left to write, that flush fails as well, and the entry is lost: it is
-    /// pending no more. As long as the medium refuses every entry, a flush tries 16 of them.
+    /// The error names the first failed entry and the number of others. A failed entry stays pending,
+    /// and the next flush writes it again: after a failed fsync, the kernel may report success for lost
+    /// data. If the entry can no longer be read, that flush reports it once as lost. While the medium
+    /// refuses every entry, a flush tries 16 of them.
     async fn flush(&self) -> Result<(), StoreError> {
         self.durability.flush(StoreOperation::Flush).await
     }
 
     /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on. A
-    /// [`CompileLease`] that was granted stays with its holder. No more are granted, because nobody
-    /// could store what is compiled.
+    /// [`CompileLease`] that was granted stays with its holder. No more are granted, because the
+    /// artifact could not be stored.
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         self.shared.close();
         let closing = async {
@@ -71,7 +69,7 @@ impl PipelineCacheStore for DiskCache {
         self.compile_locks.is_some().then_some(self)
     }
 
-    /// As the trait has it. `entries` and `cached_bytes` are estimates: the count that all bounded
+    /// `entries` and `cached_bytes` are estimates: the count that all bounded
     /// caches on the folder share. They are 0 for a cache without bounds, and before its first put or
     /// trim, because an exact count would list the folder.
     ///
@@ -97,7 +95,7 @@ impl PipelineCacheStore for DiskCache {
 
 #[async_trait]
 impl CompileLeases for DiskCache {
-    /// As the trait has it, where the builder was told to use
+    /// Granted where the builder was told to use
     /// [`compile_locks`](super::DiskCacheBuilder::compile_locks). A put of the key holds the lease, too, from
     /// its start until the entry is stored.
     async fn compile_lease(

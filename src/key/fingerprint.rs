@@ -14,9 +14,9 @@ const SCOPE_CONTEXT: &str = "pipeline-cache 2026-11 scoped fingerprint v1";
 
 /// The content address of an artifact.
 ///
-/// Two programs share a fingerprint exactly when their canonical forms are the same bytes on the
-/// wire, so what is equal here is safe to share. The 64 hex digits of [`Display`](fmt::Display)
-/// are also the file name of the artifact on disk and its last path segment on a server.
+/// Two programs have the same fingerprint if and only if their canonical forms are the same bytes on
+/// the wire. The 64 hex digits of [`Display`](fmt::Display) are also the file name of the artifact on
+/// disk and its last path segment on a server.
 ///
 /// ```
 /// use pipeline_cache::{CompileScope, OpaqueProgram, PipelineFingerprint};
@@ -157,8 +157,8 @@ pub struct ParseFingerprintError(());
 impl FromStr for PipelineFingerprint {
     type Err = ParseFingerprintError;
 
-    /// Reads the 64 lowercase hex digits back. Upper case is refused: one key, one spelling, so
-    /// that a file name on a case-insensitive file system cannot stand for two keys.
+    /// Reads the 64 lowercase hex digits back. Upper case is rejected: a case-insensitive file system
+    /// would take both spellings for one file name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let lowercase = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if !lowercase {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A part of what a key is made of, without its content.
 ///
-/// Names are for people. They are given by the program's [`ToWire`](crate::ToWire) and need not be
+/// The program's [`ToWire`](crate::ToWire) gives the names. They are for display and need not be
 /// unique; characters that would break a line are written as escapes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyPart {
@@ -14,7 +14,7 @@ pub struct KeyPart {
 }
 
 impl KeyPart {
-    /// What people call the part, as in `function 3` or `scope: option opt-level`.
+    /// The display name of the part, as in `function 3` or `scope: option opt-level`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

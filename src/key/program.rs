@@ -7,9 +7,10 @@ use super::wire::ToWire;
 /// A program of some compiler's intermediate representation.
 ///
 /// Implement it for the form your compiler works on. [`canonicalize`](Self::canonicalize) removes
-/// what cannot change the artifact (names nobody can see, the order of declarations, spellings of
-/// one meaning) and keeps all that can. Whatever is removed is also kept from the compiler: the
-/// compile function of [`LayeredPipelineCache::get_or_compile`] is handed the canonical form.
+/// what cannot change the artifact (invisible names, the order of declarations, alternative
+/// spellings) and keeps all that can. The compile function of
+/// [`LayeredPipelineCache::get_or_compile`] gets the canonical form, so the compiler never sees what
+/// was removed.
 ///
 /// Facts of the dispatch (buffers, launch geometry, labels, timeouts) are not part of a program.
 /// The compiler, its target and its options are: they go into the [`CompileScope`](super::CompileScope).
@@ -37,7 +38,7 @@ pub trait Program {
     fn canonicalize(&self) -> Result<Self::Canonical, Unkeyable>;
 }
 
-/// A program that has no key, and why.
+/// Why a program has no key.
 ///
 /// ```
 /// use pipeline_cache::Unkeyable;
@@ -55,7 +56,7 @@ pub struct Unkeyable {
 }
 
 impl Unkeyable {
-    /// An unkeyable program, with the reason as a phrase for people.
+    /// An unkeyable program, with the reason as a readable phrase.
     #[must_use]
     pub fn new(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {

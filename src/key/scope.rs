@@ -6,8 +6,8 @@ use super::WireWriter;
 
 /// Everything beside the program that shapes what a compiler makes of it.
 ///
-/// An option that is left out here is an option whose change serves a stale artifact, so name all
-/// of them: the build of the compiler (not its version alone, if builds differ), the target, every
+/// If an option is missing here, changing it serves a stale artifact. So name all of them: the build
+/// of the compiler (not its version alone, if builds differ), the target, every
 /// option with its effective value, and each environment variable the compiler reads. There is no
 /// default scope.
 ///
@@ -40,8 +40,8 @@ pub struct CompileScope {
 impl CompileScope {
     /// The scope of a compiler build and a target, with no options.
     ///
-    /// `compiler` is whatever changes when the compiler's output may: a build id, a commit, the
-    /// hash of its executable. A version number is enough only for compilers that are released
+    /// `compiler` must change whenever the compiler's output may change: pass a build id, a commit, or
+    /// the hash of its executable. A version number is enough only for compilers that are released
     /// and never patched in place. A compiler whose output is the same for every target still
     /// names one, such as `"any"`.
     ///
@@ -146,7 +146,7 @@ impl CompileScope {
     }
 }
 
-/// Why a [`CompileScope`] was refused.
+/// Why a [`CompileScope`] is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileScopeError {

@@ -116,10 +116,11 @@ pub(crate) fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWr
     wire.part("program", |wire| canonical.write_body(wire));
 }
 
-/// Writes the parts of a canonical program, each so that it cannot be mistaken for another.
+/// Writes the values of a canonical program, each framed so that no two sequences of values give the
+/// same bytes.
 ///
-/// A writer is handed to [`ToWire::write_body`]. It collects the bytes or hashes them as they
-/// come; which of the two, the caller cannot tell.
+/// [`ToWire::write_body`] gets a writer. It collects the bytes or hashes them; both see the same
+/// bytes.
 #[derive(Debug)]
 pub struct WireWriter {
     buffer: Vec<u8>,
@@ -227,11 +228,11 @@ impl WireWriter {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Writes a part that people would name when they ask what changed: a function, a section.
+    /// Writes a named part, such as a function or a section.
     ///
-    /// The name does not stand on the wire, and marking a part changes no key: it only lets
-    /// [`explain`](crate::explain) say which part of two programs differs. A part inside of
-    /// another is told apart from the rest of it. The name is formatted only when it is wanted.
+    /// The name is not on the wire, and marking a part changes no key: it only lets
+    /// [`explain`](crate::explain) say which part of two programs differs. A part inside of another
+    /// has a digest of its own. The name is formatted only while parts are recorded.
     ///
     /// ```
     /// # use pipeline_cache::WireWriter;

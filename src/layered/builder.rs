@@ -173,15 +173,17 @@ impl LayeredPipelineCacheBuilder {
 
     /// Sets how long a compile waits for another process that compiles the same key. Default: 30 s.
     ///
-    /// A compile waits only if a tier grants compile leases: see
-    /// [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks). The wait ends
-    /// when the other process dies. When the time is over, this process compiles as well, which
-    /// [`unshared_compiles`](crate::layered::LayeredMetrics::unshared_compiles) counts. With zero, no lease is
-    /// acquired: no compile waits for another process, and none waits for this one.
+    /// - A compile waits only if a tier grants compile leases: see
+    ///   [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks).
+    /// - The wait ends when the other process dies.
+    /// - After the timeout this process compiles too, which
+    ///   [`unshared_compiles`](crate::layered::LayeredMetrics::unshared_compiles) counts.
+    /// - With zero, no lease is acquired: no compile waits for another process, and none waits for
+    ///   this one.
     ///
-    /// A store with several such tiers acquires their leases in the order of their names, which
-    /// hold the paths of the folders. Processes that name the same folders by different paths may
-    /// wait for each other until the time is over.
+    /// A store with several such tiers acquires their leases in the order of their names, which hold
+    /// the paths of the folders. Processes that use different paths for the same folders may wait for
+    /// each other until the timeout.
     #[must_use]
     pub const fn max_compile_wait(mut self, wait: Duration) -> Self {
         self.max_compile_wait = wait;

@@ -90,7 +90,7 @@ impl LayeredPipelineCache {
                 self.get_or_insert_with(&key, compile).await
             }
             Err(reason) => {
-                tracing::debug!(%reason, "the program has no key: compiled and not stored");
+                tracing::debug!(%reason, "the program has no key: compiling without the cache");
                 let input = CompileInput::Unkeyable(program.clone(), reason.clone());
                 self.parts
                     .compiler

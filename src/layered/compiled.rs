@@ -63,7 +63,7 @@ impl fmt::Display for CompileSource {
         match self {
             Self::Cache(source) => write!(f, "cache: {source}"),
             Self::Compiled => f.write_str("compiled"),
-            Self::Joined => f.write_str("joined another call's compile"),
+            Self::Joined => f.write_str("joined a running compile"),
             Self::Bypassed(reason) => write!(f, "compiled without the cache: {reason}"),
         }
     }

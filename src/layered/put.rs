@@ -115,7 +115,11 @@ impl Writer {
             true => StoreErrorKind::TooLarge,
             false => StoreErrorKind::ReadOnly,
         };
-        tracing::debug!(bytes = artifact.len(), ?kind, "no tier takes the artifact");
+        tracing::debug!(
+            bytes = artifact.len(),
+            ?kind,
+            "artifact not stored: every tier is read-only or its size limit is smaller"
+        );
         StoreError::new(kind, stack_name(&self.tiers), StoreOperation::Put)
     }
 

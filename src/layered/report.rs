@@ -11,9 +11,9 @@ use crate::store::StoreError;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct LayeredPromotionReport {
-    /// Hits in a lower tier that were to be promoted.
+    /// Promotions: hits in a lower tier.
     pub events: u64,
-    /// Events after which every faster tier that takes the artifact has it.
+    /// Hits promoted to every faster tier that accepts the artifact.
     pub promoted: u64,
     /// Tiers written to, over all events.
     pub promoted_layers: u64,
@@ -28,11 +28,11 @@ pub struct LayeredPromotionReport {
     pub failed: u64,
     /// Events under way.
     pub pending: u64,
-    /// The tier the last promotion that wrote something came from.
+    /// Source tier of the last promotion that wrote.
     pub last_source_layer: Option<usize>,
-    /// How many tiers the last promotion that wrote something wrote to.
+    /// Tiers written to by the last promotion that wrote.
     pub last_promoted_layers: u64,
-    /// The payload bytes that the last promotion that wrote something wrote, over its tiers.
+    /// Payload bytes written by the last promotion that wrote, over all its tiers.
     pub last_promoted_bytes: u64,
 }
 
@@ -47,7 +47,7 @@ pub struct LayeredPromotionReport {
 pub struct WriteBehindReport {
     /// Puts and compiles whose writes were left to the background.
     pub accepted: u64,
-    /// Of these, those that every tier meant has taken.
+    /// Of these, the writes that reached every target tier.
     pub written: u64,
     /// Of these, those given up: the key was removed, the cache was closed, or the runtime was shut
     /// down.

@@ -370,7 +370,7 @@ impl RunningSearch {
             Ok(Fetched::Miss) => (TierOutcome::Miss, None),
             Ok(Fetched::Refused) => (TierOutcome::Refused, None),
             Ok(Fetched::Corrupt(reason)) => {
-                tracing::warn!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
+                tracing::debug!(key = %self.key, tier = tier.name(), %reason, "corrupt entry");
                 (TierOutcome::Corrupt(reason), None)
             }
             Err(error) => (self.failed(error), None),
@@ -380,14 +380,13 @@ impl RunningSearch {
     }
 
     fn failed(&self, error: StoreError) -> TierOutcome {
+        let reason = format_args!("{error:#}");
         match error.kind() {
-            // The tier has logged it once, for all the lookups that it refuses.
-            StoreErrorKind::CircuitOpen | StoreErrorKind::PermissionDenied => {
-                tracing::debug!(key = %self.key, error = %format_args!("{error:#}"), "tier refused a lookup");
+            StoreErrorKind::Panicked => {
+                tracing::warn!(key = %self.key, error = %reason, "a tier panicked, which is a bug in it");
             }
-            _ => {
-                tracing::warn!(key = %self.key, error = %format_args!("{error:#}"), "tier failed a lookup")
-            }
+            // The tier has logged its failure where it began.
+            _ => tracing::debug!(key = %self.key, error = %reason, "lookup failed in a tier"),
         }
         match error.kind() {
             StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,

@@ -128,7 +128,7 @@ impl PipelineCacheStore for LayeredPipelineCache {
     /// Only if every tier is, because a hit may come from any of them.
     fn is_trusted_source(&self) -> bool {
         let mut tiers = self.parts.tiers.iter();
-        tiers.all(|tier| tier.store.is_trusted_source())
+        tiers.all(Tier::is_trusted_source)
     }
 
     fn max_artifact_bytes(&self) -> u64 {

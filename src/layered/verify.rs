@@ -12,7 +12,7 @@ use crate::store::metrics::Counter;
 /// A stored artifact that differs from what its program compiles to now.
 ///
 /// Either the compiler is not deterministic, or the scope leaves out something that changes the
-/// artifact, or somebody else stored another artifact under the key.
+/// artifact, or another writer stored another artifact under the key.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VerifyMismatch {

@@ -231,7 +231,7 @@ impl Inner {
             entries = report.entries,
             bytes = report.bytes,
             reason = ?report.reason,
-            "evicted"
+            "memory tier evicted entries"
         );
         self.lock().push(report);
     }
@@ -300,7 +300,7 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         metrics
     }
 
-    /// A cache of no entries takes none.
+    /// False if the budget of entries is 0.
     fn is_writable(&self) -> bool {
         self.inner.max_entries > 0
     }

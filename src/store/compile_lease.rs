@@ -9,17 +9,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::StoreError;
 use crate::key::PipelineFingerprint;
 
-/// What a tier offers that lets one process at a time compile a key: a folder for the processes on
-/// it, a lease server for a fleet.
+/// A tier that grants compile leases: one process at a time compiles a key. A folder grants them to
+/// the processes on it, a server to a fleet.
 #[async_trait]
 pub trait CompileLeases: Send + Sync {
     /// Acquires the compile lease for `key`. While it is held, no other process that shares the
     /// tier is given one for the same key. `None` where the tier grants no more, as after a close:
     /// the caller compiles without.
     ///
-    /// Ask when no tier has the artifact. It may have been stored while this waited, so look at the
-    /// tiers once more; and hold the lease until the artifact is stored. The caller bounds the
-    /// wait: a holder may keep its lease for ever.
+    /// Call this after all tiers missed. When it returns, look the key up again: the artifact may have
+    /// been stored meanwhile. Hold the lease until the artifact is stored. Bound the wait: a holder may
+    /// hang.
     ///
     /// # Errors
     ///

@@ -13,16 +13,16 @@ pub enum StoreErrorKind {
     Io,
     /// There is no space left on the medium.
     StorageFull,
-    /// The tier may not be read or written with the rights or credentials there are.
+    /// The process lacks permission, or the server rejects the credentials.
     PermissionDenied,
     /// The tier cannot be reached.
     Unreachable,
-    /// No answer came in time.
+    /// No response came in time.
     TimedOut,
     /// The tier is overloaded or out of service, and says so.
     Unavailable,
-    /// The circuit breaker of the tier is open: most recent calls failed, so that this one was not
-    /// made. Probes in the background close the breaker when the tier works again.
+    /// The circuit breaker of the tier is open: most recent calls failed, so this one was not
+    /// sent. Probes in the background close the breaker when the tier works again.
     CircuitOpen,
     /// The tier takes no writes.
     ReadOnly,
@@ -30,10 +30,9 @@ pub enum StoreErrorKind {
     TooLarge,
     /// The artifact's metadata does not fit the stored form.
     InvalidArtifact,
-    /// The name of the entry belongs to something that no cache made: a symbolic link, a folder, a
-    /// device. It is left untouched.
+    /// The name of the entry belongs to a symbolic link, a folder or a device. It is not touched.
     UnsafeEntry,
-    /// The tier's answer is not valid in its protocol.
+    /// The response of the tier is not valid in its protocol.
     Protocol,
     /// The tier was closed.
     Closed,
@@ -68,7 +67,7 @@ impl fmt::Display for StoreErrorKind {
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",
             Self::UnsafeEntry => "entry is not a regular file",
-            Self::Protocol => "invalid answer",
+            Self::Protocol => "invalid response",
             Self::Closed => "closed",
             Self::Panicked => "panicked",
             Self::Other => "failed",

@@ -82,7 +82,7 @@ metrics! {
     corrupt,
     /// Lookups that found an artifact that this tier's settings refuse. Counted as misses too.
     refused,
-    /// Of the corrupt, those without a valid tag of an accepted secret.
+    /// Corrupt entries without a valid tag of an accepted secret. Counted in `corrupt` too.
     unauthenticated,
     /// Misses answered from memory, because the server said shortly before that it has no such entry.
     negative_answers,
@@ -123,8 +123,7 @@ metrics! {
 }
 
 impl PipelineCacheMetrics {
-    /// Hits per million lookups, rounded down; 0 where there were no lookups, 1,000,000 at the
-    /// most whatever the fields say.
+    /// Hits per million lookups, rounded down; 0 without lookups, and at most 1,000,000.
     #[must_use]
     pub fn hit_rate_ppm(&self) -> u64 {
         self.try_hit_rate_ppm()

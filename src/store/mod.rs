@@ -27,7 +27,9 @@ use crate::key::PipelineFingerprint;
 /// - No method blocks its thread: no system call that can wait, and no hashing of more than
 ///   64 KiB, on a runtime worker.
 /// - Dropping a future at any await leaves no partial entry and no stuck waiter.
-/// - A failure is a [`StoreError`], never a panic and never passed off as a miss.
+/// - A failure is a [`StoreError`], never a panic and never passed off as a miss. The tier logs it
+///   once, as a warning, where it begins. A [`LayeredPipelineCache`](crate::LayeredPipelineCache)
+///   repeats it at debug level only.
 /// - Every queue and buffer is bounded.
 ///
 /// `Display` names the tier in traces and reports, as `disk(/var/cache/x)` does.
@@ -83,8 +85,8 @@ use crate::key::PipelineFingerprint;
 /// ```
 #[async_trait]
 pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
-    /// The artifact, if the tier can tell at once: without waiting, locking for long, or
-    /// allocating. `None` says nothing about [`get`](Self::get).
+    /// Returns the artifact if that needs no wait, no allocation and no long lock. `None` says nothing
+    /// about [`get`](Self::get).
     ///
     /// A hit counts as a lookup; `None` counts as nothing.
     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
@@ -144,7 +146,7 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     /// Dropping the future changes nothing in the tier.
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError>;
 
-    /// Removes the artifact; whether there was one.
+    /// Removes the artifact. Returns whether there was one.
     ///
     /// # Errors
     ///
@@ -214,8 +216,7 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         true
     }
 
-    /// Whether what this tier serves may be promoted to others. Where it may not, it is served and
-    /// no more.
+    /// Whether hits from this tier may be promoted to other tiers.
     fn is_trusted_source(&self) -> bool {
         true
     }
@@ -315,9 +316,9 @@ pub enum Fetched {
     Hit(Artifact),
     /// Nothing.
     Miss,
-    /// Something that is not the artifact. It has been set aside; the next put replaces it.
+    /// An entry that is damaged. It has been set aside; the next put replaces it.
     Corrupt(FrameError),
-    /// A whole artifact that the tier was told not to serve, for what its metadata says.
+    /// A whole artifact whose metadata the tier is configured to refuse.
     Refused,
 }
 

@@ -41,7 +41,7 @@ const LARGE: usize = 60 << 20;
 /// Checks that a tier keeps the contract of [`PipelineCacheStore`].
 ///
 /// `new_store` makes a fresh, empty tier each time it is called. `secrets` are texts that the tier
-/// was given and must never print. A tier that takes no writes is checked for saying so.
+/// was given and must never print. A read-only tier is tested only for reporting that it is read-only.
 ///
 /// Needs a tokio runtime with its timer. Takes some seconds for a tier on a disk.
 ///

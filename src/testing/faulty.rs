@@ -26,7 +26,7 @@ pub enum Fault {
     Latency(Duration),
     /// The call fails.
     Error(StoreErrorKind),
-    /// One call in so many fails: the first that the store ever had of its kind, and so on.
+    /// Every n-th call fails: calls 1, 1 + n, 1 + 2n, …
     Sometimes(StoreErrorKind, u64),
     /// The call never answers.
     Hang,
@@ -155,7 +155,11 @@ impl FaultyStore {
     }
 
     /// Counts the call and does to it what is set; returns what that was.
-    async fn suffer(&self, operation: StoreOperation) -> Result<Fault, StoreError> {
+    async fn suffer(
+        &self,
+        operation: StoreOperation,
+        key: Option<&PipelineFingerprint>,
+    ) -> Result<Fault, StoreError> {
         let mut call = 0;
         self.calls.send_modify(|counts| {
             let count = counts.entry(operation).or_default();
@@ -168,11 +172,11 @@ impl FaultyStore {
             Fault::None | Fault::Corrupt | Fault::Lie => {}
             Fault::Sometimes(kind, every) => {
                 if call % every.max(1) == 1 % every.max(1) {
-                    return Err(StoreError::new(kind, self.name.clone(), operation));
+                    return Err(self.failed(kind, operation, key));
                 }
             }
             Fault::Latency(latency) => tokio::time::sleep(latency).await,
-            Fault::Error(kind) => return Err(StoreError::new(kind, self.name.clone(), operation)),
+            Fault::Error(kind) => return Err(self.failed(kind, operation, key)),
             Fault::Hang => std::future::pending().await,
             Fault::Panic => panic!("{} was told to panic", self.name),
             Fault::Gate => {
@@ -184,6 +188,19 @@ impl FaultyStore {
             }
         }
         Ok(fault)
+    }
+
+    /// A failure, logged where it begins, as every tier does.
+    fn failed(
+        &self,
+        kind: StoreErrorKind,
+        operation: StoreOperation,
+        key: Option<&PipelineFingerprint>,
+    ) -> StoreError {
+        let error = StoreError::new(kind, self.name.clone(), operation);
+        let key = key.map(tracing::field::display);
+        tracing::warn!(key, %error, "the faulty tier failed as it was told to");
+        error
     }
 }
 
@@ -218,8 +235,9 @@ impl PipelineCacheStore for FaultyStore {
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let fault = self.suffer(StoreOperation::Get).await?;
+        let fault = self.suffer(StoreOperation::Get, Some(key)).await?;
         if fault == Fault::Corrupt {
+            tracing::warn!(%key, tier = %self, "corrupt entry, as the faulty tier was told");
             return Ok(Fetched::Corrupt(FrameError::BadPayload));
         }
         Ok(match self.inner.fetch(key).await? {
@@ -229,27 +247,27 @@ impl PipelineCacheStore for FaultyStore {
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
-        self.suffer(StoreOperation::Put).await?;
+        self.suffer(StoreOperation::Put, Some(key)).await?;
         self.inner.put(key, artifact).await
     }
 
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.suffer(StoreOperation::Contains).await?;
+        self.suffer(StoreOperation::Contains, Some(key)).await?;
         self.inner.contains(key).await
     }
 
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        self.suffer(StoreOperation::Remove).await?;
+        self.suffer(StoreOperation::Remove, Some(key)).await?;
         self.inner.remove(key).await
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        self.suffer(StoreOperation::Flush).await?;
+        self.suffer(StoreOperation::Flush, None).await?;
         self.inner.flush().await
     }
 
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
-        self.suffer(StoreOperation::Close).await?;
+        self.suffer(StoreOperation::Close, None).await?;
         self.inner.close(deadline).await
     }
 
@@ -284,7 +302,7 @@ impl CompileLeases for FaultyStore {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
-        self.suffer(StoreOperation::CompileLease).await?;
+        self.suffer(StoreOperation::CompileLease, Some(key)).await?;
         match self.inner.compile_leases() {
             Some(leases) => leases.compile_lease(key).await,
             None => Ok(None),
