@@ -179,7 +179,7 @@ async fn give_up_after(waiter: Waiter<(), u32>, polls: usize) -> Option<u32> {
 }
 
 #[test]
-fn all_who_wait_are_told() {
+fn every_waiter_gets_the_outcome() {
     check(|| {
         let (flights, work) = (Arc::new(Flights::new()), Work::default());
         let tasks: Vec<_> = (0..3)
@@ -198,7 +198,7 @@ fn all_who_wait_are_told() {
 
 /// The leader gives up after each number of polls in turn, before and after others have joined.
 #[test]
-fn a_leader_that_gives_up_stalls_nobody() {
+fn a_leader_that_gives_up_stalls_no_waiter() {
     for polls in 0..5 {
         check(move || {
             let (flights, work) = (Arc::new(Flights::new()), Work::default());

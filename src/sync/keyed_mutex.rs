@@ -110,7 +110,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn writers_of_one_key_take_turns_and_leave_nothing() {
+    async fn the_lock_of_a_key_is_exclusive_and_leaves_no_entry() {
         let key_locks = KeyedMutex::default();
         let first = key_locks.lock(&ONE).await;
         assert!(key_locks.try_lock(&ONE).is_none());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_waiter_that_gives_up_leaves_nothing() {
+    async fn the_last_waiter_that_gives_up_leaves_no_entry() {
         let key_locks = KeyedMutex::default();
         let first = key_locks.lock(&ONE).await;
         let mut gives_up = Box::pin(key_locks.lock(&ONE));

@@ -140,7 +140,7 @@ async fn leases_are_taken_in_one_order_whatever_that_of_the_tiers() {
 }
 
 #[tokio::test]
-async fn who_is_not_to_wait_does_not_ask() {
+async fn a_cache_with_no_compile_wait_acquires_no_lease() {
     let folder = folder();
     let compile = || async { Ok::<_, Infallible>(artifact(10)) };
     let leading = disk(folder.path()).await;

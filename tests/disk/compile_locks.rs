@@ -334,7 +334,7 @@ fn one_that_stands_still_is_waited_for_so_long_and_no_longer() {
 
 /// A lock is of one opening of its file, so two caches of one process stand for two processes.
 #[tokio::test]
-async fn a_caller_who_leaves_takes_its_place_along() {
+async fn a_dropped_wait_frees_its_place_in_the_queue() {
     let folder = folder();
     let caches = [
         layered(folder.path(), FOR_EVER).await,

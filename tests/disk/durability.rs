@@ -151,7 +151,7 @@ async fn what_awaits_a_flush_is_bounded_among_many_puts() {
 
 /// A medium that fails is not asked again by every put.
 #[tokio::test(start_paused = true)]
-async fn puts_leave_a_medium_alone_that_refused_to_sync() {
+async fn puts_start_no_flush_on_a_medium_that_refuses_to_sync() {
     let parent = folder();
     let (root, moved) = (parent.path().join("cache"), parent.path().join("moved"));
     let cache = DiskCache::builder().root(&root).max_pending_flushes(8);
@@ -256,7 +256,7 @@ fn a_medium_that_refuses_everything_is_asked_for_little() {
 }
 
 /// Runs a test in a process that cannot open these names.
-fn without_leave_to_open(test: &str, root: &Path, refused: &[&Path]) {
+fn without_permission_to_open(test: &str, root: &Path, refused: &[&Path]) {
     let test = child(module_path!(), test);
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-e", "trace=openat"]);
@@ -298,7 +298,7 @@ fn an_entry_that_cannot_be_synced_keeps_no_other_from_being_put() {
     }
     let folder = folder();
     let root = folder.path().join("cache");
-    without_leave_to_open(TEST, &root, &[&entry(&root, &key(0))]);
+    without_permission_to_open(TEST, &root, &[&entry(&root, &key(0))]);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_flush_tells_of_entries_and_of_the_folder() {
     }
     let folder = folder();
     let root = folder.path().join("cache");
-    without_leave_to_open(TEST, &root, &[&root, &entry(&root, &key(0))]);
+    without_permission_to_open(TEST, &root, &[&root, &entry(&root, &key(0))]);
 }
 
 #[tokio::test]
@@ -545,7 +545,7 @@ async fn a_flush_survives_a_power_loss() {
 
 /// The kernel forgets data that it failed to write, and the next sync of the same file succeeds.
 #[tokio::test]
-async fn an_entry_whose_sync_failed_is_written_anew() {
+async fn an_entry_whose_sync_failed_is_written_again() {
     const ENTRIES: u64 = 300;
     const LEN: usize = 40_000;
     // The device claims more than its medium holds. A file system with a journal would give itself

@@ -191,7 +191,7 @@ async fn a_close_ends_a_clear() {
 
 /// Checks under way hold nothing that a put needs.
 #[tokio::test]
-async fn who_verifies_may_put_between_two_entries() {
+async fn a_put_between_two_verified_entries_does_not_wait() {
     let folder = folder();
     let cache = DiskCache::builder().root(folder.path());
     let cache = cache.max_concurrent_operations(1).open().await.unwrap();

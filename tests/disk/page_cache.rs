@@ -274,7 +274,7 @@ async fn a_task_that_reads_much_lets_others_run() {
 
 /// Nobody knows when a caller takes his next turn.
 #[test]
-fn a_read_that_is_left_in_the_midst_holds_up_nobody() {
+fn a_sliced_read_that_is_dropped_holds_up_no_other() {
     let folder = folder();
     filled(folder.path(), LARGE);
     let mut runtime = tokio::runtime::Builder::new_current_thread();

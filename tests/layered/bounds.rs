@@ -124,7 +124,7 @@ fn a_thousand_large_promotions_into_a_slow_disk_stay_within_their_bytes() {
         let lookups = (0..1_000).map(|n| {
             let (cache, callers) = (cache.clone(), Arc::clone(&callers));
             tokio::spawn(async move {
-                let _turn = callers.acquire().await.unwrap();
+                let _permit = callers.acquire().await.unwrap();
                 assert_eq!(cache.get(&key(n)).await.unwrap().len() as u64, SIZE);
             })
         });
@@ -235,7 +235,7 @@ async fn a_batch_answers_each_key_once_as_the_answers_come() {
     // Every key twice, and twenty that nobody has.
     let keys = (0..120).chain(0..120).map(key);
     let answers: Vec<_> = cache.get_many(keys, &LookupOptions::new()).collect().await;
-    // What is at hand comes first.
+    // What needs no wait comes first.
     assert_eq!(answers[0].0, key(7));
     let distinct: HashSet<_> = answers.iter().map(|(key, _)| *key).collect();
     assert_eq!((answers.len(), distinct.len()), (120, 120));
@@ -248,7 +248,7 @@ async fn a_batch_answers_each_key_once_as_the_answers_come() {
 
 /// Searches that a batch has begun hold what all share no longer than they need it.
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_nobody_polls_holds_nobody_up() {
+async fn a_batch_that_is_not_polled_holds_up_no_other() {
     let tier = Arc::new(FaultyStore::new("tier"));
     tier.put(&key(100), Artifact::new("code")).await.unwrap();
     tier.set(StoreOperation::Get, Fault::Gate);
@@ -647,7 +647,7 @@ async fn a_tier_that_lies_is_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_a_key_is_asked_of_the_fastest() {
+async fn contains_asks_the_fastest_tier_first() {
     let slow = Arc::new(FaultyStore::new("slow"));
     slow.set_all(Fault::Hang);
     let memory = Arc::new(InMemoryPipelineCache::new());
@@ -715,7 +715,7 @@ async fn a_peeked_hit_in_a_lower_tier_counts_once() {
     assert_eq!(cache.promotion_report().promoted, 1);
 }
 
-/// What is at hand is served where there is no runtime to promote it in.
+/// What needs no wait is served where there is no runtime to promote it in.
 #[test]
 fn a_peeked_hit_needs_no_runtime() {
     let lower = Arc::new(InMemoryPipelineCache::new());
@@ -810,9 +810,9 @@ async fn a_write_that_has_failed_is_joined_by_no_further_put() {
     assert_eq!(cache.write_behind_report().coalesced, 1);
 }
 
-/// A lookup whose future is polled once and then left alone keeps no permit for itself.
+/// A lookup whose future is polled once and never again keeps no permit for itself.
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_is_polled_once_and_left_alone_holds_up_nobody() {
+async fn a_lookup_that_is_polled_once_and_never_again_holds_up_no_other() {
     let tier = Arc::new(FaultyStore::new("tier"));
     tier.set(StoreOperation::Get, Fault::Gate);
     let cache = LayeredPipelineCache::builder()
@@ -828,7 +828,10 @@ async fn a_lookup_that_is_polled_once_and_left_alone_holds_up_nobody() {
         async move { cache.get(&key(n)).await }
     });
     let others = timeout(Duration::from_secs(1), join_all(others)).await;
-    assert!(others.is_ok(), "the lookup left alone kept its permit");
+    assert!(
+        others.is_ok(),
+        "the lookup that is not polled kept its permit"
+    );
     assert_eq!(tier.calls(StoreOperation::Get), 1_001);
     assert_eq!(left_alone.await, None);
 }

@@ -94,7 +94,7 @@ async fn a_hung_network_does_not_hold_up_a_racing_compile() {
     assert!(start.elapsed() <= 27 * MS, "{:?}", start.elapsed());
 }
 
-/// The first caller leaves after each number of polls in turn. The second, aboard before that, is
+/// The first caller gives up after each number of polls. The second, which has joined before that, is
 /// answered, and nothing is compiled twice.
 #[tokio::test]
 async fn the_first_caller_may_leave_at_every_await() {
@@ -164,7 +164,7 @@ async fn a_sample_of_the_hits_is_compiled_again_and_a_difference_is_told() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_sample() {
+async fn a_verified_sample_runs_in_the_background() {
     let cache = LayeredPipelineCache::builder()
         .tier(InMemoryPipelineCache::new())
         .verify_sample(1.0, |_| {})

@@ -86,7 +86,7 @@ async fn an_artifact_on_its_way_up_is_served_and_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_promotion() {
+async fn a_promotion_runs_in_the_background() {
     let disk = Arc::new(FaultyStore::new("disk"));
     disk.set(StoreOperation::Put, Fault::Hang);
     let remote = holding("remote", 10).await;

@@ -169,7 +169,7 @@ async fn a_promotion_that_was_decided_before_the_remove_is_not_made_after_it() {
 /// A compile that begins after the remove does not join one that was about to find the removed
 /// artifact.
 #[tokio::test]
-async fn who_asks_after_a_remove_is_not_told_what_was_found_before() {
+async fn a_lookup_after_a_remove_does_not_get_what_was_found_before() {
     let distant = Arc::new(Distant::default());
     distant.put(&KEY, Artifact::new("poisoned")).await.unwrap();
     distant.far.store(true, Ordering::SeqCst);
