@@ -58,11 +58,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain: Duration,
     /// The seconds in which a body on its way in or out must move on by 64 KiB, or come to its end
-    #[arg(long, value_name = "SECONDS", value_parser = patience, default_value = "30")]
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "30")]
     pub(crate) inactivity: Duration,
     /// The seconds that a connection stays open without a request; more than clients keep one open
     /// to use it again, as the side that closes first should be theirs
-    #[arg(long, value_name = "SECONDS", value_parser = patience, default_value = "90")]
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "90")]
     pub(crate) idle: Duration,
     /// Leave out the access log, which goes to the standard output
     #[arg(long)]
@@ -120,7 +120,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A limit on waiting: one of nothing would serve nobody.
-fn patience(text: &str) -> Result<Duration, String> {
+fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text) {
         Ok(limit) if !limit.is_zero() => Ok(limit),
         _ => Err(format!("not a number above 0 and up to {MAX_SECONDS}")),

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 
 use crate::console::say;
 use crate::files::{Etag, Found};
+use crate::http_error::HttpError;
 use crate::metrics::Metrics;
-use crate::refusal::Refusal;
 use crate::uploads::Uploads;
 
 /// How many frames are verified at once. A compressed one is unpacked for it, so that this bounds
@@ -50,7 +50,7 @@ impl Artifacts {
         body: Body,
         uploads: &Uploads,
         metrics: &Metrics,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let key = key(name)?;
         match method.as_str() {
             "GET" | "HEAD" => self.read(method, &key, headers).await,
@@ -61,10 +61,10 @@ impl Artifacts {
             }
             "DELETE" => match self.disk.remove(&key).await {
                 Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
-                Ok(false) => Err(Refusal::NotFound),
+                Ok(false) => Err(HttpError::NotFound),
                 Err(error) => Err(failed(&error)),
             },
-            _ => Err(Refusal::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
+            _ => Err(HttpError::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
         }
     }
 
@@ -73,15 +73,15 @@ impl Artifacts {
         method: &Method,
         key: &PipelineFingerprint,
         headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let opened = self.disk.open_frame(key).await;
         let frame = opened
             .map_err(|error| failed(&error))?
-            .ok_or(Refusal::NotFound)?;
+            .ok_or(HttpError::NotFound)?;
         let tag = &frame.tag()[..16];
         let tag = tag.iter().map(|byte| format!("{byte:02x}")).collect();
         let (len, mut file) = (frame.len(), frame.into_file());
-        let weak = is_compressed(&mut file).map_err(|error| Refusal::disk("read", &error))?;
+        let weak = is_compressed(&mut file).map_err(|error| HttpError::disk("read", &error))?;
         let etag = Some(Etag { tag, weak });
         Found { file, len, etag }.answer(method, headers).await
     }
@@ -91,18 +91,18 @@ impl Artifacts {
         key: &PipelineFingerprint,
         frame: bytes::Bytes,
         metrics: &Metrics,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let turn = self.verifying.acquire().await;
         let stored = self.disk.put_frame(key, frame).await;
         drop(turn);
         match stored {
             Ok(()) => Ok(StatusCode::CREATED.into_response()),
             Err(error) => {
-                let refusal = failed(&error);
-                if matches!(refusal, Refusal::Unverified(_)) {
-                    metrics.refused_frames.increment();
+                let error = failed(&error);
+                if matches!(error, HttpError::Unverified(_)) {
+                    metrics.rejected_frames.increment();
                 }
-                Err(refusal)
+                Err(error)
             }
         }
     }
@@ -118,28 +118,28 @@ fn is_compressed(frame: &mut File) -> io::Result<bool> {
 }
 
 /// The key in a name. Only its one spelling is taken.
-fn key(name: &str) -> Result<PipelineFingerprint, Refusal> {
-    let hex = name.strip_suffix(".bin").ok_or(Refusal::BadPath)?;
-    let key: PipelineFingerprint = hex.parse().map_err(|_| Refusal::BadPath)?;
+fn key(name: &str) -> Result<PipelineFingerprint, HttpError> {
+    let hex = name.strip_suffix(".bin").ok_or(HttpError::BadPath)?;
+    let key: PipelineFingerprint = hex.parse().map_err(|_| HttpError::BadPath)?;
     if key.to_hex() == hex {
         Ok(key)
     } else {
-        Err(Refusal::BadPath)
+        Err(HttpError::BadPath)
     }
 }
 
-fn failed(error: &StoreError) -> Refusal {
+fn failed(error: &StoreError) -> HttpError {
     match error.kind() {
         StoreErrorKind::InvalidArtifact => {
             let reason = error.source().map(ToString::to_string);
-            Refusal::Unverified(reason.unwrap_or_default())
+            HttpError::Unverified(reason.unwrap_or_default())
         }
-        StoreErrorKind::TooLarge => Refusal::TooLarge,
-        StoreErrorKind::StorageFull => Refusal::DiskFull,
-        StoreErrorKind::Closed => Refusal::Busy,
+        StoreErrorKind::TooLarge => HttpError::TooLarge,
+        StoreErrorKind::StorageFull => HttpError::DiskFull,
+        StoreErrorKind::Closed => HttpError::Busy,
         _ => {
             say(error);
-            Refusal::Disk
+            HttpError::Disk
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Connection {
     requests: Mutex<Requests>,
     stuck: Notify,
     over: Notify,
-    patience: Duration,
+    inactivity: Duration,
 }
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Requests {
 
 impl Connection {
     /// One that ends when an answer stands still for longer than this.
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(inactivity: Duration) -> Self {
         Self {
             requests: Mutex::new(Requests {
                 under_way: 0,
@@ -37,7 +37,7 @@ impl Connection {
             }),
             stuck: Notify::new(),
             over: Notify::new(),
-            patience,
+            inactivity,
         }
     }
 
@@ -91,7 +91,7 @@ impl UnderWay {
         let moved = Arc::new(Notify::new());
         let progress = Arc::clone(&moved);
         let task = tokio::spawn(async move {
-            while timeout(connection.patience, progress.notified())
+            while timeout(connection.inactivity, progress.notified())
                 .await
                 .is_ok()
             {}

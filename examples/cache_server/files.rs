@@ -13,7 +13,7 @@ use std::ops::Range;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use crate::refusal::Refusal;
+use crate::http_error::HttpError;
 
 /// How much of a file is in memory for each answer.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -47,7 +47,7 @@ impl Found {
         self,
         method: &Method,
         asked: &HeaderMap,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let etag = self.etag.as_ref().map(Etag::quoted);
         let mut head = HeaderMap::new();
         let mut set = |name, value: &str| {
@@ -90,11 +90,11 @@ impl Found {
     }
 }
 
-async fn stream(file: File, part: Range<u64>) -> Result<Body, Refusal> {
+async fn stream(file: File, part: Range<u64>) -> Result<Body, HttpError> {
     let mut file = tokio::fs::File::from_std(file);
     file.seek(SeekFrom::Start(part.start))
         .await
-        .map_err(|error| Refusal::disk("seek in an entry", &error))?;
+        .map_err(|error| HttpError::disk("seek in an entry", &error))?;
     let length = part.end - part.start;
     let chunk = usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
     let part = ReaderStream::with_capacity(file.take(length), chunk.max(1));

@@ -26,8 +26,8 @@ use crate::connection::Connection;
 use crate::console::say;
 use crate::metrics::Metrics;
 
-/// How long a connection that is to end may take for its last words.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a connection that is being closed may take for its last response.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) max_connections: usize,
-    pub(crate) terms: Terms,
+    pub(crate) timeouts: Timeouts,
     pub(crate) drain: Duration,
     /// What requests have begun, which goes on where their clients have left.
     pub(crate) work: TaskTracker,
@@ -45,7 +45,7 @@ pub(crate) struct Listener {
 
 /// How long a connection stays open.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct Timeouts {
     /// Without a request: from its first byte on, and between two of them.
     pub(crate) idle: Duration,
     /// While an answer stands still.
@@ -84,7 +84,7 @@ impl Listener {
                     continue;
                 }
             };
-            let serving = serve(stream, peer, site.clone(), self.terms, stopping.clone());
+            let serving = serve(stream, peer, site.clone(), self.timeouts, stopping.clone());
             let open = self.metrics.connections.enter();
             connections.spawn(async move {
                 serving.await;
@@ -110,13 +110,13 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     site: Router,
-    terms: Terms,
+    timeouts: Timeouts,
     stopping: CancellationToken,
 ) {
     // The head and the body of an answer leave in two writes: the second is not to wait until the
     // first is acknowledged.
     let _ = stream.set_nodelay(true);
-    let state = Arc::new(Connection::new(terms.inactivity));
+    let state = Arc::new(Connection::new(timeouts.inactivity));
     let known = Arc::clone(&state);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -132,7 +132,7 @@ async fn serve(
         _ = connection.as_mut() => return,
         () = state.is_stuck() => return,
         () = state.is_over() => {}
-        () = state.is_idle(terms.idle) => {}
+        () = state.is_idle(timeouts.idle) => {}
         () = stopping.cancelled() => {}
     }
     // It takes no more requests. Those that came before the client knows are still served.
@@ -140,7 +140,7 @@ async fn serve(
     tokio::select! {
         _ = connection => {}
         () = state.is_stuck() => {}
-        () = state.is_idle(LAST_WORDS.min(terms.idle)) => {}
+        () = state.is_idle(CLOSE_GRACE.min(timeouts.idle)) => {}
     }
 }
 

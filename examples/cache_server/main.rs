@@ -20,17 +20,17 @@ mod access_log;
 mod args;
 mod artifacts;
 mod blobs;
+mod blocking;
 mod connection;
 mod console;
 mod dav;
 mod exchange;
 mod files;
 mod foreign;
-mod lines;
+mod http_error;
+mod line_writer;
 mod listener;
 mod metrics;
-mod off_worker;
-mod refusal;
 mod signals;
 mod site;
 mod sweep;
@@ -56,7 +56,7 @@ use args::Args;
 use artifacts::Artifacts;
 use console::{announce, say};
 use foreign::Foreign;
-use listener::{Listener, Terms};
+use listener::{Listener, Timeouts};
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
@@ -65,10 +65,10 @@ use uploads::Uploads;
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long what is stored may take to be made durable at the end, however long the rest took.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
+const DISK_FLUSH: Duration = Duration::from_secs(5);
 
 /// How long the access log, or what was said, may take to be written to its end.
-const LAST_LINES: Duration = Duration::from_secs(5);
+const LOG_FLUSH: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
@@ -88,7 +88,7 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     };
-    console::finish(LAST_LINES).await;
+    console::finish(LOG_FLUSH).await;
     code
 }
 
@@ -111,7 +111,7 @@ async fn run(args: Args) -> Result<bool> {
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
-        places: Arc::new(Semaphore::new(args.max_requests)),
+        request_permits: Arc::new(Semaphore::new(args.max_requests)),
         work: TaskTracker::new(),
         inactivity: args.inactivity,
     });
@@ -124,7 +124,7 @@ async fn run(args: Args) -> Result<bool> {
     let listener = Listener {
         socket,
         max_connections: args.max_connections,
-        terms: Terms {
+        timeouts: Timeouts {
             idle: args.idle,
             inactivity: args.inactivity,
         },
@@ -134,12 +134,12 @@ async fn run(args: Args) -> Result<bool> {
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
-    let left = drained.unwrap_or_default().max(LAST_FLUSH);
+    let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let closed = disk.close(left).await;
     drop(site);
     if let Some(last_line) = last_line {
         // A reader of the log that stands still is not waited for.
-        let _ = timeout(LAST_LINES, last_line).await;
+        let _ = timeout(LOG_FLUSH, last_line).await;
     }
     closed?;
     Ok(drained.is_some())
@@ -163,14 +163,14 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
 async fn open_foreign(args: &Args, name: &str) -> Result<Foreign> {
     let root = args.cache_dir.join(name);
     let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
-    let opened = off_worker::run(move || Foreign::open(root, max_bytes, max_blob)).await;
+    let opened = blocking::run(move || Foreign::open(root, max_bytes, max_blob)).await;
     opened.with_context(|| format!("cannot open the folder of {name}"))
 }
 
 async fn open_uploads(args: &Args) -> Result<Uploads> {
     let folder = args.cache_dir.join("uploads");
     let (memory, inactivity) = (args.upload_memory, args.inactivity);
-    let opened = off_worker::run(move || Uploads::open(folder, memory, inactivity)).await;
+    let opened = blocking::run(move || Uploads::open(folder, memory, inactivity)).await;
     opened.context("cannot open the folder of uploads")
 }
 

@@ -8,7 +8,7 @@ use std::io;
 use crate::console::say;
 
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum HttpError {
     /// The path names nothing that could be here.
     BadPath,
     /// No such entry.
@@ -36,7 +36,7 @@ pub(crate) enum Refusal {
     DiskFull,
 }
 
-impl Refusal {
+impl HttpError {
     pub(crate) fn disk(what: &str, error: &io::Error) -> Self {
         say(format_args!("cannot {what}: {error}"));
         match error.kind() {
@@ -94,7 +94,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.text()).into_response();
         let headers = response.headers_mut();
