@@ -4,6 +4,7 @@
 //! there, and only those tools read it. They never stand beside artifacts.
 
 use axum::body::Body;
+use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use tempfile::NamedTempFile;
 use crate::blobs::{self, Blobs};
 use crate::blocking;
 use crate::dav;
-use crate::files::Found;
+use crate::files::{Found, check_if_match};
 use crate::http_error::HttpError;
 use crate::uploads::{Upload, Uploads};
 
@@ -46,13 +47,23 @@ impl Foreign {
         let path = path.trim_start_matches('/');
         check(path)?;
         let file = self.blobs.file_of(path);
+        if matches!(method.as_str(), "PUT" | "DELETE") && headers.contains_key(IF_MATCH) {
+            let there = tokio::fs::try_exists(&file).await;
+            let there = there.map_err(|error| failed("look for", &error))?;
+            check_if_match(headers, there.then_some(None))?;
+        }
         match method.as_str() {
             "GET" | "HEAD" => {
                 let opened = blocking::run(move || blobs::open(&file)).await;
                 let (file, len) = opened.map_err(|error| failed("open", &error))?;
                 // Nothing tells two blobs of one path apart but their bytes.
-                let etag = None;
-                Found { file, len, etag }.answer(method, headers).await
+                let found = Found {
+                    file,
+                    len,
+                    etag: None,
+                    cache_control: None,
+                };
+                found.answer(method, headers).await
             }
             "PUT" if is_folder(path) => Err(HttpError::BadPath),
             "PUT" => {

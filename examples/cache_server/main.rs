@@ -22,6 +22,7 @@ mod artifacts;
 mod blobs;
 mod blocking;
 mod connection;
+mod connections;
 mod console;
 mod dav;
 mod exchange;
@@ -54,12 +55,20 @@ use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use connection::Timeouts;
+use connections::Connections;
 use console::{announce, say};
 use foreign::Foreign;
-use listener::{Listener, Timeouts};
+use listener::Listener;
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
+
+/// It gives memory back to the system once it is free, from all threads. The one of glibc keeps most
+/// of what a burst of uploads has taken.
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
@@ -104,7 +113,7 @@ async fn run(args: Args) -> Result<bool> {
     };
     let disk = open_disk(&args).await?;
     let site = Arc::new(Site {
-        artifacts: Artifacts::new(disk.clone()),
+        artifacts: Artifacts::new(disk.clone(), args.anonymous.role().is_some()),
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
         uploads: open_uploads(&args).await?,
@@ -119,18 +128,23 @@ async fn run(args: Args) -> Result<bool> {
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let stop = signals::stop(CUT_SHORT)?;
-    announce(format_args!("listening on http://{}", socket.local_addr()?));
+    let url = format!("http://{}", socket.local_addr()?);
+    announce(format_args!(
+        "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
+         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
+         front for https"
+    ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
+    let timeouts = Timeouts {
+        head: args.head_timeout,
+        idle: args.idle,
+        inactivity: args.inactivity,
+    };
     let listener = Listener {
         socket,
-        max_connections: args.max_connections,
-        timeouts: Timeouts {
-            idle: args.idle,
-            inactivity: args.inactivity,
-        },
+        connections: Arc::new(Connections::new(args.max_connections, timeouts, metrics)),
         drain: args.drain,
         work: site.work.clone(),
-        metrics,
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();

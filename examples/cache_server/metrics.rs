@@ -89,6 +89,8 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_lost: Counter,
     pub(crate) requests_under_way: Gauge,
     pub(crate) connections: Gauge,
+    /// Idle connections closed to make room for others.
+    pub(crate) connections_displaced: Counter,
 }
 
 /// What others know.
@@ -170,6 +172,12 @@ impl Metrics {
                 "gauge",
                 "Open connections.",
                 self.connections.get(),
+            ),
+            (
+                "connections_displaced_total",
+                "counter",
+                "Idle connections closed to make room for new ones.",
+                self.connections_displaced.get(),
             ),
             (
                 "artifact_hits_total",

@@ -4,7 +4,8 @@
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
+use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, names_artifact};
 use crate::connection::Connection;
 use crate::console;
 use crate::exchange::Exchange;
@@ -147,6 +148,9 @@ impl Site {
     ) -> Result<Response, HttpError> {
         let (head, body) = request.into_parts();
         let (method, headers, uploads) = (&head.method, &head.headers, &self.uploads);
+        if *method == Method::PUT && headers.contains_key(CONTENT_RANGE) {
+            return Err(HttpError::PartialUpload);
+        }
         match area {
             Area::Artifacts => {
                 let artifacts = &self.artifacts;
@@ -165,6 +169,7 @@ impl Site {
                     .await
             }
             Area::Other if name == "/metrics" => Ok(self.metrics()),
+            Area::Other if names_artifact(name) => Err(HttpError::WrongBase),
             Area::Other => Err(HttpError::NotFound),
         }
     }

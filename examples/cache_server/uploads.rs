@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use crate::blobs::in_folder;
 use crate::blocking;
 use crate::http_error::HttpError;
 
@@ -76,7 +77,8 @@ impl Uploads {
         }
         let failed = |error| HttpError::disk("receive an upload", &error);
         let folder = self.folder.clone();
-        let file = blocking::run(move || tempfile::tempfile_in(folder)).await;
+        let create = move || in_folder(&folder, || tempfile::tempfile_in(&folder));
+        let file = blocking::run(create).await;
         let (mut file, length) = body.write_to(file.map_err(failed)?, start).await?;
         let memory = self.memory(length).await?;
         // Not on that thread: there may be many, and an allocator that keeps what each has freed.
@@ -190,6 +192,8 @@ impl Upload {
         while let Some(part) = next {
             length += part.len() as u64;
             file.write_all(&part).await.map_err(failed)?;
+            // Not held while the client is slow.
+            drop(part);
             next = self.next().await?;
         }
         // Says whether the last write failed, too.
