@@ -33,7 +33,7 @@ const STREAMS_PER_CONNECTION: u32 = 128;
 
 /// The most that is read ahead or waits to be sent, for each connection and for each stream of
 /// HTTP/2. The defaults of hyper come to megabytes.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
@@ -134,7 +134,7 @@ async fn serve(
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().max_buf_size(BUFFER_BYTES);
-    let window = BUFFER_BYTES as u32;
+    let window = 2 * BUFFER_BYTES as u32;
     server
         .http2()
         .timer(TokioTimer::new())

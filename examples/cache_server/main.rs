@@ -82,9 +82,29 @@ const LOG_FLUSH: Duration = Duration::from_secs(5);
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads for file system calls. Each has a stack and a cache of the allocator; more of them than
+/// a disk has in its queue make nothing faster.
+const BLOCKING_THREADS: usize = 32;
+
+fn main() -> ExitCode {
     let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(args)),
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "cache_server: cannot start a runtime: {error}"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn serve(args: Args) -> ExitCode {
     if let Err(error) = console::start() {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
         return ExitCode::from(2);

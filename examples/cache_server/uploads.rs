@@ -26,7 +26,7 @@ use crate::http_error::HttpError;
 const UNIT: u64 = 1024;
 
 /// How much of a body is in memory before it is written. One that is no longer is not written.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// By how much a body has to move on in the time that it may stand still.
 const STRIDE: usize = 64 * 1024;

