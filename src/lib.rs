@@ -85,12 +85,14 @@ pub use key::{
     CompileScope, CompileScopeError, KeyPart, OpaqueProgram, ParseFingerprintError,
     PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
+#[cfg(feature = "metrics")]
+pub use layered::MetricsExporter;
 pub use layered::{
     CloseReport, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
-    LatencySummary, LayeredMetrics, LayeredPipelineCache, LayeredPipelineCacheBuilder,
-    LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy, LookupPriority, LookupSource,
-    TierMetrics, TierOutcome, TierReport, TierSelection, VerifyMismatch, WriteBehindReport,
-    WritePolicy,
+    LATENCY_BUCKETS, LatencySummary, LayeredMetrics, LayeredPipelineCache,
+    LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
+    LookupPriority, LookupSource, TierMetrics, TierOutcome, TierReport, TierSelection,
+    VerifyMismatch, WriteBehindReport, WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 #[cfg(feature = "remote-cache")]

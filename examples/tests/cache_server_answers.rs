@@ -2,6 +2,8 @@
 //! upload, conditions, a wrong base; and where it says what is where.
 #![cfg(unix)]
 
+#[path = "../../tests/support/prometheus.rs"]
+mod prometheus;
 #[path = "support/cache_server.rs"]
 #[expect(dead_code, reason = "here it is talked to in good manners")]
 mod support;
@@ -188,6 +190,36 @@ async fn help_and_the_first_line_say_what_is_where() {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!(line.contains(&server.url("/artifacts")), "{line}");
+}
+
+#[tokio::test]
+async fn a_client_of_prometheus_reads_what_the_server_counts() {
+    let server = CacheServer::start(&[]);
+    server
+        .put(&path(&KEY), frame(&KEY, artifact(10)).await)
+        .await;
+    let text = server.get("/metrics", HeaderMap::new()).await;
+    let Some(lines) = prometheus::parse(&text.text().await.unwrap()) else {
+        return;
+    };
+    let families = lines.iter().filter_map(|line| line.strip_prefix("family "));
+    for family in families {
+        assert!(family.starts_with("cache_server_"), "{family}");
+        assert!(
+            family.ends_with(" counter True") || family.ends_with(" gauge True"),
+            "{family}"
+        );
+    }
+    for sample in [
+        "sample cache_server_artifact_puts_total - 1.0",
+        "sample cache_server_requests_total area=artifacts,method=PUT,status=2xx 1.0",
+        "sample cache_server_blob_bytes area=sccache 0.0",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == sample),
+            "{sample}: {lines:#?}"
+        );
+    }
 }
 
 /// Removes empty folders below one of the server's, or all of it.

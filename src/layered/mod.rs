@@ -25,7 +25,9 @@ mod write;
 pub use admission::LookupPriority;
 pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compile::{CompileError, CompileInput, CompileSource, Compiled};
-pub use latency::LatencySummary;
+#[cfg(feature = "metrics")]
+pub use export::MetricsExporter;
+pub use latency::{LATENCY_BUCKETS, LatencySummary};
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };
