@@ -10,7 +10,6 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::foreign::is_folder;
 use crate::http_error::HttpError;
 
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL";
@@ -44,6 +43,11 @@ pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, Http
     );
     let head = [(CONTENT_TYPE, "application/xml; charset=utf-8")];
     Ok((StatusCode::MULTI_STATUS, head, text).into_response())
+}
+
+/// Whether a path names no blob. Folders are not kept.
+pub(crate) fn is_folder(path: &str) -> bool {
+    path.is_empty() || path.ends_with('/')
 }
 
 /// The answer to OPTIONS.

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::blobs::{self, Blobs};
 use crate::blocking;
-use crate::dav;
+use crate::dav::{self, is_folder};
 use crate::files::{Found, check_if_match};
 use crate::http_error::HttpError;
 use crate::uploads::{Upload, Uploads};
@@ -96,11 +96,6 @@ impl Foreign {
         stored.map_err(|error| HttpError::disk("store a blob", &error))?;
         Ok(StatusCode::CREATED.into_response())
     }
-}
-
-/// Whether a path names no blob. Folders are not kept.
-pub(crate) fn is_folder(path: &str) -> bool {
-    path.is_empty() || path.ends_with('/')
 }
 
 fn failed(what: &str, error: &io::Error) -> HttpError {

@@ -10,10 +10,10 @@
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
 //! | `/metrics` | for Prometheus |
-//! | `/healthz` | 200 while the server takes requests; the one path that needs no token |
+//! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
-//! Every artifact is verified against the key in its path before it is stored. TLS is the affair of
-//! whatever stands in front.
+//! Every artifact is verified against the key in its path before it is stored. The server speaks no
+//! TLS: for https put a proxy in front.
 
 mod access;
 mod access_log;
