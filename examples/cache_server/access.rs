@@ -1,6 +1,7 @@
 //! Who may do what: tokens with a role each. Only their digests are kept, so that no message,
 //! trace or dump of the server can hold one.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -58,6 +59,7 @@ impl Access {
                 token(line).with_context(|| format!("line {number} of the tokens"))
             })
             .collect::<Result<Vec<_>>>()?;
+        check_roles(lines, &tokens)?;
         ensure!(
             anonymous.is_some() || !tokens.is_empty(),
             "nobody could do anything: give --tokens, or allow something with --anonymous"
@@ -101,6 +103,20 @@ impl fmt::Debug for Access {
 pub(crate) fn token_lines(lines: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = (1..).zip(lines.lines().map(str::trim));
     numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Fails where one token has two roles: nobody could tell which of them a client has.
+fn check_roles(lines: &str, tokens: &[Token]) -> Result<()> {
+    let numbers = token_lines(lines).map(|(number, _)| number);
+    let mut seen = HashMap::new();
+    for (number, token) in numbers.zip(tokens) {
+        let (first, role) = *seen.entry(token.digest).or_insert((number, token.role));
+        ensure!(
+            role == token.role,
+            "lines {first} and {number} of the tokens give two roles to one token: remove one line"
+        );
+    }
+    Ok(())
 }
 
 fn token(line: &str) -> Result<Token> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-use crate::lines::Lines;
+use crate::line_writer::LineWriter;
 use crate::metrics::Metrics;
 
 /// How many lines may wait.
@@ -11,7 +11,7 @@ const WAITING: usize = 4096;
 
 #[derive(Debug, Clone)]
 pub(crate) struct AccessLog {
-    lines: Option<Lines>,
+    lines: Option<LineWriter>,
     metrics: Arc<Metrics>,
 }
 
@@ -19,7 +19,7 @@ impl AccessLog {
     /// The log, and what is told once the last handle of the log is dropped and the last line
     /// written.
     pub(crate) fn start(metrics: Arc<Metrics>) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
-        let (lines, all_written) = Lines::start("access-log", WAITING, std::io::stdout())?;
+        let (lines, all_written) = LineWriter::start("access-log", WAITING, std::io::stdout())?;
         let log = Self {
             lines: Some(lines),
             metrics,

@@ -8,15 +8,31 @@ use tokio::sync::Semaphore;
 
 use crate::access::Role;
 
-/// More than anybody waits, and no more than a clock can add to now: a year.
+/// A year: longer than anybody waits, and short enough to be added to any time.
 const MAX_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
 
 /// A team's cache: artifacts for pipeline-cache, and blobs for ccache and sccache.
 ///
-/// Tokens are lines of a role, a name for the access log and the token itself, as in
+/// Paths:
+///
+///   /artifacts/<64 hex digits>.bin  artifacts; the base URL of a RemoteCache is
+///                                   http://HOST:8420/artifacts
+///
+///   /ccache/...                     remote_storage = http://HOST:8420/ccache
+///
+///   /sccache/...                    SCCACHE_WEBDAV_ENDPOINT=http://HOST:8420/sccache/
+///
+///   /metrics                        for Prometheus; needs a token that may read
+///
+///   /healthz                        200 while the server is up; needs no token
+///
+/// TLS: the server speaks plain HTTP/1.1 and HTTP/2. Put a proxy such as nginx in front of it for
+/// https, and let it pass on the Authorization header.
+///
+/// Tokens: each line is a role, a name for the access log, and the token itself, as in
 /// `read-write ci 3f9c...`. They come from --tokens, or from the variable CACHE_SERVER_TOKENS.
 #[derive(Debug, Parser)]
-#[command(name = "cache_server")]
+#[command(name = "cache_server", verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Where everything is kept
     #[arg(long, value_name = "DIR")]
@@ -27,28 +43,29 @@ pub(crate) struct Args {
     /// A file of tokens
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
-    /// What those may do who show no token
+    /// What a client without a token may do
     #[arg(long, value_enum, default_value_t = Anonymous::None)]
     pub(crate) anonymous: Anonymous,
-    /// A file with the secret that artifacts are signed with: no others are taken
+    /// A file with the shared secret. Uploads that are not signed with it are refused
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
-    /// How much of artifacts is kept; the least recently used ones go
+    /// The most bytes of artifacts to keep; the least recently used ones are evicted
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
     pub(crate) max_bytes: u64,
     /// The largest artifact
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "64M")]
     pub(crate) max_artifact: u64,
-    /// How much is kept for each of ccache and sccache
+    /// The most bytes to keep for each of ccache and sccache
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
     pub(crate) max_foreign_bytes: u64,
-    /// The largest blob of theirs
+    /// The largest blob of ccache or sccache
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) max_foreign_blob: u64,
-    /// The memory for artifacts on their way in, each of which is verified as a whole
+    /// The memory for uploaded artifacts while they are verified; other uploads wait in files
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) upload_memory: u64,
-    /// How many connections are open at once
+    /// How many connections are open at once. The next one closes the connection that has been
+    /// idle for the longest time
     #[arg(long, value_name = "N", value_parser = count, default_value = "1024")]
     pub(crate) max_connections: usize,
     /// How many requests are served at once
@@ -57,14 +74,17 @@ pub(crate) struct Args {
     /// The seconds that requests under way have to end once the server is told to stop
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain: Duration,
-    /// The seconds in which a body on its way in or out must move on by 64 KiB, or come to its end
-    #[arg(long, value_name = "SECONDS", value_parser = patience, default_value = "30")]
+    /// The seconds in which a request or response body must move on by 64 KiB, or end
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "30")]
     pub(crate) inactivity: Duration,
-    /// The seconds that a connection stays open without a request; more than clients keep one open
-    /// to use it again, as the side that closes first should be theirs
-    #[arg(long, value_name = "SECONDS", value_parser = patience, default_value = "90")]
+    /// The seconds that a new connection has to send the whole head of its first request
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "10")]
+    pub(crate) head_timeout: Duration,
+    /// The seconds that a connection stays open between two requests. Clients should close first:
+    /// set more than they keep an idle connection
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "90")]
     pub(crate) idle: Duration,
-    /// Leave out the access log, which goes to the standard output
+    /// Write no access log; otherwise it goes to the standard output
     #[arg(long)]
     pub(crate) no_access_log: bool,
 }
@@ -104,7 +124,7 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large a number".to_owned())
 }
 
-/// A number of things at once: of any none would do nothing, and a semaphore counts only so far.
+/// A number of things at once, at least one and no more than a semaphore can count.
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=Semaphore::MAX_PERMITS) => Ok(count),
@@ -120,7 +140,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// A limit on waiting: one of nothing would serve nobody.
-fn patience(text: &str) -> Result<Duration, String> {
+fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text) {
         Ok(limit) if !limit.is_zero() => Ok(limit),
         _ => Err(format!("not a number above 0 and up to {MAX_SECONDS}")),

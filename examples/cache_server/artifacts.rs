@@ -1,6 +1,7 @@
-//! `/artifacts/<64 hex digits>.bin`: frames, as a remote tier asks for them.
+//! `/artifacts/<64 hex digits>.bin`: frames, as a `RemoteCache` requests them.
 
 use axum::body::Body;
+use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use pipeline_cache::{
@@ -12,9 +13,9 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use tokio::sync::Semaphore;
 
 use crate::console::say;
-use crate::files::{Etag, Found};
+use crate::files::{Etag, Found, check_if_match};
+use crate::http_error::HttpError;
 use crate::metrics::Metrics;
-use crate::refusal::Refusal;
 use crate::uploads::Uploads;
 
 /// How many frames are verified at once. A compressed one is unpacked for it, so that this bounds
@@ -28,16 +29,28 @@ const FRAME_OVERHEAD: u64 = 128 + 64 * 1024;
 const FLAGS_OFFSET: u64 = 10;
 const FLAG_ZSTD: u16 = 2;
 
+/// A key names one artifact for ever. Nothing on the way may compress it or change it otherwise.
+const CACHED_BY_ALL: &str = "public, max-age=31536000, immutable, no-transform";
+/// The same where reads need a token: a shared cache must not serve it to others.
+const CACHED_BY_CLIENT: &str = "private, max-age=31536000, immutable, no-transform";
+
 #[derive(Debug)]
 pub(crate) struct Artifacts {
     pub(crate) disk: DiskCache,
+    cache_control: &'static str,
     verifying: Semaphore,
 }
 
 impl Artifacts {
-    pub(crate) const fn new(disk: DiskCache) -> Self {
+    /// `public` where anybody may read without a token.
+    pub(crate) const fn new(disk: DiskCache, public: bool) -> Self {
         Self {
             disk,
+            cache_control: if public {
+                CACHED_BY_ALL
+            } else {
+                CACHED_BY_CLIENT
+            },
             verifying: Semaphore::const_new(VERIFIED_AT_ONCE),
         }
     }
@@ -50,8 +63,12 @@ impl Artifacts {
         body: Body,
         uploads: &Uploads,
         metrics: &Metrics,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let key = key(name)?;
+        if !matches!(method.as_str(), "GET" | "HEAD") && headers.contains_key(IF_MATCH) {
+            let there = self.find(&key).await?;
+            check_if_match(headers, there.as_ref().map(|found| found.etag.as_ref()))?;
+        }
         match method.as_str() {
             "GET" | "HEAD" => self.read(method, &key, headers).await,
             "PUT" => {
@@ -61,10 +78,10 @@ impl Artifacts {
             }
             "DELETE" => match self.disk.remove(&key).await {
                 Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
-                Ok(false) => Err(Refusal::NotFound),
+                Ok(false) => Err(HttpError::NotFound),
                 Err(error) => Err(failed(&error)),
             },
-            _ => Err(Refusal::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
+            _ => Err(HttpError::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
         }
     }
 
@@ -73,17 +90,27 @@ impl Artifacts {
         method: &Method,
         key: &PipelineFingerprint,
         headers: &HeaderMap,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
+        let found = self.find(key).await?.ok_or(HttpError::NotFound)?;
+        found.answer(method, headers).await
+    }
+
+    async fn find(&self, key: &PipelineFingerprint) -> Result<Option<Found>, HttpError> {
         let opened = self.disk.open_frame(key).await;
-        let frame = opened
-            .map_err(|error| failed(&error))?
-            .ok_or(Refusal::NotFound)?;
+        let Some(frame) = opened.map_err(|error| failed(&error))? else {
+            return Ok(None);
+        };
         let tag = &frame.tag()[..16];
         let tag = tag.iter().map(|byte| format!("{byte:02x}")).collect();
         let (len, mut file) = (frame.len(), frame.into_file());
-        let weak = is_compressed(&mut file).map_err(|error| Refusal::disk("read", &error))?;
+        let weak = is_compressed(&mut file).map_err(|error| HttpError::disk("read", &error))?;
         let etag = Some(Etag { tag, weak });
-        Found { file, len, etag }.answer(method, headers).await
+        Ok(Some(Found {
+            file,
+            len,
+            etag,
+            cache_control: Some(self.cache_control),
+        }))
     }
 
     async fn write(
@@ -91,18 +118,18 @@ impl Artifacts {
         key: &PipelineFingerprint,
         frame: bytes::Bytes,
         metrics: &Metrics,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         let turn = self.verifying.acquire().await;
         let stored = self.disk.put_frame(key, frame).await;
         drop(turn);
         match stored {
             Ok(()) => Ok(StatusCode::CREATED.into_response()),
             Err(error) => {
-                let refusal = failed(&error);
-                if matches!(refusal, Refusal::Unverified(_)) {
-                    metrics.refused_frames.increment();
+                let error = failed(&error);
+                if matches!(error, HttpError::Unverified(_)) {
+                    metrics.rejected_frames.increment();
                 }
-                Err(refusal)
+                Err(error)
             }
         }
     }
@@ -117,29 +144,39 @@ fn is_compressed(frame: &mut File) -> io::Result<bool> {
     Ok(u16::from_le_bytes(flags) & FLAG_ZSTD != 0)
 }
 
+/// Whether a path ends in the name of an artifact.
+pub(crate) fn names_artifact(path: &str) -> bool {
+    path.rsplit('/')
+        .next()
+        .is_some_and(|name| key(name).is_ok())
+}
+
 /// The key in a name. Only its one spelling is taken.
-fn key(name: &str) -> Result<PipelineFingerprint, Refusal> {
-    let hex = name.strip_suffix(".bin").ok_or(Refusal::BadPath)?;
-    let key: PipelineFingerprint = hex.parse().map_err(|_| Refusal::BadPath)?;
+fn key(name: &str) -> Result<PipelineFingerprint, HttpError> {
+    if name.contains('/') && names_artifact(name) {
+        return Err(HttpError::WrongBase);
+    }
+    let hex = name.strip_suffix(".bin").ok_or(HttpError::BadPath)?;
+    let key: PipelineFingerprint = hex.parse().map_err(|_| HttpError::BadPath)?;
     if key.to_hex() == hex {
         Ok(key)
     } else {
-        Err(Refusal::BadPath)
+        Err(HttpError::BadPath)
     }
 }
 
-fn failed(error: &StoreError) -> Refusal {
+fn failed(error: &StoreError) -> HttpError {
     match error.kind() {
         StoreErrorKind::InvalidArtifact => {
             let reason = error.source().map(ToString::to_string);
-            Refusal::Unverified(reason.unwrap_or_default())
+            HttpError::Unverified(reason.unwrap_or_default())
         }
-        StoreErrorKind::TooLarge => Refusal::TooLarge,
-        StoreErrorKind::StorageFull => Refusal::DiskFull,
-        StoreErrorKind::Closed => Refusal::Busy,
+        StoreErrorKind::TooLarge => HttpError::TooLarge,
+        StoreErrorKind::StorageFull => HttpError::DiskFull,
+        StoreErrorKind::Closed => HttpError::Busy,
         _ => {
             say(error);
-            Refusal::Disk
+            HttpError::Disk
         }
     }
 }

@@ -65,7 +65,8 @@ impl Blobs {
 
     /// A file for a blob on its way in, which is removed unless it is stored.
     pub(crate) fn stage(&self) -> io::Result<NamedTempFile> {
-        NamedTempFile::new_in(self.root.join("staging"))
+        let staging = self.root.join("staging");
+        in_folder(&staging, || NamedTempFile::new_in(&staging))
     }
 
     /// Puts a whole blob into its place. A power loss leaves it or what was there.
@@ -75,7 +76,18 @@ impl Blobs {
         {
             let mut changes = self.changes();
             let replaced = fs::metadata(file).map_or(0, |replaced| replaced.len());
-            staged.persist(file).map_err(|error| error.error)?;
+            // The file survives a failed rename, to be renamed again.
+            let mut staged = Some(staged);
+            in_folder(file.parent().unwrap_or(&self.root), || {
+                let Some(this) = staged.take() else {
+                    return Ok(());
+                };
+                let renamed = this.persist(file);
+                renamed.map(drop).map_err(|failed| {
+                    staged = Some(failed.file);
+                    failed.error
+                })
+            })?;
             self.count(&mut changes, length, replaced);
         }
         self.sweep_if_full();
@@ -135,6 +147,28 @@ impl Blobs {
             }
         });
     }
+}
+
+/// Creates something in a folder, and the folder, too, where a cleaner has removed it. It may do so
+/// again at any time: a few times are tried.
+pub(crate) fn in_folder<T>(
+    folder: &Path,
+    mut create: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    const ATTEMPTS: u32 = 100;
+    let mut created = create();
+    for _ in 0..ATTEMPTS {
+        match &created {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => break,
+        }
+        match fs::create_dir_all(folder) {
+            // A parent was removed at the same time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => created = create(),
+        }
+    }
+    created
 }
 
 /// An open blob, and its length.

@@ -1,9 +1,9 @@
-//! How long a connection may do nothing of use: nothing is asked on it, or an answer on it is not
-//! read.
+//! How long a connection may do nothing of use: no request is under way on it, or a response on it
+//! is not read.
 //!
 //! Neither HTTP/1.1 nor HTTP/2, as they are served here, tells these apart from a connection that
-//! is merely slow, and while a client does not read, nobody asks the body of its answer for more.
-//! So the requests of a connection report to it, and whoever serves it asks.
+//! is merely slow, and while a client does not read, nothing polls the body of its response. So the
+//! requests of a connection report to it, and the task that serves the connection asks it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,69 +11,124 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+/// How long a connection stays open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// Until the head of its first request is complete.
+    pub(crate) head: Duration,
+    /// Between two requests.
+    pub(crate) idle: Duration,
+    /// While a response does not move on.
+    pub(crate) inactivity: Duration,
+}
+
 /// A connection, as its requests see it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     requests: Mutex<Requests>,
-    stuck: Notify,
-    over: Notify,
-    patience: Duration,
+    timeouts: Timeouts,
+    /// The connection is closed at once.
+    aborted: Notify,
+    /// It takes no more requests.
+    ended: Notify,
+    /// Some connection of the server has become idle.
+    became_idle: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Requests {
     under_way: usize,
-    /// When the last one ended.
+    /// Whether there has been any.
+    any: bool,
+    /// When the last one ended, or the connection began.
     since: Instant,
+    /// Nothing may begin on it any more.
+    aborted: bool,
 }
 
 impl Connection {
-    /// One that ends when an answer stands still for longer than this.
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(timeouts: Timeouts, became_idle: Arc<Notify>) -> Self {
         Self {
             requests: Mutex::new(Requests {
                 under_way: 0,
+                any: false,
                 since: Instant::now(),
+                aborted: false,
             }),
-            stuck: Notify::new(),
-            over: Notify::new(),
-            patience,
+            timeouts,
+            aborted: Notify::new(),
+            ended: Notify::new(),
+            became_idle,
         }
     }
 
     /// A request on it, until the value is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> UnderWay {
-        self.update(|requests| requests.under_way += 1);
+        self.update(|requests| {
+            requests.under_way += 1;
+            requests.any = true;
+        });
         UnderWay(Arc::clone(self))
     }
 
-    /// Ends once there was no request for so long.
-    pub(crate) async fn is_idle(&self, limit: Duration) {
-        let mut since = Instant::now();
+    /// Since when no request is under way; `None` while one is, and once it is aborted.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        self.update(|requests| {
+            let idle = requests.under_way == 0 && !requests.aborted;
+            idle.then_some(requests.since)
+        })
+    }
+
+    /// Closes it at once if no request is under way; whether it does.
+    pub(crate) fn abort_if_idle(&self) -> bool {
+        let aborts = self.update(|requests| {
+            let aborts = requests.under_way == 0 && !requests.aborted;
+            requests.aborted |= aborts;
+            aborts
+        });
+        if aborts {
+            self.aborted.notify_one();
+        }
+        aborts
+    }
+
+    /// Ends once there was no request for too long.
+    pub(crate) async fn is_idle(&self) {
+        let Timeouts { head, idle, .. } = self.timeouts;
+        self.is_idle_for(|any| if any { idle } else { head.min(idle) })
+            .await;
+    }
+
+    /// Ends once there was no request for so long, which may depend on whether there was any.
+    pub(crate) async fn is_idle_for(&self, limit: impl Fn(bool) -> Duration) {
         loop {
-            sleep_until(since + limit).await;
             let now = Instant::now();
-            let (under_way, ended) = self.update(|requests| (requests.under_way, requests.since));
-            if under_way == 0 && ended + limit <= now {
+            let (since, any) = self.update(|requests| {
+                let idle = requests.under_way == 0;
+                (if idle { requests.since } else { now }, requests.any)
+            });
+            let deadline = since + limit(any);
+            if deadline <= now {
                 return;
             }
-            since = if under_way == 0 { ended } else { now };
+            sleep_until(deadline).await;
         }
     }
 
-    /// Ends once an answer stood still for too long.
-    pub(crate) async fn is_stuck(&self) {
-        self.stuck.notified().await;
+    /// Ends once it is to be closed at once: a response stood still for too long, or another
+    /// connection needs the room.
+    pub(crate) async fn is_aborted(&self) {
+        self.aborted.notified().await;
     }
 
     /// It takes no more requests from now on.
     pub(crate) fn end(&self) {
-        self.over.notify_one();
+        self.ended.notify_one();
     }
 
     /// Ends once it takes no more requests.
-    pub(crate) async fn is_over(&self) {
-        self.over.notified().await;
+    pub(crate) async fn is_ended(&self) {
+        self.ended.notified().await;
     }
 
     fn update<T>(&self, with: impl FnOnce(&mut Requests) -> T) -> T {
@@ -85,17 +140,15 @@ impl Connection {
 pub(crate) struct UnderWay(Arc<Connection>);
 
 impl UnderWay {
-    /// Watches over an answer from now on.
+    /// Watches a response from now on.
     pub(crate) fn watch(&self) -> Watch {
         let connection = Arc::clone(&self.0);
         let moved = Arc::new(Notify::new());
         let progress = Arc::clone(&moved);
         let task = tokio::spawn(async move {
-            while timeout(connection.patience, progress.notified())
-                .await
-                .is_ok()
-            {}
-            connection.stuck.notify_one();
+            let inactivity = connection.timeouts.inactivity;
+            while timeout(inactivity, progress.notified()).await.is_ok() {}
+            connection.aborted.notify_one();
         });
         Watch { moved, task }
     }
@@ -103,14 +156,18 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.update(|requests| {
+        let idle = self.0.update(|requests| {
             requests.under_way -= 1;
             requests.since = Instant::now();
+            requests.under_way == 0
         });
+        if idle {
+            self.0.became_idle.notify_one();
+        }
     }
 }
 
-/// Over an answer, which is to move on time and again until this is dropped.
+/// Closes the connection unless the response moves on time and again until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     moved: Arc<Notify>,

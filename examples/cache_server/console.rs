@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::lines::Lines;
+use crate::line_writer::LineWriter;
 use crate::metrics::Counter;
 
 /// How many lines may wait. Where there are as many, they say the same.
@@ -19,7 +19,7 @@ static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 static LOST: Counter = Counter::new();
 
 struct Console {
-    lines: Lines,
+    lines: LineWriter,
     all_written: oneshot::Receiver<()>,
 }
 
@@ -29,7 +29,7 @@ fn console() -> MutexGuard<'static, Option<Console>> {
 
 /// From now on things can be said, panics among them.
 pub(crate) fn start() -> io::Result<()> {
-    let (lines, all_written) = Lines::start("console", WAITING, io::stderr())?;
+    let (lines, all_written) = LineWriter::start("console", WAITING, io::stderr())?;
     *console() = Some(Console { lines, all_written });
     std::panic::set_hook(Box::new(|panic| say(panic)));
     Ok(())

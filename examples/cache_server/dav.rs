@@ -10,13 +10,12 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::foreign::is_folder;
-use crate::refusal::Refusal;
+use crate::http_error::HttpError;
 
 pub(crate) const METHODS: &str = "GET, HEAD, PUT, DELETE, OPTIONS, PROPFIND, MKCOL";
 
 /// The answer to PROPFIND, whatever properties were asked for and however deep.
-pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, Refusal> {
+pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, HttpError> {
     let (changed, kind) = if is_folder(path) {
         let kind = "<D:resourcetype><D:collection/></D:resourcetype>".to_owned();
         (SystemTime::now(), kind)
@@ -24,9 +23,9 @@ pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, Refu
         let metadata = match tokio::fs::metadata(file).await {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Refusal::NotFound);
+                return Err(HttpError::NotFound);
             }
-            Err(error) => return Err(Refusal::disk("look at a blob", &error)),
+            Err(error) => return Err(HttpError::disk("look at a blob", &error)),
         };
         let mut kind = "<D:resourcetype/>".to_owned();
         let length = metadata.len();
@@ -44,6 +43,11 @@ pub(crate) async fn properties(path: &str, file: &Path) -> Result<Response, Refu
     );
     let head = [(CONTENT_TYPE, "application/xml; charset=utf-8")];
     Ok((StatusCode::MULTI_STATUS, head, text).into_response())
+}
+
+/// Whether a path names no blob. Folders are not kept.
+pub(crate) fn is_folder(path: &str) -> bool {
+    path.is_empty() || path.ends_with('/')
 }
 
 /// The answer to OPTIONS.

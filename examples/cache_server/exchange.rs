@@ -35,8 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) sent: u64,
     pub(crate) whole: bool,
     pub(crate) _under_way: Counted,
-    /// Its place among the requests that are served at once.
-    pub(crate) _place: Option<OwnedSemaphorePermit>,
+    /// Counts it among the requests that are served at once.
+    pub(crate) _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Exchange {

@@ -1,9 +1,9 @@
-//! A file as an answer: streamed, in whole or in part, and not at all to who has it already.
+//! A file as a response: streamed, in whole or in part, unless the client has it already.
 
 use axum::body::Body;
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE,
-    RANGE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -13,7 +13,7 @@ use std::ops::Range;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
-use crate::refusal::Refusal;
+use crate::http_error::HttpError;
 
 /// How much of a file is in memory for each answer.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -24,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) len: u64,
     /// Where there is one: equal for two files only if their bytes are.
     pub(crate) etag: Option<Etag>,
+    /// How long caches on the way may keep it, if it says anything about that.
+    pub(crate) cache_control: Option<&'static str>,
 }
 
 /// What tells the files of one path apart.
@@ -47,7 +49,8 @@ impl Found {
         self,
         method: &Method,
         asked: &HeaderMap,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
+        check_if_match(asked, Some(self.etag.as_ref()))?;
         let etag = self.etag.as_ref().map(Etag::quoted);
         let mut head = HeaderMap::new();
         let mut set = |name, value: &str| {
@@ -56,6 +59,9 @@ impl Found {
         };
         if let Some(etag) = &etag {
             set(ETAG, etag);
+        }
+        if let Some(cache_control) = self.cache_control {
+            set(CACHE_CONTROL, cache_control);
         }
         set(ACCEPT_RANGES, "bytes");
         set(CONTENT_TYPE, "application/octet-stream");
@@ -90,11 +96,11 @@ impl Found {
     }
 }
 
-async fn stream(file: File, part: Range<u64>) -> Result<Body, Refusal> {
+async fn stream(file: File, part: Range<u64>) -> Result<Body, HttpError> {
     let mut file = tokio::fs::File::from_std(file);
     file.seek(SeekFrom::Start(part.start))
         .await
-        .map_err(|error| Refusal::disk("seek in an entry", &error))?;
+        .map_err(|error| HttpError::disk("seek in an entry", &error))?;
     let length = part.end - part.start;
     let chunk = usize::try_from(length).map_or(CHUNK_BYTES, |length| length.min(CHUNK_BYTES));
     let part = ReaderStream::with_capacity(file.take(length), chunk.max(1));
@@ -134,6 +140,28 @@ fn part(asked: &HeaderMap, etag: Option<&str>, len: u64) -> Part {
     } else {
         Part::Some(range)
     }
+}
+
+/// Fails unless `If-Match`, where the client sends it, lists the entry that is there: `None` for
+/// none. Tags are compared strongly, so that a weak one matches nothing.
+pub(crate) fn check_if_match(
+    asked: &HeaderMap,
+    entry: Option<Option<&Etag>>,
+) -> Result<(), HttpError> {
+    if !asked.contains_key(IF_MATCH) {
+        return Ok(());
+    }
+    let strong = entry.flatten().filter(|etag| !etag.weak).map(Etag::quoted);
+    let matches = asked
+        .get_all(IF_MATCH)
+        .iter()
+        .filter_map(|tags| tags.to_str().ok())
+        .flat_map(|tags| tags.split(',').map(str::trim))
+        .any(|tag| match tag {
+            "*" => entry.is_some(),
+            tag => strong.as_deref() == Some(tag),
+        });
+    matches.then_some(()).ok_or(HttpError::PreconditionFailed)
 }
 
 /// Whether a client says that it has what bears this tag.

@@ -4,6 +4,7 @@
 //! there, and only those tools read it. They never stand beside artifacts.
 
 use axum::body::Body;
+use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 use crate::blobs::{self, Blobs};
-use crate::dav;
-use crate::files::Found;
-use crate::off_worker;
-use crate::refusal::Refusal;
+use crate::blocking;
+use crate::dav::{self, is_folder};
+use crate::files::{Found, check_if_match};
+use crate::http_error::HttpError;
 use crate::uploads::{Upload, Uploads};
 
 const MAX_PATH_LEN: usize = 1024;
@@ -41,67 +42,72 @@ impl Foreign {
         headers: &HeaderMap,
         body: Body,
         uploads: &Uploads,
-    ) -> Result<Response, Refusal> {
+    ) -> Result<Response, HttpError> {
         // A base URL that ends in a slash makes clients send two of them.
         let path = path.trim_start_matches('/');
         check(path)?;
         let file = self.blobs.file_of(path);
+        if matches!(method.as_str(), "PUT" | "DELETE") && headers.contains_key(IF_MATCH) {
+            let there = tokio::fs::try_exists(&file).await;
+            let there = there.map_err(|error| failed("look for", &error))?;
+            check_if_match(headers, there.then_some(None))?;
+        }
         match method.as_str() {
             "GET" | "HEAD" => {
-                let opened = off_worker::run(move || blobs::open(&file)).await;
+                let opened = blocking::run(move || blobs::open(&file)).await;
                 let (file, len) = opened.map_err(|error| failed("open", &error))?;
                 // Nothing tells two blobs of one path apart but their bytes.
-                let etag = None;
-                Found { file, len, etag }.answer(method, headers).await
+                let found = Found {
+                    file,
+                    len,
+                    etag: None,
+                    cache_control: None,
+                };
+                found.answer(method, headers).await
             }
-            "PUT" if is_folder(path) => Err(Refusal::BadPath),
+            "PUT" if is_folder(path) => Err(HttpError::BadPath),
             "PUT" => {
                 let body = uploads.body(headers, body, self.max_blob)?;
                 self.store(file, body).await
             }
             "DELETE" => {
                 let blobs = Arc::clone(&self.blobs);
-                let removed = off_worker::run(move || blobs.remove(&file)).await;
+                let removed = blocking::run(move || blobs.remove(&file)).await;
                 removed.map_err(|error| failed("remove", &error))?;
                 Ok(StatusCode::NO_CONTENT.into_response())
             }
             "PROPFIND" => dav::properties(path, &file).await,
             "MKCOL" => Ok(StatusCode::CREATED.into_response()),
             "OPTIONS" => Ok(dav::options()),
-            _ => Err(Refusal::MethodNotAllowed(dav::METHODS)),
+            _ => Err(HttpError::MethodNotAllowed(dav::METHODS)),
         }
     }
 
     /// Stages the body and renames it into place. A body that breaks off leaves nothing.
-    async fn store(&self, file: PathBuf, body: Upload) -> Result<Response, Refusal> {
+    async fn store(&self, file: PathBuf, body: Upload) -> Result<Response, HttpError> {
         let blobs = Arc::clone(&self.blobs);
-        let staged = off_worker::run(move || blobs.stage()).await;
-        let staged = staged.map_err(|error| Refusal::disk("stage a blob", &error))?;
+        let staged = blocking::run(move || blobs.stage()).await;
+        let staged = staged.map_err(|error| HttpError::disk("stage a blob", &error))?;
         let (staged, path) = staged.into_parts();
         let (staged, _) = body.write_to(staged, Bytes::new()).await?;
         let staged = NamedTempFile::from_parts(staged, path);
         let blobs = Arc::clone(&self.blobs);
-        let stored = off_worker::run(move || blobs.store(staged, &file)).await;
-        stored.map_err(|error| Refusal::disk("store a blob", &error))?;
+        let stored = blocking::run(move || blobs.store(staged, &file)).await;
+        stored.map_err(|error| HttpError::disk("store a blob", &error))?;
         Ok(StatusCode::CREATED.into_response())
     }
 }
 
-/// Whether a path names no blob. Folders are not kept.
-pub(crate) fn is_folder(path: &str) -> bool {
-    path.is_empty() || path.ends_with('/')
-}
-
-fn failed(what: &str, error: &io::Error) -> Refusal {
+fn failed(what: &str, error: &io::Error) -> HttpError {
     match error.kind() {
-        io::ErrorKind::NotFound => Refusal::NotFound,
-        _ => Refusal::disk(&format!("{what} a blob"), error),
+        io::ErrorKind::NotFound => HttpError::NotFound,
+        _ => HttpError::disk(&format!("{what} a blob"), error),
     }
 }
 
 /// Takes names that such tools use, and nothing that another part of a network may understand
 /// otherwise than this server: no escapes, no `..`, no empty names.
-fn check(path: &str) -> Result<(), Refusal> {
+fn check(path: &str) -> Result<(), HttpError> {
     let names = path.strip_suffix('/').unwrap_or(path);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let fits = path.len() <= MAX_PATH_LEN
@@ -109,5 +115,9 @@ fn check(path: &str) -> Result<(), Refusal> {
             || names
                 .split('/')
                 .all(|name| !matches!(name, "" | "." | "..") && name.bytes().all(plain)));
-    if fits { Ok(()) } else { Err(Refusal::BadPath) }
+    if fits {
+        Ok(())
+    } else {
+        Err(HttpError::BadPath)
+    }
 }

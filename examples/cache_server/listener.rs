@@ -1,5 +1,5 @@
-//! Connections: taken within a bound, served as HTTP/1.1 or HTTP/2 for as long as something is asked
-//! on them, and drained at the end.
+//! Accepts connections within a bound, serves them as HTTP/1.1 or HTTP/2 for as long as requests
+//! come, and drains them at the end.
 
 use axum::Router;
 use axum::body::Body;
@@ -15,41 +15,32 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use crate::connection::Connection;
+use crate::connections::{Connections, OpenConnection};
 use crate::console::say;
-use crate::metrics::Metrics;
 
-/// How long a connection that is to end may take for its last words.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a connection that is being closed may take for its last response.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS_PER_CONNECTION: u32 = 128;
 
+/// The most that is read ahead or waits to be sent, for each connection and for each stream of
+/// HTTP/2. The defaults of hyper come to megabytes.
+const BUFFER_BYTES: usize = 32 * 1024;
+
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    pub(crate) max_connections: usize,
-    pub(crate) terms: Terms,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) drain: Duration,
     /// What requests have begun, which goes on where their clients have left.
     pub(crate) work: TaskTracker,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-/// How long a connection stays open.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
-    /// Without a request: from its first byte on, and between two of them.
-    pub(crate) idle: Duration,
-    /// While an answer stands still.
-    pub(crate) inactivity: Duration,
 }
 
 impl Listener {
@@ -62,34 +53,30 @@ impl Listener {
     ) -> Option<Duration> {
         let stopping = CancellationToken::new();
         let mut connections = JoinSet::new();
-        let room = Arc::new(Semaphore::new(self.max_connections));
         let mut stop = pin!(stop);
         loop {
-            let next = async {
-                // Nobody closes the semaphore. Who finds no room waits in the system's queue.
-                let room = Arc::clone(&room).acquire_owned().await;
-                (room, self.socket.accept().await)
-            };
-            let (room, accepted) = tokio::select! {
-                next = next => next,
-                Some(_) = connections.join_next() => continue,
+            // Those that have ended.
+            while connections.try_join_next().is_some() {}
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
                 () = &mut stop => break,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // As when there are no file descriptors left: it may pass.
+                    // As when there are no file descriptors left: an idle connection has one.
                     say(format_args!("cannot accept a connection: {error}"));
+                    self.connections.close_longest_idle();
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let serving = serve(stream, peer, site.clone(), self.terms, stopping.clone());
-            let open = self.metrics.connections.enter();
-            connections.spawn(async move {
-                serving.await;
-                drop((open, room));
-            });
+            // Where all connections are busy, the next ones wait in the queue of the system.
+            let open = tokio::select! {
+                open = self.connections.open() => open,
+                () = &mut stop => break,
+            };
+            connections.spawn(serve(stream, peer, site.clone(), open, stopping.clone()));
         }
         drop(self.socket);
         stopping.cancel();
@@ -110,13 +97,13 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     site: Router,
-    terms: Terms,
+    open: OpenConnection,
     stopping: CancellationToken,
 ) {
     // The head and the body of an answer leave in two writes: the second is not to wait until the
     // first is acknowledged.
     let _ = stream.set_nodelay(true);
-    let state = Arc::new(Connection::new(terms.inactivity));
+    let state = Arc::clone(&open.state);
     let known = Arc::clone(&state);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -130,27 +117,32 @@ async fn serve(
     // A connection that ends badly is its client's affair.
     tokio::select! {
         _ = connection.as_mut() => return,
-        () = state.is_stuck() => return,
-        () = state.is_over() => {}
-        () = state.is_idle(terms.idle) => {}
+        () = state.is_aborted() => return,
+        () = state.is_ended() => {}
+        () = state.is_idle() => {}
         () = stopping.cancelled() => {}
     }
     // It takes no more requests. Those that came before the client knows are still served.
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection => {}
-        () = state.is_stuck() => {}
-        () = state.is_idle(LAST_WORDS.min(terms.idle)) => {}
+        () = state.is_aborted() => {}
+        () = state.is_idle_for(|_| CLOSE_GRACE) => {}
     }
 }
 
 fn server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().max_buf_size(BUFFER_BYTES);
+    let window = 2 * BUFFER_BYTES as u32;
     server
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION);
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(2 * window)
+        .max_send_buf_size(BUFFER_BYTES);
     server
 }

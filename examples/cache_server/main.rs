@@ -10,27 +10,28 @@
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
 //! | `/metrics` | for Prometheus |
-//! | `/healthz` | 200 while the server takes requests; the one path that needs no token |
+//! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
-//! Every artifact is verified against the key in its path before it is stored. TLS is the affair of
-//! whatever stands in front.
+//! Every artifact is verified against the key in its path before it is stored. The server speaks no
+//! TLS: for https put a proxy in front.
 
 mod access;
 mod access_log;
 mod args;
 mod artifacts;
 mod blobs;
+mod blocking;
 mod connection;
+mod connections;
 mod console;
 mod dav;
 mod exchange;
 mod files;
 mod foreign;
-mod lines;
+mod http_error;
+mod line_writer;
 mod listener;
 mod metrics;
-mod off_worker;
-mod refusal;
 mod signals;
 mod site;
 mod sweep;
@@ -54,28 +55,56 @@ use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use connection::Timeouts;
+use connections::Connections;
 use console::{announce, say};
 use foreign::Foreign;
-use listener::{Listener, Terms};
+use listener::Listener;
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
+
+/// It gives memory back to the system once it is free, from all threads. The one of glibc keeps most
+/// of what a burst of uploads has taken.
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long a power loss can take back what was stored.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long what is stored may take to be made durable at the end, however long the rest took.
-const LAST_FLUSH: Duration = Duration::from_secs(5);
+const DISK_FLUSH: Duration = Duration::from_secs(5);
 
 /// How long the access log, or what was said, may take to be written to its end.
-const LAST_LINES: Duration = Duration::from_secs(5);
+const LOG_FLUSH: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+/// Threads for file system calls. Each has a stack and a cache of the allocator; more of them than
+/// a disk has in its queue make nothing faster.
+const BLOCKING_THREADS: usize = 32;
+
+fn main() -> ExitCode {
     let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(args)),
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "cache_server: cannot start a runtime: {error}"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn serve(args: Args) -> ExitCode {
     if let Err(error) = console::start() {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
         return ExitCode::from(2);
@@ -88,7 +117,7 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     };
-    console::finish(LAST_LINES).await;
+    console::finish(LOG_FLUSH).await;
     code
 }
 
@@ -104,14 +133,14 @@ async fn run(args: Args) -> Result<bool> {
     };
     let disk = open_disk(&args).await?;
     let site = Arc::new(Site {
-        artifacts: Artifacts::new(disk.clone()),
+        artifacts: Artifacts::new(disk.clone(), args.anonymous.role().is_some()),
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
         uploads: open_uploads(&args).await?,
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
-        places: Arc::new(Semaphore::new(args.max_requests)),
+        request_permits: Arc::new(Semaphore::new(args.max_requests)),
         work: TaskTracker::new(),
         inactivity: args.inactivity,
     });
@@ -119,27 +148,32 @@ async fn run(args: Args) -> Result<bool> {
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let stop = signals::stop(CUT_SHORT)?;
-    announce(format_args!("listening on http://{}", socket.local_addr()?));
+    let url = format!("http://{}", socket.local_addr()?);
+    announce(format_args!(
+        "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
+         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
+         front for https"
+    ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
+    let timeouts = Timeouts {
+        head: args.head_timeout,
+        idle: args.idle,
+        inactivity: args.inactivity,
+    };
     let listener = Listener {
         socket,
-        max_connections: args.max_connections,
-        terms: Terms {
-            idle: args.idle,
-            inactivity: args.inactivity,
-        },
+        connections: Arc::new(Connections::new(args.max_connections, timeouts, metrics)),
         drain: args.drain,
         work: site.work.clone(),
-        metrics,
     };
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
-    let left = drained.unwrap_or_default().max(LAST_FLUSH);
+    let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let closed = disk.close(left).await;
     drop(site);
     if let Some(last_line) = last_line {
         // A reader of the log that stands still is not waited for.
-        let _ = timeout(LAST_LINES, last_line).await;
+        let _ = timeout(LOG_FLUSH, last_line).await;
     }
     closed?;
     Ok(drained.is_some())
@@ -163,14 +197,14 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
 async fn open_foreign(args: &Args, name: &str) -> Result<Foreign> {
     let root = args.cache_dir.join(name);
     let (max_bytes, max_blob) = (args.max_foreign_bytes, args.max_foreign_blob);
-    let opened = off_worker::run(move || Foreign::open(root, max_bytes, max_blob)).await;
+    let opened = blocking::run(move || Foreign::open(root, max_bytes, max_blob)).await;
     opened.with_context(|| format!("cannot open the folder of {name}"))
 }
 
 async fn open_uploads(args: &Args) -> Result<Uploads> {
     let folder = args.cache_dir.join("uploads");
     let (memory, inactivity) = (args.upload_memory, args.inactivity);
-    let opened = off_worker::run(move || Uploads::open(folder, memory, inactivity)).await;
+    let opened = blocking::run(move || Uploads::open(folder, memory, inactivity)).await;
     opened.context("cannot open the folder of uploads")
 }
 

@@ -85,10 +85,12 @@ pub(crate) struct Metrics {
     pub(crate) bytes_sent: Counter,
     /// Answers whose client left before the end.
     pub(crate) broken_off: Counter,
-    pub(crate) refused_frames: Counter,
+    pub(crate) rejected_frames: Counter,
     pub(crate) log_lines_lost: Counter,
     pub(crate) requests_under_way: Gauge,
     pub(crate) connections: Gauge,
+    /// Idle connections closed to make room for others.
+    pub(crate) connections_displaced: Counter,
 }
 
 /// What others know.
@@ -138,25 +140,25 @@ impl Metrics {
             (
                 "broken_off_total",
                 "counter",
-                "Answers whose client left early.",
+                "Responses whose client disconnected before the end.",
                 self.broken_off.get(),
             ),
             (
-                "refused_frames_total",
+                "rejected_frames_total",
                 "counter",
-                "Uploads that were not the frame of their key.",
-                self.refused_frames.get(),
+                "Uploads refused because they were not a valid frame of the key in their path.",
+                self.rejected_frames.get(),
             ),
             (
                 "log_lines_lost_total",
                 "counter",
-                "Lines that the access log could not take.",
+                "Access log lines dropped because standard output was too slow.",
                 self.log_lines_lost.get(),
             ),
             (
                 "messages_lost_total",
                 "counter",
-                "Lines that the standard error could not take.",
+                "Log lines dropped because standard error was too slow.",
                 elsewhere.messages_lost,
             ),
             (
@@ -170,6 +172,12 @@ impl Metrics {
                 "gauge",
                 "Open connections.",
                 self.connections.get(),
+            ),
+            (
+                "connections_displaced_total",
+                "counter",
+                "Idle connections closed to make room for new ones.",
+                self.connections_displaced.get(),
             ),
             (
                 "artifact_hits_total",
@@ -216,7 +224,7 @@ impl Metrics {
             (
                 "artifacts_unsynced",
                 "gauge",
-                "Artifacts that a power loss would still take.",
+                "Artifacts stored but not yet durable: a power loss would lose them.",
                 elsewhere.unsynced,
             ),
         ] {

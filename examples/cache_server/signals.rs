@@ -7,8 +7,8 @@ use tokio::signal::unix::SignalKind;
 
 use crate::console::{self, say};
 
-/// How long an end at once may take to be told.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the last log line may take to be written before the process exits.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
 
 /// Ends with the first signal to stop. The second ends the process, with this code.
 pub(crate) fn stop(code: u8) -> io::Result<impl Future<Output = ()>> {
@@ -19,7 +19,7 @@ pub(crate) fn stop(code: u8) -> io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             signals.next().await;
             say("stopping at once");
-            console::finish(LAST_WORDS).await;
+            console::finish(LOG_FLUSH).await;
             std::process::exit(code.into());
         });
     })

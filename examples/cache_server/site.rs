@@ -1,10 +1,11 @@
-//! What is where on the server, and the way of every request: it takes its place, is told who
-//! asks, goes to the part that its path names, and is counted and logged once it is over.
+//! The paths of the server, and the way of every request: the client is identified, a permit is
+//! taken, the part that the path names answers, and the end is counted and logged.
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE};
+use axum::http::Method;
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
@@ -17,13 +18,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, names_artifact};
 use crate::connection::Connection;
 use crate::console;
 use crate::exchange::Exchange;
 use crate::foreign::Foreign;
+use crate::http_error::HttpError;
 use crate::metrics::{Area, Elsewhere, Metrics};
-use crate::refusal::Refusal;
 use crate::uploads::Uploads;
 
 pub(crate) struct Site {
@@ -34,10 +35,10 @@ pub(crate) struct Site {
     pub(crate) access: Access,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) request_permits: Arc<Semaphore>,
     /// What requests have begun.
     pub(crate) work: TaskTracker,
-    /// How long a request waits for a place.
+    /// How long a request waits for a permit.
     pub(crate) inactivity: Duration,
 }
 
@@ -71,23 +72,24 @@ async fn serve(
         sent: 0,
         whole: false,
         _under_way: under_way,
-        _place: None,
+        _permit: None,
     };
-    // Refusals and the sign of life take no place: whoever has no token could hold them all by
-    // not reading the answers.
+    // Errors and the health check take no permit: a client without a token could hold all of them
+    // by not reading the responses.
     let answer = match allowed {
         _ if path == "/healthz" => Ok("well\n".into_response()),
-        Err(refusal) => Err(refusal),
-        Ok(()) => match site.place().await {
-            Ok(place) => {
-                let (answer, place) = in_place(site, request, area, name.to_owned(), place).await;
-                exchange._place = place;
+        Err(error) => Err(error),
+        Ok(()) => match site.permit().await {
+            Ok(permit) => {
+                let (answer, permit) =
+                    run_to_end(site, request, area, name.to_owned(), permit).await;
+                exchange._permit = permit;
                 answer
             }
             Err(busy) => Err(busy),
         },
     };
-    let mut answer = answer.unwrap_or_else(Refusal::into_response);
+    let mut answer = answer.unwrap_or_else(HttpError::into_response);
     // Whoever may do nothing keeps no connection: a request now and then would hold it for ever.
     if client.role.is_none() {
         answer
@@ -98,23 +100,23 @@ async fn serve(
     exchange.watch(answer)
 }
 
-/// The answer, by a task of its own: a client that leaves does not stop it between two steps, and
-/// has its place until what it began is over. The place is kept for an answer that is no refusal.
-async fn in_place(
+/// Answers in a task of its own: a client that disconnects does not stop it between two steps, and
+/// its permit is held until the work is over. A success keeps the permit until it is sent.
+async fn run_to_end(
     site: Arc<Site>,
     request: Request,
     area: Area,
     name: String,
-    place: OwnedSemaphorePermit,
-) -> (Result<Response, Refusal>, Option<OwnedSemaphorePermit>) {
+    permit: OwnedSemaphorePermit,
+) -> (Result<Response, HttpError>, Option<OwnedSemaphorePermit>) {
     let work = site.work.clone();
     let task = work.spawn(async move {
         let answer = site.answer(request, area, &name).await;
-        let place = answer.is_ok().then_some(place);
-        (answer, place)
+        let permit = answer.is_ok().then_some(permit);
+        (answer, permit)
     });
     // It is never aborted: this is a panic, which was told on the standard error.
-    task.await.unwrap_or((Err(Refusal::Failed), None))
+    task.await.unwrap_or((Err(HttpError::Failed), None))
 }
 
 /// The part of the site that a path leads to, and the rest of the path.
@@ -131,16 +133,24 @@ fn area(path: &str) -> (Area, &str) {
 }
 
 impl Site {
-    /// A place among the requests that are served at once.
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        let place = timeout(self.inactivity, place).await;
-        place.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+    /// A permit to be one of the requests that are served at once.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
+        let permit = Arc::clone(&self.request_permits).acquire_owned();
+        let permit = timeout(self.inactivity, permit).await;
+        permit.ok().and_then(Result::ok).ok_or(HttpError::Busy)
     }
 
-    async fn answer(&self, request: Request, area: Area, name: &str) -> Result<Response, Refusal> {
+    async fn answer(
+        &self,
+        request: Request,
+        area: Area,
+        name: &str,
+    ) -> Result<Response, HttpError> {
         let (head, body) = request.into_parts();
         let (method, headers, uploads) = (&head.method, &head.headers, &self.uploads);
+        if *method == Method::PUT && headers.contains_key(CONTENT_RANGE) {
+            return Err(HttpError::PartialUpload);
+        }
         match area {
             Area::Artifacts => {
                 let artifacts = &self.artifacts;
@@ -159,7 +169,8 @@ impl Site {
                     .await
             }
             Area::Other if name == "/metrics" => Ok(self.metrics()),
-            Area::Other => Err(Refusal::NotFound),
+            Area::Other if names_artifact(name) => Err(HttpError::WrongBase),
+            Area::Other => Err(HttpError::NotFound),
         }
     }
 
@@ -177,10 +188,10 @@ impl Site {
     }
 }
 
-fn allow(client: &Client, needed: Role) -> Result<(), Refusal> {
+fn allow(client: &Client, needed: Role) -> Result<(), HttpError> {
     match client.role {
         Some(role) if role >= needed => Ok(()),
-        Some(_) => Err(Refusal::Forbidden),
-        None => Err(Refusal::Unauthorized),
+        Some(_) => Err(HttpError::Forbidden),
+        None => Err(HttpError::Unauthorized),
     }
 }

@@ -85,6 +85,8 @@ fn each(
     for shard in shards(root) {
         let blobs = match fs::read_dir(shard) {
             Ok(blobs) => blobs,
+            // A cleaner has removed the empty folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
                 told = told.and(Err(error));
                 continue;

@@ -18,14 +18,15 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use crate::off_worker;
-use crate::refusal::Refusal;
+use crate::blobs::in_folder;
+use crate::blocking;
+use crate::http_error::HttpError;
 
 /// The budget is counted in units of this, to fit the semaphore.
 const UNIT: u64 = 1024;
 
 /// How much of a body is in memory before it is written. One that is no longer is not written.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// By how much a body has to move on in the time that it may stand still.
 const STRIDE: usize = 64 * 1024;
@@ -65,7 +66,7 @@ impl Uploads {
         headers: &HeaderMap,
         body: Body,
         most: u64,
-    ) -> Result<Received, Refusal> {
+    ) -> Result<Received, HttpError> {
         let mut body = self.body(headers, body, most)?;
         let start = body.start().await?;
         if start.len() <= BUFFER_BYTES {
@@ -74,14 +75,15 @@ impl Uploads {
                 bytes: start,
             });
         }
-        let failed = |error| Refusal::disk("receive an upload", &error);
+        let failed = |error| HttpError::disk("receive an upload", &error);
         let folder = self.folder.clone();
-        let file = off_worker::run(move || tempfile::tempfile_in(folder)).await;
+        let create = move || in_folder(&folder, || tempfile::tempfile_in(&folder));
+        let file = blocking::run(create).await;
         let (mut file, length) = body.write_to(file.map_err(failed)?, start).await?;
         let memory = self.memory(length).await?;
         // Not on that thread: there may be many, and an allocator that keeps what each has freed.
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        let read = off_worker::run(move || {
+        let read = blocking::run(move || {
             file.rewind()?;
             file.read_to_end(&mut bytes)?;
             Ok(bytes)
@@ -93,12 +95,12 @@ impl Uploads {
     }
 
     /// A part of the budget, once it is free.
-    async fn memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn memory(&self, bytes: u64) -> Result<OwnedSemaphorePermit, HttpError> {
         // One body is let in however small the budget is, once it is alone.
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let waiting = Arc::clone(&self.memory).acquire_many_owned(units.min(self.units));
         let memory = timeout(self.inactivity, waiting).await;
-        memory.ok().and_then(Result::ok).ok_or(Refusal::Busy)
+        memory.ok().and_then(Result::ok).ok_or(HttpError::Busy)
     }
 
     /// A body of at most this many bytes.
@@ -107,9 +109,9 @@ impl Uploads {
         headers: &HeaderMap,
         body: Body,
         most: u64,
-    ) -> Result<Upload, Refusal> {
+    ) -> Result<Upload, HttpError> {
         if announced(headers).is_some_and(|length| length > most) {
-            return Err(Refusal::TooLarge);
+            return Err(HttpError::TooLarge);
         }
         Ok(Upload {
             body,
@@ -138,23 +140,23 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
             let began = Instant::now();
-            let patience = self.inactivity.saturating_sub(self.waited);
-            let frame = timeout(patience, self.body.frame())
+            let left = self.inactivity.saturating_sub(self.waited);
+            let frame = timeout(left, self.body.frame())
                 .await
-                .map_err(|_| Refusal::TooSlow)?;
+                .map_err(|_| HttpError::TooSlow)?;
             self.waited += began.elapsed();
             let Some(frame) = frame else { return Ok(None) };
             // Trailers are nothing that anybody asked for.
-            let Ok(part) = frame.map_err(|_| Refusal::BrokenOff)?.into_data() else {
+            let Ok(part) = frame.map_err(|_| HttpError::BrokenOff)?.into_data() else {
                 continue;
             };
             self.left = self
                 .left
                 .checked_sub(part.len() as u64)
-                .ok_or(Refusal::TooLarge)?;
+                .ok_or(HttpError::TooLarge)?;
             self.stride += part.len();
             if self.stride >= STRIDE {
                 self.stride = 0;
@@ -165,7 +167,7 @@ impl Upload {
     }
 
     /// All of it, or its first part if it is larger than a buffer.
-    async fn start(&mut self) -> Result<Bytes, Refusal> {
+    async fn start(&mut self) -> Result<Bytes, HttpError> {
         let mut start = BytesMut::new();
         while start.len() <= BUFFER_BYTES {
             let Some(part) = self.next().await? else {
@@ -181,8 +183,8 @@ impl Upload {
         mut self,
         file: File,
         start: Bytes,
-    ) -> Result<(File, u64), Refusal> {
-        let failed = |error| Refusal::disk("write an upload", &error);
+    ) -> Result<(File, u64), HttpError> {
+        let failed = |error| HttpError::disk("write an upload", &error);
         let mut file = tokio::fs::File::from_std(file);
         file.set_max_buf_size(BUFFER_BYTES);
         let mut length = 0;
@@ -190,6 +192,8 @@ impl Upload {
         while let Some(part) = next {
             length += part.len() as u64;
             file.write_all(&part).await.map_err(failed)?;
+            // Not held while the client is slow.
+            drop(part);
             next = self.next().await?;
         }
         // Says whether the last write failed, too.

@@ -6,7 +6,10 @@
 //! cachectl --cache-dir DIR trim --max-bytes 10G
 //! ```
 //!
-//! It exits with 1 where something was found wrong or missing, and with 2 where it could not look.
+//! It exits with 1 where something was found wrong or missing, and with 2 where it could not look, or
+//! where the folder is not one of a disk tier.
+
+mod folder;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -77,8 +80,8 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<bool> {
     let mut settings = DiskCache::builder();
     if let Some(root) = &options.cache_dir {
-        // To look at a cache is not to make one.
-        anyhow::ensure!(root.is_dir(), "{} is no folder", root.display());
+        // Before it is opened: to look at a cache is not to make one.
+        folder::check(root)?;
         settings = settings.root(root);
     }
     if let Some(path) = &options.secret_file {

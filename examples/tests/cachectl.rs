@@ -196,6 +196,52 @@ fn a_folder_is_listed_shown_and_trimmed() {
     assert!(stat["bytes"].as_u64().unwrap() <= bytes / 2);
 }
 
+/// As `cache_server` has it: artifacts in one folder of several.
+#[test]
+fn a_folder_of_something_else_is_named_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for name in ["artifacts", "ccache", "sccache", "uploads"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    let other = root.join("uploads");
+    fs::write(other.join("notes.txt"), "mine").unwrap();
+    let empty = root.join("sccache");
+    for (root, expected) in [
+        (
+            root,
+            "is the folder of a cache_server: its artifacts are in ",
+        ),
+        (other.as_path(), "holds no entries of a disk cache"),
+        (empty.as_path(), "is empty"),
+    ] {
+        let before: Vec<_> = fs::read_dir(root)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        for command in [
+            &["stat"][..],
+            &["ls"],
+            &["verify"],
+            &["trim", "--max-bytes", "1G"],
+        ] {
+            let output = cachectl(root, command);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+            assert!(said.contains(expected), "{command:?}: {said}");
+        }
+        let after: Vec<_> = fs::read_dir(root)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        assert_eq!(before, after);
+    }
+    // Of a cache there are traces, also where all entries are gone.
+    let used = filled(1);
+    fs::remove_file(entry(used.path(), 0)).unwrap();
+    assert!(cachectl(used.path(), &["stat"]).status.success());
+}
+
 #[test]
 fn what_cannot_be_looked_at_is_an_error() {
     let folder = tempfile::tempdir().unwrap();

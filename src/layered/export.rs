@@ -1,81 +1,383 @@
 //! The metrics of a layered store, through the `metrics` facade.
 
-use metrics::{counter, gauge};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
-use super::latency::LatencySummary;
+use super::latency::{LATENCY_BUCKETS, LatencySummary};
 use super::metrics::{LayeredMetrics, TierMetrics};
+use crate::store::metrics::FIELD_DESCRIPTIONS;
 
-impl LayeredMetrics {
-    /// Passes the numbers to the recorder that is installed for the `metrics` facade: counters as
-    /// absolute values, times as gauges in seconds. Call it as often as they are scraped.
+/// The fields of a tier's own metrics that go down as well as up.
+const GAUGES: [&str; 3] = ["breakers_open", "cached_bytes", "entries"];
+
+/// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
+///
+/// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
+/// tier the label `tier`, so that several caches and several tiers of one kind stay apart.
+/// Counters end in `_total`; times are histograms in seconds, `pipeline_cache_lookup_seconds` and
+/// `pipeline_cache_tier_answer_seconds`. Give the recorder [`LATENCY_BUCKETS`], or another choice
+/// of buckets; most make a summary of quantiles without.
+///
+/// Keep one exporter for each cache, and call [`export`](Self::export) as often as the numbers are
+/// scraped. It remembers what it has handed on of the histograms: an exporter that is made anew
+/// hands everything on again.
+///
+/// ```
+/// use pipeline_cache::layered::MetricsExporter;
+/// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+///
+/// let l1 = InMemoryPipelineCache::with_limits(100, 1 << 20);
+/// let l2 = InMemoryPipelineCache::new();
+/// let cache = LayeredPipelineCache::builder().tier(l1).tier(l2).build();
+/// let exporter = MetricsExporter::new("shaders").tier_labels(["l1", "l2"]);
+/// exporter.export(&cache.layered_metrics());
+/// ```
+#[derive(Debug)]
+pub struct MetricsExporter {
+    cache: String,
+    tiers: Vec<String>,
+    /// The latencies that were exported last: of the cache, then of each tier.
+    exported: Mutex<Vec<LatencySummary>>,
+}
+
+impl MetricsExporter {
+    /// An exporter that labels all numbers with this name of the cache. It is to be short, and
+    /// different for each cache of the process.
+    #[must_use]
+    pub fn new(cache: impl Into<String>) -> Self {
+        Self {
+            cache: cache.into(),
+            tiers: Vec::new(),
+            exported: Mutex::default(),
+        }
+    }
+
+    /// Sets the labels of the tiers, in their order. Default: the kind of each tier, as in `memory`
+    /// or `disk`.
     ///
-    /// All names begin with `pipeline_cache_`. Those of a tier have the label `tier`.
-    ///
-    /// ```
-    /// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
-    /// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
-    /// cache.layered_metrics().export();
-    /// ```
-    pub fn export(&self) {
-        counter!("pipeline_cache_hits_total").absolute(self.hits);
-        counter!("pipeline_cache_misses_total").absolute(self.misses);
-        counter!("pipeline_cache_degraded_misses_total").absolute(self.degraded_misses);
-        counter!("pipeline_cache_joins_total").absolute(self.joins);
-        counter!("pipeline_cache_compiles_total").absolute(self.compiles);
-        counter!("pipeline_cache_compile_errors_total").absolute(self.compile_errors);
-        counter!("pipeline_cache_followed_total").absolute(self.followed);
-        counter!("pipeline_cache_unshared_compiles_total").absolute(self.unshared_compiles);
-        counter!("pipeline_cache_verified_total").absolute(self.verified);
-        counter!("pipeline_cache_verify_mismatches_total").absolute(self.verify_mismatches);
-        counter!("pipeline_cache_puts_total").absolute(self.puts);
-        counter!("pipeline_cache_put_errors_total").absolute(self.put_errors);
-        let promotions = &self.promotions;
-        counter!("pipeline_cache_promotions_total").absolute(promotions.promoted);
-        counter!("pipeline_cache_promoted_bytes_total").absolute(promotions.promoted_bytes);
-        counter!("pipeline_cache_promotions_dropped_total").absolute(promotions.dropped);
-        counter!("pipeline_cache_promotions_failed_total").absolute(promotions.failed);
-        gauge!("pipeline_cache_promotions_pending").set(promotions.pending as f64);
-        gauge!("pipeline_cache_writes_behind_pending").set(self.write_behind.pending as f64);
-        export_latency("all", &self.latency);
-        self.tiers.iter().for_each(export_tier);
+    /// Tiers beyond the given ones have the default. Where two tiers come to have one label, the
+    /// second is numbered, as in `memory_2`.
+    #[must_use]
+    pub fn tier_labels<L: Into<String>>(mut self, labels: impl IntoIterator<Item = L>) -> Self {
+        self.tiers = labels.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Hands on what has been counted so far.
+    pub fn export(&self, metrics: &LayeredMetrics) {
+        describe();
+        self.export_counters(metrics);
+        self.export_background(metrics);
+        let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
+        exported.resize(1 + metrics.tiers.len(), LatencySummary::default());
+        let lookup = histogram!("pipeline_cache_lookup_seconds", "cache" => self.cache.clone());
+        record_new(&lookup, &metrics.latency, &mut exported[0]);
+        let labels = self.labels(&metrics.tiers);
+        for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(&mut exported[1..]) {
+            self.export_tier(tier, label, exported);
+        }
+    }
+
+    fn export_counters(&self, metrics: &LayeredMetrics) {
+        for (name, _, value) in counters(metrics) {
+            counter!(name, "cache" => self.cache.clone()).absolute(value);
+        }
+    }
+
+    fn export_background(&self, metrics: &LayeredMetrics) {
+        for (name, _, value) in gauges(metrics) {
+            gauge!(name, "cache" => self.cache.clone()).set(value as f64);
+        }
+    }
+
+    fn export_tier(&self, tier: &TierMetrics, label: String, exported: &mut LatencySummary) {
+        let labels = [("cache", self.cache.clone()), ("tier", label)];
+        for (outcome, count) in [
+            ("hit", tier.hits),
+            ("miss", tier.misses),
+            ("corrupt", tier.corrupt),
+            ("failed", tier.failed),
+            ("timed_out", tier.timed_out),
+            ("cancelled", tier.cancelled),
+        ] {
+            let [cache, tier] = labels.clone();
+            let labels = [cache, tier, ("outcome", outcome.to_owned())];
+            counter!("pipeline_cache_tier_answers_total", &labels).absolute(count);
+        }
+        for (field, value) in tier.store.fields() {
+            let name = tier_metric(field);
+            if GAUGES.contains(&field) {
+                gauge!(name, &labels).set(value as f64);
+            } else {
+                counter!(name, &labels).absolute(value);
+            }
+        }
+        let answers = histogram!("pipeline_cache_tier_answer_seconds", &labels);
+        record_new(&answers, &tier.latency, exported);
+    }
+
+    /// A label for each tier, all different.
+    fn labels(&self, tiers: &[TierMetrics]) -> Vec<String> {
+        let mut taken = HashSet::new();
+        let given = self.tiers.iter().map(String::as_str).map(Some);
+        let given = given.chain(std::iter::repeat(None));
+        let wanted = tiers
+            .iter()
+            .zip(given)
+            .map(|(tier, given)| given.unwrap_or_else(|| kind(&tier.tier)));
+        let unique = wanted.map(|wanted| {
+            let numbered = (2..).map(|number: u32| format!("{wanted}_{number}"));
+            let mut labels = std::iter::once(wanted.to_owned()).chain(numbered);
+            // The labels are endless, and those taken are not.
+            labels
+                .find(|label| taken.insert(label.clone()))
+                .unwrap_or_default()
+        });
+        unique.collect()
     }
 }
 
-fn export_tier(tier: &TierMetrics) {
-    let outcomes = [
-        ("hit", tier.hits),
-        ("miss", tier.misses),
-        ("corrupt", tier.corrupt),
-        ("failed", tier.failed),
-        ("timed_out", tier.timed_out),
-        ("cancelled", tier.cancelled),
-    ];
-    for (outcome, count) in outcomes {
-        counter!(
-            "pipeline_cache_tier_answers_total",
-            "tier" => tier.tier.clone(),
-            "outcome" => outcome
-        )
-        .absolute(count);
-    }
-    for (field, value) in tier.store.fields() {
-        gauge!(format!("pipeline_cache_tier_{field}"), "tier" => tier.tier.clone())
-            .set(value as f64);
-    }
-    export_latency(&tier.tier, &tier.latency);
+/// The kind of a tier, out of a name such as `disk(/var/cache)`. Folders and URLs are too long for
+/// a label, and may be nobody else's business.
+fn kind(tier: &str) -> &str {
+    let kind = tier.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
+    kind.into_iter()
+        .find(|kind| !kind.is_empty())
+        .unwrap_or("tier")
 }
 
-fn export_latency(tier: &str, latency: &LatencySummary) {
-    for (quantile, time) in [
-        ("0.5", latency.p50),
-        ("0.99", latency.p99),
-        ("1", latency.max),
-    ] {
-        gauge!(
-            "pipeline_cache_latency_seconds",
-            "tier" => tier.to_owned(),
-            "quantile" => quantile
-        )
-        .set(time.as_secs_f64());
+/// Records what has come since the last export, at the upper bound of its bucket.
+fn record_new(into: &metrics::Histogram, now: &LatencySummary, last: &mut LatencySummary) {
+    let buckets = now.buckets.iter().zip(&last.buckets);
+    // What is above the last bound is recorded above it.
+    let bounds = LATENCY_BUCKETS
+        .into_iter()
+        .chain([LATENCY_BUCKETS[LATENCY_BUCKETS.len() - 1] * 2.0]);
+    for ((now, last), bound) in buckets.zip(bounds) {
+        let new = usize::try_from(now.saturating_sub(*last)).unwrap_or(usize::MAX);
+        if new > 0 {
+            into.record_many(bound, new);
+        }
+    }
+    *last = *now;
+}
+
+/// The name of a field of a tier's own metrics.
+fn tier_metric(field: &str) -> String {
+    let total = if GAUGES.contains(&field) {
+        ""
+    } else {
+        "_total"
+    };
+    format!("pipeline_cache_tier_{field}{total}")
+}
+
+/// The counters of a whole cache, with their descriptions.
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 23] {
+    let promotions = &metrics.promotions;
+    let behind = &metrics.write_behind;
+    [
+        (
+            "pipeline_cache_hits_total",
+            "Lookups that found the artifact.",
+            metrics.hits,
+        ),
+        (
+            "pipeline_cache_misses_total",
+            "Lookups that found nothing, with every tier sure of it.",
+            metrics.misses,
+        ),
+        (
+            "pipeline_cache_degraded_misses_total",
+            "Lookups that found nothing while some tier failed.",
+            metrics.degraded_misses,
+        ),
+        (
+            "pipeline_cache_joins_total",
+            "Lookups and compiles that joined one under way.",
+            metrics.joins,
+        ),
+        (
+            "pipeline_cache_compiles_total",
+            "Compiles that were started.",
+            metrics.compiles,
+        ),
+        (
+            "pipeline_cache_compile_errors_total",
+            "Compiles that failed or panicked.",
+            metrics.compile_errors,
+        ),
+        (
+            "pipeline_cache_followed_total",
+            "Compiles that another process made unnecessary.",
+            metrics.followed,
+        ),
+        (
+            "pipeline_cache_unshared_compiles_total",
+            "Compiles that another process may have done as well.",
+            metrics.unshared_compiles,
+        ),
+        (
+            "pipeline_cache_verified_total",
+            "Hits that were compiled again and compared.",
+            metrics.verified,
+        ),
+        (
+            "pipeline_cache_verify_mismatches_total",
+            "Hits that differed when compiled again.",
+            metrics.verify_mismatches,
+        ),
+        (
+            "pipeline_cache_puts_total",
+            "Puts that succeeded.",
+            metrics.puts,
+        ),
+        (
+            "pipeline_cache_put_errors_total",
+            "Puts that some tier failed to take.",
+            metrics.put_errors,
+        ),
+        (
+            "pipeline_cache_promotions_total",
+            "Promotions to faster tiers that succeeded.",
+            promotions.promoted,
+        ),
+        (
+            "pipeline_cache_promoted_bytes_total",
+            "Payload bytes written by promotions.",
+            promotions.promoted_bytes,
+        ),
+        (
+            "pipeline_cache_promotions_coalesced_total",
+            "Promotions left to a write of the same key under way.",
+            promotions.coalesced,
+        ),
+        (
+            "pipeline_cache_promotions_dropped_total",
+            "Promotions given up: a bound was reached, the key was removed, or the cache closed.",
+            promotions.dropped,
+        ),
+        (
+            "pipeline_cache_promotions_failed_total",
+            "Promotions that some tier failed to take.",
+            promotions.failed,
+        ),
+        (
+            "pipeline_cache_writes_behind_accepted_total",
+            "Writes left to the background.",
+            behind.accepted,
+        ),
+        (
+            "pipeline_cache_writes_behind_written_total",
+            "Writes in the background that succeeded.",
+            behind.written,
+        ),
+        (
+            "pipeline_cache_writes_behind_dropped_total",
+            "Writes in the background given up: the key was removed, the cache closed, or the runtime ended.",
+            behind.dropped,
+        ),
+        (
+            "pipeline_cache_writes_behind_failed_total",
+            "Writes in the background that some tier failed to take.",
+            behind.failed,
+        ),
+        (
+            "pipeline_cache_writes_behind_coalesced_total",
+            "Writes left to one of the same key under way.",
+            behind.coalesced,
+        ),
+        (
+            "pipeline_cache_writes_behind_awaited_total",
+            "Puts that found the background full and waited for their tiers.",
+            behind.awaited,
+        ),
+    ]
+}
+
+/// The gauges of a whole cache, with their descriptions.
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 2] {
+    [
+        (
+            "pipeline_cache_promotions_pending",
+            "Promotions under way.",
+            metrics.promotions.pending,
+        ),
+        (
+            "pipeline_cache_writes_behind_pending",
+            "Writes in the background under way.",
+            metrics.write_behind.pending,
+        ),
+    ]
+}
+
+/// Tells the recorder what each number means. Recorders keep the first description of a name.
+fn describe() {
+    let none = LayeredMetrics::default();
+    for (name, description, _) in counters(&none) {
+        describe_counter!(name, description);
+    }
+    for (name, description, _) in gauges(&none) {
+        describe_gauge!(name, description);
+    }
+    describe_counter!(
+        "pipeline_cache_tier_answers_total",
+        "Answers of a tier to lookups, by outcome."
+    );
+    for (field, description) in FIELD_DESCRIPTIONS {
+        let (name, description) = (tier_metric(field), description.trim());
+        if GAUGES.contains(&field) {
+            describe_gauge!(name, description);
+        } else {
+            describe_counter!(name, description);
+        }
+    }
+    describe_histogram!(
+        "pipeline_cache_lookup_seconds",
+        Unit::Seconds,
+        "The time of lookups for which tiers were asked."
+    );
+    describe_histogram!(
+        "pipeline_cache_tier_answer_seconds",
+        Unit::Seconds,
+        "The time of a tier's answers to lookups."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::PipelineCacheMetrics;
+
+    #[test]
+    fn every_gauge_and_every_description_is_of_a_field() {
+        let fields = PipelineCacheMetrics::default()
+            .fields()
+            .map(|(name, _)| name);
+        let fields: Vec<_> = fields.collect();
+        assert!(GAUGES.iter().all(|gauge| fields.contains(gauge)));
+        let described: Vec<_> = FIELD_DESCRIPTIONS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(described, fields);
+        assert!(
+            FIELD_DESCRIPTIONS
+                .iter()
+                .all(|(_, text)| !text.trim().is_empty())
+        );
+    }
+
+    #[test]
+    fn the_kind_of_a_tier_is_short() {
+        for (tier, expected) in [
+            ("memory", "memory"),
+            ("disk(/var/cache/team)", "disk"),
+            ("https://user@host/artifacts", "https"),
+            ("/var/cache", "var"),
+            ("", "tier"),
+        ] {
+            assert_eq!(kind(tier), expected, "{tier}");
+        }
     }
 }

@@ -9,6 +9,14 @@ use crate::store::metrics::Counter;
 const SUB: u32 = 2;
 const BUCKETS: usize = 42 << SUB;
 
+/// The upper bounds, in seconds, of the buckets in which latencies are exported.
+///
+/// One bucket more counts what took longer than the last of them.
+pub const LATENCY_BUCKETS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
 #[derive(Debug)]
 pub(super) struct Histogram {
     buckets: Box<[Counter]>,
@@ -31,6 +39,9 @@ pub struct LatencySummary {
     /// The longest time, exact.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub max: Duration,
+    /// How many times fell into each of the [`LATENCY_BUCKETS`], and above the last of them; not
+    /// cumulative. A time within a quarter of a bound may count above it.
+    pub buckets: [u64; LATENCY_BUCKETS.len() + 1],
 }
 
 #[cfg(feature = "serde")]
@@ -72,12 +83,23 @@ impl Histogram {
             upper.min(max)
         };
         LatencySummary {
+            buckets: coarse(&counts),
             count,
             p50: percentile(50),
             p99: percentile(99),
             max,
         }
     }
+}
+
+/// The same counts in the buckets of an export.
+fn coarse(counts: &[u64]) -> [u64; LATENCY_BUCKETS.len() + 1] {
+    let mut buckets = [0; LATENCY_BUCKETS.len() + 1];
+    for (bucket, count) in counts.iter().enumerate() {
+        let seconds = upper_bound(bucket) as f64 * 1e-9;
+        buckets[LATENCY_BUCKETS.partition_point(|bound| *bound < seconds)] += count;
+    }
+    buckets
 }
 
 /// The power of two and the two bits that follow the leading one.
@@ -126,6 +148,16 @@ mod tests {
         let summary = histogram.summary();
         assert_eq!(summary.count, 100);
         assert_eq!(summary.max, Duration::from_millis(100));
+        assert_eq!(summary.buckets.iter().sum::<u64>(), 100);
+        let up_to = |bound: f64| {
+            let buckets = LATENCY_BUCKETS.iter().zip(summary.buckets);
+            buckets
+                .filter(|(le, _)| **le <= bound)
+                .map(|(_, count)| count)
+                .sum::<u64>()
+        };
+        assert!((38..=50).contains(&up_to(0.05)), "{:?}", summary.buckets);
+        assert_eq!(up_to(0.25), 100);
         let near = |time: Duration, millis: u64| {
             let exact = Duration::from_millis(millis);
             time >= exact && time <= exact + exact / 4

@@ -31,7 +31,9 @@ mod verify;
 pub use admission::LookupPriority;
 pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compiled::{CompileError, CompileInput, CompileSource, Compiled};
-pub use latency::LatencySummary;
+#[cfg(feature = "metrics")]
+pub use export::MetricsExporter;
+pub use latency::{LATENCY_BUCKETS, LatencySummary};
 pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };

@@ -30,6 +30,11 @@ macro_rules! metrics {
             $($(#[doc = $doc])+ pub $field: u64,)+
         }
 
+        /// What each field means, in the order of declaration: its documentation.
+        #[cfg(feature = "metrics")]
+        pub(crate) const FIELD_DESCRIPTIONS: [(&str, &str); [$(stringify!($field)),+].len()] =
+            [$((stringify!($field), concat!($($doc),+)),)+];
+
         impl PipelineCacheMetrics {
             /// The sum, field by field.
             ///

@@ -6,4 +6,6 @@ mod explain;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_export;
+#[cfg(feature = "metrics")]
+mod prometheus;
 mod source_aliases;

@@ -1,42 +1,158 @@
-//! What the cache counts reaches whatever recorder is installed.
+//! The numbers of two caches in one process reach Prometheus, and stay apart there.
 
+use async_trait::async_trait;
 use metrics::with_local_recorder;
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use pipeline_cache::layered::{LATENCY_BUCKETS, MetricsExporter};
 use pipeline_cache::{
-    Artifact, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, PipelineFingerprint,
+    Artifact, DiskCache, Fetched, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions,
+    PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
+    StoreOperation, WritePolicy,
 };
-use std::collections::HashMap;
+use std::fmt;
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([2; 32]);
+
+/// A tier that takes no put.
+#[derive(Debug)]
+struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("full(https://user@example.com/artifacts)")
+    }
+}
+
+#[async_trait]
+impl PipelineCacheStore for Full {
+    async fn fetch(&self, _: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        Ok(Fetched::Miss)
+    }
+
+    async fn put(&self, _: &PipelineFingerprint, _: Artifact) -> Result<(), StoreError> {
+        let kind = StoreErrorKind::StorageFull;
+        Err(StoreError::new(kind, self.to_string(), StoreOperation::Put))
+    }
+
+    async fn contains(&self, _: &PipelineFingerprint) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn remove(&self, _: &PipelineFingerprint) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        PipelineCacheMetrics::default()
+    }
+}
+
+/// The text that Prometheus scrapes after these exports.
+fn scraped(export: impl FnOnce()) -> String {
+    let builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS);
+    let recorder = builder.unwrap().build_recorder();
+    with_local_recorder(&recorder, export);
+    recorder.handle().render()
+}
+
+/// Two caches, each with two tiers of one kind, and what has become of some lookups and puts.
+async fn two_caches() -> [LayeredPipelineCache; 2] {
+    let memories = || LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new());
+    let first = memories().tier(InMemoryPipelineCache::new()).build();
+    first.put(&KEY, Artifact::new("code")).await.unwrap();
+    first.get(&KEY).await.unwrap();
+    for _ in 0..3 {
+        first.lookup(&OTHER, &LookupOptions::new()).await;
+    }
+    let second = memories().tier(Full).write_policy(WritePolicy::Behind);
+    let second = second.build();
+    second.put(&KEY, Artifact::new("longer")).await.unwrap();
+    second.flush().await.unwrap_err();
+    [first, second]
+}
 
 #[tokio::test]
-async fn every_number_reaches_the_recorder() {
-    let cache = LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
-        .build();
-    let key = PipelineFingerprint::from_bytes([1; 32]);
-    cache.put(&key, Artifact::new("code")).await.unwrap();
-    cache.get(&key).await.unwrap();
-    let other = PipelineFingerprint::from_bytes([2; 32]);
-    cache.lookup(&other, &LookupOptions::new()).await;
+async fn two_caches_and_their_tiers_stay_apart() {
+    let [first, second] = two_caches().await;
+    let text = scraped(|| {
+        let shaders = MetricsExporter::new("shaders").tier_labels(["l1", "l2"]);
+        shaders.export(&first.layered_metrics());
+        MetricsExporter::new("kernels").export(&second.layered_metrics());
+    });
+    for line in [
+        "pipeline_cache_hits_total{cache=\"shaders\"} 1",
+        "pipeline_cache_hits_total{cache=\"kernels\"} 0",
+        "pipeline_cache_misses_total{cache=\"shaders\"} 3",
+        "pipeline_cache_tier_answers_total{cache=\"shaders\",tier=\"l2\",outcome=\"miss\"} 3",
+        "pipeline_cache_tier_cached_bytes{cache=\"shaders\",tier=\"l1\"} 4",
+        "pipeline_cache_tier_cached_bytes{cache=\"shaders\",tier=\"l2\"} 0",
+        "pipeline_cache_tier_cached_bytes{cache=\"kernels\",tier=\"memory\"} 6",
+        "pipeline_cache_tier_puts_total{cache=\"shaders\",tier=\"l1\"} 1",
+        "pipeline_cache_writes_behind_failed_total{cache=\"kernels\"} 1",
+        "pipeline_cache_writes_behind_dropped_total{cache=\"kernels\"} 0",
+        "# TYPE pipeline_cache_tier_puts_total counter",
+        "# TYPE pipeline_cache_tier_cached_bytes gauge",
+        "# TYPE pipeline_cache_lookup_seconds histogram",
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(!text.contains("example.com"), "{text}");
+}
 
-    let recorder = DebuggingRecorder::new();
-    let snapshotter = recorder.snapshotter();
-    with_local_recorder(&recorder, || cache.layered_metrics().export());
-    let seen: HashMap<String, DebugValue> = snapshotter
-        .snapshot()
-        .into_vec()
-        .into_iter()
-        .map(|(key, _, _, value)| {
-            let key = key.key();
-            let labels: Vec<_> = key.labels().map(|label| label.value()).collect();
-            (format!("{}{labels:?}", key.name()), value)
-        })
+#[tokio::test]
+async fn a_client_of_prometheus_reads_every_number_once_and_described() {
+    let [first, second] = two_caches().await;
+    let text = scraped(|| {
+        MetricsExporter::new("first").export(&first.layered_metrics());
+        MetricsExporter::new("second").export(&second.layered_metrics());
+    });
+    let Some(lines) = crate::prometheus::parse(&text) else {
+        return;
+    };
+    let families: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("family "))
         .collect();
-    let counted = |name: &str, value| assert_eq!(seen[name], DebugValue::Counter(value), "{name}");
-    counted("pipeline_cache_hits_total[]", 1);
-    counted("pipeline_cache_misses_total[]", 1);
-    counted("pipeline_cache_puts_total[]", 1);
-    counted("pipeline_cache_tier_answers_total[\"memory\", \"miss\"]", 1);
-    let bytes = &seen["pipeline_cache_tier_cached_bytes[\"memory\"]"];
-    assert_eq!(*bytes, DebugValue::Gauge(4.0.into()));
-    assert!(seen.contains_key("pipeline_cache_latency_seconds[\"all\", \"0.99\"]"));
+    assert!(families.len() > 40, "{families:?}");
+    for family in &families {
+        assert!(family.ends_with(" True"), "{family} has no description");
+        assert!(!family.contains(" unknown "), "{family} has no type");
+    }
+    for sample in [
+        "sample pipeline_cache_misses_total cache=first 3.0",
+        "sample pipeline_cache_misses_total cache=second 0.0",
+        "sample pipeline_cache_lookup_seconds_bucket cache=first,le=+Inf 3.0",
+        "sample pipeline_cache_lookup_seconds_count cache=first 3.0",
+        "sample pipeline_cache_tier_answer_seconds_count cache=first,tier=memory_2 3.0",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == sample),
+            "{sample}: {lines:#?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_second_export_counts_nothing_twice() {
+    let [first, _] = two_caches().await;
+    let text = scraped(|| {
+        let exporter = MetricsExporter::new("first");
+        exporter.export(&first.layered_metrics());
+        exporter.export(&first.layered_metrics());
+    });
+    let count = "pipeline_cache_lookup_seconds_count{cache=\"first\"} 3\n";
+    assert!(text.contains(count), "{text}");
+}
+
+/// A label is no place for a path.
+#[tokio::test]
+async fn a_folder_is_no_label() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = DiskCache::new(folder.path()).await.unwrap();
+    let cache = LayeredPipelineCache::builder().tier(disk).build();
+    let text = scraped(|| MetricsExporter::new("a").export(&cache.layered_metrics()));
+    assert!(text.contains("tier=\"disk\""), "{text}");
+    let path = folder.path().to_str().unwrap();
+    assert!(!text.contains(path), "{text}");
 }

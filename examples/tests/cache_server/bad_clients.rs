@@ -2,7 +2,8 @@
 //! not send, or leave in the midst of it. The others are served.
 
 use super::support::{
-    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, frame, path, put_head,
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, begin_upload, builder, client, frame, path,
+    put_head,
 };
 use futures::future::join_all;
 use pipeline_cache::{Artifact, PipelineCacheStore as _};
@@ -33,17 +34,6 @@ fn http2() -> ClientBuilder {
 
 fn get_head(path: &str, token: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n")
-}
-
-/// An upload that has its place, and of whose body nothing was sent yet.
-async fn begin_upload(server: &CacheServer, path: &str, length: usize) -> TcpStream {
-    let mut upload = connect(server).await;
-    let head = put_head(path, length).replace("Host", "Expect: 100-continue\r\nHost");
-    upload.write_all(head.as_bytes()).await.unwrap();
-    let mut told = [0; 25];
-    upload.read_exact(&mut told).await.unwrap();
-    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
-    upload
 }
 
 /// All that comes until the server closes the connection.

@@ -31,7 +31,7 @@ async fn what_one_of_the_team_puts_the_others_get() {
         ("artifact_puts_total", 1),
         ("artifact_hits_total", 2),
         ("artifact_misses_total", 3),
-        ("refused_frames_total", 0),
+        ("rejected_frames_total", 0),
         (
             "requests_total{area=\"artifacts\",method=\"PUT\",status=\"2xx\"}",
             1,
@@ -145,7 +145,7 @@ async fn only_the_whole_frame_of_its_key_is_stored() {
     let artifacts = server.folder().join("artifacts");
     assert_eq!(files(&artifacts), []);
     assert_eq!(
-        server.metric("cache_server_refused_frames_total").await,
+        server.metric("cache_server_rejected_frames_total").await,
         count + 1
     );
 

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 pub(crate) const READER: &str = "reader-token-0123456789";
 pub(crate) const WRITER: &str = "writer-token-0123456789";
@@ -22,6 +24,7 @@ pub(crate) const WRITER: &str = "writer-token-0123456789";
 pub(crate) struct CacheServer {
     child: Child,
     url: String,
+    start_line: String,
     folder: TempDir,
     said: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
@@ -57,13 +60,14 @@ impl CacheServer {
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
         let mut errors = child.stderr.take().unwrap();
-        let Some(url) = first.trim().strip_prefix("listening on ") else {
+        let Some(told) = first.trim().strip_prefix("listening on ") else {
             let mut said = String::new();
             errors.read_to_string(&mut said).unwrap();
             panic!("it did not start: {said}");
         };
         let server = Self {
-            url: url.to_owned(),
+            url: told.split(';').next().unwrap_or_default().to_owned(),
+            start_line: first.trim().to_owned(),
             child,
             folder,
             said: Arc::default(),
@@ -74,6 +78,11 @@ impl CacheServer {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
+    }
+
+    /// The first line that it prints.
+    pub(crate) fn start_line(&self) -> &str {
+        &self.start_line
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -126,10 +135,16 @@ impl CacheServer {
     /// The most memory that it has had.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_mebibytes(&self) -> u64 {
+        self.kibibytes("VmHWM:") >> 10
+    }
+
+    /// A line of its `/proc/<pid>/status`: `VmRSS:` is the memory that it has now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn kibibytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.unwrap().trim().trim_end_matches(" kB");
-        peak.parse::<u64>().unwrap() >> 10
+        let value = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = value.unwrap().trim().trim_end_matches(" kB");
+        value.parse().unwrap()
     }
 
     /// Asks it to stop, as an init system does.
@@ -216,6 +231,17 @@ pub(crate) fn put_head(path: &str, length: usize) -> String {
         "PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WRITER}\r\n\
          Content-Length: {length}\r\n\r\n"
     )
+}
+
+/// An upload that the server has begun to read, and of whose body nothing was sent yet.
+pub(crate) async fn begin_upload(server: &CacheServer, path: &str, length: usize) -> TcpStream {
+    let mut upload = TcpStream::connect(server.address()).await.unwrap();
+    let head = put_head(path, length).replace("Host", "Expect: 100-continue\r\nHost");
+    upload.write_all(head.as_bytes()).await.unwrap();
+    let mut told = [0; 25];
+    upload.read_exact(&mut told).await.unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    upload
 }
 
 /// The stored form of an artifact, as the library writes it.

@@ -1,4 +1,4 @@
-//! The answers that are not what was asked for. Each is a status and a line of text.
+//! The error responses. Each is a status and a line of text.
 
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -8,11 +8,17 @@ use std::io;
 use crate::console::say;
 
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum HttpError {
     /// The path names nothing that could be here.
     BadPath,
     /// No such entry.
     NotFound,
+    /// The path ends in the name of an artifact, and is not where artifacts are.
+    WrongBase,
+    /// An upload of a part. RFC 9110 has it refused, so that no part is stored as the whole.
+    PartialUpload,
+    /// What `If-Match` asks for is not the case.
+    PreconditionFailed,
     MethodNotAllowed(&'static str),
     /// No token, or an unknown one.
     Unauthorized,
@@ -36,7 +42,7 @@ pub(crate) enum Refusal {
     DiskFull,
 }
 
-impl Refusal {
+impl HttpError {
     pub(crate) fn disk(what: &str, error: &io::Error) -> Self {
         say(format_args!("cannot {what}: {error}"));
         match error.kind() {
@@ -47,11 +53,12 @@ impl Refusal {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::BadPath | Self::BrokenOff => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BadPath | Self::BrokenOff | Self::PartialUpload => StatusCode::BAD_REQUEST,
+            Self::NotFound | Self::WrongBase => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unverified(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -63,16 +70,24 @@ impl Refusal {
 
     fn text(&self) -> String {
         let text = match self {
-            Self::BadPath => "no such place",
-            Self::NotFound => "not here",
-            Self::MethodNotAllowed(_) => "this cannot be done here",
-            Self::Unauthorized => "a token is needed",
-            Self::Forbidden => "the token does not allow this",
-            Self::TooLarge => "too large",
-            Self::TooSlow => "the body did not come in time",
-            Self::BrokenOff => "the body broke off",
-            Self::Unverified(reason) => return format!("not taken: {reason}\n"),
-            Self::Busy => "too many others at once",
+            Self::BadPath => "bad path: see cache_server --help for the paths",
+            Self::NotFound => "not found",
+            Self::WrongBase => {
+                "not found: artifacts are at /artifacts/<key>.bin, \
+                 so the base URL of a cache ends in /artifacts"
+            }
+            Self::PartialUpload => {
+                "Content-Range is not accepted: an upload replaces the whole entry"
+            }
+            Self::PreconditionFailed => "precondition failed: If-Match does not match the entry",
+            Self::MethodNotAllowed(_) => "method not allowed",
+            Self::Unauthorized => "unauthorized: send a token, as in Authorization: Bearer TOKEN",
+            Self::Forbidden => "forbidden: the role of this token does not allow the method",
+            Self::TooLarge => "the body is larger than the limit of this server",
+            Self::TooSlow => "the body arrived too slowly",
+            Self::BrokenOff => "the body ended before its announced length",
+            Self::Unverified(reason) => return format!("the artifact was not stored: {reason}\n"),
+            Self::Busy => "too many requests at once: try again later",
             Self::Failed => "the server failed",
             Self::Disk => "the server's disk failed",
             Self::DiskFull => "the server's disk is full",
@@ -94,7 +109,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), self.text()).into_response();
         let headers = response.headers_mut();

@@ -8,9 +8,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Lines(SyncSender<String>);
+pub(crate) struct LineWriter(SyncSender<String>);
 
-impl Lines {
+impl LineWriter {
     /// What takes lines, of which so many may wait, and what is told once the last handle of it is
     /// dropped and the last line written.
     pub(crate) fn start(

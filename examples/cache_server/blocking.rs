@@ -1,9 +1,9 @@
-//! What would hold up the requests that a worker serves.
+//! File system calls that would block the worker thread of other requests.
 
 use std::io;
 use tokio::task::spawn_blocking;
 
-/// File system calls, on a thread that may wait.
+/// Runs file system calls on the blocking pool.
 pub(crate) async fn run<T: Send + 'static>(
     calls: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
