@@ -33,7 +33,7 @@ impl Backend for Entries {
         let Some(frame) = response.read(limit).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
-        Ok(match self.format.decode_off_worker(key, frame).await {
+        Ok(match self.format.decode_blocking(key, frame).await {
             Ok(artifact) => Fetched::Hit(artifact),
             Err(reason) => Fetched::Corrupt(reason),
         })

@@ -65,7 +65,7 @@ impl Backend for Objects {
         let Some(frame) = self.read(object).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
-        Ok(match self.format.decode_off_worker(key, frame).await {
+        Ok(match self.format.decode_blocking(key, frame).await {
             Ok(artifact) => Fetched::Hit(artifact),
             Err(reason) => Fetched::Corrupt(reason),
         })
