@@ -12,7 +12,7 @@ mod breaker;
 mod call_policy;
 mod healer;
 mod http_status;
-mod recent_keys;
+mod remembered_misses;
 mod request_error;
 mod requirement;
 mod retry;

@@ -15,7 +15,7 @@ use super::backend::{Backend, Upload};
 use super::breaker::{Breaker, BreakerState};
 use super::call_policy::{Call, CallPolicy};
 use super::healer::{self, Probed};
-use super::recent_keys::RecentKeys;
+use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
@@ -35,11 +35,10 @@ pub(crate) struct NetworkTier<B> {
     /// Whether what it serves may be promoted to other tiers.
     pub(crate) promotable: bool,
     policy: CallPolicy,
-    /// Keys that the server did not have a short while ago.
-    absent: Option<RecentKeys>,
+    misses: Option<RememberedMisses>,
     closed: AtomicBool,
     counters: StoreCounters,
-    negative_answers: Counter,
+    remembered_misses: Counter,
     unauthenticated: Counter,
 }
 
@@ -57,12 +56,12 @@ impl<B: Backend> NetworkTier<B> {
             required: settings.required,
             promotable,
             policy: CallPolicy::new(settings.limits),
-            absent: settings
+            misses: settings
                 .remember_misses
-                .map(|time| RecentKeys::new(settings.max_remembered_misses, time)),
+                .map(|time| RememberedMisses::new(settings.max_remembered_misses, time)),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
-            negative_answers: Counter::default(),
+            remembered_misses: Counter::default(),
             unauthenticated: Counter::default(),
         })
     }
@@ -83,7 +82,7 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<Fetched, StoreError> {
-        if self.is_known_absent(key) {
+        if self.is_remembered_miss(key) {
             self.counters.misses.increment();
             return Ok(Fetched::Miss);
         }
@@ -106,7 +105,7 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
-        if self.is_known_absent(key) {
+        if self.is_remembered_miss(key) {
             return Ok(false);
         }
         let key = *key;
@@ -148,7 +147,7 @@ impl<B: Backend> NetworkTier<B> {
         let breaker = &self.policy.breaker;
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
-            negative_answers: self.negative_answers.get(),
+            remembered_misses: self.remembered_misses.get(),
             retries: self.policy.retries.get(),
             short_circuited: self.policy.short_circuited.get(),
             breaker_opened: breaker.opened.get(),
@@ -202,7 +201,10 @@ impl<B: Backend> NetworkTier<B> {
 
     async fn fetch_now(self: &Arc<Self>, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let counters = &self.counters;
-        let lookup = self.absent.as_ref().and_then(|keys| keys.begin_lookup(key));
+        let lookup = self
+            .misses
+            .as_ref()
+            .and_then(|misses| misses.begin_lookup(key));
         let mut fetched = self
             .call(StoreOperation::Get, key, || self.backend.download(key))
             .await
@@ -217,7 +219,7 @@ impl<B: Backend> NetworkTier<B> {
             Fetched::Miss => {
                 counters.misses.increment();
                 if let Some(lookup) = lookup {
-                    lookup.note();
+                    lookup.remember_miss();
                 }
             }
             Fetched::Corrupt(reason) => {
@@ -268,25 +270,28 @@ impl<B: Backend> NetworkTier<B> {
         })?;
         let upload = Upload { head, payload };
         // Whatever becomes of the upload, the entry may be there from its start.
-        self.forget_absence(key);
+        self.forget_miss(key);
         let request = || self.backend.upload(key, &upload);
         self.call(StoreOperation::Put, key, request).await?;
-        // A lookup that began before the upload may have noted its miss meanwhile.
-        self.forget_absence(key);
+        // A lookup that began before the upload may have remembered its miss meanwhile.
+        self.forget_miss(key);
         Ok(())
     }
 
-    fn is_known_absent(&self, key: &PipelineFingerprint) -> bool {
-        let is_absent = self.absent.as_ref().is_some_and(|keys| keys.contains(key));
-        if is_absent {
-            self.negative_answers.increment();
+    fn is_remembered_miss(&self, key: &PipelineFingerprint) -> bool {
+        let is_remembered = self
+            .misses
+            .as_ref()
+            .is_some_and(|misses| misses.contains(key));
+        if is_remembered {
+            self.remembered_misses.increment();
         }
-        is_absent
+        is_remembered
     }
 
-    fn forget_absence(&self, key: &PipelineFingerprint) {
-        if let Some(absent) = &self.absent {
-            absent.forget(key);
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        if let Some(misses) = &self.misses {
+            misses.forget(key);
         }
     }
 

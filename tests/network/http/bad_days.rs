@@ -490,7 +490,7 @@ async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
     assert_eq!(puts(&server).len(), 2);
 }
 
-// Negative answers.
+// Remembered misses.
 
 #[tokio::test]
 async fn a_miss_is_remembered_until_this_process_puts_the_key() {
@@ -518,7 +518,7 @@ async fn a_miss_is_remembered_until_this_process_puts_the_key() {
     assert!(!remote.contains(&KEY).await.unwrap());
     assert_eq!(server.requests().len(), 1);
     assert_eq!(
-        (remote.metrics().misses, remote.metrics().negative_answers),
+        (remote.metrics().misses, remote.metrics().remembered_misses),
         (10, 10)
     );
     let artifact = Artifact::new("a");
