@@ -24,10 +24,10 @@ mod time;
 pub use breaker::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-pub(crate) use backend::{Backend, Upload};
-pub(crate) use body::Body;
+pub(crate) use backend::{Backend, CredentialsVersion, Upload};
+pub(crate) use body::{drain, read_capped};
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};
-pub(crate) use store::network_store;
+pub(crate) use store::delegate_to_network_tier;
 pub(crate) use tier::NetworkTier;
