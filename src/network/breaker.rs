@@ -85,9 +85,9 @@ impl BreakerPolicy {
         self
     }
 
-    /// The calls within the window below which no rate is taken, at least 1. Twice as many failures
-    /// in a row open the breaker whatever the rate is: a server that has just died may have
-    /// answered thousands of calls within the window. Default: 5.
+    /// Minimum calls in the window before the failure rate is evaluated, at least 1.
+    /// `2 × min_calls` consecutive failures also open the breaker, whatever the rate: a server that
+    /// has just died may have answered thousands of calls in the window. Default: 5.
     #[must_use]
     pub const fn min_calls(mut self, calls: u64) -> Self {
         self.min_calls = calls;
@@ -112,7 +112,7 @@ impl BreakerPolicy {
         self
     }
 
-    /// A call that its caller drops this long or longer after its first request counts as failed.
+    /// A call dropped by its caller after this long counts as failed, measured from its first request.
     /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
     /// dropped sooner, or while it still waited for a request permit, counts as nothing.
     /// Default: 1 second.
