@@ -223,7 +223,7 @@ impl FrameFormat {
 
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
     #[cfg(any(feature = "remote-cache", feature = "object-store"))]
-    pub(crate) async fn decode_off_worker(
+    pub(crate) async fn decode_blocking(
         &self,
         key: &PipelineFingerprint,
         frame: Bytes,
@@ -553,7 +553,7 @@ mod tests {
             let payload: Vec<u8> = (0..1_000_000_u32).map(|i| (i / 1000) as u8).collect();
             let bytes = frame(&format, &payload).await;
             assert!(bytes.len() < 100_000);
-            let served = format.decode_off_worker(&KEY, bytes.into()).await.unwrap();
+            let served = format.decode_blocking(&KEY, bytes.into()).await.unwrap();
             assert!(served.payload() == &payload);
         }
     }

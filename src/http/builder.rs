@@ -9,7 +9,6 @@ use super::base_url::BaseUrl;
 use super::client::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
-use super::transport::Transport;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
 
 /// Settings for a [`RemoteCache`].
@@ -39,8 +38,7 @@ pub struct RemoteCacheBuilder {
     max_redirects: usize,
     proxy_from_environment: bool,
     http2_prior_knowledge: bool,
-    credentials: Credentials,
-    rotating: Option<CredentialSource>,
+    credentials: CredentialSource,
     extra_roots: Vec<Vec<u8>>,
     identity: Option<Vec<u8>>,
     network: NetworkSettings,
@@ -52,8 +50,7 @@ impl Default for RemoteCacheBuilder {
             max_redirects: 5,
             proxy_from_environment: true,
             http2_prior_knowledge: false,
-            credentials: Credentials::none(),
-            rotating: None,
+            credentials: CredentialSource::Fixed(Credentials::none()),
             extra_roots: Vec::new(),
             identity: None,
             network: NetworkSettings::default(),
@@ -98,9 +95,8 @@ impl RemoteCacheBuilder {
         self
     }
 
-    /// Speaks HTTP/2 from the first byte, to a server that is known to speak it: over plain `http`
-    /// nothing else leads to HTTP/2. Over `https` client and server negotiate it anyway. Default:
-    /// HTTP/1.1 over `http`.
+    /// Uses HTTP/2 without negotiation. Needed for HTTP/2 over plain `http`. Over `https`, client
+    /// and server negotiate it anyway. Default: HTTP/1.1 over `http`.
     #[must_use]
     pub const fn http2_prior_knowledge(mut self) -> Self {
         self.http2_prior_knowledge = true;
@@ -111,7 +107,10 @@ impl RemoteCacheBuilder {
     /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.credentials = self.credentials.authorized_as(Credentials::bearer(token));
+        let bearer = Credentials::bearer(token);
+        self.credentials = self
+            .credentials
+            .map_fixed(|fixed| fixed.authorized_as(bearer));
         self
     }
 
@@ -121,7 +120,9 @@ impl RemoteCacheBuilder {
     #[must_use]
     pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         let basic = Credentials::basic(user, password);
-        self.credentials = self.credentials.authorized_as(basic);
+        self.credentials = self
+            .credentials
+            .map_fixed(|fixed| fixed.authorized_as(basic));
         self
     }
 
@@ -129,7 +130,9 @@ impl RemoteCacheBuilder {
     /// printed, never sent to another server. Default: none.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.credentials = self.credentials.with_header(name, value);
+        self.credentials = self
+            .credentials
+            .map_fixed(|fixed| fixed.with_header(name, value));
         self
     }
 
@@ -155,7 +158,7 @@ impl RemoteCacheBuilder {
         mut self,
         callback: impl Fn() -> Credentials + Send + Sync + 'static,
     ) -> Self {
-        self.rotating = Some(CredentialSource::Rotating(Arc::new(callback)));
+        self.credentials = CredentialSource::Rotating(Arc::new(callback));
         self
     }
 
@@ -183,19 +186,15 @@ impl RemoteCacheBuilder {
             max_idle: self.network.limits.concurrent_requests.max(1),
         };
         let client = settings.build().map_err(client_error)?;
-        let fixed = CredentialSource::Fixed(self.credentials);
-        let source = self.rotating.unwrap_or(fixed);
-        let credentials = CredentialHeaders::new(source, client.encoder().clone())?;
+        let credentials = CredentialHeaders::new(self.credentials, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
         let entries = Entries {
-            transport: Transport {
-                client,
-                base,
-                credentials,
-                has_certificate: self.identity.is_some(),
-                max_redirects: self.max_redirects,
-            },
+            client,
+            base,
+            credentials,
+            has_certificate: self.identity.is_some(),
+            max_redirects: self.max_redirects,
             format,
         };
         Ok(RemoteCache {
@@ -209,7 +208,7 @@ fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheErro
     for pem in bundles {
         let bundle = Certificate::from_pem_bundle(pem).unwrap_or_default();
         if bundle.is_empty() {
-            return Err(RemoteCacheError::InvalidCertificate);
+            return Err(RemoteCacheError::InvalidRootCertificate);
         }
         certificates.extend(bundle);
     }
@@ -218,7 +217,7 @@ fn certificates(bundles: &[Vec<u8>]) -> Result<Vec<Certificate>, RemoteCacheErro
 
 fn identity(pem: Option<&[u8]>) -> Result<Option<Identity>, RemoteCacheError> {
     // The parser's error is not repeated: its input is a private key.
-    pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidCertificate))
+    pem.map(|pem| Identity::from_pem(pem).map_err(|_| RemoteCacheError::InvalidClientCertificate))
         .transpose()
 }
 
@@ -236,7 +235,6 @@ impl fmt::Debug for RemoteCacheBuilder {
             .field("proxy_from_environment", &self.proxy_from_environment)
             .field("http2_prior_knowledge", &self.http2_prior_knowledge)
             .field("credentials", &self.credentials)
-            .field("rotating", &self.rotating)
             .field("extra_roots", &self.extra_roots.len())
             .field("client_certificate", &self.identity.is_some())
             .field("network", &self.network)
@@ -244,8 +242,7 @@ impl fmt::Debug for RemoteCacheBuilder {
     }
 }
 
-/// Why there is no [`RemoteCache`] on a URL. The URL itself is never repeated: it may hold a
-/// secret.
+/// Why a [`RemoteCache`] cannot be built. The URL itself is never repeated: it may hold a secret.
 ///
 /// ```
 /// use pipeline_cache::{RemoteCache, RemoteCacheError};
@@ -264,14 +261,14 @@ pub enum RemoteCacheError {
         reason: String,
     },
     /// The base URL is not of an HTTP server.
-    #[error("the base URL's scheme is neither http nor https")]
+    #[error("the base URL's scheme is neither http nor https; use http:// or https://")]
     UnsupportedScheme,
     /// The base URL carries a user name or a password. It is printed in traces, so they do not
     /// belong there.
     #[error("the base URL holds credentials: give them to RemoteCacheBuilder::basic_auth")]
     CredentialsInUrl,
     /// The base URL has a query or a fragment, where a key cannot follow.
-    #[error("the base URL has a query or a fragment")]
+    #[error("the base URL has a query or a fragment: remove it")]
     QueryOrFragmentInUrl,
     /// A header's name or value has characters that headers cannot have, or the header belongs
     /// to the connection.
@@ -280,9 +277,14 @@ pub enum RemoteCacheError {
         /// The header's name.
         name: String,
     },
-    /// What should be a certificate, or a certificate and its key, is none.
-    #[error("a certificate or its private key is not valid PEM")]
-    InvalidCertificate,
+    /// The PEM text of [`extra_root_certificates`](RemoteCacheBuilder::extra_root_certificates)
+    /// contains no valid certificate.
+    #[error("extra_root_certificates: the PEM text contains no valid certificate")]
+    InvalidRootCertificate,
+    /// The PEM text of [`client_certificate`](RemoteCacheBuilder::client_certificate) contains no
+    /// valid certificate or key.
+    #[error("client_certificate: the PEM text contains no valid certificate or key")]
+    InvalidClientCertificate,
     /// The HTTP client cannot be set up on this machine.
     #[error("the HTTP client cannot be set up: {reason}")]
     Client {

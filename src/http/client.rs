@@ -1,13 +1,16 @@
-//! The `reqwest` clients of one tier, and the time limits of one exchange.
+//! The `reqwest` clients of one tier, the time limits of one exchange, and its response.
 //!
-//! Redirects are followed by `transport` and not by the client, because credentials of every form,
+//! Redirects are followed by `entries` and not by the client, because credentials of every form,
 //! not only the well-known headers, must stay with the origin that they were given for.
 
 use bytes::Bytes;
 use futures::stream;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{
-    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Url, redirect,
+    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, StatusCode, Url,
+    redirect,
 };
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -19,7 +22,7 @@ use tokio::sync::Notify;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
-use crate::network::{RequestError, Upload};
+use crate::network::{HttpStatusError, RequestError, Upload, drain, read_capped};
 
 const USER_AGENT: &str = concat!("pipeline-cache/", env!("CARGO_PKG_VERSION"));
 
@@ -121,7 +124,7 @@ pub(super) struct Request<'a> {
     pub(super) url: &'a Url,
     pub(super) headers: HeaderMap,
     pub(super) upload: Option<&'a Upload>,
-    /// Whether it goes to the origin of the base URL.
+    /// Whether it is for the origin of the base URL, and not redirected by another.
     pub(super) is_base_origin: bool,
 }
 
@@ -131,15 +134,9 @@ impl HttpClient {
         &self.pooled
     }
 
-    pub(super) const fn inactivity_timeout(&self) -> Duration {
-        self.inactivity_timeout
-    }
-
-    /// The response head. Fails once nothing was sent or received for the inactivity timeout.
-    pub(super) async fn send(
-        &self,
-        request: Request<'_>,
-    ) -> Result<reqwest::Response, RequestError> {
+    /// The response, whose body is still to be read. Fails once nothing was sent or received for
+    /// the inactivity timeout.
+    pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RequestError> {
         let client = match request.is_base_origin || self.keeps_connections_to(request.url) {
             true => &self.pooled,
             false => &self.unpooled,
@@ -152,10 +149,12 @@ impl HttpClient {
             Some(upload) => send_upload(builder, upload, limit).await,
             None => timeout(limit, builder.send()).await,
         };
-        match sent {
-            Ok(response) => Ok(response?),
-            Err(_) => Err(RequestError::timed_out("no response", limit)),
-        }
+        let response = sent.map_err(|_| RequestError::timed_out("no response", limit))??;
+        Ok(Response {
+            response,
+            inactivity_timeout: limit,
+            is_base_origin: request.is_base_origin,
+        })
     }
 
     fn keeps_connections_to(&self, url: &Url) -> bool {
@@ -212,4 +211,44 @@ fn upload_body(upload: &Upload, progress: Arc<Notify>) -> Body {
         (!chunk.is_empty()).then_some(Ok::<_, Infallible>(chunk))
     });
     Body::wrap_stream(stream::iter(chunks))
+}
+
+/// The head of a response. Its body, read to its end, leaves the connection to the next request;
+/// dropped before that, it closes an HTTP/1.1 connection.
+#[derive(Debug)]
+pub(super) struct Response {
+    response: reqwest::Response,
+    inactivity_timeout: Duration,
+    is_base_origin: bool,
+}
+
+impl Response {
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// What its status says, where that does not answer the request.
+    pub(super) fn status_error(&self) -> HttpStatusError {
+        let retry_after = self.headers().get(RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok());
+        HttpStatusError::new(self.status().as_u16(), retry_after)
+            .with_base_origin(self.is_base_origin)
+    }
+
+    /// The whole body, or `None` as soon as it is known to be larger than `limit`.
+    pub(super) async fn read(self, limit: u64) -> Result<Option<Bytes>, RequestError> {
+        let announced = self.response.content_length();
+        let parts = self.response.bytes_stream();
+        read_capped(parts, announced, limit, self.inactivity_timeout).await
+    }
+
+    /// Reads a short unwanted body, so that the connection can be used again.
+    pub(super) async fn drain(self) {
+        let announced = self.response.content_length();
+        drain(self.response.bytes_stream(), announced).await;
+    }
 }

@@ -135,13 +135,15 @@ pub(super) enum CredentialSource {
     Rotating(Arc<dyn Fn() -> Credentials + Send + Sync>),
 }
 
-impl Default for CredentialSource {
-    fn default() -> Self {
-        Self::Fixed(Credentials::none())
-    }
-}
-
 impl CredentialSource {
+    /// With other fixed credentials. A callback stays: it replaces all of them.
+    pub(super) fn map_fixed(self, change: impl FnOnce(Credentials) -> Credentials) -> Self {
+        match self {
+            Self::Fixed(credentials) => Self::Fixed(change(credentials)),
+            Self::Rotating(callback) => Self::Rotating(callback),
+        }
+    }
+
     fn credentials(&self) -> Credentials {
         match self {
             Self::Fixed(credentials) => credentials.clone(),
@@ -238,6 +240,15 @@ mod tests {
         let headers = credentials.encode(&Client::new()).unwrap();
         assert_eq!(headers.len(), 3);
         assert!(headers.values().all(HeaderValue::is_sensitive));
+    }
+
+    #[test]
+    fn a_callback_replaces_fixed_credentials_set_before_and_after_it() {
+        let callback = CredentialSource::Rotating(Arc::new(|| Credentials::bearer("rotating")));
+        let fixed = Credentials::basic("user", "fixed");
+        let source = callback.map_fixed(|_| fixed);
+        let headers = CredentialHeaders::new(source, Client::new()).unwrap();
+        assert_eq!(headers.headers().unwrap()[AUTHORIZATION], "Bearer rotating");
     }
 
     #[test]

@@ -1,24 +1,34 @@
-//! The requests about one entry on the server, and what each response means.
+//! The requests about one entry on the server, their redirects, and what each response means.
+//!
+//! Credentials go to the origin of the base URL and nowhere else.
 
-use reqwest::header::CONTENT_LENGTH;
-use reqwest::{Method, StatusCode};
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, Url};
 
-use super::response::Response;
-use super::transport::Transport;
+use super::base_url;
+use super::base_url::BaseUrl;
+use super::client::{HttpClient, Request, Response};
+use super::credentials::CredentialHeaders;
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, HttpStatusError, RequestError, Upload};
-use crate::store::Fetched;
+use crate::network::{Backend, CredentialsVersion, HttpStatusError, RequestError, Upload};
+use crate::store::{Fetched, StoreErrorKind};
 
 pub(super) struct Entries {
-    pub(super) transport: Transport,
+    pub(super) client: HttpClient,
+    pub(super) base: BaseUrl,
+    /// Sent to the origin of the base URL and to no other.
+    pub(super) credentials: CredentialHeaders,
+    /// Whether the client shows a certificate. It would do so to every origin.
+    pub(super) has_certificate: bool,
+    pub(super) max_redirects: usize,
     pub(super) format: FrameFormat,
 }
 
 impl Backend for Entries {
     async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
-        let response = self.transport.request(Method::GET, key, None).await?;
+        let response = self.request(Method::GET, key, None).await?;
         let status = response.status();
         if status != StatusCode::OK {
             let error = response.status_error();
@@ -33,7 +43,7 @@ impl Backend for Entries {
         let Some(frame) = response.read(limit).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
-        Ok(match self.format.decode_off_worker(key, frame).await {
+        Ok(match self.format.decode_blocking(key, frame).await {
             Ok(artifact) => Fetched::Hit(artifact),
             Err(reason) => Fetched::Corrupt(reason),
         })
@@ -56,7 +66,7 @@ impl Backend for Entries {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        let mut response = self.transport.request(Method::HEAD, key, None).await?;
+        let mut response = self.request(Method::HEAD, key, None).await?;
         if matches!(
             response.status(),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
@@ -64,7 +74,7 @@ impl Backend for Entries {
             response.drain().await;
             // The head of the full response says the same. Of its body no more is read than keeps
             // the connection.
-            response = self.transport.request(Method::GET, key, None).await?;
+            response = self.request(Method::GET, key, None).await?;
         }
         let found = match response.status() {
             StatusCode::OK => Ok(self.may_be_frame(&response)),
@@ -78,13 +88,63 @@ impl Backend for Entries {
     fn format(&self) -> &FrameFormat {
         &self.format
     }
+}
 
-    fn credentials_version(&self) -> Result<Option<u64>, RequestError> {
-        self.transport.credentials.version().map(Some)
+impl CredentialsVersion for Entries {
+    fn version(&self) -> Result<Option<u64>, RequestError> {
+        self.credentials.version().map(Some)
     }
 }
 
 impl Entries {
+    /// The response to one request about a key, after redirects. Its body is still to be read.
+    async fn request(
+        &self,
+        method: Method,
+        key: &PipelineFingerprint,
+        upload: Option<&Upload>,
+    ) -> Result<Response, RequestError> {
+        let mut url = self.base.entry(key);
+        // Once another origin was asked, no credentials are sent any more, even where that origin
+        // points back: the request is then of its making.
+        let mut is_base_origin = true;
+        for _ in 0..=self.max_redirects {
+            let headers = match is_base_origin {
+                true => self.credentials.headers()?,
+                false => HeaderMap::new(),
+            };
+            let request = Request {
+                method: &method,
+                url: &url,
+                headers,
+                upload,
+                is_base_origin,
+            };
+            let response = self.client.send(request).await?;
+            let status = response.status();
+            if !status.is_redirection() {
+                return Ok(response);
+            }
+            let location = response.headers().get(LOCATION);
+            let Some(target) = target(&method, status, &url, location)? else {
+                return Ok(response);
+            };
+            response.drain().await;
+            is_base_origin &= self.base.same_origin(&target);
+            if self.has_certificate && !is_base_origin {
+                return Err(RequestError::new(
+                    StoreErrorKind::Protocol,
+                    "redirected to another origin, which must not see the client certificate",
+                ));
+            }
+            url = target;
+        }
+        Err(RequestError::new(
+            StoreErrorKind::Protocol,
+            format!("more than {} redirects", self.max_redirects),
+        ))
+    }
+
     /// The status of the response to a request that changes the entry, and the error where that is
     /// not a success. The body is of no use.
     async fn change(
@@ -93,7 +153,7 @@ impl Entries {
         key: &PipelineFingerprint,
         upload: Option<&Upload>,
     ) -> Result<(StatusCode, HttpStatusError), RequestError> {
-        let response = self.transport.request(method, key, upload).await?;
+        let response = self.request(method, key, upload).await?;
         let answer = (response.status(), response.status_error());
         response.drain().await;
         Ok(answer)
@@ -112,4 +172,103 @@ impl Entries {
 /// Whether a status says that there is no such entry.
 fn is_absent(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// Where a response sends the request on to. `None` where it does not, or not this method.
+fn target(
+    method: &Method,
+    status: StatusCode,
+    from: &Url,
+    location: Option<&HeaderValue>,
+) -> Result<Option<Url>, RequestError> {
+    let follows = match status {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        // These may turn another method into a GET: only reads follow them.
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+            matches!(*method, Method::GET | Method::HEAD)
+        }
+        _ => false,
+    };
+    if !follows {
+        return Ok(None);
+    }
+    let invalid = |reason| RequestError::new(StoreErrorKind::Protocol, reason);
+    let target = location
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| from.join(location).ok())
+        .ok_or_else(|| invalid("redirected without a usable location"))?;
+    if !base_url::is_http(&target) {
+        return Err(invalid(
+            "redirected to a URL that is neither http nor https",
+        ));
+    }
+    if from.scheme() == "https" && target.scheme() != "https" {
+        return Err(invalid("redirected from https to http"));
+    }
+    if base_url::has_credentials(&target) {
+        return Err(invalid("redirected to a URL with credentials in it"));
+    }
+    Ok(Some(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follow(method: Method, status: u16, from: &str, to: &'static str) -> Result<String, String> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let from = Url::parse(from).unwrap();
+        let location = HeaderValue::from_static(to);
+        match target(&method, status, &from, Some(&location)) {
+            Ok(target) => Ok(target.map(String::from).unwrap_or_default()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_redirect_goes_where_it_says_and_never_to_less_safety() {
+        let get = |from, to| follow(Method::GET, 302, from, to);
+        assert_eq!(get("http://a/b/c", "d").unwrap(), "http://a/b/d");
+        assert_eq!(get("http://a/b", "//c/d").unwrap(), "http://c/d");
+        assert_eq!(get("http://a/", "https://a/").unwrap(), "https://a/");
+        assert_eq!(get("https://a/", "https://b/").unwrap(), "https://b/");
+
+        let rejected = |from, to| get(from, to).unwrap_err();
+        assert!(rejected("https://a/", "http://a/").contains("https to http"));
+        assert!(rejected("https://a/", "http://b/").contains("https to http"));
+        assert!(rejected("http://a/", "file:///etc/passwd").contains("neither"));
+        assert!(rejected("http://a/", "javascript:alert(1)").contains("neither"));
+        assert!(rejected("http://a/", "http://user:pw@b/").contains("credentials"));
+        assert!(rejected("http://a/", "http://[").contains("usable"));
+    }
+
+    #[test]
+    fn a_write_is_only_repeated_where_it_stays_a_write() {
+        for (method, status, follows) in [
+            (Method::GET, 301, true),
+            (Method::HEAD, 303, true),
+            (Method::GET, 307, true),
+            (Method::GET, 300, false),
+            (Method::GET, 304, false),
+            (Method::GET, 200, false),
+            (Method::PUT, 301, false),
+            (Method::PUT, 302, false),
+            (Method::DELETE, 303, false),
+            (Method::PUT, 307, true),
+            (Method::DELETE, 308, true),
+        ] {
+            let target = follow(method.clone(), status, "http://a/", "/b").unwrap();
+            assert_eq!(!target.is_empty(), follows, "{method} {status}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_without_a_valid_location_is_an_error() {
+        let from = Url::parse("http://a/").unwrap();
+        let garbage = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
+        for location in [None, Some(&garbage)] {
+            let target = target(&Method::GET, StatusCode::FOUND, &from, location);
+            assert!(target.unwrap_err().to_string().contains("usable"));
+        }
+    }
 }

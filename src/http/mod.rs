@@ -4,8 +4,8 @@
 //! its whole frame was verified.
 
 // A call goes through the `NetworkTier`, which decides whether and how often a request is made.
-// Inside it `entries` knows what to request and what a response means, `transport` follows
-// redirects and attaches credentials, and `client` sends single requests through `reqwest`.
+// Inside it `entries` knows what to request, follows redirects, attaches credentials and knows what a
+// response means, and `client` sends single requests through `reqwest`.
 
 mod base_url;
 mod builder;
@@ -13,8 +13,6 @@ mod client;
 mod credentials;
 mod entries;
 mod request_error;
-mod response;
-mod transport;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
 pub use credentials::Credentials;
@@ -22,15 +20,14 @@ pub use credentials::Credentials;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::network::{NetworkTier, network_store};
+use crate::network::{NetworkTier, delegate_to_network_tier};
 use crate::store::PipelineCacheStore as _;
 use entries::Entries;
 
 /// An HTTP or HTTPS server as a tier.
 ///
-/// An artifact is `GET <base>/<64 hex digits>.bin`, in the same form as on disk: the folder of a
-/// disk tier behind any static web server is a remote. The tier only reads, unless
-/// [`writes`](RemoteCacheBuilder::writes) is set.
+/// The tier reads `GET <base>/<64 hex digits>.bin`. You can serve a `DiskCache` folder with any
+/// static web server. The tier only reads, unless [`writes`](RemoteCacheBuilder::writes) is set.
 ///
 /// A response is verified before it is served: an empty body, an error page with status 200,
 /// another key's frame or a truncated one is [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a
@@ -124,18 +121,18 @@ impl RemoteCache {
     }
 }
 
-network_store!(RemoteCache);
+delegate_to_network_tier!(RemoteCache);
 
 impl fmt::Debug for RemoteCache {
     /// Everything but the secrets, of which only the presence is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = &self.tier.backend;
         f.debug_struct("RemoteCache")
-            .field("base_url", &entries.transport.base)
+            .field("base_url", &entries.base)
             .field("writes", &self.tier.writes)
             .field("format", &entries.format)
             .field("required", &self.tier.required)
-            .field("credentials", &entries.transport.credentials)
+            .field("credentials", &entries.credentials)
             .field("breaker", &self.breaker_state())
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()

@@ -37,7 +37,7 @@ impl AuthBlock {
         if version.is_some() && blocked == Some(BlockedCredentials(version)) {
             return Err(RequestError::new(
                 StoreErrorKind::PermissionDenied,
-                "no request made: the server rejected these credentials",
+                "request not sent: the server rejected these credentials; replace them",
             )
             .blocking_credentials());
         }

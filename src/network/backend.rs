@@ -16,8 +16,14 @@ pub(crate) struct Upload {
     pub(crate) payload: Bytes,
 }
 
+/// Tells one state of the credentials from the next.
+pub(crate) trait CredentialsVersion: Sync {
+    /// A number that changes whenever the credentials do. `None` where that cannot be told.
+    fn version(&self) -> Result<Option<u64>, RequestError>;
+}
+
 /// Makes the requests of a tier.
-pub(crate) trait Backend: Send + Sync + 'static {
+pub(crate) trait Backend: CredentialsVersion + Send + 'static {
     /// The verified artifact under a key, or why there is none.
     fn download(
         &self,
@@ -58,7 +64,4 @@ pub(crate) trait Backend: Send + Sync + 'static {
     }
 
     fn format(&self) -> &FrameFormat;
-
-    /// A number that changes whenever the credentials do. `None` where that cannot be told.
-    fn credentials_version(&self) -> Result<Option<u64>, RequestError>;
 }

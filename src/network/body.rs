@@ -4,7 +4,12 @@
 //! with what has really come, and never past the length that was announced.
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::timeout;
 
+use super::request_error::RequestError;
 use crate::sync::blocking;
 
 /// The most that is reserved because a server announced it.
@@ -13,46 +18,89 @@ const TRUSTED_BYTES: usize = 1024 * 1024;
 /// The first buffer for a body of unknown length.
 const UNKNOWN_BYTES: usize = 16 * 1024;
 
-#[derive(Debug)]
-pub(crate) struct Body {
+/// The most that is read of an unwanted body, and for how long, so that its connection can be used
+/// again.
+const DRAINED_BYTES: u64 = 64 * 1024;
+const DRAINING: Duration = Duration::from_millis(50);
+
+/// The whole body, in a buffer of exactly its length, or `None` as soon as it is known to be longer
+/// than `limit`. Each part must come within the inactivity timeout.
+pub(crate) async fn read_capped<E: Into<RequestError>>(
+    parts: impl Stream<Item = Result<Bytes, E>> + Send,
+    announced: Option<u64>,
+    limit: u64,
+    inactivity_timeout: Duration,
+) -> Result<Option<Bytes>, RequestError> {
+    if announced.is_some_and(|length| length > limit) {
+        return Ok(None);
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut buffer = Buffer::new(announced, limit);
+    let mut parts = pin!(parts);
+    loop {
+        let next = timeout(inactivity_timeout, parts.next()).await;
+        let late = |_| RequestError::timed_out("no part of the body", inactivity_timeout);
+        let Some(part) = next.map_err(late)? else {
+            return Ok(Some(buffer.finish().await));
+        };
+        let part = part.map_err(Into::into)?;
+        if part.len() > limit - buffer.bytes.len() {
+            return Ok(None);
+        }
+        buffer = buffer.with(part).await;
+    }
+}
+
+/// Reads the rest of a short unwanted body: an HTTP/1.1 connection is only used again once its
+/// response was read.
+pub(crate) async fn drain<E>(
+    parts: impl Stream<Item = Result<Bytes, E>> + Send,
+    announced: Option<u64>,
+) {
+    let mut left = DRAINED_BYTES;
+    if announced.is_some_and(|length| length > left) {
+        return;
+    }
+    let mut parts = pin!(parts);
+    let reading = async {
+        while let Some(Ok(part)) = parts.next().await {
+            match left.checked_sub(part.len() as u64) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // A body that is too slow or too long costs the connection and nothing else.
+    let _ = timeout(DRAINING, reading).await;
+}
+
+struct Buffer {
     bytes: Vec<u8>,
-    limit: usize,
     /// No more than this is expected.
     most: usize,
 }
 
-impl Body {
-    /// One of at most `limit` bytes. `None` if it is announced to be longer.
-    pub(crate) fn new(announced: Option<u64>, limit: u64) -> Option<Self> {
-        if announced.is_some_and(|length| length > limit) {
-            return None;
-        }
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+impl Buffer {
+    fn new(announced: Option<u64>, limit: usize) -> Self {
         let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         let first = announced.map_or(UNKNOWN_BYTES, |length| length.min(TRUSTED_BYTES));
-        Some(Self {
+        Self {
             bytes: Vec::with_capacity(first.min(limit)),
-            limit,
             most: announced.unwrap_or(limit),
-        })
+        }
     }
 
-    /// With the next part of it. `None` as soon as it is longer than it may be.
-    pub(crate) async fn with(mut self, part: Bytes) -> Option<Self> {
-        let length = self.bytes.len();
-        let needed = length.saturating_add(part.len());
-        if needed > self.limit {
-            return None;
-        }
+    async fn with(mut self, part: Bytes) -> Self {
+        let needed = self.bytes.len().saturating_add(part.len());
         if needed > self.bytes.capacity() {
             let capacity = grown(self.bytes.capacity(), needed, self.most);
             self.bytes = resized(self.bytes, capacity).await;
         }
         // More than a connection hands out at a time: a store in memory hands out the whole.
         if part.len() > TRUSTED_BYTES {
-            return blocking::blocking(move || Some(self.and(&part))).await;
+            return blocking::blocking(move || self.and(&part)).await;
         }
-        Some(self.and(&part))
+        self.and(&part)
     }
 
     fn and(mut self, part: &[u8]) -> Self {
@@ -60,8 +108,7 @@ impl Body {
         self
     }
 
-    /// The whole body, in a buffer of exactly its length.
-    pub(crate) async fn finish(self) -> Bytes {
+    async fn finish(self) -> Bytes {
         let length = self.bytes.len();
         let bytes = if self.bytes.capacity() > length {
             resized(self.bytes, length).await

@@ -85,9 +85,9 @@ impl BreakerPolicy {
         self
     }
 
-    /// The calls within the window below which no rate is taken, at least 1. Twice as many failures
-    /// in a row open the breaker whatever the rate is: a server that has just died may have
-    /// answered thousands of calls within the window. Default: 5.
+    /// Minimum calls in the window before the failure rate is evaluated, at least 1.
+    /// `2 × min_calls` consecutive failures also open the breaker, whatever the rate: a server that
+    /// has just died may have answered thousands of calls in the window. Default: 5.
     #[must_use]
     pub const fn min_calls(mut self, calls: u64) -> Self {
         self.min_calls = calls;
@@ -112,7 +112,7 @@ impl BreakerPolicy {
         self
     }
 
-    /// A call that its caller drops this long or longer after its first request counts as failed.
+    /// A call dropped by its caller after this long counts as failed, measured from its first request.
     /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
     /// dropped sooner, or while it still waited for a request permit, counts as nothing.
     /// Default: 1 second.
@@ -139,7 +139,7 @@ struct Inner {
     window: Window,
     /// Failures since the last success.
     in_a_row: u64,
-    epoch: Epoch,
+    generation: Generation,
     /// Of what opened the breaker: the failures, and the calls they are among.
     opened_by: (u64, u64),
     /// Whether a healer runs.
@@ -148,9 +148,9 @@ struct Inner {
     last_key: Option<PipelineFingerprint>,
 }
 
-/// Raised at each closing. What began in an earlier epoch says nothing about this one.
+/// Raised at each closing. What began in an earlier generation says nothing about this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Epoch(u64);
+pub(super) struct Generation(u64);
 
 impl Breaker {
     pub(super) fn new(policy: BreakerPolicy) -> Self {
@@ -161,7 +161,7 @@ impl Breaker {
                 state: BreakerState::Closed,
                 window: Window::new(policy.window),
                 in_a_row: 0,
-                epoch: Epoch::default(),
+                generation: Generation::default(),
                 opened_by: (0, 0),
                 healing: false,
                 next_probe: Instant::now(),
@@ -195,14 +195,14 @@ impl Breaker {
         inner.last_key = Some(*key);
         (inner.state == BreakerState::Closed).then(|| Ticket {
             breaker: self,
-            epoch: inner.epoch,
+            generation: inner.generation,
             first_request: None,
         })
     }
 
-    fn record(&self, epoch: Epoch, success: bool) {
+    fn record(&self, generation: Generation, success: bool) {
         let mut inner = self.lock();
-        if inner.epoch != epoch || inner.state != BreakerState::Closed {
+        if inner.generation != generation || inner.state != BreakerState::Closed {
             return;
         }
         let (calls, failures) = inner.window.record(Instant::now(), success);
@@ -250,30 +250,30 @@ impl Breaker {
     }
 
     /// Some, where the caller is to probe from now on: the breaker is open, and no healer runs.
-    pub(super) fn start_healing(&self) -> Option<Epoch> {
+    pub(super) fn start_healing(&self) -> Option<Generation> {
         let mut inner = self.lock();
         let starts = inner.state != BreakerState::Closed && !inner.healing;
         inner.healing |= starts;
-        starts.then_some(inner.epoch)
+        starts.then_some(inner.generation)
     }
 
     pub(super) fn set_next_probe(&self, at: Instant) {
         self.lock().next_probe = at;
     }
 
-    /// The healer of this epoch has ended. Another may start.
-    pub(super) fn stop_healing(&self, epoch: Epoch) {
+    /// The healer of this generation has ended. Another may start.
+    pub(super) fn stop_healing(&self, generation: Generation) {
         let mut inner = self.lock();
-        if inner.epoch == epoch {
+        if inner.generation == generation {
             inner.healing = false;
         }
     }
 
     /// The key to probe with, now that it is time. `None` where the breaker has closed since this
-    /// epoch.
-    pub(super) fn half_open(&self, epoch: Epoch) -> Option<PipelineFingerprint> {
+    /// generation.
+    pub(super) fn half_open(&self, generation: Generation) -> Option<PipelineFingerprint> {
         let mut inner = self.lock();
-        if inner.epoch != epoch {
+        if inner.generation != generation {
             return None;
         }
         self.enter(&mut inner, BreakerState::HalfOpen);
@@ -281,15 +281,15 @@ impl Breaker {
     }
 
     /// Closes the breaker after a successful probe, or opens it again.
-    pub(super) fn probed(&self, epoch: Epoch, success: bool) {
+    pub(super) fn probed(&self, generation: Generation, success: bool) {
         let mut inner = self.lock();
-        if inner.epoch != epoch {
+        if inner.generation != generation {
             return;
         }
         if success {
             inner.window = Window::new(self.policy.window);
             inner.in_a_row = 0;
-            inner.epoch.0 += 1;
+            inner.generation.0 += 1;
             inner.healing = false;
             self.closed.increment();
             self.enter(&mut inner, BreakerState::Closed);
@@ -304,7 +304,7 @@ impl Breaker {
 #[derive(Debug)]
 pub(super) struct Ticket<'a> {
     breaker: &'a Breaker,
-    epoch: Epoch,
+    generation: Generation,
     /// When it sent its first request, until it is reported.
     first_request: Option<Instant>,
 }
@@ -317,7 +317,7 @@ impl Ticket<'_> {
 
     pub(super) fn report(&mut self, success: bool) {
         if self.first_request.take().is_some() {
-            self.breaker.record(self.epoch, success);
+            self.breaker.record(self.generation, success);
         }
     }
 }

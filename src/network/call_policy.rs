@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::auth_block::AuthBlock;
+use super::backend::CredentialsVersion;
 use super::breaker::{Breaker, BreakerPolicy, BreakerState};
 use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
@@ -51,12 +52,36 @@ pub(super) struct CallPolicy {
     auth_block: AuthBlock,
 }
 
-/// What a call is about, for errors and traces.
-#[derive(Debug, Clone, Copy)]
+/// What a call is about.
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) tier: &'a str,
     pub(super) operation: StoreOperation,
     pub(super) key: &'a PipelineFingerprint,
+    pub(super) credentials: &'a dyn CredentialsVersion,
+}
+
+impl Call<'_> {
+    /// The server rejected the credentials of this version for the first time.
+    fn log_rejected_credentials(&self, version: Option<u64>) {
+        let requests = match self.operation {
+            StoreOperation::Put | StoreOperation::Remove => "writes",
+            _ => "reads",
+        };
+        let Self {
+            tier, operation, ..
+        } = self;
+        match version {
+            Some(_) => tracing::error!(
+                tier, %operation,
+                "credentials rejected: no further {requests} are sent until the credentials change"
+            ),
+            None => tracing::error!(
+                tier, %operation,
+                "credentials rejected: {requests} are still sent; not logged again until one succeeds"
+            ),
+        }
+    }
 }
 
 impl CallPolicy {
@@ -73,13 +98,11 @@ impl CallPolicy {
         }
     }
 
-    /// Runs a call. `attempt` makes one request, and `credentials` returns the version of the
-    /// credentials that it is made with.
+    /// Runs a call: sends `request`, once or again, or fails without it.
     pub(super) async fn run<T, F>(
         &self,
         call: Call<'_>,
-        credentials: impl Fn() -> Result<Option<u64>, RequestError> + Send,
-        attempt: impl Fn() -> F + Send,
+        request: impl Fn() -> F + Send,
     ) -> Result<T, RequestError>
     where
         T: Send,
@@ -105,11 +128,11 @@ impl CallPolicy {
                     return Err(error);
                 }
             };
-            let version = credentials()?;
+            let version = call.credentials.version()?;
             self.auth_block.check(call.operation, version)?;
             let end = deadline.min(after(self.limits.attempt_timeout));
             ticket.sends();
-            let result = match timeout_at(end, attempt()).await {
+            let result = match timeout_at(end, request()).await {
                 Ok(result) => result,
                 Err(_) => Err(RequestError::timed_out(
                     "the request did not end",
@@ -118,11 +141,7 @@ impl CallPolicy {
             };
             tried += 1;
             if self.auth_block.learn(call.operation, version, &result) {
-                tracing::error!(
-                    tier = call.tier,
-                    operation = %call.operation,
-                    "the server rejects the credentials: no more such requests until they change"
-                );
+                call.log_rejected_credentials(version);
             }
             if let Err(error) = &result {
                 if let Some(delay) = self.delay(error, tried, deadline) {
@@ -231,7 +250,16 @@ mod tests {
         tier: "t",
         operation: StoreOperation::Get,
         key: &KEY,
+        credentials: &NoCredentials,
     };
+
+    struct NoCredentials;
+
+    impl CredentialsVersion for NoCredentials {
+        fn version(&self) -> Result<Option<u64>, RequestError> {
+            Ok(None)
+        }
+    }
 
     /// One request at a time and no retries.
     fn policy(min_calls: u64) -> CallPolicy {
@@ -243,11 +271,11 @@ mod tests {
         })
     }
 
-    async fn run<F>(policy: &CallPolicy, attempt: impl Fn() -> F + Send) -> Result<(), RequestError>
+    async fn run<F>(policy: &CallPolicy, request: impl Fn() -> F + Send) -> Result<(), RequestError>
     where
         F: Future<Output = Result<(), RequestError>> + Send,
     {
-        policy.run(CALL, || Ok(None), attempt).await
+        policy.run(CALL, request).await
     }
 
     fn unavailable() -> Result<(), RequestError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
-use super::breaker::{Breaker, BreakerState, Epoch};
+use super::breaker::{Breaker, BreakerState, Generation};
 use super::time::after;
 use crate::key::PipelineFingerprint;
 
@@ -34,14 +34,14 @@ pub(super) fn start<T: Probed>(tier: &Arc<T>) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
-    let Some(epoch) = breaker.start_healing() else {
+    let Some(generation) = breaker.start_healing() else {
         return;
     };
     let interval = breaker.probe_interval();
     tracing::warn!(tier = tier.name(), reason = %breaker.error(), ?interval, "circuit breaker opened: no requests until a probe succeeds");
     let healer = Healer {
         tier: Arc::downgrade(tier),
-        epoch,
+        generation,
     };
     runtime.spawn(healer.run(interval));
 }
@@ -50,7 +50,7 @@ pub(super) fn start<T: Probed>(tier: &Arc<T>) {
 struct Healer<T: Probed> {
     /// Not held while nothing happens: dropping the tier ends the task.
     tier: Weak<T>,
-    epoch: Epoch,
+    generation: Generation,
 }
 
 impl<T: Probed> Healer<T> {
@@ -75,7 +75,7 @@ impl<T: Probed> Healer<T> {
     /// Whether the breaker is closed now.
     async fn probe(&self, tier: &T) -> bool {
         let breaker = tier.breaker();
-        let Some(key) = breaker.half_open(self.epoch) else {
+        let Some(key) = breaker.half_open(self.generation) else {
             return true;
         };
         let success = tier.probe(&key).await;
@@ -90,7 +90,7 @@ impl<T: Probed> Healer<T> {
                 "circuit breaker stays open: a probe failed"
             );
         }
-        breaker.probed(self.epoch, success);
+        breaker.probed(self.generation, success);
         success
     }
 }
@@ -98,7 +98,7 @@ impl<T: Probed> Healer<T> {
 impl<T: Probed> Drop for Healer<T> {
     fn drop(&mut self) {
         if let Some(tier) = self.tier.upgrade() {
-            tier.breaker().stop_healing(self.epoch);
+            tier.breaker().stop_healing(self.generation);
         }
     }
 }

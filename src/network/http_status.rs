@@ -8,11 +8,12 @@ use super::request_error::RequestError;
 use crate::store::StoreErrorKind;
 
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the server answered {status}")]
+#[error("HTTP status {status}")]
 pub(crate) struct HttpStatusError {
     pub(crate) status: u16,
     retry_after: Option<Duration>,
-    by_another: bool,
+    /// Whether it is from the origin that got the credentials.
+    is_base_origin: bool,
 }
 
 impl HttpStatusError {
@@ -22,14 +23,14 @@ impl HttpStatusError {
             retry_after: retry_after
                 .and_then(|value| parse_retry_after(value.trim(), SystemTime::now())),
             status,
-            by_another: false,
+            is_base_origin: true,
         }
     }
 
-    /// From another origin, which got no credentials.
+    /// `false`: from another origin, which got no credentials.
     #[cfg(feature = "remote-cache")]
-    pub(crate) const fn by_another(mut self) -> Self {
-        self.by_another = true;
+    pub(crate) const fn with_base_origin(mut self, is_base_origin: bool) -> Self {
+        self.is_base_origin = is_base_origin;
         self
     }
 
@@ -51,7 +52,7 @@ impl HttpStatusError {
         let mut error = RequestError::new(kind, self.to_string());
         error.retry_after = self.retry_after;
         match self.status {
-            401 | 403 if !self.by_another => error.blocking_credentials(),
+            401 | 403 if self.is_base_origin => error.blocking_credentials(),
             _ => error,
         }
     }

@@ -70,16 +70,15 @@ impl RetryPolicy {
         self
     }
 
-    /// Retries as a part of all calls, in percent, beyond the
-    /// [reserve](Self::budget_reserve). Default: 20.
+    /// Retries allowed per 100 calls, in addition to the [reserve](Self::budget_reserve).
+    /// Default: 20.
     #[must_use]
     pub const fn budget_percent(mut self, percent: u32) -> Self {
         self.budget_percent = percent;
         self
     }
 
-    /// Retries that may be made whatever their part of all calls; the budget grows back to this
-    /// number and no further. Default: 10.
+    /// Retries available at the start; the budget never exceeds this. Default: 10.
     #[must_use]
     pub const fn budget_reserve(mut self, retries: u32) -> Self {
         self.budget_reserve = retries;

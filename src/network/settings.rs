@@ -107,9 +107,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// Remembers each miss for this time, and answers lookups of the same key with a miss. A
-        /// put through this tier ends that at once; what others put stays unseen until then.
-        /// Default: no miss is remembered.
+        /// Caches each miss for `time`. A put through this tier clears it; writes by other clients
+        /// become visible after `time`. Default: no miss is remembered.
         #[must_use]
         pub const fn remember_misses_for(mut self, time: std::time::Duration) -> Self {
             self.network.remember_misses = Some(time);
@@ -169,18 +168,18 @@ macro_rules! network_settings {
         }
 
         /// Signs what is written, and rejects as corrupt what was not signed with the same secret.
-        /// Without a secret, everybody who can write to the server can make an artifact. Default:
-        /// none.
+        /// Without a secret, any writer of the server can make an artifact. Default: none.
         #[must_use]
-        pub fn shared_secret(mut self, secret: $crate::SharedSecret) -> Self {
-            self.network.trust = $crate::Trust::Authenticated(secret.into());
+        pub fn shared_secret(mut self, secret: $crate::artifact::SharedSecret) -> Self {
+            self.network.trust = $crate::artifact::Trust::Authenticated(secret.into());
             self
         }
 
-        /// Whom the tier trusts: [`shared_secret`](Self::shared_secret) with more to choose from.
+        /// Which signatures the tier accepts. [`shared_secret`](Self::shared_secret) is the common
+        /// case.
         /// Default: [`Trust::Server`](crate::Trust::Server).
         #[must_use]
-        pub fn trust(mut self, trust: $crate::Trust) -> Self {
+        pub fn trust(mut self, trust: $crate::artifact::Trust) -> Self {
             self.network.trust = trust;
             self
         }

@@ -1,7 +1,8 @@
-//! What every store across a network is, written once: a handle on its `NetworkTier`.
+//! The public face of every store across a network, written once.
 
-/// The store implementation of a type whose field `tier` is an `Arc` of a `NetworkTier`.
-macro_rules! network_store {
+/// Makes a type a store: each method delegates to the method of the same name of the `NetworkTier`
+/// in its field `tier`.
+macro_rules! delegate_to_network_tier {
     ($store:ident) => {
         impl $store {
             /// The state of the circuit breaker: whether requests are sent at all.
@@ -97,4 +98,4 @@ macro_rules! network_store {
     };
 }
 
-pub(crate) use network_store;
+pub(crate) use delegate_to_network_tier;

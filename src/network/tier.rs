@@ -15,7 +15,7 @@ use super::backend::{Backend, Upload};
 use super::breaker::{Breaker, BreakerState};
 use super::call_policy::{Call, CallPolicy};
 use super::healer::{self, Probed};
-use super::recent_keys::RecentKeys;
+use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
@@ -35,11 +35,10 @@ pub(crate) struct NetworkTier<B> {
     /// Whether what it serves may be promoted to other tiers.
     pub(crate) promotable: bool,
     policy: CallPolicy,
-    /// Keys that the server did not have a short while ago.
-    absent: Option<RecentKeys>,
+    misses: Option<RememberedMisses>,
     closed: AtomicBool,
     counters: StoreCounters,
-    negative_answers: Counter,
+    remembered_misses: Counter,
     unauthenticated: Counter,
 }
 
@@ -57,12 +56,12 @@ impl<B: Backend> NetworkTier<B> {
             required: settings.required,
             promotable,
             policy: CallPolicy::new(settings.limits),
-            absent: settings
+            misses: settings
                 .remember_misses
-                .map(|time| RecentKeys::new(settings.max_remembered_misses, time)),
+                .map(|time| RememberedMisses::new(settings.max_remembered_misses, time)),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
-            negative_answers: Counter::default(),
+            remembered_misses: Counter::default(),
             unauthenticated: Counter::default(),
         })
     }
@@ -83,13 +82,24 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<Fetched, StoreError> {
-        if self.is_known_absent(key) {
+        if self.is_remembered_miss(key) {
             self.counters.misses.increment();
             return Ok(Fetched::Miss);
         }
-        let key = *key;
-        self.run(|tier| async move { tier.fetch_now(&key).await })
-            .await
+        let (tier, key) = (Arc::clone(self), *key);
+        as_task(async move {
+            let misses = tier.misses.as_ref();
+            let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
+            let download = || tier.backend.download(&key);
+            let fetched = tier.call(StoreOperation::Get, &key, download).await;
+            let fetched = tier.check_metadata(fetched);
+            tier.count_lookup(&key, &fetched);
+            if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
+                lookup.remember_miss();
+            }
+            fetched
+        })
+        .await
     }
 
     pub(crate) async fn put(
@@ -97,20 +107,24 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
-        let key = *key;
-        self.run(|tier| async move { tier.put_now(&key, artifact).await })
-            .await
+        let (tier, key) = (Arc::clone(self), *key);
+        as_task(async move {
+            let result = tier.upload(&key, &artifact).await;
+            tier.count_put(&result);
+            result
+        })
+        .await
     }
 
     pub(crate) async fn contains(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
-        if self.is_known_absent(key) {
+        if self.is_remembered_miss(key) {
             return Ok(false);
         }
-        let key = *key;
-        self.run(|tier| async move {
+        let (tier, key) = (Arc::clone(self), *key);
+        as_task(async move {
             let probe = || tier.backend.probe(&key);
             tier.call(StoreOperation::Contains, &key, probe).await
         })
@@ -122,8 +136,8 @@ impl<B: Backend> NetworkTier<B> {
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
         self.check_writable(StoreOperation::Remove)?;
-        let key = *key;
-        let removed = self.run(|tier| async move {
+        let (tier, key) = (Arc::clone(self), *key);
+        let removed = as_task(async move {
             let delete = || tier.backend.delete(&key);
             tier.call(StoreOperation::Remove, &key, delete).await
         });
@@ -148,7 +162,7 @@ impl<B: Backend> NetworkTier<B> {
         let breaker = &self.policy.breaker;
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
-            negative_answers: self.negative_answers.get(),
+            remembered_misses: self.remembered_misses.get(),
             retries: self.policy.retries.get(),
             short_circuited: self.policy.short_circuited.get(),
             breaker_opened: breaker.opened.get(),
@@ -158,22 +172,12 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
-    /// Runs a call as a task, which makes progress whether or not its caller polls.
-    async fn run<T, F>(self: &Arc<Self>, call: impl FnOnce(Arc<Self>) -> F + Send) -> T
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let call = call(Arc::clone(self)).in_current_span();
-        blocking::join(AbortOnDropHandle::new(tokio::spawn(call))).await
-    }
-
-    /// Makes the requests of a call and names the tier in its error.
+    /// Makes the requests of a call, as the policy allows. The error names the tier.
     async fn call<T, F>(
         self: &Arc<Self>,
         operation: StoreOperation,
         key: &PipelineFingerprint,
-        attempt: impl Fn() -> F + Send,
+        request: impl Fn() -> F + Send,
     ) -> Result<T, StoreError>
     where
         T: Send,
@@ -185,42 +189,44 @@ impl<B: Backend> NetworkTier<B> {
             tier: &self.name,
             operation,
             key,
+            credentials: &self.backend,
         };
-        let credentials = || self.backend.credentials_version();
-        let result = self.policy.run(call, credentials, attempt).await;
+        let result = self.policy.run(call, request).await;
         result.map_err(|error| {
-            let kind = error.kind;
-            // These were logged once, when they began.
-            if kind == StoreErrorKind::CircuitOpen || error.blocks_credentials {
-                tracing::debug!(tier = self.name, %key, %operation, %kind, reason = %error, "request not sent or refused");
-            } else {
-                tracing::warn!(tier = self.name, %key, %operation, %kind, reason = %error, "request failed");
-            }
-            self.error(kind, operation).with_source(error)
+            self.log(&call, &error);
+            self.error(error.kind, operation).with_source(error)
         })
     }
 
-    async fn fetch_now(self: &Arc<Self>, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let counters = &self.counters;
-        let lookup = self.absent.as_ref().and_then(|keys| keys.begin_lookup(key));
-        let mut fetched = self
-            .call(StoreOperation::Get, key, || self.backend.download(key))
-            .await
-            .inspect_err(|_| counters.errors.increment())?;
-        if let Fetched::Hit(artifact) = &fetched {
-            if !self.required.is_met_by(artifact.metadata()) {
-                fetched = Fetched::Refused;
-            }
+    fn log(&self, call: &Call<'_>, error: &RequestError) {
+        let Call { operation, key, .. } = call;
+        let (tier, kind) = (&self.name, error.kind);
+        // An open breaker and rejected credentials were logged once, when they began.
+        if kind == StoreErrorKind::CircuitOpen {
+            tracing::debug!(tier, %key, %operation, %kind, reason = %error, "request not sent: circuit breaker open");
+        } else if error.blocks_credentials {
+            tracing::debug!(tier, %key, %operation, %kind, reason = %error, "credentials rejected by the server");
+        } else {
+            tracing::warn!(tier, %key, %operation, %kind, reason = %error, "request failed");
         }
-        match &fetched {
-            Fetched::Hit(_) => counters.hits.increment(),
-            Fetched::Miss => {
-                counters.misses.increment();
-                if let Some(lookup) = lookup {
-                    lookup.note();
-                }
+    }
+
+    fn check_metadata(&self, fetched: Result<Fetched, StoreError>) -> Result<Fetched, StoreError> {
+        match fetched {
+            Ok(Fetched::Hit(artifact)) if !self.required.is_met_by(artifact.metadata()) => {
+                Ok(Fetched::Refused)
             }
-            Fetched::Corrupt(reason) => {
+            fetched => fetched,
+        }
+    }
+
+    fn count_lookup(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
+        let counters = &self.counters;
+        match fetched {
+            Err(_) => counters.errors.increment(),
+            Ok(Fetched::Hit(_)) => counters.hits.increment(),
+            Ok(Fetched::Miss) => counters.misses.increment(),
+            Ok(Fetched::Corrupt(reason)) => {
                 counters.misses.increment();
                 counters.corrupt.increment();
                 if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
@@ -228,28 +234,24 @@ impl<B: Backend> NetworkTier<B> {
                 }
                 tracing::warn!(tier = self.name, %key, %reason, "corrupt entry not served");
             }
-            Fetched::Refused => {
+            Ok(Fetched::Refused) => {
                 counters.misses.increment();
                 counters.refused.increment();
-                tracing::debug!(tier = self.name, %key, "artifact without the required metadata not served");
+                tracing::debug!(
+                    tier = self.name, %key,
+                    "artifact refused: metadata does not match require_provenance or require_device"
+                );
             }
         }
-        Ok(fetched)
     }
 
-    async fn put_now(
-        self: &Arc<Self>,
-        key: &PipelineFingerprint,
-        artifact: Artifact,
-    ) -> Result<(), StoreError> {
-        let result = self.upload(key, &artifact).await;
-        let counter = match &result {
+    fn count_put(&self, result: &Result<(), StoreError>) {
+        let counter = match result {
             Ok(()) => &self.counters.puts,
             Err(error) if error.kind() == StoreErrorKind::TooLarge => &self.counters.rejected_puts,
             Err(_) => &self.counters.put_errors,
         };
         counter.increment();
-        result
     }
 
     async fn upload(
@@ -268,25 +270,28 @@ impl<B: Backend> NetworkTier<B> {
         })?;
         let upload = Upload { head, payload };
         // Whatever becomes of the upload, the entry may be there from its start.
-        self.forget_absence(key);
+        self.forget_miss(key);
         let request = || self.backend.upload(key, &upload);
         self.call(StoreOperation::Put, key, request).await?;
-        // A lookup that began before the upload may have noted its miss meanwhile.
-        self.forget_absence(key);
+        // A lookup that began before the upload may have remembered its miss meanwhile.
+        self.forget_miss(key);
         Ok(())
     }
 
-    fn is_known_absent(&self, key: &PipelineFingerprint) -> bool {
-        let is_absent = self.absent.as_ref().is_some_and(|keys| keys.contains(key));
-        if is_absent {
-            self.negative_answers.increment();
+    fn is_remembered_miss(&self, key: &PipelineFingerprint) -> bool {
+        let is_remembered = self
+            .misses
+            .as_ref()
+            .is_some_and(|misses| misses.contains(key));
+        if is_remembered {
+            self.remembered_misses.increment();
         }
-        is_absent
+        is_remembered
     }
 
-    fn forget_absence(&self, key: &PipelineFingerprint) {
-        if let Some(absent) = &self.absent {
-            absent.forget(key);
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        if let Some(misses) = &self.misses {
+            misses.forget(key);
         }
     }
 
@@ -318,6 +323,12 @@ impl<B: Backend> Probed for NetworkTier<B> {
     async fn probe(&self, key: &PipelineFingerprint) -> bool {
         self.policy.probe(self.backend.download(key)).await
     }
+}
+
+/// Runs a call as a task: it makes progress whether or not its caller polls.
+async fn as_task<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> T {
+    let task = tokio::spawn(call.in_current_span());
+    blocking::join(AbortOnDropHandle::new(task)).await
 }
 
 struct HealOnDrop<'a, B: Backend>(&'a Arc<NetworkTier<B>>);

@@ -19,9 +19,8 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
-/// Credentials, certificates, proxies and HTTP/2, which is off, are
-/// [options of the store](Self::store_option); the other settings are those of a
-/// `RemoteCacheBuilder`. The number of connections is not counted exactly: at most
+/// Set credentials, certificates, proxies and HTTP/2 (off by default) with
+/// [`store_option`](Self::store_option). The other settings are those of a `RemoteCacheBuilder`. The number of connections is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle ones are kept, and a burst may
 /// open more for a moment. The inactivity timeout does not apply to an upload: once it is connected,
 /// [`attempt_timeout`](Self::attempt_timeout) is its only time limit.
@@ -67,17 +66,14 @@ impl ObjectStoreCacheBuilder {
     ///
     /// # Errors
     ///
-    /// [`ObjectStoreCacheError`] where the scheme of the URL is not known, or a setting of the store
-    /// is missing.
+    /// [`ObjectStoreCacheError`] where the URL is not valid, its scheme is not known, or a setting of
+    /// the store is missing or wrong.
     pub fn build(self, url: impl AsRef<str>) -> Result<ObjectStoreCache, ObjectStoreCacheError> {
         let url = Url::parse(url.as_ref())
             .map_err(|error| ObjectStoreCacheError::InvalidUrl(error.to_string()))?;
-        let unknown = |_| ObjectStoreCacheError::UnknownStore {
-            scheme: url.scheme().to_owned(),
-        };
         let mut options = environment();
         options.extend(self.options.iter().cloned());
-        let (store, prefix) = store_at(&url, &options, &self.network).map_err(unknown)?;
+        let (store, prefix) = store_at(&url, &options, &self.network)?;
         let scheme = match url.scheme() {
             "memory" => "InMemory".to_owned(),
             scheme => match url.host_str() {
@@ -165,7 +161,8 @@ fn store_at(
     url: &Url,
     options: &[(String, String)],
     settings: &NetworkSettings,
-) -> Result<(Arc<dyn ObjectStore>, Path), object_store::Error> {
+) -> Result<(Arc<dyn ObjectStore>, Path), ObjectStoreCacheError> {
+    let scheme = || url.scheme().to_owned();
     // The builders have the same methods and no trait in common.
     macro_rules! remote {
         ($builder:ty) => {{
@@ -178,38 +175,50 @@ fn store_at(
                 }
             }
             let builder = builder.with_http_connector(Connector::new(settings.inactivity_timeout));
-            Arc::new(builder.with_retry(no_retries()).build()?)
+            // Its error is not repeated: it may quote the URL or a setting.
+            let store = builder.with_retry(no_retries()).build();
+            Arc::new(
+                store.map_err(|_| ObjectStoreCacheError::InvalidSettings { scheme: scheme() })?,
+            )
         }};
     }
-    let (scheme, path) = ObjectStoreScheme::parse(url)?;
-    let store: Arc<dyn ObjectStore> = match scheme {
+    Path::from_url_path(url.path()).map_err(|_| {
+        ObjectStoreCacheError::InvalidUrl("its path has an empty or invalid part".to_owned())
+    })?;
+    let unknown = || ObjectStoreCacheError::UnknownScheme { scheme: scheme() };
+    let (kind, path) = ObjectStoreScheme::parse(url).map_err(|_| unknown())?;
+    let store: Arc<dyn ObjectStore> = match kind {
         ObjectStoreScheme::Local => Arc::new(LocalFileSystem::new()),
         ObjectStoreScheme::Memory => Arc::new(InMemory::new()),
         ObjectStoreScheme::AmazonS3 => remote!(AmazonS3Builder),
         ObjectStoreScheme::GoogleCloudStorage => remote!(GoogleCloudStorageBuilder),
         ObjectStoreScheme::MicrosoftAzure => remote!(MicrosoftAzureBuilder),
         // Plain HTTP is what a `RemoteCache` is for.
-        _ => {
-            return Err(object_store::Error::NotSupported {
-                source: "no store of this scheme".into(),
-            });
-        }
+        _ => return Err(unknown()),
     };
     Ok((store, path))
 }
 
-/// Why there is no [`ObjectStoreCache`] at a URL. The URL is not repeated: it may hold a secret.
+/// Why an [`ObjectStoreCache`] cannot be built. The URL is not repeated: it may hold a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectStoreCacheError {
     /// It is not a URL.
     #[error("the URL of the object store is not valid: {0}")]
     InvalidUrl(String),
-    /// Its scheme is not known, or a setting of the store is missing or wrong.
+    /// No object store is known for a URL of its scheme and form.
     #[error(
-        "no object store for the scheme {scheme:?} with these settings: check its options and environment variables"
+        "the URL with the scheme {scheme:?} is not that of an object store: use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder or memory:///prefix"
     )]
-    UnknownStore {
+    UnknownScheme {
+        /// The scheme of the URL.
+        scheme: String,
+    },
+    /// A setting of the store is missing or wrong.
+    #[error(
+        "a setting of the object store for the scheme {scheme:?} is missing or wrong: check its options and environment variables"
+    )]
+    InvalidSettings {
         /// The scheme of the URL.
         scheme: String,
     },

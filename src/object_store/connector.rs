@@ -4,20 +4,15 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
-    HttpResponseBody, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
 };
 use std::time::Duration;
 use tokio::time::timeout;
 
-use crate::network::HttpStatusError;
-
-/// The most that is read of an error body, and for how long, so that its connection is used again.
-const DRAINED_BYTES: usize = 64 * 1024;
-const DRAINING: Duration = Duration::from_millis(50);
+use crate::network::{HttpStatusError, drain};
 
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -68,7 +63,7 @@ impl HttpService for Client {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
-        drain(body).await;
+        drain(body.bytes_stream(), None).await;
         match status.as_u16() {
             // The crate handles these itself.
             401 | 403 | 404 | 409 | 412 => Ok(HttpResponse::from_parts(head, Bytes::new().into())),
@@ -80,19 +75,4 @@ impl HttpService for Client {
             }
         }
     }
-}
-
-async fn drain(body: HttpResponseBody) {
-    let mut left = DRAINED_BYTES;
-    let mut parts = body.bytes_stream();
-    let reading = async {
-        while let Some(Ok(part)) = parts.next().await {
-            match left.checked_sub(part.len()) {
-                Some(rest) => left = rest,
-                None => break,
-            }
-        }
-    };
-    // A body that is too slow or too long costs the connection and nothing else.
-    let _ = timeout(DRAINING, reading).await;
 }

@@ -14,7 +14,7 @@ pub use builder::{ObjectStoreCacheBuilder, ObjectStoreCacheError};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::network::{NetworkTier, network_store};
+use crate::network::{NetworkTier, delegate_to_network_tier};
 use crate::store::PipelineCacheStore as _;
 use objects::Objects;
 
@@ -74,7 +74,7 @@ impl ObjectStoreCache {
     }
 }
 
-network_store!(ObjectStoreCache);
+delegate_to_network_tier!(ObjectStoreCache);
 
 impl fmt::Debug for ObjectStoreCache {
     /// Without the store itself, whose settings hold secrets.

@@ -1,7 +1,7 @@
 //! The requests about one object, and what each response means.
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::TryStreamExt as _;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
@@ -9,12 +9,13 @@ use std::error::Error as StdError;
 use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, Body, HttpStatusError, RequestError, Upload};
+use crate::network::{
+    Backend, CredentialsVersion, HttpStatusError, RequestError, Upload, read_capped,
+};
 use crate::store::{Fetched, StoreErrorKind};
 
 /// Makes the requests.
@@ -37,21 +38,9 @@ impl Objects {
 
     /// The whole object, or `None` as soon as it is longer than any frame.
     async fn read(&self, object: GetResult) -> Result<Option<Bytes>, RequestError> {
-        let Some(mut frame) = Body::new(Some(object.meta.size), self.format.max_frame()) else {
-            return Ok(None);
-        };
-        let mut parts = object.into_stream();
-        loop {
-            let part = timeout(self.inactivity, parts.next())
-                .await
-                .map_err(|_| RequestError::timed_out("no part of the object", self.inactivity))?;
-            let Some(part) = part else { break };
-            match frame.with(part.map_err(of_a_read)?).await {
-                Some(longer) => frame = longer,
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(frame.finish().await))
+        let (size, limit) = (object.meta.size, self.format.max_frame());
+        let parts = object.into_stream().map_err(of_a_read);
+        read_capped(parts, Some(size), limit, self.inactivity).await
     }
 }
 
@@ -65,7 +54,7 @@ impl Backend for Objects {
         let Some(frame) = self.read(object).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
-        Ok(match self.format.decode_off_worker(key, frame).await {
+        Ok(match self.format.decode_blocking(key, frame).await {
             Ok(artifact) => Fetched::Hit(artifact),
             Err(reason) => Fetched::Corrupt(reason),
         })
@@ -109,8 +98,10 @@ impl Backend for Objects {
     fn format(&self) -> &FrameFormat {
         &self.format
     }
+}
 
-    fn credentials_version(&self) -> Result<Option<u64>, RequestError> {
+impl CredentialsVersion for Objects {
+    fn version(&self) -> Result<Option<u64>, RequestError> {
         Ok(None)
     }
 }
@@ -169,7 +160,7 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::{Stream, stream};
+    use futures::{Stream, StreamExt as _, stream};
     use object_store::memory::InMemory;
     use object_store::{Attributes, GetResultPayload, ObjectMeta};
     use tokio::time::Instant;

@@ -89,8 +89,8 @@ metrics! {
     refused,
     /// Corrupt entries without a valid tag of an accepted secret. Counted in `corrupt` too.
     unauthenticated,
-    /// Misses answered from memory, because the server said shortly before that it has no such entry.
-    negative_answers,
+    /// Misses answered from memory: a remembered miss sends no request.
+    remembered_misses,
     /// Lookups that failed.
     errors,
     /// Artifacts that were stored.

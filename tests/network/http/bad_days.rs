@@ -200,7 +200,7 @@ async fn lookups_that_their_callers_give_up_teach_the_breaker_too() {
 }
 
 #[tokio::test]
-async fn who_waits_for_a_slot_is_told_when_the_breaker_opens() {
+async fn a_call_that_waits_for_a_permit_fails_when_the_breaker_opens() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let server = ScriptedServer::start(move |_| {
@@ -473,7 +473,7 @@ async fn credentials_that_another_server_refuses_are_still_sent_home() {
 
 /// As to a token that may only write.
 #[tokio::test]
-async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
+async fn credentials_that_may_not_read_still_write() {
     let server = ScriptedServer::start(|request| match request.method.as_str() {
         "PUT" => answer("409 Conflict", b""),
         _ => answer("403 Forbidden", b""),
@@ -490,7 +490,7 @@ async fn who_may_not_look_whether_an_entry_is_there_may_still_write() {
     assert_eq!(puts(&server).len(), 2);
 }
 
-// Negative answers.
+// Remembered misses.
 
 #[tokio::test]
 async fn a_miss_is_remembered_until_this_process_puts_the_key() {
@@ -518,7 +518,7 @@ async fn a_miss_is_remembered_until_this_process_puts_the_key() {
     assert!(!remote.contains(&KEY).await.unwrap());
     assert_eq!(server.requests().len(), 1);
     assert_eq!(
-        (remote.metrics().misses, remote.metrics().negative_answers),
+        (remote.metrics().misses, remote.metrics().remembered_misses),
         (10, 10)
     );
     let artifact = Artifact::new("a");

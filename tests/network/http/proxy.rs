@@ -93,7 +93,7 @@ fn a_plain_request_goes_to_the_proxy_with_its_whole_url_and_the_proxys_own_crede
 }
 
 #[test]
-fn who_is_named_as_no_proxys_business_is_asked_directly() {
+fn a_server_in_no_proxy_is_requested_directly() {
     let proxy = ScriptedServer::always(answer("502 Bad Gateway", b""));
     let server = ScriptedServer::always(answer("404 Not Found", b""));
     let variables = [("http_proxy", &*proxy.url()), ("no_proxy", "127.0.0.1")];

@@ -150,10 +150,13 @@ fn what_is_no_certificate_is_refused_and_not_repeated() {
     for pem in ["", "hunter2", "-----BEGIN CERTIFICATE-----\nhunter2\n"] {
         let roots = builder().extra_root_certificates(pem);
         let client = builder().client_certificate(pem);
-        for builder in [roots, client] {
+        for (builder, expected) in [
+            (roots, RemoteCacheError::InvalidRootCertificate),
+            (client, RemoteCacheError::InvalidClientCertificate),
+        ] {
             assert!(!format!("{builder:?}").contains("hunter2"));
             let error = builder.build("https://cache.example.com").unwrap_err();
-            assert_eq!(error, RemoteCacheError::InvalidCertificate);
+            assert_eq!(error, expected);
         }
     }
 }

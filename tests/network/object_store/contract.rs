@@ -138,7 +138,7 @@ async fn an_object_longer_than_any_frame_is_not_read() {
 }
 
 #[tokio::test]
-async fn who_does_not_know_the_secret_adds_nothing() {
+async fn an_entry_written_without_the_secret_is_not_served() {
     let store = Arc::new(InMemory::new());
     writing(&store)
         .put(&KEY, Artifact::new("forged"))
@@ -156,16 +156,19 @@ async fn who_does_not_know_the_secret_adds_nothing() {
 /// No key of any real account, and no server: the store is set up, fails, and says neither.
 #[tokio::test]
 async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
-    for url in [
-        "no url",
-        "gopher://x/y",
-        "https://user:hunter2@example.com/x?y",
+    for (url, expected) in [
+        ("no url", "not valid"),
+        ("s3://bucket/hunter2//x", "path"),
+        ("gopher://x/y", "not that of an object store"),
+        (
+            "https://user:hunter2@example.com/x?y",
+            "not that of an object store",
+        ),
+        ("az://hunter2/x", "a setting"),
     ] {
-        if let Err(error) = ObjectStoreCache::new(url) {
-            assert!(!error.to_string().contains("hunter2"));
-        } else {
-            assert!(url.starts_with("https"), "{url}");
-        }
+        let error = ObjectStoreCache::new(url).unwrap_err().to_string();
+        assert!(error.contains(expected), "{url}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
     let cache = ObjectStoreCache::builder().build_on(Arc::new(InMemory::new()), "x");
     let error = cache.put(&KEY, Artifact::new("x")).await.unwrap_err();

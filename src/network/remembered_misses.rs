@@ -1,7 +1,7 @@
-//! Keys that the server did not have a short while ago.
+//! Remembered misses: the keys that the server did not have a short while ago.
 //!
-//! A miss of a lookup that began before the entry was put must not outlive the put. So a key is only
-//! noted if it was not forgotten since the lookup began.
+//! A miss of a lookup that began before the entry was put must not outlive the put. So a miss is only
+//! remembered if its key was not forgotten since the lookup began.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::key::PipelineFingerprint;
 
 #[derive(Debug)]
-pub(super) struct RecentKeys {
+pub(super) struct RememberedMisses {
     capacity: usize,
     time_to_live: Duration,
     inner: Mutex<Inner>,
@@ -19,8 +19,8 @@ pub(super) struct RecentKeys {
 
 #[derive(Debug, Default)]
 struct Inner {
-    noted: HashMap<PipelineFingerprint, Instant>,
-    /// Every note, oldest first. Those of forgotten keys stay until they are due.
+    remembered: HashMap<PipelineFingerprint, Instant>,
+    /// Every remembered miss, oldest first. Those of forgotten keys stay until they are due.
     order: VecDeque<(PipelineFingerprint, Instant)>,
     pending: HashMap<PipelineFingerprint, PendingLookups>,
 }
@@ -36,12 +36,12 @@ struct PendingLookups {
 /// A lookup that is under way, until this is dropped.
 #[derive(Debug)]
 pub(super) struct PendingLookup<'a> {
-    keys: &'a RecentKeys,
+    keys: &'a RememberedMisses,
     key: PipelineFingerprint,
     forgotten: u64,
 }
 
-impl RecentKeys {
+impl RememberedMisses {
     pub(super) fn new(capacity: usize, time_to_live: Duration) -> Self {
         Self {
             capacity,
@@ -54,7 +54,7 @@ impl RecentKeys {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lookup of a key begins. `None` where a miss need not be noted, because one was noted a
+    /// A lookup of a key begins. `None` where its miss need not be remembered, because one was a
     /// short while ago. So a key that is looked up again and again displaces no other.
     pub(super) fn begin_lookup(&self, key: &PipelineFingerprint) -> Option<PendingLookup<'_>> {
         let mut inner = self.lock();
@@ -70,16 +70,16 @@ impl RecentKeys {
         })
     }
 
-    /// Whether it was noted a short while ago.
+    /// Whether its miss was remembered a short while ago.
     fn is_fresh(&self, inner: &Inner, key: &PipelineFingerprint) -> bool {
-        let noted = inner.noted.get(key);
-        noted.is_some_and(|at| at.elapsed() < self.time_to_live / 2)
+        let missed = inner.remembered.get(key);
+        missed.is_some_and(|at| at.elapsed() < self.time_to_live / 2)
     }
 
     pub(super) fn contains(&self, key: &PipelineFingerprint) -> bool {
         let inner = self.lock();
-        let noted = inner.noted.get(key);
-        noted.is_some_and(|at| at.elapsed() < self.time_to_live)
+        let missed = inner.remembered.get(key);
+        missed.is_some_and(|at| at.elapsed() < self.time_to_live)
     }
 
     pub(super) fn forget(&self, key: &PipelineFingerprint) {
@@ -87,13 +87,13 @@ impl RecentKeys {
         if let Some(pending) = inner.pending.get_mut(key) {
             pending.forgotten += 1;
         }
-        inner.noted.remove(key);
+        inner.remembered.remove(key);
     }
 }
 
 impl PendingLookup<'_> {
-    /// Notes that the lookup missed.
-    pub(super) fn note(&self) {
+    /// Remembers that the lookup missed.
+    pub(super) fn remember_miss(&self) {
         let Self { keys, key, .. } = self;
         let mut inner = keys.lock();
         if keys.is_fresh(&inner, key) {
@@ -109,13 +109,13 @@ impl PendingLookup<'_> {
                 break;
             }
             inner.order.pop_front();
-            // It stays if it was noted again since then.
-            if inner.noted.get(&oldest) == Some(&at) {
-                inner.noted.remove(&oldest);
+            // It stays if it was remembered again since then.
+            if inner.remembered.get(&oldest) == Some(&at) {
+                inner.remembered.remove(&oldest);
             }
         }
         let now = Instant::now();
-        inner.noted.insert(*key, now);
+        inner.remembered.insert(*key, now);
         inner.order.push_back((*key, now));
     }
 }
@@ -142,74 +142,74 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notes_end_with_their_time() {
-        let recent = RecentKeys::new(10, Duration::from_secs(5));
-        recent.begin_lookup(&key(1)).unwrap().note();
+    async fn misses_are_forgotten_after_their_time() {
+        let misses = RememberedMisses::new(10, Duration::from_secs(5));
+        misses.begin_lookup(&key(1)).unwrap().remember_miss();
         advance(Duration::from_secs(4)).await;
-        assert!(recent.contains(&key(1)));
-        recent.begin_lookup(&key(1)).unwrap().note();
+        assert!(misses.contains(&key(1)));
+        misses.begin_lookup(&key(1)).unwrap().remember_miss();
         advance(Duration::from_secs(4)).await;
-        assert!(recent.contains(&key(1)), "it was noted again");
+        assert!(misses.contains(&key(1)), "it was remembered again");
         advance(Duration::from_secs(1)).await;
-        assert!(!recent.contains(&key(1)));
+        assert!(!misses.contains(&key(1)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn notes_are_bounded() {
-        let recent = RecentKeys::new(3, Duration::from_secs(5));
+    async fn remembered_misses_are_bounded() {
+        let misses = RememberedMisses::new(3, Duration::from_secs(5));
         for round in 0..100 {
-            recent.begin_lookup(&key(round)).unwrap().note();
+            misses.begin_lookup(&key(round)).unwrap().remember_miss();
             advance(Duration::from_millis(1)).await;
         }
-        assert!(recent.contains(&key(99)) && recent.contains(&key(97)));
-        assert!(!recent.contains(&key(96)));
-        let inner = recent.lock();
-        assert_eq!((inner.noted.len(), inner.order.len()), (3, 3));
+        assert!(misses.contains(&key(99)) && misses.contains(&key(97)));
+        assert!(!misses.contains(&key(96)));
+        let inner = misses.lock();
+        assert_eq!((inner.remembered.len(), inner.order.len()), (3, 3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_is_noted_often_displaces_no_other() {
-        let recent = RecentKeys::new(3, Duration::from_secs(5));
+    async fn a_key_that_is_missed_often_displaces_no_other() {
+        let misses = RememberedMisses::new(3, Duration::from_secs(5));
         for round in [1, 2, 3, 3, 3, 3] {
-            if let Some(lookup) = recent.begin_lookup(&key(round)) {
-                lookup.note();
+            if let Some(lookup) = misses.begin_lookup(&key(round)) {
+                lookup.remember_miss();
             }
         }
         // Under way at once, as well.
-        let lookups = [(); 10].map(|()| recent.begin_lookup(&key(4)));
-        recent.forget(&key(3));
+        let lookups = [(); 10].map(|()| misses.begin_lookup(&key(4)));
+        misses.forget(&key(3));
         for lookup in lookups.iter().flatten() {
-            lookup.note();
+            lookup.remember_miss();
         }
-        assert!(recent.contains(&key(2)) && recent.contains(&key(4)));
-        assert!(!recent.contains(&key(3)));
+        assert!(misses.contains(&key(2)) && misses.contains(&key(4)));
+        assert!(!misses.contains(&key(3)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_miss_from_before_a_put_is_not_noted() {
-        let recent = RecentKeys::new(3, Duration::from_secs(5));
-        let before = recent.begin_lookup(&key(1)).unwrap();
-        let other = recent.begin_lookup(&key(2)).unwrap();
-        recent.forget(&key(1));
-        let again = recent.begin_lookup(&key(1)).unwrap();
-        before.note();
-        assert!(!recent.contains(&key(1)));
+    async fn a_miss_from_before_a_put_is_not_remembered() {
+        let misses = RememberedMisses::new(3, Duration::from_secs(5));
+        let before = misses.begin_lookup(&key(1)).unwrap();
+        let other = misses.begin_lookup(&key(2)).unwrap();
+        misses.forget(&key(1));
+        let again = misses.begin_lookup(&key(1)).unwrap();
+        before.remember_miss();
+        assert!(!misses.contains(&key(1)));
         drop(before);
-        again.note();
-        assert!(recent.contains(&key(1)));
-        recent.forget(&key(1));
-        assert!(!recent.contains(&key(1)));
+        again.remember_miss();
+        assert!(misses.contains(&key(1)));
+        misses.forget(&key(1));
+        assert!(!misses.contains(&key(1)));
         // What happened to one key says nothing about another.
-        other.note();
-        assert!(recent.contains(&key(2)));
+        other.remember_miss();
+        assert!(misses.contains(&key(2)));
         drop((again, other));
-        assert!(recent.lock().pending.is_empty());
+        assert!(misses.lock().pending.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_room_nothing_is_noted() {
-        let recent = RecentKeys::new(0, Duration::from_secs(5));
-        recent.begin_lookup(&key(1)).unwrap().note();
-        assert!(!recent.contains(&key(1)));
+    async fn without_room_no_miss_is_remembered() {
+        let misses = RememberedMisses::new(0, Duration::from_secs(5));
+        misses.begin_lookup(&key(1)).unwrap().remember_miss();
+        assert!(!misses.contains(&key(1)));
     }
 }
