@@ -4,50 +4,44 @@
 //! callees before callers, in the order in which the entry points call them. Everything else
 //! follows from these: it stands where it is first needed.
 
-use std::error::Error;
-use std::fmt::Write as _;
-use std::panic::{self, AssertUnwindSafe};
-
-use naga::valid::{
-    Capabilities, FunctionInfo, ModuleInfo, ValidationError, ValidationFlags, Validator,
-};
+use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
     Block, EntryPoint, Expression, Function, GlobalVariable, Handle, MeshStageInfo, Module, Span,
 };
 
-use super::digest::Digests;
-use super::module::{ModuleBuilder, is_interface};
+use super::MAX_NESTING;
+use super::context::Context;
+use super::global_set::GlobalSet;
+use super::items::Items;
+use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
-use super::rebase::{Rebase, Rebased, Shape, shape};
+use super::rebase::{Rebase as _, Rebased, Refusal, Shape, shape};
 use super::special::SpecialRoles;
-use super::values::Context;
-use super::{CanonicalModule, limits};
-use crate::key::Unkeyable;
 
 /// The name of the expressions that keep a resource in the interface though no code reads it.
 const PHONY_NAME: &str = "phony";
 
-/// Builds the canonical form of a module.
-pub(super) fn canonicalize(source: &Module) -> Rebased<CanonicalModule> {
-    // The canonical form holds what entry points reach. Without one it would be empty, and all
-    // such modules would share a key.
-    if source.entry_points.is_empty() {
-        return Err(Unkeyable::new("the module has no entry point"));
-    }
-    limits::check(source)?;
+/// Builds the canonical form of a module that naga finds valid, with what it found.
+pub(super) fn canonicalize(source: &Module, info: &ModuleInfo) -> Rebased<Module> {
     let special = SpecialRoles::new(source)?;
-    let info = validate(source, ValidationFlags::all())?;
-    let digests = Digests::new(source, &special)?;
+    let entry_points = sorted_entry_points(source);
+    let globals = sorted_globals(source, info, &entry_points);
+    let items = Items::new(source, &special, &globals)?;
+    if items.depth() as usize > MAX_NESTING {
+        return Err(Refusal("types and constants nest deeper than 48"));
+    }
     let mut build = Build {
         source,
-        info: &info,
-        entry_points: sorted_entry_points(source),
-        module: ModuleBuilder::new(source, &digests, &special),
+        info,
+        entry_points,
+        globals_of: Vec::new(),
+        module: ModuleBuilder::new(source, &items, &special),
     };
     build.overrides()?;
-    build.resources()?;
+    build.resources(&globals)?;
     build.functions()?;
-    build.validated()
+    build.pin_interface()?;
+    Ok(build.module.out)
 }
 
 struct Build<'m> {
@@ -55,6 +49,8 @@ struct Build<'m> {
     info: &'m ModuleInfo,
     /// Indices of the source's entry points, in canonical order.
     entry_points: Vec<usize>,
+    /// The variables that each canonical entry point uses.
+    globals_of: Vec<GlobalSet>,
     module: ModuleBuilder<'m>,
 }
 
@@ -75,25 +71,13 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// The resources that an entry point uses, by group and binding. Those that share a binding,
-    /// which different entry points may, are told apart by their digest.
-    fn resources(&mut self) -> Rebased<()> {
-        let used = |handle: Handle<GlobalVariable>| {
-            let entry_points = &self.entry_points;
-            entry_points
-                .iter()
-                .any(|entry| !self.info.get_entry_point(*entry)[handle].is_empty())
-        };
-        let mut bound: Vec<_> = self
-            .source
-            .global_variables
-            .iter()
-            .filter(|(handle, global)| global.binding.is_some() && used(*handle))
-            .map(|(handle, global)| (global.binding, self.module.digests.ty(global.ty), handle))
-            .collect();
-        bound.sort_by_key(|(binding, ty, _)| (*binding, *ty));
-        for (_, _, handle) in bound {
-            self.module.global(handle)?;
+    /// The resources that an entry point uses, by group and binding.
+    fn resources(&mut self, globals: &[Handle<GlobalVariable>]) -> Rebased<()> {
+        for handle in globals {
+            let is_bound = self.source.global_variables[*handle].binding.is_some();
+            if is_bound && first_user(self.info, &self.entry_points, *handle).is_some() {
+                self.module.global(*handle)?;
+            }
         }
         Ok(())
     }
@@ -104,20 +88,30 @@ impl Build<'_> {
             let entry_point = &self.source.entry_points[entry];
             for handle in callees_first(self.source, &entry_point.function, &mut done) {
                 let function = &self.source.functions[handle];
-                let function = self.function(function, &self.info[handle])?;
-                self.module.add_function(handle, function);
+                let (function, globals) = self.function(function, &self.info[handle])?;
+                self.module.add_function(handle, function, globals);
             }
-            let main = self.function(&entry_point.function, self.info.get_entry_point(entry))?;
+            let info = self.info.get_entry_point(entry);
+            let (main, mut globals) = self.function(&entry_point.function, info)?;
+            for payload in payloads(entry_point) {
+                globals.insert(self.module.global(payload)?);
+            }
             let entry_point = self.entry_point(entry_point, main)?;
             self.module.out.entry_points.push(entry_point);
+            self.globals_of.push(globals);
         }
         Ok(())
     }
 
-    fn function(&mut self, function: &Function, info: &FunctionInfo) -> Rebased<Function> {
+    fn function(
+        &mut self,
+        function: &Function,
+        info: &FunctionInfo,
+    ) -> Rebased<(Function, GlobalSet)> {
         let context = Context {
             module: self.source,
-            digests: self.module.digests,
+            items: self.module.items,
+            special: self.module.special,
             function,
             info,
         };
@@ -186,23 +180,9 @@ impl Build<'_> {
         source.map(|source| self.module.global(source)).transpose()
     }
 
-    /// Has naga check the result, and puts back what the interface of an entry point lost with
-    /// code that had no other effect.
-    fn validated(mut self) -> Rebased<CanonicalModule> {
-        let info = validate_canonical(&self.module.out)?;
-        if !self.pin_interface(&info)? {
-            let module = self.module.out;
-            return Ok(CanonicalModule { module, info });
-        }
-        let module = self.module.out;
-        let info = validate_canonical(&module)?;
-        Ok(CanonicalModule { module, info })
-    }
-
     /// A variable that a pipeline can see stays used by each entry point that uses it, even where
     /// the use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
-    fn pin_interface(&mut self, info: &ModuleInfo) -> Rebased<bool> {
-        let mut pinned = false;
+    fn pin_interface(&mut self) -> Rebased<()> {
         for (index, entry) in self.entry_points.clone().into_iter().enumerate() {
             let before = self.info.get_entry_point(entry);
             let mut lost = Vec::new();
@@ -211,7 +191,7 @@ impl Build<'_> {
                     continue;
                 }
                 let known = self.module.known_global(handle);
-                if known.is_none_or(|known| info.get_entry_point(index)[known].is_empty()) {
+                if known.is_none_or(|known| !self.globals_of[index].contains(known)) {
                     lost.push(self.module.global(handle)?);
                 }
             }
@@ -221,11 +201,36 @@ impl Build<'_> {
                 let expression = Expression::GlobalVariable(global);
                 let handle = main.expressions.append(expression, Span::UNDEFINED);
                 main.named_expressions.insert(handle, PHONY_NAME.to_owned());
-                pinned = true;
             }
         }
-        Ok(pinned)
+        Ok(())
     }
+}
+
+/// The first entry point, in canonical order, that uses a variable.
+fn first_user(
+    info: &ModuleInfo,
+    entry_points: &[usize],
+    global: Handle<GlobalVariable>,
+) -> Option<usize> {
+    let uses = |entry: &usize| !info.get_entry_point(*entry)[global].is_empty();
+    entry_points.iter().position(uses)
+}
+
+/// The variables of a module: by group and binding, and of those that share a binding, which
+/// different entry points may, by the first entry point that uses them.
+fn sorted_globals(
+    module: &Module,
+    info: &ModuleInfo,
+    entry_points: &[usize],
+) -> Vec<Handle<GlobalVariable>> {
+    let globals = module.global_variables.iter();
+    let mut globals: Vec<_> = globals.map(|(handle, _)| handle).collect();
+    globals.sort_by_cached_key(|handle| {
+        let binding = module.global_variables[*handle].binding;
+        (binding, first_user(info, entry_points, *handle))
+    });
+    globals
 }
 
 /// By stage and name, which together are unique.
@@ -289,37 +294,4 @@ fn calls(block: &Block) -> Vec<Handle<Function>> {
         }
     }
     calls
-}
-
-/// Diagnostic filters are not in the canonical module, so that what they allowed is not asked of
-/// it again.
-fn validate_canonical(module: &Module) -> Rebased<ModuleInfo> {
-    let flags = ValidationFlags::all() - ValidationFlags::CONTROL_FLOW_UNIFORMITY;
-    validate(module, flags)
-        .map_err(|reason| Unkeyable::new(format!("its canonical form fails: {}", reason.reason())))
-}
-
-/// Every capability is allowed: whether a device has it is for its compiler to say.
-///
-/// On some modules that are not valid naga's validator panics: a member whose offset overflows, an
-/// immediate whose length is overridable. That is a refusal as any other.
-fn validate(module: &Module, flags: ValidationFlags) -> Rebased<ModuleInfo> {
-    let validate = || {
-        let mut validator = Validator::new(flags, Capabilities::all());
-        let validated = validator.validate(module);
-        validated.map_err(|error| refusal(error.as_inner()))
-    };
-    panic::catch_unwind(AssertUnwindSafe(validate))
-        .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module")))
-}
-
-fn refusal(error: &ValidationError) -> Unkeyable {
-    let mut reason = String::from("naga finds the module invalid");
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(reason, ": {error}");
-        cause = error.source();
-    }
-    Unkeyable::new(reason)
 }

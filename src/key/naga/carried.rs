@@ -1,46 +1,69 @@
 //! What a loop needs that the source computed before it.
 
-use std::collections::HashSet;
-
 use naga::{Block, Expression, Handle};
 
-use super::place::{Placer, Value, unavailable};
-use super::rebase::{Rebased, Shape, shape};
-use super::timing::is_anchored;
-
-/// What a loop needs that the source computed before it, in the order in which it needs it.
-#[derive(Default)]
-pub(super) struct Carried {
-    seen: HashSet<Value>,
-    pub(super) values: Vec<Value>,
-}
+use super::function::UNAVAILABLE;
+use super::placer::Placer;
+use super::rebase::{Listing, Rebased, Shape, shape};
+use super::values::Value;
 
 impl Placer<'_, '_> {
-    pub(super) fn carried_by_block(&self, block: &Block, carried: &mut Carried) -> Rebased<()> {
+    /// What a loop needs that the source computed before it, in the order in which it needs it.
+    pub(super) fn carried(
+        &mut self,
+        body: &Block,
+        continuing: &Block,
+        break_if: Option<Handle<Expression>>,
+    ) -> Rebased<Vec<Value>> {
+        self.begin_visit();
+        let mut carried = Carried {
+            placer: self,
+            values: Vec::new(),
+            pending: Vec::new(),
+            uses: Vec::new(),
+        };
+        carried.block(body)?;
+        carried.block(continuing)?;
+        break_if.map_or(Ok(()), |condition| carried.operand(condition))?;
+        Ok(carried.values)
+    }
+}
+
+struct Carried<'c, 'p, 'm> {
+    placer: &'c mut Placer<'p, 'm>,
+    values: Vec<Value>,
+    pending: Vec<Value>,
+    uses: Vec<Handle<Expression>>,
+}
+
+impl Carried<'_, '_, '_> {
+    /// Recursion is as deep as blocks nest, which is bounded.
+    fn block(&mut self, block: &Block) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
+                    let values = self.placer.builder.values;
                     for source in range.clone() {
-                        let value = self.values.of(source);
-                        if value.is_some_and(|value| is_anchored(&self.values.arena[value])) {
-                            self.carry(source, carried)?;
+                        let value = values.of(source);
+                        if let Some(value) = value.filter(|value| values.is_anchored(*value)) {
+                            self.value(value);
                         }
                     }
                 }
-                Shape::Block(inner) => self.carried_by_block(inner, carried)?,
+                Shape::Block(inner) => self.block(inner)?,
                 Shape::If {
                     condition,
                     accept,
                     reject,
                 } => {
-                    self.carry(condition, carried)?;
-                    self.carried_by_block(accept, carried)?;
-                    self.carried_by_block(reject, carried)?;
+                    self.operand(condition)?;
+                    self.block(accept)?;
+                    self.block(reject)?;
                 }
                 Shape::Switch { selector, cases } => {
-                    self.carry(selector, carried)?;
+                    self.operand(selector)?;
                     for case in cases {
-                        self.carried_by_block(&case.body, carried)?;
+                        self.block(&case.body)?;
                     }
                 }
                 Shape::Loop {
@@ -48,34 +71,44 @@ impl Placer<'_, '_> {
                     continuing,
                     break_if,
                 } => {
-                    self.carried_by_block(body, carried)?;
-                    self.carried_by_block(continuing, carried)?;
-                    if let Some(condition) = break_if {
-                        self.carry(condition, carried)?;
-                    }
+                    self.block(body)?;
+                    self.block(continuing)?;
+                    break_if.map_or(Ok(()), |condition| self.operand(condition))?;
                 }
                 Shape::Leaf(leaf) => {
-                    for source in leaf.uses_and_definitions()?.0 {
-                        self.carry(source, carried)?;
+                    let mut uses = std::mem::take(&mut self.uses);
+                    leaf.rebase(&mut Listing {
+                        uses: &mut uses,
+                        definitions: &mut Vec::new(),
+                    })?;
+                    for source in uses.drain(..) {
+                        self.operand(source)?;
                     }
+                    self.uses = uses;
                 }
             }
         }
         Ok(())
     }
 
-    pub(super) fn carry(&self, source: Handle<Expression>, carried: &mut Carried) -> Rebased<()> {
-        let mut pending = vec![self.values.of(source).ok_or_else(unavailable)?];
-        while let Some(value) = pending.pop() {
-            if self.placed[value.index()].is_some() || !carried.seen.insert(value) {
+    fn operand(&mut self, source: Handle<Expression>) -> Rebased<()> {
+        let value = self.placer.builder.values.of(source).ok_or(UNAVAILABLE)?;
+        self.value(value);
+        Ok(())
+    }
+
+    fn value(&mut self, value: Value) {
+        let values = self.placer.builder.values;
+        self.pending.push(value);
+        while let Some(value) = self.pending.pop() {
+            if self.placer.placed(value).is_some() || !self.placer.first_visit(value) {
                 continue;
             }
-            if self.computed[value.index()] {
-                carried.values.push(value);
+            if self.placer.computed[value.index()] {
+                self.values.push(value);
             } else {
-                pending.extend(self.values.operands(value).into_iter().rev());
+                self.pending.extend(values.operands(value).rev());
             }
         }
-        Ok(())
     }
 }

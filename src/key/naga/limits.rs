@@ -4,12 +4,11 @@
 
 use naga::{Block, Module};
 
-use super::rebase::{Shape, shape};
-use super::{MAX_NESTING, too_deep};
-use crate::key::Unkeyable;
+use super::MAX_NESTING;
+use super::rebase::{Rebased, Refusal, Shape, shape};
 
 /// Refuses modules that could exhaust the stack or hold a handle into nowhere.
-pub(super) fn check(module: &Module) -> Result<(), Unkeyable> {
+pub(super) fn check(module: &Module) -> Rebased<()> {
     let functions = module.functions.iter().map(|(_, function)| function);
     let mains = module.entry_points.iter().map(|entry| &entry.function);
     for function in functions.chain(mains) {
@@ -18,7 +17,7 @@ pub(super) fn check(module: &Module) -> Result<(), Unkeyable> {
     for entry in &module.entry_points {
         if let Some(payload) = entry.incoming_ray_payload {
             if module.global_variables.try_get(payload).is_err() {
-                return Err(Unkeyable::new("an entry point's payload is missing"));
+                return Err(Refusal("an entry point's payload is missing"));
             }
         }
     }
@@ -26,11 +25,11 @@ pub(super) fn check(module: &Module) -> Result<(), Unkeyable> {
 }
 
 /// Iterates, because it is what makes recursion safe for all that follows.
-fn check_nesting(body: &Block) -> Result<(), Unkeyable> {
+fn check_nesting(body: &Block) -> Rebased<()> {
     let mut pending = vec![(body, 1)];
     while let Some((block, depth)) = pending.pop() {
         if depth > MAX_NESTING {
-            return Err(too_deep("blocks"));
+            return Err(Refusal("blocks nest deeper than 48"));
         }
         for statement in block {
             let depth = depth + 1;

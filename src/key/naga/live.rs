@@ -2,10 +2,10 @@
 
 use naga::{Arena, Block, Expression, Handle, LocalVariable};
 
+use super::context::Context;
 use super::module::is_interface;
-use super::rebase::{Rebased, Shape, operands, shape};
+use super::rebase::{Listing, Rebased, Shape, each_operand, shape};
 use super::timing::{Timing, timing};
-use super::values::Context;
 
 /// What the statements of a function ask for.
 #[derive(Default)]
@@ -50,9 +50,10 @@ impl Walk {
                     self.roots.extend(break_if);
                 }
                 Shape::Leaf(leaf) => {
-                    let (uses, defines) = leaf.uses_and_definitions()?;
-                    self.roots.extend(uses);
-                    self.order.extend(defines);
+                    leaf.rebase(&mut Listing {
+                        uses: &mut self.roots,
+                        definitions: &mut self.order,
+                    })?;
                 }
             }
         }
@@ -95,9 +96,7 @@ fn spread(
 ) {
     for (handle, expression) in expressions.iter().rev() {
         if live[handle.index()] {
-            for operand in operands(expression) {
-                live[operand.index()] = true;
-            }
+            each_operand(expression, |operand| live[operand.index()] = true);
             if let Expression::LocalVariable(local) = *expression {
                 locals.push(local);
             }

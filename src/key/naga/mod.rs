@@ -28,7 +28,7 @@
 //! let canonical = one.canonicalize()?;
 //! let spirv = naga::back::spv::write_vec(
 //!     canonical.module(),
-//!     canonical.info(),
+//!     canonical.info()?,
 //!     &naga::back::spv::Options::default(),
 //!     None,
 //! )?;
@@ -80,24 +80,39 @@
 //! version belongs into the [`CompileScope`](crate::CompileScope), as any compiler's build does.
 
 mod build;
+mod canonical;
 mod carried;
-mod digest;
+mod context;
+mod function;
+mod global_set;
+mod items;
 mod limits;
 mod live;
 mod module;
+mod nodes;
 mod place;
+mod placer;
 mod rebase;
-mod references;
 mod rules;
 mod special;
 mod timing;
+mod validate;
+mod validated;
 mod values;
 mod wire;
 
-use naga::Module;
-use naga::valid::ModuleInfo;
+pub use canonical::CanonicalModule;
+pub use validate::InvalidModule;
+pub use validated::ValidatedModule;
 
-use super::{Program, ToWire, Unkeyable, WireWriter};
+use naga::Module;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
+
+use super::{Program, Unkeyable};
+
+/// Names the major version of naga: another IR is another program.
+const DOMAIN: &str = "naga/30";
+const SCHEMA: u32 = 2;
 
 /// How deep blocks may nest in blocks, and types and constants in their like. Beyond it a module
 /// is not keyed, so that no module can exhaust the stack.
@@ -106,72 +121,46 @@ use super::{Program, ToWire, Unkeyable, WireWriter};
 /// into the 2 MiB of a thread; in a release build it takes about 2 KiB.
 pub const MAX_NESTING: usize = 48;
 
-/// A shader module in the one form that all its spellings share.
-///
-/// The module is valid, holds nothing that no entry point reaches, and is what a compile function
-/// is to compile; the info is what naga's back ends ask for beside it.
-///
-/// ```
-/// use pipeline_cache::Program as _;
-///
-/// let source = "fn unused() {} @compute @workgroup_size(1) fn main() {}";
-/// let canonical = naga::front::wgsl::parse_str(source)?.canonicalize()?;
-/// assert!(canonical.module().functions.is_empty());
-/// assert_eq!(canonical.module().entry_points[0].name, "main");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct CanonicalModule {
-    module: Module,
-    info: ModuleInfo,
-}
-
-impl CanonicalModule {
-    /// The canonical module.
-    #[must_use]
-    pub const fn module(&self) -> &Module {
-        &self.module
-    }
-
-    /// What naga's validator found out about [`module`](Self::module).
-    #[must_use]
-    pub const fn info(&self) -> &ModuleInfo {
-        &self.info
-    }
-
-    /// The module and its info, for callers that change them: `process_overrides` is one.
-    #[must_use]
-    pub fn into_parts(self) -> (Module, ModuleInfo) {
-        (self.module, self.info)
-    }
-}
-
 impl Program for Module {
     /// Names the major version of naga: another IR is another program.
-    const DOMAIN: &'static str = "naga/30";
-    const SCHEMA: u32 = 1;
+    const DOMAIN: &'static str = DOMAIN;
+    const SCHEMA: u32 = SCHEMA;
     type Canonical = CanonicalModule;
 
-    /// Takes time in proportion to the module, much as parsing it does.
+    /// Takes about twice the time of naga's validator, which is a part of it.
     ///
     /// # Errors
     ///
-    /// [`Unkeyable`] when the module has no entry point, when naga finds it invalid with every capability allowed or its
-    /// validator panics on it, when it nests deeper than [`MAX_NESTING`], or when an override can
-    /// be neither set nor computed.
+    /// [`Unkeyable`] when the module has no entry point, when naga finds it invalid with every
+    /// capability allowed or its validator panics on it, when it nests deeper than
+    /// [`MAX_NESTING`], or when an override can be neither set nor computed.
     fn canonicalize(&self) -> Result<CanonicalModule, Unkeyable> {
-        build::canonicalize(self)
+        let info = validate::validate(self, ValidationFlags::all(), Capabilities::all())?;
+        canonicalize(self, &info)
     }
 }
 
-impl ToWire for CanonicalModule {
-    type Program = Module;
+impl Program for ValidatedModule {
+    /// The same as that of the bare module, whose keys it shares.
+    const DOMAIN: &'static str = DOMAIN;
+    const SCHEMA: u32 = SCHEMA;
+    type Canonical = CanonicalModule<Self>;
 
-    fn write_body(&self, wire: &mut WireWriter) {
-        wire::module(wire, &self.module);
+    /// Takes about as long as naga's validator took.
+    ///
+    /// # Errors
+    ///
+    /// [`Unkeyable`] as for the bare module.
+    fn canonicalize(&self) -> Result<CanonicalModule<Self>, Unkeyable> {
+        canonicalize(self.module(), self.info())
     }
 }
 
-fn too_deep(what: &str) -> Unkeyable {
-    Unkeyable::new(format!("{what} nest deeper than {MAX_NESTING}"))
+fn canonicalize<P>(module: &Module, info: &ModuleInfo) -> Result<CanonicalModule<P>, Unkeyable> {
+    // The canonical form holds what entry points reach. Without one it would be empty, and all
+    // such modules would share a key.
+    if module.entry_points.is_empty() {
+        return Err(Unkeyable::new("the module has no entry point"));
+    }
+    Ok(CanonicalModule::new(build::canonicalize(module, info)?))
 }

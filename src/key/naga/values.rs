@@ -8,73 +8,70 @@
 use std::collections::HashMap;
 
 use naga::proc::TypeResolution;
-use naga::valid::FunctionInfo;
 use naga::{
-    Arena, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module, Override,
-    Span, Type, TypeInner,
+    Arena, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Span,
+    Type, TypeInner,
 };
 
-use super::digest::{Digest, Digests, digest_of};
+use super::context::Context;
 use super::live::{Walk, live};
-use super::module::ModuleBuilder;
+use super::nodes::{Child, Id, Nodes};
 use super::rebase;
-use super::rebase::{Operands, Rebased, operands};
+use super::rebase::{Operands, Rebased, Refusal, each_operand};
 use super::rules;
 use super::timing::{Timing, is_anchored, timing};
 use super::wire;
 use super::wire::References;
-use crate::key::{Unkeyable, WireWriter};
+use crate::key::WireWriter;
+
+/// Begins the fields of an anchor. No expression begins so on the wire.
+const ANCHOR: u8 = u8::MAX;
+
+/// A value: a handle of [`Values::arena`].
+pub(super) type Value = Handle<Expression>;
 
 /// The values of a function.
 pub(super) struct Values<'f> {
     /// One expression a value, operands first. Operands are handles of this arena; all other
     /// handles are the source module's.
     pub(super) arena: Arena<Expression>,
-    digests: Vec<Digest>,
-    interned: HashMap<Digest, Handle<Expression>>,
-    /// The type that naga knows each value to have, where the source tells.
-    types: HashMap<Handle<Expression>, Handle<Type>>,
+    /// What makes values equal, by their index.
+    nodes: Nodes,
+    handles: Vec<Value>,
+    timings: Vec<Timing>,
+    /// The type of the values that have one which back ends look up by its role.
+    special_types: Vec<(Value, Handle<Type>)>,
     /// The value of each expression of the source; none where nothing needs it.
-    of_source: Vec<Option<Handle<Expression>>>,
+    of_source: Vec<Option<Value>>,
+    /// The value of each constant that was written out, by its number.
+    of_constant: HashMap<Id, Value>,
     context: Context<'f>,
-}
-
-/// What values are made from.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'f> {
-    pub(super) module: &'f Module,
-    pub(super) digests: &'f Digests<'f>,
-    pub(super) function: &'f Function,
-    pub(super) info: &'f FunctionInfo,
 }
 
 impl<'f> Values<'f> {
     /// Reads a function of a validated module.
     pub(super) fn new(context: Context<'f>) -> Rebased<Self> {
+        let expressions = &context.function.expressions;
         let mut walk = Walk::default();
         walk.block(&context.function.body)?;
         let live = live(&context, &walk);
-        let mut anchors = HashMap::new();
-        for handle in walk.order {
-            if live[handle.index()] && is_anchored(&context.function.expressions[handle]) {
-                let next = anchors.len() as u64;
-                anchors.entry(handle).or_insert(next);
-            }
-        }
+        let turns = turns(context, &walk, &live);
         let mut values = Self {
             arena: Arena::new(),
-            digests: Vec::new(),
-            interned: HashMap::new(),
-            types: HashMap::new(),
-            of_source: vec![None; context.function.expressions.len()],
+            nodes: Nodes::default(),
+            handles: Vec::with_capacity(expressions.len()),
+            timings: Vec::with_capacity(expressions.len()),
+            special_types: Vec::new(),
+            of_source: vec![None; expressions.len()],
+            of_constant: HashMap::new(),
             context,
         };
-        for (handle, expression) in context.function.expressions.iter() {
+        for (handle, expression) in expressions.iter() {
             if live[handle.index()] {
-                let value = values.add(handle, expression, &anchors)?;
+                let value = values.add(expression, turns[handle.index()])?;
                 values.of_source[handle.index()] = Some(value);
-                if let TypeResolution::Handle(ty) = context.info[handle].ty {
-                    values.types.entry(value).or_insert(ty);
+                if !context.special.is_empty() {
+                    values.note_special_type(value, handle);
                 }
             }
         }
@@ -82,31 +79,46 @@ impl<'f> Values<'f> {
     }
 
     /// The value of a source expression, if anything needs it.
-    pub(super) fn of(&self, source: Handle<Expression>) -> Option<Handle<Expression>> {
+    pub(super) fn of(&self, source: Handle<Expression>) -> Option<Value> {
         self.of_source[source.index()]
     }
 
+    pub(super) fn timing(&self, value: Value) -> Timing {
+        self.timings[value.index()]
+    }
+
+    pub(super) fn is_anchored(&self, value: Value) -> bool {
+        match self.timing(value) {
+            Timing::Static | Timing::Pure => false,
+            Timing::Anchored | Timing::Defined => true,
+        }
+    }
+
     /// The values that a value is computed from, in order.
-    pub(super) fn operands(&self, value: Handle<Expression>) -> Vec<Handle<Expression>> {
-        operands(&self.arena[value])
+    pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
+        // An index of the arena is a number of a node.
+        let children = self.nodes.children(value.index() as Id).iter();
+        children.filter_map(|child| match child {
+            Child::Node(id) => self.handles.get(*id as usize).copied(),
+            Child::Item(_) => None,
+        })
     }
 
     /// The type of a value, if it is one that back ends look up by its role.
-    pub(super) fn special_type(
-        &self,
-        value: Handle<Expression>,
-        module: &ModuleBuilder<'_>,
-    ) -> Option<Handle<Type>> {
-        let ty = self.types.get(&value).copied();
-        ty.filter(|ty| module.is_special(*ty))
+    pub(super) fn special_type(&self, value: Value) -> Option<Handle<Type>> {
+        let mut known = self.special_types.iter();
+        known.find(|(of, _)| *of == value).map(|(_, ty)| *ty)
     }
 
-    fn add(
-        &mut self,
-        source: Handle<Expression>,
-        expression: &Expression,
-        anchors: &HashMap<Handle<Expression>, u64>,
-    ) -> Rebased<Handle<Expression>> {
+    fn note_special_type(&mut self, value: Value, source: Handle<Expression>) {
+        if let TypeResolution::Handle(ty) = self.context.info[source].ty {
+            if self.context.special.contains(ty) && self.special_type(value).is_none() {
+                self.special_types.push((value, ty));
+            }
+        }
+    }
+
+    fn add(&mut self, expression: &Expression, turn: Option<u64>) -> Rebased<Value> {
         if let Expression::Constant(constant) = *expression {
             if let Some(init) = self.inlined(constant) {
                 return self.constant_value(init);
@@ -115,36 +127,62 @@ impl<'f> Values<'f> {
         let of_source = &self.of_source;
         let copy = rebase::expression(
             &mut Operands(|operand: Handle<Expression>| {
-                of_source[operand.index()]
-                    .ok_or_else(|| Unkeyable::new("an expression uses one that follows it"))
+                of_source[operand.index()].ok_or(Refusal("an expression uses one that follows it"))
             }),
             expression,
         )?;
-        match timing(&copy) {
+        let timing = timing(&copy);
+        match timing {
             Timing::Static | Timing::Pure => {
-                let sortable = self.is_sortable(expression);
-                let copy = rules::normalize(copy, &self.arena, sortable, |value| {
-                    self.digests[value.index()]
-                });
+                let copy = self.normalize(copy, expression)?;
                 self.intern(copy)
             }
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its turn among the anchors of the function.
-                let turn = *anchors
-                    .get(&source)
-                    .ok_or_else(|| Unkeyable::new("an expression is used and never evaluated"))?;
-                let digest = digest_of(|wire| {
-                    wire.str("anchor");
+                let turn = turn.ok_or(Refusal("an expression is used and never evaluated"))?;
+                self.nodes.add(|wire, children| {
+                    wire.u8(ANCHOR);
                     wire.u64(turn);
-                });
-                Ok(self.append(copy, digest))
+                    each_operand(&copy, |value| {
+                        children.push(Child::Node(value.index() as Id))
+                    });
+                })?;
+                Ok(self.append(copy, timing))
             }
         }
     }
 
+    /// The one spelling of a value.
+    fn normalize(&self, copy: Expression, source: &Expression) -> Rebased<Expression> {
+        match copy {
+            Expression::Binary { op, left, right } => {
+                if let Some(value) = rules::exact_value(op, &self.arena[left], &self.arena[right]) {
+                    return Ok(value);
+                }
+                let (op, turned) = rules::turned(op);
+                let (left, right) = if turned { (right, left) } else { (left, right) };
+                let swap = left != right
+                    && rules::is_commutative(op)
+                    && self.is_exact(source)
+                    && self.compare(right, left)?;
+                let (left, right) = if swap { (right, left) } else { (left, right) };
+                Ok(Expression::Binary { op, left, right })
+            }
+            // An expression without a rule is its own one spelling, whatever it is.
+            other => Ok(rules::normalize(other)),
+        }
+    }
+
+    /// Whether the one value comes before the other.
+    fn compare(&self, one: Value, other: Value) -> Rebased<bool> {
+        let items = Some(self.context.items.nodes());
+        let (one, other) = (one.index() as Id, other.index() as Id);
+        Ok(self.nodes.compare(items, one, other)?.is_lt())
+    }
+
     /// Whether the operands may change places, as far as their types tell.
-    fn is_sortable(&self, expression: &Expression) -> bool {
-        let Expression::Binary { op: _, left, right } = *expression else {
+    fn is_exact(&self, source: &Expression) -> bool {
+        let Expression::Binary { op: _, left, right } = *source else {
             return false;
         };
         let inner = |handle: Handle<Expression>| {
@@ -152,7 +190,7 @@ impl<'f> Values<'f> {
                 .ty
                 .inner_with(&self.context.module.types)
         };
-        inner(left) == inner(right) && rules::is_exact(inner(left))
+        rules::is_exact(inner(left)) && inner(left) == inner(right)
     }
 
     /// The value of a constant that is written out where it is used. Tables stay constants.
@@ -173,66 +211,114 @@ impl<'f> Values<'f> {
     }
 
     /// The value of a constant expression of the module. Recursion is as deep as these nest, which
-    /// the module's digests bound.
-    fn constant_value(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
+    /// is bounded before this.
+    fn constant_value(&mut self, source: Handle<Expression>) -> Rebased<Value> {
         let expression = &self.context.module.global_expressions[source];
         if let Expression::Constant(constant) = *expression {
             if let Some(init) = self.inlined(constant) {
                 return self.constant_value(init);
             }
         }
+        let number = self.context.items.expression(source);
+        if let Some(value) = self.of_constant.get(&number) {
+            return Ok(*value);
+        }
         let copy = rebase::expression(
             &mut Operands(|operand: Handle<Expression>| self.constant_value(operand)),
             expression,
         )?;
-        self.intern(copy)
-    }
-
-    fn intern(&mut self, expression: Expression) -> Rebased<Handle<Expression>> {
-        let digest = digest_of(|wire| wire::expression(wire, self, &expression));
-        self.context.digests.complete()?;
-        if let Some(value) = self.interned.get(&digest) {
-            return Ok(*value);
-        }
-        let value = self.append(expression, digest);
-        self.interned.insert(digest, value);
+        let value = self.intern(copy)?;
+        self.of_constant.insert(number, value);
         Ok(value)
     }
 
-    fn append(&mut self, expression: Expression, digest: Digest) -> Handle<Expression> {
-        self.digests.push(digest);
-        self.arena.append(expression, Span::UNDEFINED)
+    fn intern(&mut self, expression: Expression) -> Rebased<Value> {
+        let context = self.context;
+        let mut missing = false;
+        let id = self
+            .nodes
+            .intern(Some(context.items.nodes()), |wire, children| {
+                let mut references = Numbers {
+                    context,
+                    children,
+                    missing: &mut missing,
+                };
+                wire::expression(wire, &mut references, &expression);
+            })?;
+        if missing {
+            return Err(Refusal("an item refers to one that follows it"));
+        }
+        if let Some(value) = self.handles.get(id as usize) {
+            return Ok(*value);
+        }
+        let timing = timing(&expression);
+        Ok(self.append(expression, timing))
+    }
+
+    fn append(&mut self, expression: Expression, timing: Timing) -> Value {
+        let value = self.arena.append(expression, Span::UNDEFINED);
+        self.handles.push(value);
+        self.timings.push(timing);
+        value
     }
 }
 
-impl References for Values<'_> {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>) {
-        wire.bytes(&self.context.digests.ty(handle));
+/// The turn of each anchor that is needed, in the order in which the body evaluates them.
+fn turns(context: Context<'_>, walk: &Walk, live: &[bool]) -> Vec<Option<u64>> {
+    let expressions = &context.function.expressions;
+    let mut turns = vec![None; expressions.len()];
+    let mut next = 0;
+    for handle in &walk.order {
+        let turn = &mut turns[handle.index()];
+        if live[handle.index()] && turn.is_none() && is_anchored(&expressions[*handle]) {
+            *turn = Some(next);
+            next += 1;
+        }
+    }
+    turns
+}
+
+/// References of values, as their numbers.
+struct Numbers<'n, 'f> {
+    context: Context<'f>,
+    children: &'n mut Vec<Child>,
+    missing: &'n mut bool,
+}
+
+impl References for Numbers<'_, '_> {
+    fn ty(&mut self, _: &mut WireWriter, handle: Handle<Type>) {
+        self.children
+            .push(Child::Item(self.context.items.ty(handle)));
     }
 
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>) {
-        wire.bytes(&self.digests[handle.index()]);
+    fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
+        self.children.push(Child::Node(handle.index() as Id));
     }
 
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>) {
-        wire.bytes(&self.context.digests.constant(handle));
+    fn constant(&mut self, _: &mut WireWriter, handle: Handle<Constant>) {
+        let id = self.context.items.constant(handle);
+        self.children.push(Child::Item(id));
     }
 
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>) {
-        wire.bytes(&self.context.digests.override_(handle));
+    fn override_(&mut self, _: &mut WireWriter, handle: Handle<Override>) {
+        match self.context.items.override_(handle) {
+            Ok(id) => self.children.push(Child::Item(id)),
+            Err(_) => *self.missing = true,
+        }
     }
 
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
-        wire.bytes(&self.context.digests.global(handle));
+    fn global(&mut self, _: &mut WireWriter, handle: Handle<GlobalVariable>) {
+        let id = self.context.items.global(handle);
+        self.children.push(Child::Item(id));
     }
 
     /// By index: locals differ by nothing else. No operand that is sorted holds one.
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
         wire.u64(handle.index() as u64);
     }
 
     /// Only results of calls name a function, and these are anchored.
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>) {
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>) {
         wire.u64(handle.index() as u64);
     }
 }

@@ -6,8 +6,8 @@ use naga::{
 };
 
 use super::expression::cooperative_data;
-use super::{Handles, Listing, Rebase, Rebased};
-use crate::key::Unkeyable;
+use super::refusal::{Rebased, Refusal};
+use super::target::Rebase;
 
 /// A statement by what holds it together: what it nests, or that it nests nothing.
 pub(in super::super) enum Shape<'a> {
@@ -135,13 +135,6 @@ impl Leaf<'_> {
         }
     }
 
-    /// The operands of the statement, in order, and the expressions it defines.
-    pub(in super::super) fn uses_and_definitions(&self) -> Rebased<(Handles, Handles)> {
-        let mut listing = Listing::default();
-        self.rebase(&mut listing)?;
-        Ok((listing.uses, listing.definitions))
-    }
-
     /// Copies the statement.
     pub(in super::super) fn rebase(&self, to: &mut impl Rebase) -> Rebased<Statement> {
         Ok(match *self.0 {
@@ -160,7 +153,7 @@ impl Leaf<'_> {
                 body: _,
                 continuing: _,
                 break_if: _,
-            } => return Err(Unkeyable::new("a statement that nests others is no leaf")),
+            } => return Err(Refusal("a statement that nests others is no leaf")),
             Statement::Break => Statement::Break,
             Statement::Continue => Statement::Continue,
             Statement::Return { value } => Statement::Return {

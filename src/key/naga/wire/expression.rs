@@ -10,7 +10,7 @@ use crate::key::WireWriter;
 /// Writes an expression, with its operands as `to` writes references.
 pub(in super::super) fn expression(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     expression: &Expression,
 ) {
     match expression {
@@ -287,7 +287,7 @@ fn swizzle(wire: &mut WireWriter, size: VectorSize, pattern: [SwizzleComponent; 
     }
 }
 
-fn sample_level(wire: &mut WireWriter, to: &impl References, level: SampleLevel) {
+fn sample_level(wire: &mut WireWriter, to: &mut impl References, level: SampleLevel) {
     match level {
         SampleLevel::Auto => wire.tag(0),
         SampleLevel::Zero => wire.tag(1),
@@ -307,7 +307,7 @@ fn sample_level(wire: &mut WireWriter, to: &impl References, level: SampleLevel)
     }
 }
 
-fn image_query(wire: &mut WireWriter, to: &impl References, query: ImageQuery) {
+fn image_query(wire: &mut WireWriter, to: &mut impl References, query: ImageQuery) {
     match query {
         ImageQuery::Size { level } => {
             wire.tag(0);
@@ -321,7 +321,7 @@ fn image_query(wire: &mut WireWriter, to: &impl References, query: ImageQuery) {
 
 pub(super) fn cooperative_data(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     data: &CooperativeData,
 ) {
     let CooperativeData {

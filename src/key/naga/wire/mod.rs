@@ -2,8 +2,7 @@
 //!
 //! Each pattern names all variants and all fields, so that a new one upstream fails to compile
 //! here instead of being left out of the key. How a reference to another item is written is up to
-//! [`References`]: its index for the wire, the digest of what it refers to for the digests that
-//! order operands.
+//! [`References`]: its index for the wire, nothing where it is gathered beside the fields.
 
 mod expression;
 mod statement;
@@ -27,13 +26,13 @@ use crate::key::WireWriter;
 
 /// How a reference to another item is written.
 pub(super) trait References {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>);
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>);
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>);
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>);
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>);
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>);
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>);
+    fn ty(&mut self, wire: &mut WireWriter, handle: Handle<Type>);
+    fn expression(&mut self, wire: &mut WireWriter, handle: Handle<Expression>);
+    fn constant(&mut self, wire: &mut WireWriter, handle: Handle<Constant>);
+    fn override_(&mut self, wire: &mut WireWriter, handle: Handle<Override>);
+    fn global(&mut self, wire: &mut WireWriter, handle: Handle<GlobalVariable>);
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>);
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>);
 }
 
 /// References as indices: what the wire of a canonical module holds.
@@ -45,31 +44,31 @@ fn index<T>(wire: &mut WireWriter, handle: Handle<T>) {
 }
 
 impl References for Indices {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>) {
+    fn ty(&mut self, wire: &mut WireWriter, handle: Handle<Type>) {
         index(wire, handle);
     }
 
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>) {
+    fn expression(&mut self, wire: &mut WireWriter, handle: Handle<Expression>) {
         index(wire, handle);
     }
 
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>) {
+    fn constant(&mut self, wire: &mut WireWriter, handle: Handle<Constant>) {
         index(wire, handle);
     }
 
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>) {
+    fn override_(&mut self, wire: &mut WireWriter, handle: Handle<Override>) {
         index(wire, handle);
     }
 
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
+    fn global(&mut self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
         index(wire, handle);
     }
 
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
         index(wire, handle);
     }
 
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>) {
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>) {
         index(wire, handle);
     }
 }
@@ -92,29 +91,31 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
     } = module;
     wire.part("types", |wire| {
         let types: Vec<_> = types.iter().collect();
-        wire.seq(&types, |wire, (_, item)| type_(wire, &Indices, item));
+        wire.seq(&types, |wire, (_, item)| type_(wire, &mut Indices, item));
         special_types(wire, special);
     });
     wire.part("constants", |wire| {
         let constants: Vec<_> = constants.iter().collect();
-        wire.seq(&constants, |wire, (_, item)| constant(wire, &Indices, item));
+        wire.seq(&constants, |wire, (_, item)| {
+            constant(wire, &mut Indices, item)
+        });
     });
     let overrides: Vec<_> = overrides.iter().collect();
     wire.seq(&overrides, |wire, (handle, item)| {
         wire.part(OverrideName(*handle, item), |wire| {
-            override_(wire, &Indices, item);
+            override_(wire, &mut Indices, item);
         });
     });
     let globals: Vec<_> = global_variables.iter().collect();
     wire.seq(&globals, |wire, (handle, item)| {
         wire.part(GlobalName(*handle, item), |wire| {
-            global(wire, &Indices, item);
+            global(wire, &mut Indices, item);
         });
     });
     wire.part("constant expressions", |wire| {
         let expressions: Vec<_> = global_expressions.iter().collect();
         wire.seq(&expressions, |wire, (_, item)| {
-            expression(wire, &Indices, item);
+            expression(wire, &mut Indices, item);
         });
     });
     let functions: Vec<_> = functions.iter().collect();
@@ -236,7 +237,7 @@ fn function(wire: &mut WireWriter, function: &Function) {
     });
     let expressions: Vec<_> = expressions.iter().collect();
     wire.seq(&expressions, |wire, (_, item)| {
-        expression(wire, &Indices, item);
+        expression(wire, &mut Indices, item);
     });
     let named: Vec<_> = named_expressions.iter().collect();
     wire.seq(&named, |wire, (handle, name)| {

@@ -171,7 +171,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
         Statement::CooperativeStore { target, data } => {
             wire.tag(22);
             index(wire, *target);
-            cooperative_data(wire, &Indices, data);
+            cooperative_data(wire, &mut Indices, data);
         }
     }
 }

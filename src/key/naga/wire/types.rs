@@ -8,7 +8,7 @@ use naga::{
 use super::{References, tags};
 use crate::key::WireWriter;
 
-pub(super) fn type_(wire: &mut WireWriter, to: &impl References, ty: &Type) {
+pub(super) fn type_(wire: &mut WireWriter, to: &mut impl References, ty: &Type) {
     let Type { name, inner } = ty;
     wire.option(name.as_deref(), WireWriter::str);
     // Only the types that back ends know by name keep one, and with it those of their members.
@@ -18,7 +18,7 @@ pub(super) fn type_(wire: &mut WireWriter, to: &impl References, ty: &Type) {
 /// Writes a type, with or without the names of its members.
 pub(in super::super) fn type_inner(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     inner: &TypeInner,
     named: bool,
 ) {
@@ -116,7 +116,12 @@ pub(in super::super) fn type_inner(
     }
 }
 
-fn struct_member(wire: &mut WireWriter, to: &impl References, member: &StructMember, named: bool) {
+fn struct_member(
+    wire: &mut WireWriter,
+    to: &mut impl References,
+    member: &StructMember,
+    named: bool,
+) {
     let StructMember {
         name,
         ty,
@@ -135,7 +140,7 @@ pub(super) fn scalar(wire: &mut WireWriter, scalar: Scalar) {
     wire.u8(width);
 }
 
-fn array_size(wire: &mut WireWriter, to: &impl References, size: ArraySize) {
+fn array_size(wire: &mut WireWriter, to: &mut impl References, size: ArraySize) {
     match size {
         ArraySize::Constant(count) => {
             wire.tag(0);
@@ -279,14 +284,14 @@ fn built_in(wire: &mut WireWriter, builtin: BuiltIn) {
     }
 }
 
-pub(super) fn constant(wire: &mut WireWriter, to: &impl References, constant: &Constant) {
+pub(super) fn constant(wire: &mut WireWriter, to: &mut impl References, constant: &Constant) {
     let Constant { name, ty, init } = constant;
     wire.option(name.as_deref(), WireWriter::str);
     to.ty(wire, *ty);
     to.expression(wire, *init);
 }
 
-pub(super) fn override_(wire: &mut WireWriter, to: &impl References, item: &Override) {
+pub(super) fn override_(wire: &mut WireWriter, to: &mut impl References, item: &Override) {
     let Override { name, id, ty, init } = item;
     wire.option(name.as_deref(), WireWriter::str);
     wire.option(*id, WireWriter::u16);
@@ -294,7 +299,7 @@ pub(super) fn override_(wire: &mut WireWriter, to: &impl References, item: &Over
     wire.option(*init, |wire, init| to.expression(wire, init));
 }
 
-pub(super) fn global(wire: &mut WireWriter, to: &impl References, global: &GlobalVariable) {
+pub(super) fn global(wire: &mut WireWriter, to: &mut impl References, global: &GlobalVariable) {
     global_head(wire, global);
     let GlobalVariable {
         name,

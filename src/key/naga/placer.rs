@@ -1,0 +1,252 @@
+//! Puts values where they are computed, in the scopes of a function's blocks.
+
+use naga::{
+    Block, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Range,
+    Statement, Type,
+};
+
+use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
+use super::rebase::{Rebase, Rebased, Refusal};
+use super::timing::Timing;
+use super::values::Value;
+
+/// What ends with the scope it happened in.
+enum Entry {
+    Placed(Value),
+    Computed(Value),
+}
+
+pub(super) struct Placer<'p, 'm> {
+    pub(super) builder: FunctionBuilder<'p, 'm>,
+    /// Whether the source has computed the value in this scope.
+    pub(super) computed: Vec<bool>,
+    /// The expressions that the next `Emit` names.
+    open: Option<(Placed, Placed)>,
+    statements: Vec<Statement>,
+    journal: Vec<Entry>,
+    /// What is to be placed before what asked for it. Empty between two calls.
+    pending: Vec<Value>,
+    /// For which [visit](Self::first_visit) each value was last seen.
+    visits: Vec<u32>,
+    visit: u32,
+}
+
+/// The start of a scope: what was placed in it is forgotten at its end.
+#[derive(Clone, Copy)]
+pub(super) struct Scope(usize);
+
+impl<'p, 'm> Placer<'p, 'm> {
+    pub(super) fn new(builder: FunctionBuilder<'p, 'm>) -> Self {
+        let count = builder.values.arena.len();
+        Self {
+            builder,
+            computed: vec![false; count],
+            open: None,
+            statements: Vec::new(),
+            journal: Vec::new(),
+            pending: Vec::new(),
+            visits: vec![0; count],
+            visit: 0,
+        }
+    }
+
+    /// The function, with its body.
+    pub(super) fn finish(mut self, body: Block) -> FunctionBuilder<'p, 'm> {
+        self.builder.out.body = body;
+        self.builder
+    }
+
+    /// Evaluates what is anchored, and notes the rest as computed.
+    pub(super) fn emit(&mut self, range: &Range<Expression>) -> Rebased<()> {
+        let values = self.builder.values;
+        for source in range.clone() {
+            let Some(value) = values.of(source) else {
+                continue;
+            };
+            match values.timing(value) {
+                Timing::Anchored | Timing::Defined => {
+                    self.evaluate(value)?;
+                }
+                Timing::Pure if !self.computed[value.index()] => {
+                    self.computed[value.index()] = true;
+                    self.journal.push(Entry::Computed(value));
+                }
+                // What was arithmetic in the source can be a literal here.
+                Timing::Pure | Timing::Static => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates an anchored value, here and now.
+    ///
+    /// One that is in scope already could be evaluated anew only in the next of two plain blocks,
+    /// which are one scope here. What was computed from it before would then be stale.
+    fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
+        if self.placed(value).is_some() {
+            return Err(Refusal("two blocks evaluate one expression"));
+        }
+        for operand in self.builder.values.operands(value) {
+            self.place(operand)?;
+        }
+        self.compute(value)
+    }
+
+    /// Makes a value available here, and all that it is computed from before it.
+    pub(super) fn place(&mut self, value: Value) -> Rebased<Placed> {
+        if let Some(placed) = self.placed(value) {
+            return Ok(placed);
+        }
+        let values = self.builder.values;
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.push(value);
+        while let Some(next) = pending.last().copied() {
+            if self.placed(next).is_none() {
+                // An anchored value is evaluated where it stands and nowhere else.
+                if values.is_anchored(next) {
+                    return Err(UNAVAILABLE);
+                }
+                let known = pending.len();
+                let operands = values.operands(next).rev();
+                pending.extend(operands.filter(|operand| self.placed(*operand).is_none()));
+                if pending.len() > known {
+                    continue;
+                }
+                self.compute(next)?;
+            }
+            pending.pop();
+        }
+        self.pending = pending;
+        self.placed(value).ok_or(UNAVAILABLE)
+    }
+
+    pub(super) fn placed(&self, value: Value) -> Option<Placed> {
+        self.builder.placed[value.index()]
+    }
+
+    /// Appends a value whose operands are all there.
+    fn compute(&mut self, value: Value) -> Rebased<Placed> {
+        let handle = self.builder.append(value)?;
+        match self.builder.values.timing(value) {
+            Timing::Static => {}
+            Timing::Pure | Timing::Anchored => {
+                self.name_in_emit(handle);
+                self.journal.push(Entry::Placed(value));
+            }
+            Timing::Defined => self.journal.push(Entry::Placed(value)),
+        }
+        Ok(handle)
+    }
+
+    /// Begins to look at values: none has been [seen](Self::first_visit).
+    pub(super) fn begin_visit(&mut self) {
+        self.visit += 1;
+    }
+
+    /// Whether a value is seen for the first time since the last beginning.
+    pub(super) fn first_visit(&mut self, value: Value) -> bool {
+        std::mem::replace(&mut self.visits[value.index()], self.visit) != self.visit
+    }
+}
+
+/// Scopes and statements.
+impl Placer<'_, '_> {
+    pub(super) const fn scope(&self) -> Scope {
+        Scope(self.journal.len())
+    }
+
+    /// Begins a block, and hands over the statements of the one that it stands in.
+    pub(super) fn enter(&mut self) -> Vec<Statement> {
+        std::mem::take(&mut self.statements)
+    }
+
+    /// Ends a block.
+    pub(super) fn leave(&mut self, outer: Vec<Statement>) -> Block {
+        self.flush();
+        Block::from_vec(std::mem::replace(&mut self.statements, outer))
+    }
+
+    pub(super) fn push(&mut self, statement: Statement) {
+        self.flush();
+        self.statements.push(statement);
+    }
+
+    /// Ends the `Emit` that is being gathered.
+    pub(super) fn flush(&mut self) {
+        if let Some((first, last)) = self.open.take() {
+            let range = Range::new_from_bounds(first, last);
+            self.statements.push(Statement::Emit(range));
+        }
+    }
+
+    /// Extends the `Emit` that is being gathered; a gap in the arena starts another.
+    fn name_in_emit(&mut self, handle: Placed) {
+        match self.open {
+            Some((first, last)) if last.index() + 1 == handle.index() => {
+                self.open = Some((first, handle));
+            }
+            Some(_) | None => {
+                self.flush();
+                self.open = Some((handle, handle));
+            }
+        }
+    }
+
+    /// Forgets what was placed and computed in a scope.
+    pub(super) fn forget(&mut self, scope: Scope) {
+        for entry in self.journal.drain(scope.0..) {
+            match entry {
+                Entry::Placed(value) => self.builder.placed[value.index()] = None,
+                Entry::Computed(value) => self.computed[value.index()] = false,
+            }
+        }
+    }
+
+    /// Forgets the pure values that were placed in a scope.
+    pub(super) fn forget_pure(&mut self, scope: Scope) {
+        for entry in &self.journal[scope.0..] {
+            if let Entry::Placed(value) = *entry {
+                if !self.builder.values.is_anchored(value) {
+                    self.builder.placed[value.index()] = None;
+                }
+            }
+        }
+    }
+}
+
+/// References of the source's statements.
+impl Rebase for Placer<'_, '_> {
+    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+        let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
+        self.place(value)
+    }
+
+    fn definition(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+        let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
+        self.evaluate(value)
+    }
+
+    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
+        self.builder.module.ty(source)
+    }
+
+    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
+        self.builder.module.constant(source)
+    }
+
+    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
+        self.builder.module.override_(source)
+    }
+
+    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
+        self.builder.global(source)
+    }
+
+    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
+        self.builder.local(source)
+    }
+
+    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
+        self.builder.function(source)
+    }
+}
