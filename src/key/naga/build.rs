@@ -36,6 +36,7 @@ pub(super) fn canonicalize(source: &Module, info: &ModuleInfo) -> Rebased<Module
         entry_points,
         globals_of: Vec::new(),
         module: ModuleBuilder::new(source, &items, &special),
+        scratch: place::Scratch::default(),
     };
     build.overrides()?;
     build.resources(&globals)?;
@@ -52,6 +53,7 @@ struct Build<'m> {
     /// The variables that each canonical entry point uses.
     globals_of: Vec<GlobalSet>,
     module: ModuleBuilder<'m>,
+    scratch: place::Scratch,
 }
 
 impl Build<'_> {
@@ -115,7 +117,7 @@ impl Build<'_> {
             function,
             info,
         };
-        place::function(&mut self.module, context)
+        place::function(&mut self.module, &mut self.scratch, context)
     }
 
     fn entry_point(&mut self, source: &EntryPoint, main: Function) -> Rebased<EntryPoint> {

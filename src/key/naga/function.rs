@@ -11,7 +11,7 @@ use super::module::ModuleBuilder;
 use super::rebase;
 use super::rebase::{Rebase, Rebased, Refusal};
 use super::timing::Timing;
-use super::values::{Value, Values};
+use super::values::{Origin, Value, Values};
 
 /// An expression of the canonical function.
 pub(super) type Placed = Handle<Expression>;
@@ -24,18 +24,29 @@ const SMALL: usize = 10_000;
 
 pub(super) const UNAVAILABLE: Refusal = Refusal("an expression is used where it is not in scope");
 
+/// What has become of a value.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Mark {
+    /// Its canonical expression, if it is in scope.
+    pub(super) placed: Option<Placed>,
+    /// Its canonical expression as a part of the initial value of a local. That is not evaluated
+    /// by the body, which therefore cannot share it.
+    constant: Option<Placed>,
+    /// Whether the source has computed it in this scope.
+    pub(super) computed: bool,
+    /// The last look at values that came by it.
+    pub(super) visit: u32,
+}
+
 pub(super) struct FunctionBuilder<'p, 'm> {
     pub(super) module: &'p mut ModuleBuilder<'m>,
     context: Context<'p>,
-    pub(super) values: &'p Values<'p>,
+    pub(super) values: &'p Values,
     pub(super) out: Function,
     /// The variables of the module that the function uses, itself or by what it calls.
     pub(super) globals: GlobalSet,
-    /// The canonical expression of each value that is in scope.
-    pub(super) placed: Vec<Option<Placed>>,
-    /// The canonical expression of each value that an initial value of a local needs. These are
-    /// not evaluated by the body, so that it cannot share them.
-    constants: Vec<Option<Placed>>,
+    /// What has become of each value.
+    pub(super) marks: &'p mut Vec<Mark>,
     locals: Vec<Option<Handle<LocalVariable>>>,
 }
 
@@ -44,7 +55,8 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
     pub(super) fn new(
         module: &'p mut ModuleBuilder<'m>,
         context: Context<'p>,
-        values: &'p Values<'p>,
+        values: &'p Values,
+        marks: &'p mut Vec<Mark>,
     ) -> Rebased<Self> {
         let Function {
             name: _,
@@ -75,14 +87,15 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
                 binding: binding.clone(),
             });
         }
+        marks.clear();
+        marks.resize(values.len(), Mark::default());
         Ok(Self {
             module,
             context,
             values,
             out,
             globals: GlobalSet::default(),
-            placed: vec![None; values.arena.len()],
-            constants: Vec::new(),
+            marks,
             locals: vec![None; local_variables.len()],
         })
     }
@@ -91,7 +104,7 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
     pub(super) fn append(&mut self, value: Value) -> Rebased<Placed> {
         // A value is computed in each branch that needs it. Where many branches need much, that
         // would be the product of both.
-        let most = self.values.arena.len().saturating_mul(MAX_COPIES) + SMALL;
+        let most = self.values.len().saturating_mul(MAX_COPIES) + SMALL;
         if self.out.expressions.len() > most {
             return Err(Refusal(
                 "many branches share values that would be written out in each",
@@ -102,46 +115,47 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
             self.module.ty(ty)?;
         }
         let handle = self.copy(value, false)?;
-        self.placed[value.index()] = Some(handle);
+        self.marks[value.index()].placed = Some(handle);
         Ok(handle)
     }
 
     fn copy(&mut self, value: Value, is_constant: bool) -> Rebased<Placed> {
         let values = self.values;
+        let origin = values.origin(value);
+        let source = values.expression(self.context, origin);
         let to = &mut FromValues {
             builder: self,
+            origin,
             is_constant,
         };
-        let expression = rebase::expression(to, &values.arena[value])?;
+        let expression = rebase::expression(to, source)?;
         Ok(self.out.expressions.append(expression, Span::UNDEFINED))
     }
 
     fn initial_value(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
         let root = self.values.of(source).ok_or(UNAVAILABLE)?;
-        if self.constants.is_empty() {
-            self.constants = vec![None; self.values.arena.len()];
-        }
         let mut pending = vec![root];
         while let Some(next) = pending.last().copied() {
-            if self.constants[next.index()].is_none() {
+            if self.marks[next.index()].constant.is_none() {
                 let known = pending.len();
                 let operands = self.values.operands(next).rev();
-                pending.extend(operands.filter(|value| self.constants[value.index()].is_none()));
+                pending
+                    .extend(operands.filter(|value| self.marks[value.index()].constant.is_none()));
                 if pending.len() > known {
                     continue;
                 }
-                let handle = match (self.values.timing(next), self.placed[next.index()]) {
+                let handle = match (self.values.timing(next), self.marks[next.index()].placed) {
                     (Timing::Static, Some(handle)) => handle,
                     (Timing::Static, None) => self.append(next)?,
                     (Timing::Pure | Timing::Anchored | Timing::Defined, _) => {
                         self.copy(next, true)?
                     }
                 };
-                self.constants[next.index()] = Some(handle);
+                self.marks[next.index()].constant = Some(handle);
             }
             pending.pop();
         }
-        self.constants[root.index()].ok_or(UNAVAILABLE)
+        self.marks[root.index()].constant.ok_or(UNAVAILABLE)
     }
 }
 
@@ -184,21 +198,28 @@ impl FunctionBuilder<'_, '_> {
 /// References of values: operands are placed already.
 struct FromValues<'a, 'p, 'm> {
     builder: &'a mut FunctionBuilder<'p, 'm>,
+    origin: Origin,
     /// Whether the expression is part of the initial value of a local.
     is_constant: bool,
 }
 
 impl Rebase for FromValues<'_, '_, '_> {
-    fn operand(&mut self, value: Value) -> Rebased<Placed> {
-        let known = if self.is_constant {
-            &self.builder.constants
-        } else {
-            &self.builder.placed
+    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+        let values = self.builder.values;
+        let value = match self.origin {
+            Origin::Function(_) | Origin::Rewritten(_) => values.of(source),
+            Origin::Constant(_) => values.of_constant(source),
         };
-        known[value.index()].ok_or(UNAVAILABLE)
+        let mark = self.builder.marks[value.ok_or(UNAVAILABLE)?.index()];
+        let known = if self.is_constant {
+            mark.constant
+        } else {
+            mark.placed
+        };
+        known.ok_or(UNAVAILABLE)
     }
 
-    fn definition(&mut self, _: Value) -> Rebased<Placed> {
+    fn definition(&mut self, _: Handle<Expression>) -> Rebased<Placed> {
         Err(UNAVAILABLE)
     }
 

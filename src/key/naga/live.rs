@@ -1,5 +1,7 @@
 //! Which expressions of a function are needed, and in which order its body evaluates them.
 
+use std::ops::Range;
+
 use naga::{Arena, Block, Expression, Handle, LocalVariable};
 
 use super::context::Context;
@@ -7,22 +9,92 @@ use super::module::is_interface;
 use super::rebase::{Listing, Rebased, Shape, each_operand, shape};
 use super::timing::{Timing, timing};
 
-/// What the statements of a function ask for.
-#[derive(Default)]
-pub(super) struct Walk {
-    /// Operands of statements.
-    roots: Vec<Handle<Expression>>,
-    /// What each `Emit` names and each statement defines, in the order in which the body names them.
-    pub(super) order: Vec<Handle<Expression>>,
+/// What a statement does with an expression.
+#[derive(Clone, Copy)]
+pub(super) enum Event {
+    /// It needs it.
+    Use(Handle<Expression>),
+    /// It evaluates it: an `Emit` names it, or its result is defined.
+    Evaluation(Handle<Expression>),
 }
 
-impl Walk {
+/// What the statements of a function ask for. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Live {
+    /// What happens to expressions, in the order of the body.
+    events: Vec<Event>,
+    /// The events of each loop, in the order in which loops begin.
+    loops: Vec<Range<usize>>,
+    /// Which expressions are needed: by a statement, or because they are evaluated where someone
+    /// can tell.
+    live: Vec<bool>,
+    locals: Vec<Handle<LocalVariable>>,
+}
+
+impl Live {
+    /// Reads a function.
+    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
+        let expressions = &context.function.expressions;
+        self.events.clear();
+        self.loops.clear();
+        self.locals.clear();
+        self.live.clear();
+        self.live.resize(expressions.len(), false);
+        self.block(&context.function.body)?;
+        for event in &self.events {
+            match *event {
+                Event::Use(handle) => self.live[handle.index()] = true,
+                Event::Evaluation(handle) => {
+                    self.live[handle.index()] |= match timing(&expressions[handle]) {
+                        Timing::Static | Timing::Pure => false,
+                        Timing::Anchored => is_kept(context, handle),
+                        Timing::Defined => true,
+                    };
+                }
+            }
+        }
+        self.spread(expressions);
+        // The initial values of locals are constant, so that they need no further locals.
+        let mut any = false;
+        for local in &self.locals {
+            if let Some(init) = context.function.local_variables[*local].init {
+                any |= !std::mem::replace(&mut self.live[init.index()], true);
+            }
+        }
+        if any {
+            self.spread(expressions);
+        }
+        Ok(())
+    }
+
+    pub(super) fn contains(&self, expression: Handle<Expression>) -> bool {
+        self.live[expression.index()]
+    }
+
+    /// What the body evaluates, in its order.
+    pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
+        self.events.iter().filter_map(|event| match *event {
+            Event::Use(_) => None,
+            Event::Evaluation(handle) => Some(handle),
+        })
+    }
+
+    pub(super) fn has_loops(&self) -> bool {
+        !self.loops.is_empty()
+    }
+
+    /// What happens in a loop. Loops are counted from 0, in the order in which they begin.
+    pub(super) fn of_loop(&self, number: usize) -> &[Event] {
+        let events = self.loops.get(number).cloned();
+        &self.events[events.unwrap_or_default()]
+    }
+
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    pub(super) fn block(&mut self, block: &Block) -> Rebased<()> {
+    fn block(&mut self, block: &Block) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
-                    self.order.extend(range.clone());
+                    self.events.extend(range.clone().map(Event::Evaluation));
                 }
                 Shape::Block(inner) => self.block(inner)?,
                 Shape::If {
@@ -30,12 +102,12 @@ impl Walk {
                     accept,
                     reject,
                 } => {
-                    self.roots.push(condition);
+                    self.events.push(Event::Use(condition));
                     self.block(accept)?;
                     self.block(reject)?;
                 }
                 Shape::Switch { selector, cases } => {
-                    self.roots.push(selector);
+                    self.events.push(Event::Use(selector));
                     for case in cases {
                         self.block(&case.body)?;
                     }
@@ -45,60 +117,37 @@ impl Walk {
                     continuing,
                     break_if,
                 } => {
+                    let number = self.loops.len();
+                    let start = self.events.len();
+                    self.loops.push(0..0);
                     self.block(body)?;
                     self.block(continuing)?;
-                    self.roots.extend(break_if);
+                    self.events.extend(break_if.map(Event::Use));
+                    self.loops[number] = start..self.events.len();
                 }
                 Shape::Leaf(leaf) => {
-                    leaf.rebase(&mut Listing {
-                        uses: &mut self.roots,
-                        definitions: &mut self.order,
-                    })?;
+                    let events = &mut self.events;
+                    leaf.rebase(&mut Listing(|handle, is_defined| {
+                        events.push(if is_defined {
+                            Event::Evaluation(handle)
+                        } else {
+                            Event::Use(handle)
+                        });
+                    }))?;
                 }
             }
         }
         Ok(())
     }
-}
 
-/// Which expressions are needed: by a statement, or because they are evaluated where someone can
-/// tell.
-pub(super) fn live(context: &Context<'_>, walk: &Walk) -> Vec<bool> {
-    let expressions = &context.function.expressions;
-    let mut live = vec![false; expressions.len()];
-    for root in &walk.roots {
-        live[root.index()] = true;
-    }
-    for handle in &walk.order {
-        live[handle.index()] |= match timing(&expressions[*handle]) {
-            Timing::Static | Timing::Pure => false,
-            Timing::Anchored => is_kept(context, *handle),
-            Timing::Defined => true,
-        };
-    }
-    let mut locals = Vec::new();
-    spread(expressions, &mut live, &mut locals);
-    // The initial values of locals are constant, so that they need no further locals.
-    for local in locals {
-        if let Some(init) = context.function.local_variables[local].init {
-            live[init.index()] = true;
-        }
-    }
-    spread(expressions, &mut live, &mut Vec::new());
-    live
-}
-
-/// Marks all that the marked expressions are computed from.
-fn spread(
-    expressions: &Arena<Expression>,
-    live: &mut [bool],
-    locals: &mut Vec<Handle<LocalVariable>>,
-) {
-    for (handle, expression) in expressions.iter().rev() {
-        if live[handle.index()] {
-            each_operand(expression, |operand| live[operand.index()] = true);
-            if let Expression::LocalVariable(local) = *expression {
-                locals.push(local);
+    /// Marks all that the marked expressions are computed from.
+    fn spread(&mut self, expressions: &Arena<Expression>) {
+        for (handle, expression) in expressions.iter().rev() {
+            if self.live[handle.index()] {
+                each_operand(expression, |operand| self.live[operand.index()] = true);
+                if let Expression::LocalVariable(local) = *expression {
+                    self.locals.push(local);
+                }
             }
         }
     }
@@ -108,7 +157,7 @@ fn spread(
 ///
 /// A load from memory that only the shader sees is not, nor is a derivative. All else either names
 /// a resource, which is part of the interface of the pipeline, or is not worth a rule.
-fn is_kept(context: &Context<'_>, handle: Handle<Expression>) -> bool {
+fn is_kept(context: Context<'_>, handle: Handle<Expression>) -> bool {
     let expression = &context.function.expressions[handle];
     if let Expression::Load { pointer } = *expression {
         let pointer = context.info[pointer].ty.inner_with(&context.module.types);

@@ -84,6 +84,14 @@ impl Nodes {
         self.steps.set(0);
     }
 
+    /// Makes room for as many nodes more.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.nodes.reserve(count);
+        let nodes = &self.nodes;
+        self.table
+            .reserve(count, |other| nodes[*other as usize].hash);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }

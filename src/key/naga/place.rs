@@ -12,20 +12,29 @@
 use naga::{Block, Expression, Function, Handle, Statement, SwitchCase};
 
 use super::context::Context;
-use super::function::FunctionBuilder;
+use super::function::{FunctionBuilder, Mark};
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
 use super::placer::Placer;
 use super::rebase::{Rebase as _, Rebased, Shape, shape};
 use super::values::Values;
 
+/// Memory that serves one function after the other.
+#[derive(Default)]
+pub(super) struct Scratch {
+    values: Values,
+    marks: Vec<Mark>,
+}
+
 /// Builds the canonical form of a function, and lists the variables of the module it uses.
 pub(super) fn function(
     module: &mut ModuleBuilder<'_>,
+    scratch: &mut Scratch,
     context: Context<'_>,
 ) -> Rebased<(Function, GlobalSet)> {
-    let values = Values::new(context)?;
-    let mut placer = Placer::new(FunctionBuilder::new(module, context, &values)?);
+    let Scratch { values, marks } = scratch;
+    values.read(context)?;
+    let mut placer = Placer::new(FunctionBuilder::new(module, context, values, marks)?);
     let body = placer.block(&context.function.body)?;
     let FunctionBuilder { out, globals, .. } = placer.finish(body);
     Ok((out, globals))
@@ -35,7 +44,7 @@ impl Placer<'_, '_> {
     /// A block in a scope of its own. Recursion is as deep as blocks nest, which is bounded.
     fn block(&mut self, block: &Block) -> Rebased<Block> {
         let scope = self.scope();
-        let outer = self.enter();
+        let outer = self.enter(block);
         self.block_statements(block)?;
         let block = self.leave(outer);
         self.forget(scope);
@@ -107,17 +116,18 @@ impl Placer<'_, '_> {
         continuing: &Block,
         break_if: Option<Handle<Expression>>,
     ) -> Rebased<()> {
-        for value in self.carried(body, continuing, break_if)? {
+        let number = self.next_loop();
+        for value in self.carried(number)? {
             self.place(value)?;
         }
         self.flush();
 
         let scope = self.scope();
-        let outer = self.enter();
+        let outer = self.enter(body);
         self.block_statements(body)?;
         let body = self.leave(outer);
         self.forget_pure(scope);
-        let outer = self.enter();
+        let outer = self.enter(continuing);
         self.block_statements(continuing)?;
         let break_if = self.optional(break_if)?;
         let continuing = self.leave(outer);

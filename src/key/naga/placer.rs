@@ -18,16 +18,15 @@ enum Entry {
 
 pub(super) struct Placer<'p, 'm> {
     pub(super) builder: FunctionBuilder<'p, 'm>,
-    /// Whether the source has computed the value in this scope.
-    pub(super) computed: Vec<bool>,
     /// The expressions that the next `Emit` names.
     open: Option<(Placed, Placed)>,
     statements: Vec<Statement>,
     journal: Vec<Entry>,
     /// What is to be placed before what asked for it. Empty between two calls.
     pending: Vec<Value>,
-    /// For which [visit](Self::first_visit) each value was last seen.
-    visits: Vec<u32>,
+    /// How many loops have begun.
+    loops: usize,
+    /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
 }
 
@@ -37,15 +36,13 @@ pub(super) struct Scope(usize);
 
 impl<'p, 'm> Placer<'p, 'm> {
     pub(super) fn new(builder: FunctionBuilder<'p, 'm>) -> Self {
-        let count = builder.values.arena.len();
         Self {
             builder,
-            computed: vec![false; count],
             open: None,
             statements: Vec::new(),
             journal: Vec::new(),
             pending: Vec::new(),
-            visits: vec![0; count],
+            loops: 0,
             visit: 0,
         }
     }
@@ -59,6 +56,8 @@ impl<'p, 'm> Placer<'p, 'm> {
     /// Evaluates what is anchored, and notes the rest as computed.
     pub(super) fn emit(&mut self, range: &Range<Expression>) -> Rebased<()> {
         let values = self.builder.values;
+        // What was computed matters where a loop begins.
+        let noted = values.live.has_loops();
         for source in range.clone() {
             let Some(value) = values.of(source) else {
                 continue;
@@ -67,8 +66,8 @@ impl<'p, 'm> Placer<'p, 'm> {
                 Timing::Anchored | Timing::Defined => {
                     self.evaluate(value)?;
                 }
-                Timing::Pure if !self.computed[value.index()] => {
-                    self.computed[value.index()] = true;
+                Timing::Pure if noted && !self.computed(value) => {
+                    self.builder.marks[value.index()].computed = true;
                     self.journal.push(Entry::Computed(value));
                 }
                 // What was arithmetic in the source can be a literal here.
@@ -121,7 +120,12 @@ impl<'p, 'm> Placer<'p, 'm> {
     }
 
     pub(super) fn placed(&self, value: Value) -> Option<Placed> {
-        self.builder.placed[value.index()]
+        self.builder.marks[value.index()].placed
+    }
+
+    /// Whether the source has computed the value in this scope.
+    pub(super) fn computed(&self, value: Value) -> bool {
+        self.builder.marks[value.index()].computed
     }
 
     /// Appends a value whose operands are all there.
@@ -138,6 +142,12 @@ impl<'p, 'm> Placer<'p, 'm> {
         Ok(handle)
     }
 
+    /// The number of a loop that begins here.
+    pub(super) fn next_loop(&mut self) -> usize {
+        self.loops += 1;
+        self.loops - 1
+    }
+
     /// Begins to look at values: none has been [seen](Self::first_visit).
     pub(super) fn begin_visit(&mut self) {
         self.visit += 1;
@@ -145,7 +155,7 @@ impl<'p, 'm> Placer<'p, 'm> {
 
     /// Whether a value is seen for the first time since the last beginning.
     pub(super) fn first_visit(&mut self, value: Value) -> bool {
-        std::mem::replace(&mut self.visits[value.index()], self.visit) != self.visit
+        std::mem::replace(&mut self.builder.marks[value.index()].visit, self.visit) != self.visit
     }
 }
 
@@ -156,8 +166,8 @@ impl Placer<'_, '_> {
     }
 
     /// Begins a block, and hands over the statements of the one that it stands in.
-    pub(super) fn enter(&mut self) -> Vec<Statement> {
-        std::mem::take(&mut self.statements)
+    pub(super) fn enter(&mut self, source: &Block) -> Vec<Statement> {
+        std::mem::replace(&mut self.statements, Vec::with_capacity(source.len()))
     }
 
     /// Ends a block.
@@ -196,8 +206,8 @@ impl Placer<'_, '_> {
     pub(super) fn forget(&mut self, scope: Scope) {
         for entry in self.journal.drain(scope.0..) {
             match entry {
-                Entry::Placed(value) => self.builder.placed[value.index()] = None,
-                Entry::Computed(value) => self.computed[value.index()] = false,
+                Entry::Placed(value) => self.builder.marks[value.index()].placed = None,
+                Entry::Computed(value) => self.builder.marks[value.index()].computed = false,
             }
         }
     }
@@ -207,7 +217,7 @@ impl Placer<'_, '_> {
         for entry in &self.journal[scope.0..] {
             if let Entry::Placed(value) = *entry {
                 if !self.builder.values.is_anchored(value) {
-                    self.builder.placed[value.index()] = None;
+                    self.builder.marks[value.index()].placed = None;
                 }
             }
         }

@@ -7,17 +7,22 @@ use naga::{
     BinaryOperator, Expression, Literal, ScalarKind, SwizzleComponent, TypeInner, VectorSize,
 };
 
-/// The one spelling of a value that is no binary operator.
-pub(super) fn normalize(mut expression: Expression) -> Expression {
+/// The one spelling of a value that is no binary operator, where it is another.
+pub(super) fn rewritten(expression: &Expression) -> Option<Expression> {
     if let Expression::Swizzle {
         size,
-        vector: _,
+        vector,
         pattern,
-    } = &mut expression
+    } = *expression
     {
-        clear_unread(*size, pattern);
+        let cleared = clear_unread(size, pattern);
+        return (cleared != pattern).then_some(Expression::Swizzle {
+            size,
+            vector,
+            pattern: cleared,
+        });
     }
-    expression
+    None
 }
 
 /// The value of float arithmetic on literals, where no device can round it.
@@ -25,17 +30,11 @@ pub(super) fn normalize(mut expression: Expression) -> Expression {
 /// Sums, differences and products are rounded correctly wherever shaders run. One that is exact
 /// needs no rounding, in any mode and in any contraction; one that is normal, of normal operands,
 /// is never flushed to zero.
-pub(super) fn exact_value(
-    op: BinaryOperator,
-    left: &Expression,
-    right: &Expression,
-) -> Option<Expression> {
-    let (Expression::Literal(Literal::F32(left)), Expression::Literal(Literal::F32(right))) =
-        (left, right)
-    else {
+pub(super) fn exact_value(op: BinaryOperator, left: Literal, right: Literal) -> Option<Literal> {
+    let (Literal::F32(left), Literal::F32(right)) = (left, right) else {
         return None;
     };
-    let (a, b) = (f64::from(*left), f64::from(*right));
+    let (a, b) = (f64::from(left), f64::from(right));
     let exact = match op {
         BinaryOperator::Add => exact_sum(a, b)?,
         BinaryOperator::Subtract => exact_sum(a, -b)?,
@@ -64,7 +63,7 @@ pub(super) fn exact_value(
     let value = exact as f32;
     let normal = left.is_normal() && right.is_normal() && value.is_normal();
     let unrounded = f64::from(value).to_bits() == exact.to_bits();
-    (normal && unrounded).then_some(Expression::Literal(Literal::F32(value)))
+    (normal && unrounded).then_some(Literal::F32(value))
 }
 
 /// A sum, if it is not rounded: taking the larger part away gives the smaller one back.
@@ -76,7 +75,7 @@ fn exact_sum(a: f64, b: f64) -> Option<f64> {
 
 /// Back ends read as many components as there are in the result, so that what stands behind these
 /// cannot count.
-fn clear_unread(size: VectorSize, pattern: &mut [SwizzleComponent; 4]) {
+fn clear_unread(size: VectorSize, mut pattern: [SwizzleComponent; 4]) -> [SwizzleComponent; 4] {
     let length = match size {
         VectorSize::Bi => 2,
         VectorSize::Tri => 3,
@@ -85,6 +84,7 @@ fn clear_unread(size: VectorSize, pattern: &mut [SwizzleComponent; 4]) {
     for unread in pattern.iter_mut().skip(length) {
         *unread = SwizzleComponent::X;
     }
+    pattern
 }
 
 /// The one comparison for what is read from either side, and whether the operands change places;

@@ -9,15 +9,14 @@ use std::collections::HashMap;
 
 use naga::proc::TypeResolution;
 use naga::{
-    Arena, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Span,
-    Type, TypeInner,
+    Constant, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Override, Type,
+    TypeInner,
 };
 
 use super::context::Context;
-use super::live::{Walk, live};
+use super::live::Live;
 use super::nodes::{Child, Id, Nodes};
-use super::rebase;
-use super::rebase::{Operands, Rebased, Refusal, each_operand};
+use super::rebase::{Rebased, Refusal, each_operand};
 use super::rules;
 use super::timing::{Timing, is_anchored, timing};
 use super::wire;
@@ -27,55 +26,104 @@ use crate::key::WireWriter;
 /// Begins the fields of an anchor. No expression begins so on the wire.
 const ANCHOR: u8 = u8::MAX;
 
-/// A value: a handle of [`Values::arena`].
-pub(super) type Value = Handle<Expression>;
+const FOLLOWS: Refusal = Refusal("an expression uses one that follows it");
 
-/// The values of a function.
-pub(super) struct Values<'f> {
-    /// One expression a value, operands first. Operands are handles of this arena; all other
-    /// handles are the source module's.
-    pub(super) arena: Arena<Expression>,
-    /// What makes values equal, by their index.
+/// A value, by its number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Value(Id);
+
+impl Value {
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where the expression of a value stands. Its operands are handles of the same arena.
+#[derive(Clone, Copy)]
+pub(super) enum Origin {
+    /// In the source's function.
+    Function(Handle<Expression>),
+    /// Among the constant expressions of the source's module.
+    Constant(Handle<Expression>),
+    /// In the source's function, but in its one spelling: an index of what was rewritten.
+    Rewritten(usize),
+}
+
+/// The values of a function. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Values {
+    /// What makes values equal.
     nodes: Nodes,
-    handles: Vec<Value>,
-    timings: Vec<Timing>,
+    origins: Vec<(Origin, Timing)>,
+    rewritten: Vec<Expression>,
     /// The type of the values that have one which back ends look up by its role.
     special_types: Vec<(Value, Handle<Type>)>,
     /// The value of each expression of the source; none where nothing needs it.
     of_source: Vec<Option<Value>>,
-    /// The value of each constant that was written out, by its number.
-    of_constant: HashMap<Id, Value>,
-    context: Context<'f>,
+    /// The value of each constant expression that was written out, by its index.
+    of_constant: HashMap<usize, Value>,
+    pub(super) live: Live,
+    /// The turn of each anchor that is needed, in the order in which the body evaluates them.
+    turns: Vec<Option<u32>>,
 }
 
-impl<'f> Values<'f> {
+impl Values {
     /// Reads a function of a validated module.
-    pub(super) fn new(context: Context<'f>) -> Rebased<Self> {
+    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
         let expressions = &context.function.expressions;
-        let mut walk = Walk::default();
-        walk.block(&context.function.body)?;
-        let live = live(&context, &walk);
-        let turns = turns(context, &walk, &live);
-        let mut values = Self {
-            arena: Arena::new(),
-            nodes: Nodes::default(),
-            handles: Vec::with_capacity(expressions.len()),
-            timings: Vec::with_capacity(expressions.len()),
-            special_types: Vec::new(),
-            of_source: vec![None; expressions.len()],
-            of_constant: HashMap::new(),
-            context,
-        };
+        self.clear();
+        self.live.read(context)?;
+        self.count_turns(context);
+        self.of_source.resize(expressions.len(), None);
+        self.nodes.reserve(expressions.len());
         for (handle, expression) in expressions.iter() {
-            if live[handle.index()] {
-                let value = values.add(expression, turns[handle.index()])?;
-                values.of_source[handle.index()] = Some(value);
+            if self.live.contains(handle) {
+                let value = self.add(context, handle, expression)?;
+                self.of_source[handle.index()] = Some(value);
                 if !context.special.is_empty() {
-                    values.note_special_type(value, handle);
+                    self.note_special_type(context, value, handle);
                 }
             }
         }
-        Ok(values)
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        let Self {
+            nodes,
+            origins,
+            rewritten,
+            special_types,
+            of_source,
+            of_constant,
+            live: _,
+            turns,
+        } = self;
+        nodes.clear();
+        origins.clear();
+        rewritten.clear();
+        special_types.clear();
+        of_source.clear();
+        of_constant.clear();
+        turns.clear();
+    }
+
+    fn count_turns(&mut self, context: Context<'_>) {
+        let expressions = &context.function.expressions;
+        self.turns.resize(expressions.len(), None);
+        let mut next = 0;
+        for handle in self.live.evaluations() {
+            let turn = &mut self.turns[handle.index()];
+            let is_needed = self.live.contains(handle) && is_anchored(&expressions[handle]);
+            if is_needed && turn.is_none() {
+                *turn = Some(next);
+                next += 1;
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.origins.len()
     }
 
     /// The value of a source expression, if anything needs it.
@@ -83,8 +131,13 @@ impl<'f> Values<'f> {
         self.of_source[source.index()]
     }
 
+    /// The value of a constant expression of the module, if it was written out.
+    pub(super) fn of_constant(&self, source: Handle<Expression>) -> Option<Value> {
+        self.of_constant.get(&source.index()).copied()
+    }
+
     pub(super) fn timing(&self, value: Value) -> Timing {
-        self.timings[value.index()]
+        self.origins[value.index()].1
     }
 
     pub(super) fn is_anchored(&self, value: Value) -> bool {
@@ -94,12 +147,24 @@ impl<'f> Values<'f> {
         }
     }
 
+    pub(super) fn origin(&self, value: Value) -> Origin {
+        self.origins[value.index()].0
+    }
+
+    /// The expression of a value, whose operands are where it comes from.
+    pub(super) fn expression<'e>(&'e self, context: Context<'e>, origin: Origin) -> &'e Expression {
+        match origin {
+            Origin::Function(source) => &context.function.expressions[source],
+            Origin::Constant(source) => &context.module.global_expressions[source],
+            Origin::Rewritten(index) => &self.rewritten[index],
+        }
+    }
+
     /// The values that a value is computed from, in order.
     pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
-        // An index of the arena is a number of a node.
-        let children = self.nodes.children(value.index() as Id).iter();
+        let children = self.nodes.children(value.0).iter();
         children.filter_map(|child| match child {
-            Child::Node(id) => self.handles.get(*id as usize).copied(),
+            Child::Node(id) => Some(Value(*id)),
             Child::Item(_) => None,
         })
     }
@@ -110,177 +175,195 @@ impl<'f> Values<'f> {
         known.find(|(of, _)| *of == value).map(|(_, ty)| *ty)
     }
 
-    fn note_special_type(&mut self, value: Value, source: Handle<Expression>) {
-        if let TypeResolution::Handle(ty) = self.context.info[source].ty {
-            if self.context.special.contains(ty) && self.special_type(value).is_none() {
+    fn note_special_type(
+        &mut self,
+        context: Context<'_>,
+        value: Value,
+        source: Handle<Expression>,
+    ) {
+        if let TypeResolution::Handle(ty) = context.info[source].ty {
+            if context.special.contains(ty) && self.special_type(value).is_none() {
                 self.special_types.push((value, ty));
             }
         }
     }
 
-    fn add(&mut self, expression: &Expression, turn: Option<u64>) -> Rebased<Value> {
+    fn add(
+        &mut self,
+        context: Context<'_>,
+        source: Handle<Expression>,
+        expression: &Expression,
+    ) -> Rebased<Value> {
         if let Expression::Constant(constant) = *expression {
-            if let Some(init) = self.inlined(constant) {
-                return self.constant_value(init);
+            if let Some(init) = inlined(context, constant) {
+                return self.constant_value(context, init);
             }
         }
-        let of_source = &self.of_source;
-        let copy = rebase::expression(
-            &mut Operands(|operand: Handle<Expression>| {
-                of_source[operand.index()].ok_or(Refusal("an expression uses one that follows it"))
-            }),
-            expression,
-        )?;
-        let timing = timing(&copy);
+        let timing = timing(expression);
         match timing {
             Timing::Static | Timing::Pure => {
-                let copy = self.normalize(copy, expression)?;
-                self.intern(copy)
+                if let Some(rewritten) = self.rewritten(context, expression)? {
+                    let origin = Origin::Rewritten(self.rewritten.len());
+                    let value = self.intern(context, &rewritten, origin)?;
+                    self.rewritten.push(rewritten);
+                    return Ok(value);
+                }
+                self.intern(context, expression, Origin::Function(source))
             }
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its turn among the anchors of the function.
+                let turn = self.turns[source.index()];
                 let turn = turn.ok_or(Refusal("an expression is used and never evaluated"))?;
-                self.nodes.add(|wire, children| {
+                let of_source = &self.of_source;
+                let mut missing = false;
+                let id = self.nodes.add(|wire, children| {
                     wire.u8(ANCHOR);
-                    wire.u64(turn);
-                    each_operand(&copy, |value| {
-                        children.push(Child::Node(value.index() as Id))
+                    wire.u32(turn);
+                    each_operand(expression, |operand| match of_source[operand.index()] {
+                        Some(value) => children.push(Child::Node(value.0)),
+                        None => missing = true,
                     });
                 })?;
-                Ok(self.append(copy, timing))
+                if missing {
+                    return Err(FOLLOWS);
+                }
+                self.origins.push((Origin::Function(source), timing));
+                Ok(Value(id))
             }
         }
     }
 
-    /// The one spelling of a value.
-    fn normalize(&self, copy: Expression, source: &Expression) -> Rebased<Expression> {
-        match copy {
-            Expression::Binary { op, left, right } => {
-                if let Some(value) = rules::exact_value(op, &self.arena[left], &self.arena[right]) {
-                    return Ok(value);
-                }
-                let (op, turned) = rules::turned(op);
-                let (left, right) = if turned { (right, left) } else { (left, right) };
-                let swap = left != right
-                    && rules::is_commutative(op)
-                    && self.is_exact(source)
-                    && self.compare(right, left)?;
-                let (left, right) = if swap { (right, left) } else { (left, right) };
-                Ok(Expression::Binary { op, left, right })
-            }
+    /// The one spelling of a value, where it is another than the source's.
+    fn rewritten(&self, context: Context<'_>, source: &Expression) -> Rebased<Option<Expression>> {
+        let Expression::Binary { op, left, right } = *source else {
             // An expression without a rule is its own one spelling, whatever it is.
-            other => Ok(rules::normalize(other)),
+            return Ok(rules::rewritten(source));
+        };
+        let [one, two] = [left, right].map(|operand| self.of(operand).ok_or(FOLLOWS));
+        let (one, two) = (one?, two?);
+        if let [Some(one), Some(two)] = [one, two].map(|value| self.literal(context, value)) {
+            if let Some(value) = rules::exact_value(op, one, two) {
+                return Ok(Some(Expression::Literal(value)));
+            }
+        }
+        let (turned, is_turned) = rules::turned(op);
+        let is_swapped = is_turned
+            || rules::is_commutative(op)
+                && one != two
+                && is_exact(context, left, right)
+                && self.compare(context, two, one)?;
+        Ok(is_swapped.then_some(Expression::Binary {
+            op: turned,
+            left: right,
+            right: left,
+        }))
+    }
+
+    fn literal(&self, context: Context<'_>, value: Value) -> Option<Literal> {
+        match *self.expression(context, self.origin(value)) {
+            Expression::Literal(literal) => Some(literal),
+            _ => None,
         }
     }
 
     /// Whether the one value comes before the other.
-    fn compare(&self, one: Value, other: Value) -> Rebased<bool> {
-        let items = Some(self.context.items.nodes());
-        let (one, other) = (one.index() as Id, other.index() as Id);
-        Ok(self.nodes.compare(items, one, other)?.is_lt())
-    }
-
-    /// Whether the operands may change places, as far as their types tell.
-    fn is_exact(&self, source: &Expression) -> bool {
-        let Expression::Binary { op: _, left, right } = *source else {
-            return false;
-        };
-        let inner = |handle: Handle<Expression>| {
-            self.context.info[handle]
-                .ty
-                .inner_with(&self.context.module.types)
-        };
-        rules::is_exact(inner(left)) && inner(left) == inner(right)
-    }
-
-    /// The value of a constant that is written out where it is used. Tables stay constants.
-    fn inlined(&self, constant: Handle<Constant>) -> Option<Handle<Expression>> {
-        let constant = &self.context.module.constants[constant];
-        let is_table = matches!(
-            self.context.module.types[constant.ty].inner,
-            TypeInner::Array {
-                base: _,
-                size: _,
-                stride: _
-            } | TypeInner::Struct {
-                members: _,
-                span: _
-            }
-        );
-        (!is_table).then_some(constant.init)
+    fn compare(&self, context: Context<'_>, one: Value, other: Value) -> Rebased<bool> {
+        let items = Some(context.items.nodes());
+        Ok(self.nodes.compare(items, one.0, other.0)?.is_lt())
     }
 
     /// The value of a constant expression of the module. Recursion is as deep as these nest, which
     /// is bounded before this.
-    fn constant_value(&mut self, source: Handle<Expression>) -> Rebased<Value> {
-        let expression = &self.context.module.global_expressions[source];
-        if let Expression::Constant(constant) = *expression {
-            if let Some(init) = self.inlined(constant) {
-                return self.constant_value(init);
+    fn constant_value(
+        &mut self,
+        context: Context<'_>,
+        source: Handle<Expression>,
+    ) -> Rebased<Value> {
+        if let Some(value) = self.of_constant(source) {
+            return Ok(value);
+        }
+        let expression = &context.module.global_expressions[source];
+        let value = match *expression {
+            Expression::Constant(constant) if inlined(context, constant).is_some() => {
+                self.constant_value(context, context.module.constants[constant].init)?
             }
-        }
-        let number = self.context.items.expression(source);
-        if let Some(value) = self.of_constant.get(&number) {
-            return Ok(*value);
-        }
-        let copy = rebase::expression(
-            &mut Operands(|operand: Handle<Expression>| self.constant_value(operand)),
-            expression,
-        )?;
-        let value = self.intern(copy)?;
-        self.of_constant.insert(number, value);
+            _ => {
+                let mut operands = Vec::new();
+                each_operand(expression, |operand| operands.push(operand));
+                for operand in operands {
+                    self.constant_value(context, operand)?;
+                }
+                self.intern(context, expression, Origin::Constant(source))?
+            }
+        };
+        self.of_constant.insert(source.index(), value);
         Ok(value)
     }
 
-    fn intern(&mut self, expression: Expression) -> Rebased<Value> {
-        let context = self.context;
+    fn intern(
+        &mut self,
+        context: Context<'_>,
+        expression: &Expression,
+        origin: Origin,
+    ) -> Rebased<Value> {
+        let Self {
+            nodes,
+            of_source,
+            of_constant,
+            ..
+        } = self;
+        let is_constant = matches!(origin, Origin::Constant(_));
         let mut missing = false;
-        let id = self
-            .nodes
-            .intern(Some(context.items.nodes()), |wire, children| {
-                let mut references = Numbers {
-                    context,
-                    children,
-                    missing: &mut missing,
-                };
-                wire::expression(wire, &mut references, &expression);
-            })?;
+        let id = nodes.intern(Some(context.items.nodes()), |wire, children| {
+            let mut references = Numbers {
+                context,
+                of_source,
+                of_constant: is_constant.then_some(of_constant),
+                children,
+                missing: &mut missing,
+            };
+            wire::expression(wire, &mut references, expression);
+        })?;
         if missing {
-            return Err(Refusal("an item refers to one that follows it"));
+            return Err(FOLLOWS);
         }
-        if let Some(value) = self.handles.get(id as usize) {
-            return Ok(*value);
+        if self.origins.len() == id as usize {
+            self.origins.push((origin, timing(expression)));
         }
-        let timing = timing(&expression);
-        Ok(self.append(expression, timing))
-    }
-
-    fn append(&mut self, expression: Expression, timing: Timing) -> Value {
-        let value = self.arena.append(expression, Span::UNDEFINED);
-        self.handles.push(value);
-        self.timings.push(timing);
-        value
+        Ok(Value(id))
     }
 }
 
-/// The turn of each anchor that is needed, in the order in which the body evaluates them.
-fn turns(context: Context<'_>, walk: &Walk, live: &[bool]) -> Vec<Option<u64>> {
-    let expressions = &context.function.expressions;
-    let mut turns = vec![None; expressions.len()];
-    let mut next = 0;
-    for handle in &walk.order {
-        let turn = &mut turns[handle.index()];
-        if live[handle.index()] && turn.is_none() && is_anchored(&expressions[*handle]) {
-            *turn = Some(next);
-            next += 1;
+/// Whether the operands may change places, as far as their types tell.
+fn is_exact(context: Context<'_>, left: Handle<Expression>, right: Handle<Expression>) -> bool {
+    let inner =
+        |handle: Handle<Expression>| context.info[handle].ty.inner_with(&context.module.types);
+    rules::is_exact(inner(left)) && inner(left) == inner(right)
+}
+
+/// The value of a constant that is written out where it is used. Tables stay constants.
+fn inlined(context: Context<'_>, constant: Handle<Constant>) -> Option<Handle<Expression>> {
+    let constant = &context.module.constants[constant];
+    let is_table = matches!(
+        context.module.types[constant.ty].inner,
+        TypeInner::Array {
+            base: _,
+            size: _,
+            stride: _
+        } | TypeInner::Struct {
+            members: _,
+            span: _
         }
-    }
-    turns
+    );
+    (!is_table).then_some(constant.init)
 }
 
 /// References of values, as their numbers.
 struct Numbers<'n, 'f> {
     context: Context<'f>,
+    of_source: &'n [Option<Value>],
+    /// Where the operands of a constant are.
+    of_constant: Option<&'n HashMap<usize, Value>>,
     children: &'n mut Vec<Child>,
     missing: &'n mut bool,
 }
@@ -292,7 +375,14 @@ impl References for Numbers<'_, '_> {
     }
 
     fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
-        self.children.push(Child::Node(handle.index() as Id));
+        let value = match self.of_constant {
+            Some(constants) => constants.get(&handle.index()).copied(),
+            None => self.of_source[handle.index()],
+        };
+        match value {
+            Some(value) => self.children.push(Child::Node(value.0)),
+            None => *self.missing = true,
+        }
     }
 
     fn constant(&mut self, _: &mut WireWriter, handle: Handle<Constant>) {

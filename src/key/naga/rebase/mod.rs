@@ -13,4 +13,4 @@ pub(super) use expression::expression;
 pub(super) use operands::each_operand;
 pub(super) use refusal::{Rebased, Refusal};
 pub(super) use statement::{Shape, shape};
-pub(super) use target::{Listing, Operands, Rebase};
+pub(super) use target::{Listing, Rebase};

@@ -45,38 +45,17 @@ macro_rules! keep_items {
     };
 }
 
-/// Translates operands alone.
-pub(in super::super) struct Operands<F>(pub(in super::super) F);
+/// Translates nothing, and names the expressions that it sees, and whether each is defined here.
+pub(in super::super) struct Listing<F>(pub(in super::super) F);
 
-impl<F> Rebase for Operands<F>
-where
-    F: FnMut(Handle<Expression>) -> Rebased<Handle<Expression>>,
-{
+impl<F: FnMut(Handle<Expression>, bool)> Rebase for Listing<F> {
     fn operand(&mut self, handle: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        (self.0)(handle)
-    }
-
-    fn definition(&mut self, handle: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        Ok(handle)
-    }
-
-    keep_items!();
-}
-
-/// Translates nothing, and lists the expressions that it sees.
-pub(in super::super) struct Listing<'l> {
-    pub(in super::super) uses: &'l mut Vec<Handle<Expression>>,
-    pub(in super::super) definitions: &'l mut Vec<Handle<Expression>>,
-}
-
-impl Rebase for Listing<'_> {
-    fn operand(&mut self, handle: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        self.uses.push(handle);
+        (self.0)(handle, false);
         Ok(handle)
     }
 
     fn definition(&mut self, handle: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        self.definitions.push(handle);
+        (self.0)(handle, true);
         Ok(handle)
     }
 
