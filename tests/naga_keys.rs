@@ -984,7 +984,7 @@ fn golden_fingerprint() {
         }";
     assert_eq!(
         key(source).to_hex(),
-        "db28cb7a628b72660f4dddcb46102f624875cc3fb60c321a6777c4b576813233"
+        "5b0c5d84cc1517bcdd7edcc308dc1a31efbf4f6f59d7cbae4f1e27417f191ec9"
     );
 }
 

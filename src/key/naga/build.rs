@@ -16,6 +16,7 @@ use super::items::Items;
 use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
 use super::rebase::{Rebase as _, Rebased, Refusal, Shape, shape};
+use super::scratch::{FunctionScratch, Scratch, with_scratch};
 use super::special::SpecialRoles;
 
 /// The name of the expressions that keep a resource in the interface though no code reads it.
@@ -23,10 +24,14 @@ const PHONY_NAME: &str = "phony";
 
 /// Builds the canonical form of a module that naga finds valid, with what it found.
 pub(super) fn canonicalize(source: &Module, info: &ModuleInfo) -> Rebased<Module> {
+    with_scratch(|scratch| canonicalize_with(scratch, source, info))
+}
+
+fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Module> {
     let special = SpecialRoles::new(source)?;
     let entry_points = sorted_entry_points(source);
     let globals = sorted_globals(source, info, &entry_points);
-    let items = Items::new(source, &special, &globals)?;
+    let items = Items::new(source, &special, &globals, &mut scratch.items)?;
     if items.depth() as usize > MAX_NESTING {
         return Err(Refusal("types and constants nest deeper than 48"));
     }
@@ -36,7 +41,7 @@ pub(super) fn canonicalize(source: &Module, info: &ModuleInfo) -> Rebased<Module
         entry_points,
         globals_of: Vec::new(),
         module: ModuleBuilder::new(source, &items, &special),
-        scratch: place::Scratch::default(),
+        scratch: &mut scratch.function,
     };
     build.overrides()?;
     build.resources(&globals)?;
@@ -53,7 +58,7 @@ struct Build<'m> {
     /// The variables that each canonical entry point uses.
     globals_of: Vec<GlobalSet>,
     module: ModuleBuilder<'m>,
-    scratch: place::Scratch,
+    scratch: &'m mut FunctionScratch,
 }
 
 impl Build<'_> {
@@ -117,7 +122,7 @@ impl Build<'_> {
             function,
             info,
         };
-        place::function(&mut self.module, &mut self.scratch, context)
+        place::function(&mut self.module, self.scratch, context)
     }
 
     fn entry_point(&mut self, source: &EntryPoint, main: Function) -> Rebased<EntryPoint> {
@@ -248,19 +253,17 @@ fn sorted_entry_points(module: &Module) -> Vec<usize> {
 /// The functions that `main` reaches and that are not done yet, each after all that it calls.
 fn callees_first(module: &Module, main: &Function, done: &mut [bool]) -> Vec<Handle<Function>> {
     let mut order = Vec::new();
-    let mut pending: Vec<_> = calls(&main.body).into_iter().rev().collect();
-    while let Some(next) = pending.last().copied() {
-        let known = pending.len();
-        if !done[next.index()] {
-            let callees = calls(&module.functions[next].body);
-            let absent = |callee: &Handle<Function>| !done[callee.index()];
-            pending.extend(callees.into_iter().rev().filter(absent));
-        }
-        if pending.len() == known {
-            pending.pop();
-            if !done[next.index()] {
-                done[next.index()] = true;
-                order.push(next);
+    let mut open = vec![(None, calls(&main.body).into_iter())];
+    while let Some((caller, callees)) = open.last_mut() {
+        match callees.next() {
+            Some(next) if !std::mem::replace(&mut done[next.index()], true) => {
+                let callees = calls(&module.functions[next].body);
+                open.push((Some(next), callees.into_iter()));
+            }
+            Some(_) => {}
+            None => {
+                order.extend(*caller);
+                open.pop();
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::key::WireWriter;
 /// The numbers of a module's items.
 pub(super) struct Items<'m> {
     module: &'m Module,
-    nodes: Nodes,
+    nodes: &'m mut Nodes,
     known: Known,
 }
 
@@ -38,11 +38,13 @@ impl<'m> Items<'m> {
         module: &'m Module,
         special: &SpecialRoles,
         globals: &[Handle<GlobalVariable>],
+        nodes: &'m mut Nodes,
     ) -> Rebased<Self> {
+        nodes.clear();
         let constants = module.constants.iter();
         let mut items = Self {
             module,
-            nodes: Nodes::default(),
+            nodes,
             known: Known {
                 types: Vec::with_capacity(module.types.len()),
                 expressions: Vec::with_capacity(module.global_expressions.len()),
@@ -74,7 +76,7 @@ impl<'m> Items<'m> {
     }
 
     pub(super) const fn nodes(&self) -> &Nodes {
-        &self.nodes
+        self.nodes
     }
 
     pub(super) fn ty(&self, handle: Handle<Type>) -> Id {

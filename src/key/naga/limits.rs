@@ -11,8 +11,10 @@ use super::rebase::{Rebased, Refusal, Shape, shape};
 pub(super) fn check(module: &Module) -> Rebased<()> {
     let functions = module.functions.iter().map(|(_, function)| function);
     let mains = module.entry_points.iter().map(|entry| &entry.function);
+    let mut pending = Vec::new();
     for function in functions.chain(mains) {
-        check_nesting(&function.body)?;
+        pending.push((&function.body, 1));
+        check_nesting(&mut pending)?;
     }
     for entry in &module.entry_points {
         if let Some(payload) = entry.incoming_ray_payload {
@@ -25,14 +27,13 @@ pub(super) fn check(module: &Module) -> Rebased<()> {
 }
 
 /// Iterates, because it is what makes recursion safe for all that follows.
-fn check_nesting(body: &Block) -> Rebased<()> {
-    let mut pending = vec![(body, 1)];
+fn check_nesting<'b>(pending: &mut Vec<(&'b Block, usize)>) -> Rebased<()> {
     while let Some((block, depth)) = pending.pop() {
         if depth > MAX_NESTING {
             return Err(Refusal("blocks nest deeper than 48"));
         }
+        let depth = depth + 1;
         for statement in block {
-            let depth = depth + 1;
             match shape(statement) {
                 Shape::Emit(_) | Shape::Leaf(_) => {}
                 Shape::Block(inner) => pending.push((inner, depth)),
@@ -40,7 +41,10 @@ fn check_nesting(body: &Block) -> Rebased<()> {
                     condition: _,
                     accept,
                     reject,
-                } => pending.extend([(accept, depth), (reject, depth)]),
+                } => {
+                    pending.push((accept, depth));
+                    pending.push((reject, depth));
+                }
                 Shape::Switch { selector: _, cases } => {
                     pending.extend(cases.iter().map(|case| (&case.body, depth)));
                 }
@@ -48,7 +52,10 @@ fn check_nesting(body: &Block) -> Rebased<()> {
                     body,
                     continuing,
                     break_if: _,
-                } => pending.extend([(body, depth), (continuing, depth)]),
+                } => {
+                    pending.push((body, depth));
+                    pending.push((continuing, depth));
+                }
             }
         }
     }

@@ -94,6 +94,7 @@ mod place;
 mod placer;
 mod rebase;
 mod rules;
+mod scratch;
 mod special;
 mod timing;
 mod validate;

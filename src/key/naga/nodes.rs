@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::hash::{BuildHasher as _, RandomState};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::rebase::{Rebased, Refusal};
 use crate::key::WireWriter;
@@ -92,6 +93,11 @@ impl Nodes {
             .reserve(count, |other| nodes[*other as usize].hash);
     }
 
+    /// How many nodes there is room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.nodes.capacity()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -102,7 +108,7 @@ impl Nodes {
 
     /// What a node refers to, in order.
     pub(super) fn children(&self, id: Id) -> &[Child] {
-        &self.children[self.children_start(id as usize)..self.nodes[id as usize].children_end]
+        children_of(&self.nodes, &self.children, id as usize)
     }
 
     /// The node of what is written: one that is there already, or a new one.
@@ -112,20 +118,35 @@ impl Nodes {
         write: impl FnOnce(&mut WireWriter, &mut Vec<Child>),
     ) -> Rebased<Id> {
         let id = self.append(items, true, write)?;
-        let node = &self.nodes[id as usize];
-        let found = self.table.find(node.hash, |other| {
-            self.nodes[*other as usize].hash == node.hash && self.is_equal(*other, id)
-        });
-        if let Some(found) = found.copied() {
-            self.nodes.pop();
-            self.fields.0.truncate(self.fields_start(id as usize));
-            self.children.truncate(self.children_start(id as usize));
-            return Ok(found);
+        let Self {
+            fields,
+            children,
+            nodes,
+            table,
+            ..
+        } = self;
+        let node = &nodes[id as usize];
+        let hash = node.hash;
+        let is_equal = |other: &Id| {
+            let other = *other as usize;
+            nodes[other].hash == hash
+                && fields_of(nodes, fields, other) == fields_of(nodes, fields, id as usize)
+                && children_of(nodes, children, other) == children_of(nodes, children, id as usize)
+        };
+        match table.entry(hash, is_equal, |other| nodes[*other as usize].hash) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(id);
+                Ok(id)
+            }
+            Entry::Occupied(found) => {
+                let found = *found.get();
+                self.nodes.pop();
+                let (fields_end, children_end) = ends(&self.nodes);
+                self.fields.0.truncate(fields_end);
+                self.children.truncate(children_end);
+                Ok(found)
+            }
         }
-        let nodes = &self.nodes;
-        self.table
-            .insert_unique(node.hash, id, |other| nodes[*other as usize].hash);
-        Ok(id)
     }
 
     /// A node that is told apart from all others by its fields alone.
@@ -210,40 +231,50 @@ impl Nodes {
             .then_with(|| self.children(a).len().cmp(&self.children(b).len()))
     }
 
-    fn is_equal(&self, a: Id, b: Id) -> bool {
-        self.fields(a) == self.fields(b) && self.children(a) == self.children(b)
-    }
-
     fn fields(&self, id: Id) -> &[u8] {
-        let start = self.fields_start(id as usize);
-        &self.fields.0.written()[start..self.nodes[id as usize].fields_end]
-    }
-
-    fn fields_start(&self, id: usize) -> usize {
-        id.checked_sub(1)
-            .map_or(0, |before| self.nodes[before].fields_end)
-    }
-
-    fn children_start(&self, id: usize) -> usize {
-        id.checked_sub(1)
-            .map_or(0, |before| self.nodes[before].children_end)
+        fields_of(&self.nodes, &self.fields, id as usize)
     }
 }
 
-/// A hash that is the same everywhere, by eight bytes at a time.
+fn fields_of<'n>(nodes: &[Node], fields: &'n Fields, id: usize) -> &'n [u8] {
+    &fields.0.written()[ends(&nodes[..id]).0..nodes[id].fields_end]
+}
+
+fn children_of<'n>(nodes: &[Node], children: &'n [Child], id: usize) -> &'n [Child] {
+    &children[ends(&nodes[..id]).1..nodes[id].children_end]
+}
+
+/// Where the fields and the children of some nodes end.
+fn ends(nodes: &[Node]) -> (usize, usize) {
+    nodes
+        .last()
+        .map_or((0, 0), |last| (last.fields_end, last.children_end))
+}
+
+/// A hash that is the same everywhere, by eight bytes at a time. The last eight may overlap those
+/// before them.
 fn rank_of(fields: &[u8]) -> u64 {
-    let mut words = fields.chunks_exact(8);
     let mut rank = fields.len() as u64;
-    for word in &mut words {
+    for word in fields.chunks_exact(8) {
         rank = mix(rank, word.try_into().map_or(0, u64::from_le_bytes));
     }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(words.remainder()) {
-        *to = *from;
-    }
-    mix(rank, u64::from_le_bytes(last))
+    mix(rank, last_word(fields))
 }
 
+fn last_word(fields: &[u8]) -> u64 {
+    if let Some(last) = fields.last_chunk() {
+        return u64::from_le_bytes(*last);
+    }
+    if let (Some(first), Some(last)) = (fields.first_chunk(), fields.last_chunk()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    }
+    // Up to three bytes.
+    fields
+        .iter()
+        .fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+#[inline]
 const fn mix(state: u64, word: u64) -> u64 {
     let product = (state ^ word ^ 0x9e37_79b9_7f4a_7c15) as u128 * 0xd6e8_feb8_6659_fd93;
     (product as u64) ^ (product >> 64) as u64

@@ -12,27 +12,20 @@
 use naga::{Block, Expression, Function, Handle, Statement, SwitchCase};
 
 use super::context::Context;
-use super::function::{FunctionBuilder, Mark};
+use super::function::FunctionBuilder;
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
 use super::placer::Placer;
 use super::rebase::{Rebase as _, Rebased, Shape, shape};
-use super::values::Values;
-
-/// Memory that serves one function after the other.
-#[derive(Default)]
-pub(super) struct Scratch {
-    values: Values,
-    marks: Vec<Mark>,
-}
+use super::scratch::FunctionScratch;
 
 /// Builds the canonical form of a function, and lists the variables of the module it uses.
 pub(super) fn function(
     module: &mut ModuleBuilder<'_>,
-    scratch: &mut Scratch,
+    scratch: &mut FunctionScratch,
     context: Context<'_>,
 ) -> Rebased<(Function, GlobalSet)> {
-    let Scratch { values, marks } = scratch;
+    let FunctionScratch { values, marks } = scratch;
     values.read(context)?;
     let mut placer = Placer::new(FunctionBuilder::new(module, context, values, marks)?);
     let body = placer.block(&context.function.body)?;

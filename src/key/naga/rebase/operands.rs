@@ -3,6 +3,7 @@
 use naga::{CooperativeData, Expression, Handle, ImageQuery, SampleLevel};
 
 /// Names each operand of an expression, in the order in which it lists them.
+#[inline]
 pub(in super::super) fn each_operand(source: &Expression, mut see: impl FnMut(Handle<Expression>)) {
     match *source {
         Expression::Literal(_)
@@ -91,7 +92,11 @@ pub(in super::super) fn each_operand(source: &Expression, mut see: impl FnMut(Ha
             arg3,
         } => {
             see(arg);
-            [arg1, arg2, arg3].into_iter().flatten().for_each(see);
+            for arg in [arg1, arg2, arg3] {
+                if let Some(arg) = arg {
+                    see(arg);
+                }
+            }
         }
         Expression::ImageSample {
             image,

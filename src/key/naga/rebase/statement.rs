@@ -35,6 +35,7 @@ pub(in super::super) enum Shape<'a> {
 pub(in super::super) struct Leaf<'a>(&'a Statement);
 
 /// Tells what a statement nests.
+#[inline]
 pub(in super::super) fn shape(statement: &Statement) -> Shape<'_> {
     match *statement {
         Statement::Emit(ref range) => Shape::Emit(range),

@@ -184,16 +184,16 @@ fn special_types(wire: &mut WireWriter, special: &SpecialTypes) {
 fn predeclared_type(wire: &mut WireWriter, ty: &PredeclaredType) {
     match ty {
         PredeclaredType::AtomicCompareExchangeWeakResult(of) => {
-            wire.tag(0);
+            wire.u8(0);
             scalar(wire, *of);
         }
         PredeclaredType::ModfResult { size, scalar: of } => {
-            wire.tag(1);
+            wire.u8(1);
             wire.option(*size, tags::vector_size);
             scalar(wire, *of);
         }
         PredeclaredType::FrexpResult { size, scalar: of } => {
-            wire.tag(2);
+            wire.u8(2);
             wire.option(*size, tags::vector_size);
             scalar(wire, *of);
         }

@@ -14,7 +14,7 @@ use crate::key::WireWriter;
 macro_rules! tags {
     ($($name:ident($type:ident) { $($variant:ident = $tag:literal,)* })*) => {
         $(pub(super) fn $name(wire: &mut WireWriter, value: $type) {
-            wire.tag(match value {
+            wire.u8(match value {
                 $($type::$variant => $tag,)*
             });
         })*
