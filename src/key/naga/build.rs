@@ -274,28 +274,35 @@ fn callees_first(module: &Module, main: &Function, done: &mut [bool]) -> Vec<Han
 fn calls(block: &Block) -> Vec<Handle<Function>> {
     let mut calls = Vec::new();
     let mut pending = vec![block.iter()];
-    while let Some(statements) = pending.last_mut() {
-        let Some(statement) = statements.next() else {
-            pending.pop();
-            continue;
-        };
-        match shape(statement) {
-            Shape::Emit(_) => {}
-            Shape::Block(inner) => pending.push(inner.iter()),
-            Shape::If {
-                condition: _,
-                accept,
-                reject,
-            } => pending.extend([reject.iter(), accept.iter()]),
-            Shape::Switch { selector: _, cases } => {
-                pending.extend(cases.iter().rev().map(|case| case.body.iter()));
+    while let Some(mut statements) = pending.pop() {
+        while let Some(statement) = statements.next() {
+            match shape(statement) {
+                Shape::Emit(_) => continue,
+                Shape::Leaf(leaf) => {
+                    calls.extend(leaf.callee());
+                    continue;
+                }
+                _ => {}
             }
-            Shape::Loop {
-                body,
-                continuing,
-                break_if: _,
-            } => pending.extend([continuing.iter(), body.iter()]),
-            Shape::Leaf(leaf) => calls.extend(leaf.callee()),
+            pending.push(statements);
+            match shape(statement) {
+                Shape::Emit(_) | Shape::Leaf(_) => {}
+                Shape::Block(inner) => pending.push(inner.iter()),
+                Shape::If {
+                    condition: _,
+                    accept,
+                    reject,
+                } => pending.extend([reject.iter(), accept.iter()]),
+                Shape::Switch { selector: _, cases } => {
+                    pending.extend(cases.iter().rev().map(|case| case.body.iter()));
+                }
+                Shape::Loop {
+                    body,
+                    continuing,
+                    break_if: _,
+                } => pending.extend([continuing.iter(), body.iter()]),
+            }
+            break;
         }
     }
     calls

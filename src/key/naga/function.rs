@@ -48,6 +48,9 @@ pub(super) struct FunctionBuilder<'p, 'm> {
     /// What has become of each value.
     pub(super) marks: &'p mut Vec<Mark>,
     locals: Vec<Option<Handle<LocalVariable>>>,
+    /// A value is computed in each branch that needs it. Where many branches need much, that
+    /// would be the product of both.
+    most_expressions: usize,
 }
 
 impl<'p, 'm> FunctionBuilder<'p, 'm> {
@@ -97,15 +100,13 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
             globals: GlobalSet::default(),
             marks,
             locals: vec![None; local_variables.len()],
+            most_expressions: values.len().saturating_mul(MAX_COPIES) + SMALL,
         })
     }
 
     /// Appends a value whose operands are all placed.
     pub(super) fn append(&mut self, value: Value) -> Rebased<Placed> {
-        // A value is computed in each branch that needs it. Where many branches need much, that
-        // would be the product of both.
-        let most = self.values.len().saturating_mul(MAX_COPIES) + SMALL;
-        if self.out.expressions.len() > most {
+        if self.out.expressions.len() > self.most_expressions {
             return Err(Refusal(
                 "many branches share values that would be written out in each",
             ));
@@ -119,6 +120,7 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         Ok(handle)
     }
 
+    #[inline]
     fn copy(&mut self, value: Value, is_constant: bool) -> Rebased<Placed> {
         let values = self.values;
         let origin = values.origin(value);

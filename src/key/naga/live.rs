@@ -28,6 +28,8 @@ pub(super) struct Live {
     /// Which expressions are needed: by a statement, or because they are evaluated where someone
     /// can tell.
     live: Vec<bool>,
+    /// When each expression is evaluated.
+    timings: Vec<Timing>,
     locals: Vec<Handle<LocalVariable>>,
 }
 
@@ -40,12 +42,15 @@ impl Live {
         self.locals.clear();
         self.live.clear();
         self.live.resize(expressions.len(), false);
+        self.timings.clear();
+        let timings = expressions.iter().map(|(_, expression)| timing(expression));
+        self.timings.extend(timings);
         self.block(&context.function.body)?;
         for event in &self.events {
             match *event {
                 Event::Use(handle) => self.live[handle.index()] = true,
                 Event::Evaluation(handle) => {
-                    self.live[handle.index()] |= match timing(&expressions[handle]) {
+                    self.live[handle.index()] |= match self.timings[handle.index()] {
                         Timing::Static | Timing::Pure => false,
                         Timing::Anchored => is_kept(context, handle),
                         Timing::Defined => true,
@@ -69,6 +74,11 @@ impl Live {
 
     pub(super) fn contains(&self, expression: Handle<Expression>) -> bool {
         self.live[expression.index()]
+    }
+
+    /// When an expression is evaluated.
+    pub(super) fn timing(&self, expression: Handle<Expression>) -> Timing {
+        self.timings[expression.index()]
     }
 
     /// What the body evaluates, in its order.

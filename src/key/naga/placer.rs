@@ -10,6 +10,9 @@ use super::rebase::{Rebase, Rebased, Refusal};
 use super::timing::Timing;
 use super::values::Value;
 
+/// How deep the recursion over an expression may go.
+const MAX_RECURSION: usize = 32;
+
 /// What ends with the scope it happened in.
 enum Entry {
     Placed(Value),
@@ -22,8 +25,6 @@ pub(super) struct Placer<'p, 'm> {
     open: Option<(Placed, Placed)>,
     statements: Vec<Statement>,
     journal: Vec<Entry>,
-    /// What is to be placed before what asked for it. Empty between two calls.
-    pending: Vec<Value>,
     /// How many loops have begun.
     loops: usize,
     /// How many [looks](Self::begin_visit) at values there were.
@@ -41,7 +42,6 @@ impl<'p, 'm> Placer<'p, 'm> {
             open: None,
             statements: Vec::new(),
             journal: Vec::new(),
-            pending: Vec::new(),
             loops: 0,
             visit: 0,
         }
@@ -92,16 +92,38 @@ impl<'p, 'm> Placer<'p, 'm> {
     }
 
     /// Makes a value available here, and all that it is computed from before it.
+    #[inline]
     pub(super) fn place(&mut self, value: Value) -> Rebased<Placed> {
-        if let Some(placed) = self.placed(value) {
-            return Ok(placed);
+        match self.placed(value) {
+            Some(placed) => Ok(placed),
+            None => self.place_below(value, 0),
         }
+    }
+
+    /// Places a value by recursion, which is quick, to a depth that any stack holds.
+    fn place_below(&mut self, value: Value, depth: usize) -> Rebased<Placed> {
         let values = self.builder.values;
-        let mut pending = std::mem::take(&mut self.pending);
-        pending.push(value);
+        // An anchored value is evaluated where it stands and nowhere else.
+        if values.is_anchored(value) {
+            return Err(UNAVAILABLE);
+        }
+        if depth == MAX_RECURSION {
+            return self.place_far(value);
+        }
+        for operand in values.operands(value) {
+            if self.placed(operand).is_none() {
+                self.place_below(operand, depth + 1)?;
+            }
+        }
+        self.compute(value)
+    }
+
+    /// Places a value that hangs deep in an expression, without recursion.
+    fn place_far(&mut self, value: Value) -> Rebased<Placed> {
+        let values = self.builder.values;
+        let mut pending = vec![value];
         while let Some(next) = pending.last().copied() {
             if self.placed(next).is_none() {
-                // An anchored value is evaluated where it stands and nowhere else.
                 if values.is_anchored(next) {
                     return Err(UNAVAILABLE);
                 }
@@ -115,7 +137,6 @@ impl<'p, 'm> Placer<'p, 'm> {
             }
             pending.pop();
         }
-        self.pending = pending;
         self.placed(value).ok_or(UNAVAILABLE)
     }
 

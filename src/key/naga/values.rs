@@ -18,7 +18,7 @@ use super::live::Live;
 use super::nodes::{Child, Id, Nodes};
 use super::rebase::{Rebased, Refusal, each_operand};
 use super::rules;
-use super::timing::{Timing, is_anchored, timing};
+use super::timing::{Timing, timing};
 use super::wire;
 use super::wire::References;
 use crate::key::WireWriter;
@@ -114,7 +114,7 @@ impl Values {
         let mut next = 0;
         for handle in self.live.evaluations() {
             let turn = &mut self.turns[handle.index()];
-            let is_needed = self.live.contains(handle) && is_anchored(&expressions[handle]);
+            let is_needed = self.live.contains(handle) && self.live.timing(handle).is_anchored();
             if is_needed && turn.is_none() {
                 *turn = Some(next);
                 next += 1;
@@ -141,10 +141,7 @@ impl Values {
     }
 
     pub(super) fn is_anchored(&self, value: Value) -> bool {
-        match self.timing(value) {
-            Timing::Static | Timing::Pure => false,
-            Timing::Anchored | Timing::Defined => true,
-        }
+        self.timing(value).is_anchored()
     }
 
     pub(super) fn origin(&self, value: Value) -> Origin {
@@ -199,7 +196,7 @@ impl Values {
                 return self.constant_value(context, init);
             }
         }
-        let timing = timing(expression);
+        let timing = self.live.timing(source);
         match timing {
             Timing::Static | Timing::Pure => {
                 if let Some(rewritten) = self.rewritten(context, expression)? {
