@@ -9,54 +9,49 @@ use naga::{
     Block, EntryPoint, Expression, Function, GlobalVariable, Handle, MeshStageInfo, Module, Span,
 };
 
-use super::MAX_NESTING;
 use super::context::Context;
+use super::deep::with_stack;
+use super::filters;
 use super::global_set::GlobalSet;
 use super::items::Items;
 use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
-use super::rebase::{Rebase as _, Rebased, Refusal, Shape, shape};
+use super::rebase::{Rebase as _, Rebased, Shape, shape};
+use super::roots::Roots;
 use super::scratch::{FunctionScratch, Scratch, with_scratch};
 use super::special::SpecialRoles;
 
 /// The name of the expressions that keep a resource in the interface though no code reads it.
 const PHONY_NAME: &str = "phony";
 
-/// Builds the canonical form of a module that naga finds valid, with what it found.
-pub(super) fn canonicalize(source: &Module, info: &ModuleInfo) -> Rebased<Module> {
-    with_scratch(|scratch| canonicalize_with(scratch, source, info))
+/// Builds the canonical form of a module that naga finds valid, with what it found. The module
+/// nests to `depth`.
+pub(super) fn canonicalize(source: &Module, info: &ModuleInfo, depth: usize) -> Rebased<Module> {
+    with_stack(depth, || {
+        with_scratch(|scratch| canonicalize_with(scratch, source, info))
+    })?
 }
 
 fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Module> {
     let special = SpecialRoles::new(source)?;
-    let entry_points = sorted_entry_points(source);
-    let globals = sorted_globals(source, info, &entry_points);
+    let roots = Roots::new(source)?;
+    let globals = sorted_globals(source, &roots.infos(info));
     let items = Items::new(source, &special, &globals, &mut scratch.items)?;
-    if items.depth() as usize > MAX_NESTING {
-        return Err(Refusal("types and constants nest deeper than 48"));
-    }
     let mut build = Build {
         source,
         info,
-        entry_points,
-        globals_of: Vec::new(),
         module: ModuleBuilder::new(source, &items, &special),
         scratch: &mut scratch.function,
     };
     build.overrides()?;
-    build.resources(&globals)?;
-    build.functions()?;
-    build.pin_interface()?;
+    build.resources(&globals, &roots)?;
+    build.functions(&roots)?;
     Ok(build.module.out)
 }
 
 struct Build<'m> {
     source: &'m Module,
     info: &'m ModuleInfo,
-    /// Indices of the source's entry points, in canonical order.
-    entry_points: Vec<usize>,
-    /// The variables that each canonical entry point uses.
-    globals_of: Vec<GlobalSet>,
     module: ModuleBuilder<'m>,
     scratch: &'m mut FunctionScratch,
 }
@@ -78,51 +73,118 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// The resources that an entry point uses, by group and binding.
-    fn resources(&mut self, globals: &[Handle<GlobalVariable>]) -> Rebased<()> {
+    /// The resources that a root uses, by group and binding.
+    fn resources(&mut self, globals: &[Handle<GlobalVariable>], roots: &Roots) -> Rebased<()> {
+        let infos = roots.infos(self.info);
         for handle in globals {
             let is_bound = self.source.global_variables[*handle].binding.is_some();
-            if is_bound && first_user(self.info, &self.entry_points, *handle).is_some() {
+            if is_bound && first_user(&infos, *handle).is_some() {
                 self.module.global(*handle)?;
             }
         }
         Ok(())
     }
 
-    fn functions(&mut self) -> Rebased<()> {
+    fn functions(&mut self, roots: &Roots) -> Rebased<()> {
         let mut done = vec![false; self.source.functions.len()];
-        for entry in self.entry_points.clone() {
-            let entry_point = &self.source.entry_points[entry];
-            for handle in callees_first(self.source, &entry_point.function, &mut done) {
-                let function = &self.source.functions[handle];
-                let (function, globals) = self.function(function, &self.info[handle])?;
-                self.module.add_function(handle, function, globals);
+        match roots {
+            Roots::EntryPoints(entry_points) => {
+                for entry in entry_points {
+                    let source = &self.source.entry_points[*entry];
+                    for handle in callees_first(self.source, &source.function, &mut done) {
+                        self.add_function(handle, None)?;
+                    }
+                    self.add_entry_point(source, self.info.get_entry_point(*entry))?;
+                }
             }
-            let info = self.info.get_entry_point(entry);
-            let (main, mut globals) = self.function(&entry_point.function, info)?;
-            for payload in payloads(entry_point) {
-                globals.insert(self.module.global(payload)?);
+            Roots::Functions(functions) => {
+                for root in functions {
+                    let source = &self.source.functions[*root];
+                    let callees = callees_first(self.source, source, &mut done);
+                    let is_new = !std::mem::replace(&mut done[root.index()], true);
+                    for handle in callees.into_iter().chain(is_new.then_some(*root)) {
+                        let name = self.source.functions[handle].name.clone();
+                        self.add_function(handle, name)?;
+                    }
+                }
             }
-            let entry_point = self.entry_point(entry_point, main)?;
-            self.module.out.entry_points.push(entry_point);
-            self.globals_of.push(globals);
         }
+        Ok(())
+    }
+
+    /// Adds a function. One with a name is part of the interface.
+    fn add_function(&mut self, handle: Handle<Function>, name: Option<String>) -> Rebased<()> {
+        let info = &self.info[handle];
+        let (mut function, mut globals) = self.function(&self.source.functions[handle], info)?;
+        if name.is_some() {
+            self.pin_interface(&mut function, &mut globals, info)?;
+        }
+        function.name = name;
+        self.module.add_function(handle, function, globals);
+        Ok(())
+    }
+
+    fn add_entry_point(&mut self, source: &EntryPoint, info: &FunctionInfo) -> Rebased<()> {
+        let (mut main, mut globals) = self.function(&source.function, info)?;
+        for payload in payloads(source) {
+            globals.insert(self.module.global(payload)?);
+        }
+        self.pin_interface(&mut main, &mut globals, info)?;
+        let entry_point = self.entry_point(source, main)?;
+        self.module.out.entry_points.push(entry_point);
         Ok(())
     }
 
     fn function(
         &mut self,
-        function: &Function,
+        source: &Function,
         info: &FunctionInfo,
     ) -> Rebased<(Function, GlobalSet)> {
         let context = Context {
             module: self.source,
             items: self.module.items,
             special: self.module.special,
-            function,
+            function: source,
             info,
         };
-        place::function(&mut self.module, self.scratch, context)
+        let (mut function, globals) = place::function(&mut self.module, self.scratch, context)?;
+        let filters = &mut self.module.out.diagnostic_filters;
+        filters::keep(
+            self.source,
+            source.diagnostic_filter_leaf,
+            filters,
+            &mut function,
+        );
+        Ok((function, globals))
+    }
+
+    /// A variable that a pipeline can see stays used by each root that uses it, even where the
+    /// use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
+    fn pin_interface(
+        &mut self,
+        function: &mut Function,
+        globals: &mut GlobalSet,
+        before: &FunctionInfo,
+    ) -> Rebased<()> {
+        let mut lost = Vec::new();
+        for (handle, global) in self.source.global_variables.iter() {
+            if !is_interface(global.space) || before[handle].is_empty() {
+                continue;
+            }
+            let known = self.module.known_global(handle);
+            if known.is_none_or(|known| !globals.contains(known)) {
+                lost.push(self.module.global(handle)?);
+            }
+        }
+        lost.sort();
+        for global in lost {
+            let expression = Expression::GlobalVariable(global);
+            let handle = function.expressions.append(expression, Span::UNDEFINED);
+            let name = PHONY_NAME.to_owned();
+            function.named_expressions.insert(handle, name);
+            globals.insert(global);
+        }
+        Ok(())
     }
 
     fn entry_point(&mut self, source: &EntryPoint, main: Function) -> Rebased<EntryPoint> {
@@ -186,68 +248,23 @@ impl Build<'_> {
     ) -> Rebased<Option<Handle<GlobalVariable>>> {
         source.map(|source| self.module.global(source)).transpose()
     }
-
-    /// A variable that a pipeline can see stays used by each entry point that uses it, even where
-    /// the use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
-    fn pin_interface(&mut self) -> Rebased<()> {
-        for (index, entry) in self.entry_points.clone().into_iter().enumerate() {
-            let before = self.info.get_entry_point(entry);
-            let mut lost = Vec::new();
-            for (handle, global) in self.source.global_variables.iter() {
-                if !is_interface(global.space) || before[handle].is_empty() {
-                    continue;
-                }
-                let known = self.module.known_global(handle);
-                if known.is_none_or(|known| !self.globals_of[index].contains(known)) {
-                    lost.push(self.module.global(handle)?);
-                }
-            }
-            lost.sort();
-            let main = &mut self.module.out.entry_points[index].function;
-            for global in lost {
-                let expression = Expression::GlobalVariable(global);
-                let handle = main.expressions.append(expression, Span::UNDEFINED);
-                main.named_expressions.insert(handle, PHONY_NAME.to_owned());
-            }
-        }
-        Ok(())
-    }
 }
 
-/// The first entry point, in canonical order, that uses a variable.
-fn first_user(
-    info: &ModuleInfo,
-    entry_points: &[usize],
-    global: Handle<GlobalVariable>,
-) -> Option<usize> {
-    let uses = |entry: &usize| !info.get_entry_point(*entry)[global].is_empty();
-    entry_points.iter().position(uses)
+/// The first root, in canonical order, that uses a variable.
+fn first_user(roots: &[&FunctionInfo], global: Handle<GlobalVariable>) -> Option<usize> {
+    roots.iter().position(|root| !root[global].is_empty())
 }
 
 /// The variables of a module: by group and binding, and of those that share a binding, which
-/// different entry points may, by the first entry point that uses them.
-fn sorted_globals(
-    module: &Module,
-    info: &ModuleInfo,
-    entry_points: &[usize],
-) -> Vec<Handle<GlobalVariable>> {
+/// different entry points may, by the first of them that uses it.
+fn sorted_globals(module: &Module, roots: &[&FunctionInfo]) -> Vec<Handle<GlobalVariable>> {
     let globals = module.global_variables.iter();
     let mut globals: Vec<_> = globals.map(|(handle, _)| handle).collect();
     globals.sort_by_cached_key(|handle| {
         let binding = module.global_variables[*handle].binding;
-        (binding, first_user(info, entry_points, *handle))
+        (binding, first_user(roots, *handle))
     });
     globals
-}
-
-/// By stage and name, which together are unique.
-fn sorted_entry_points(module: &Module) -> Vec<usize> {
-    let mut order: Vec<_> = (0..module.entry_points.len()).collect();
-    order.sort_by_key(|index| {
-        let entry = &module.entry_points[*index];
-        (entry.stage, &entry.name)
-    });
-    order
 }
 
 /// The functions that `main` reaches and that are not done yet, each after all that it calls.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use naga::Module;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
 
+use super::limits;
 use super::validate::validate;
 use super::wire;
 use crate::key::{Program, ToWire, Unkeyable, WireWriter};
@@ -79,13 +80,15 @@ impl<P: Program<Canonical = Self>> ToWire for CanonicalModule<P> {
 
     fn write_body(&self, wire: &mut WireWriter) {
         wire::module(wire, &self.module);
+        wire::filters(wire, &self.module);
     }
 }
 
-/// Diagnostic filters are not in the canonical module, so that what they allowed is not asked of
-/// it again.
+/// The source was uniform by its filters. Of these, the canonical module has what counts, and
+/// uniformity is not asked of it again.
 fn validate_canonical(module: &Module) -> Result<ModuleInfo, Unkeyable> {
     let flags = ValidationFlags::all() - ValidationFlags::CONTROL_FLOW_UNIFORMITY;
-    validate(module, flags, Capabilities::all())
+    let depth = limits::check(module)?;
+    validate(module, depth, flags, Capabilities::all())
         .map_err(|reason| Unkeyable::new(format!("its canonical form fails: {reason}")))
 }

@@ -100,12 +100,6 @@ impl<'m> Items<'m> {
         self.known.overrides[handle.index()].ok_or(FOLLOWS)
     }
 
-    /// How deep types and constants nest in each other.
-    pub(super) fn depth(&self) -> u32 {
-        let ids = (0..).take(self.nodes.len());
-        ids.map(|id| self.nodes.depth(id)).max().unwrap_or(0)
-    }
-
     /// A resource is where it is bound. What is not bound, and what is bound where another is, is
     /// told apart by its place among its likes.
     fn number_globals(&mut self, order: &[Handle<GlobalVariable>]) -> Rebased<()> {

@@ -1,7 +1,11 @@
 //! Shader modules: canonical form and key of `naga::Module`.
 //!
-//! The canonical module is built anew from the entry points, and then validated. It is what is
-//! hashed and what is compiled, so that nothing that was left out of it can reach an artifact.
+//! The canonical module is built anew from the entry points. It is what is hashed and what is
+//! compiled, so that nothing that was left out of it can reach an artifact. It is validated before
+//! it is compiled, by [`CanonicalModule::info`]; a hit does not pay for that.
+//!
+//! A module without an entry point is a library. Its canonical form holds all its functions, with
+//! their names.
 //!
 //! ```
 //! use pipeline_cache::{PipelineFingerprint, Program as _};
@@ -41,7 +45,8 @@
 //!
 //! | spellings | why they mean one thing |
 //! |---|---|
-//! | spans, comments, diagnostic filters | no back end reads them; the source is checked with its filters |
+//! | spans, comments | no back end reads them |
+//! | diagnostic filters, but those around a derivative | they allow nothing else |
 //! | names of functions, arguments, variables, constants, types, members | pipelines bind by group, binding and location; a back end makes up what names it needs, and its reflection tables name handles of the canonical module |
 //! | what no entry point reaches: types, constants, functions, variables, anonymous overrides | nothing of it is executed or bound |
 //! | equal types under several names | WGSL's named structs have one layout and one meaning |
@@ -66,6 +71,7 @@
 //! | literals by type and bits | -0.0 is not 0.0 |
 //! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
+//! | names of functions in a module without an entry point | who imports it calls by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
 //! | names of `modf`'s results and their like | back ends look members up by name |
 //! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
@@ -83,6 +89,8 @@ mod build;
 mod canonical;
 mod carried;
 mod context;
+mod deep;
+mod filters;
 mod function;
 mod global_set;
 mod items;
@@ -93,6 +101,7 @@ mod nodes;
 mod place;
 mod placer;
 mod rebase;
+mod roots;
 mod rules;
 mod scratch;
 mod special;
@@ -107,7 +116,7 @@ pub use validate::InvalidModule;
 pub use validated::ValidatedModule;
 
 use naga::Module;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
+use naga::valid::{Capabilities, ValidationFlags};
 
 use super::{Program, Unkeyable};
 
@@ -118,9 +127,10 @@ const SCHEMA: u32 = 2;
 /// How deep blocks may nest in blocks, and types and constants in their like. Beyond it a module
 /// is not keyed, so that no module can exhaust the stack.
 ///
-/// naga's validator takes about 33 KiB of stack a level in a debug build, where 48 levels fit
-/// into the 2 MiB of a thread; in a release build it takes about 2 KiB.
-pub const MAX_NESTING: usize = 48;
+/// A module that nests deeper than 48 levels is validated and keyed on a thread of its own, with
+/// a stack of 40 KiB a level. naga's back ends recurse as well: whoever compiles such a module
+/// needs a stack for it.
+pub const MAX_NESTING: usize = 1000;
 
 impl Program for Module {
     /// Names the major version of naga: another IR is another program.
@@ -132,12 +142,23 @@ impl Program for Module {
     ///
     /// # Errors
     ///
-    /// [`Unkeyable`] when the module has no entry point, when naga finds it invalid with every
-    /// capability allowed or its validator panics on it, when it nests deeper than
-    /// [`MAX_NESTING`], or when an override can be neither set nor computed.
+    /// [`Unkeyable`] when naga finds the module invalid with every capability allowed or its
+    /// validator panics on it, when it nests deeper than [`MAX_NESTING`], when an override can be
+    /// neither set nor computed, or when the module has neither an entry point nor functions that
+    /// all have a name of their own.
+    ///
+    /// # Panics
+    ///
+    /// Not by itself. naga's validator panics on some invalid modules, which this catches, and
+    /// which ends a program that was built with `panic = "abort"`. Such a program takes modules
+    /// from naga's front ends alone, or keys in a process of its own.
     fn canonicalize(&self) -> Result<CanonicalModule, Unkeyable> {
-        let info = validate::validate(self, ValidationFlags::all(), Capabilities::all())?;
-        canonicalize(self, &info)
+        let depth = limits::check(self)?;
+        let (flags, capabilities) = (ValidationFlags::all(), Capabilities::all());
+        let info = validate::validate(self, depth, flags, capabilities)?;
+        Ok(CanonicalModule::new(build::canonicalize(
+            self, &info, depth,
+        )?))
     }
 }
 
@@ -153,15 +174,7 @@ impl Program for ValidatedModule {
     ///
     /// [`Unkeyable`] as for the bare module.
     fn canonicalize(&self) -> Result<CanonicalModule<Self>, Unkeyable> {
-        canonicalize(self.module(), self.info())
+        let module = build::canonicalize(self.module(), self.info(), self.depth())?;
+        Ok(CanonicalModule::new(module))
     }
-}
-
-fn canonicalize<P>(module: &Module, info: &ModuleInfo) -> Result<CanonicalModule<P>, Unkeyable> {
-    // The canonical form holds what entry points reach. Without one it would be empty, and all
-    // such modules would share a key.
-    if module.entry_points.is_empty() {
-        return Err(Unkeyable::new("the module has no entry point"));
-    }
-    Ok(CanonicalModule::new(build::canonicalize(module, info)?))
 }

@@ -54,8 +54,6 @@ struct Node {
     rank: u64,
     /// Finds the node in the table. Nobody outside of the process can foresee it.
     hash: u64,
-    /// How many nodes follow each other below it, itself included.
-    depth: u32,
 }
 
 /// The fields of all nodes, one after the other.
@@ -100,10 +98,6 @@ impl Nodes {
 
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
-    }
-
-    pub(super) fn depth(&self, id: Id) -> u32 {
-        self.nodes[id as usize].depth
     }
 
     /// What a node refers to, in order.
@@ -168,7 +162,6 @@ impl Nodes {
         write(&mut self.fields.0, &mut self.children);
         let mut rank = rank_of(&self.fields.0.written()[fields_start..]);
         let mut hash = self.seed.0;
-        let mut depth = 0;
         for child in &self.children[children_start..] {
             let (below, id) = match *child {
                 Child::Node(id) => (self.nodes.get(id as usize), id),
@@ -179,7 +172,6 @@ impl Nodes {
                 rank = mix(rank, below.rank);
             }
             hash = mix(hash, u64::from(id));
-            depth = depth.max(below.depth);
         }
         let id = u32::try_from(self.nodes.len()).map_err(|_| Refusal("the module is too large"))?;
         self.nodes.push(Node {
@@ -187,7 +179,6 @@ impl Nodes {
             children_end: self.children.len(),
             rank,
             hash: mix(hash, rank),
-            depth: depth.saturating_add(1),
         });
         Ok(id)
     }

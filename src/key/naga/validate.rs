@@ -7,7 +7,8 @@ use std::panic::{self, AssertUnwindSafe};
 use naga::valid::{Capabilities, ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
 
-use super::limits;
+use super::deep::with_stack;
+use super::rebase::Refusal;
 use crate::key::Unkeyable;
 
 /// Why a module is not valid.
@@ -25,6 +26,12 @@ pub enum InvalidModule {
     Refused(#[from] Unkeyable),
 }
 
+impl From<Refusal> for InvalidModule {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
 impl From<InvalidModule> for Unkeyable {
     fn from(error: InvalidModule) -> Self {
         match error {
@@ -34,16 +41,17 @@ impl From<InvalidModule> for Unkeyable {
     }
 }
 
-/// Validates a module, with all that naga can check and every capability that is allowed.
+/// Validates a module that [nests](super::limits::check) to a depth, with all that naga can check and every capability that is allowed.
 ///
 /// On some modules that are not valid naga's validator panics: a member whose offset overflows, an
-/// immediate whose length is overridable. That is a refusal as any other.
+/// immediate whose length is overridable. That is a refusal as any other, in a program that
+/// unwinds.
 pub(super) fn validate(
     module: &Module,
+    depth: usize,
     flags: ValidationFlags,
     capabilities: Capabilities,
 ) -> Result<ModuleInfo, InvalidModule> {
-    limits::check(module).map_err(Unkeyable::from)?;
     let validate = || {
         let mut validator = Validator::new(flags, capabilities);
         validator
@@ -52,8 +60,11 @@ pub(super) fn validate(
                 error: Box::new(error),
             })
     };
-    panic::catch_unwind(AssertUnwindSafe(validate))
-        .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module").into()))
+    let validate = || {
+        panic::catch_unwind(AssertUnwindSafe(validate))
+            .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module").into()))
+    };
+    with_stack(depth, validate)?
 }
 
 /// An error and all its causes.

@@ -3,6 +3,7 @@
 use naga::Module;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
 
+use super::limits;
 use super::validate::{InvalidModule, validate};
 
 /// A shader module together with what naga's validator found out about it.
@@ -26,6 +27,7 @@ use super::validate::{InvalidModule, validate};
 pub struct ValidatedModule {
     module: Module,
     info: ModuleInfo,
+    depth: usize,
 }
 
 impl ValidatedModule {
@@ -36,8 +38,13 @@ impl ValidatedModule {
     /// [`InvalidModule`] when naga finds the module invalid, when it needs a capability that is
     /// not among `capabilities`, or when it could harm the validator.
     pub fn new(module: Module, capabilities: Capabilities) -> Result<Self, InvalidModule> {
-        let info = validate(&module, ValidationFlags::all(), capabilities)?;
-        Ok(Self { module, info })
+        let depth = limits::check(&module)?;
+        let info = validate(&module, depth, ValidationFlags::all(), capabilities)?;
+        Ok(Self {
+            module,
+            info,
+            depth,
+        })
     }
 
     /// The module.
@@ -50,6 +57,11 @@ impl ValidatedModule {
     #[must_use]
     pub const fn info(&self) -> &ModuleInfo {
         &self.info
+    }
+
+    /// How deep the module nests.
+    pub(super) const fn depth(&self) -> usize {
+        self.depth
     }
 
     /// The module and its info.

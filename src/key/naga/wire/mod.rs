@@ -21,6 +21,7 @@ use naga::{
     MeshStageInfo, Module, Override, PredeclaredType, SpecialTypes, Type,
 };
 
+use super::filters;
 use super::wire::types::{binding, constant, global, override_, scalar, type_};
 use crate::key::WireWriter;
 
@@ -84,7 +85,7 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
         global_expressions,
         functions,
         entry_points,
-        // Dropped by the canonical form.
+        // Written by `filters`.
         diagnostic_filters: _,
         diagnostic_filter_leaf: _,
         doc_comments: _,
@@ -126,6 +127,26 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
     wire.seq(entry_points, |wire, item| {
         let name = format_args!("entry point {} ({:?})", item.name, item.stage);
         wire.part(name, |wire| entry_point(wire, item));
+    });
+}
+
+/// Writes the functions and entry points that have a diagnostic filter, and what it says.
+pub(super) fn filters(wire: &mut WireWriter, module: &Module) {
+    let functions = module.functions.iter().map(|(_, function)| function);
+    let mains = module.entry_points.iter().map(|entry| &entry.function);
+    let severity = |function: &Function| {
+        let leaf = function.diagnostic_filter_leaf;
+        filters::severity(&module.diagnostic_filters, leaf)
+    };
+    let filtered: Vec<_> = (0_u32..)
+        .zip(functions.chain(mains))
+        .filter_map(|(index, function)| Some((index, severity(function)?)))
+        .collect();
+    wire.part("diagnostic filters", |wire| {
+        wire.seq(&filtered, |wire, (index, severity)| {
+            wire.u32(*index);
+            tags::severity(wire, *severity);
+        });
     });
 }
 
@@ -209,7 +230,7 @@ fn function(wire: &mut WireWriter, function: &Function) {
         expressions,
         named_expressions,
         body,
-        // Dropped by the canonical form, with the filters it points into.
+        // Written by `filters`.
         diagnostic_filter_leaf: _,
     } = function;
     wire.option(name.as_deref(), WireWriter::str);

@@ -9,6 +9,8 @@ use naga::{
     SubgroupOperation, SwizzleComponent, UnaryOperator, VectorSize,
 };
 
+use naga::diagnostic_filter::Severity;
+
 use crate::key::WireWriter;
 
 macro_rules! tags {
@@ -22,6 +24,12 @@ macro_rules! tags {
 }
 
 tags! {
+    severity(Severity) {
+        Off = 0,
+        Info = 1,
+        Warning = 2,
+        Error = 3,
+    }
     conservative_depth(ConservativeDepth) {
         GreaterEqual = 0,
         LessEqual = 1,
