@@ -1145,6 +1145,56 @@ fn plain_code_meets_no_limit() {
     }
 }
 
+/// What many branches share is computed before them, so that an artifact is not many times the
+/// source's.
+#[test]
+fn what_branches_share_is_computed_once() {
+    let words = |module: &Module, info: &naga::valid::ModuleInfo| {
+        let options = naga::back::spv::Options {
+            flags: naga::back::spv::WriterFlags::empty(),
+            ..Default::default()
+        };
+        naga::back::spv::write_vec(module, info, &options, None)
+            .unwrap()
+            .len()
+    };
+    for (lets, branches) in [(60, 20), (300, 40)] {
+        let chain: String = (0..lets)
+            .map(|n| format!("let s{} = s{n} * s{n} + {n}u;", n + 1))
+            .collect();
+        let ends: String = (0..branches)
+            .map(|n| format!("if u[{n}] == 0u {{ u[{n}] = s{lets}; }}"))
+            .collect();
+        let source = parse(&compute(&format!("let s0 = u[0]; {chain} {ends}")));
+        let canonical = canonical(&source);
+        let of_source = words(&source, &validate(&source));
+        let of_canonical = words(canonical.module(), canonical.info().unwrap());
+        println!("{lets} lets, {branches} branches: {of_source} and {of_canonical} words");
+        assert!(of_canonical <= of_source * 11 / 10);
+    }
+    let large = "f32(id.x) * 2.0 + f32(id.y) * 3.0 + f32(id.z) * 4.0";
+    // Before both branches, wherever the source computes it.
+    let before = format!("let x = {large}; if id.x > 1u {{ f[0] = x; }} else {{ f[1] = x; }}");
+    let inside = format!("if id.x > 1u {{ f[0] = {large}; }} else {{ f[1] = {large}; }}");
+    assert_eq!(key(&compute(&before)), key(&compute(&inside)));
+    assert_eq!(products(&before), 3);
+    // In the one branch that needs it.
+    let one = format!("let x = {large}; if id.x > 1u {{ f[0] = x; }}");
+    let other = format!("if id.x > 1u {{ let x = {large}; f[0] = x; }}");
+    assert_eq!(key(&compute(&one)), key(&compute(&other)));
+    // Not before the branch that keeps it from dividing by zero.
+    let divided = format!("u32({large}) / id.y");
+    let guarded = format!(
+        "if id.y != 0u {{ u[0] = {divided}; }} if id.y != 0u && id.x > 1u {{ u[1] = {divided}; }}"
+    );
+    let canonical = canonical(&parse(&compute(&guarded)));
+    let main = &canonical.module().entry_points[0].function;
+    let divisions = main.expressions.iter().filter(|(_, expression)| {
+        matches!(expression, naga::Expression::Binary { op, .. } if *op == naga::BinaryOperator::Divide)
+    });
+    assert_eq!(divisions.count(), 2);
+}
+
 /// A filter lets a shader be non-uniform. What its canonical form is compiled with must let it.
 #[test]
 fn a_diagnostic_filter_around_a_derivative_is_kept() {

@@ -62,12 +62,24 @@ pub(super) const fn takes_derivative(expression: &Expression) -> bool {
             ctrl: _,
             expr: _,
         } => true,
-        Expression::ImageSample { level, .. } => match level {
+        Expression::ImageSample {
+            image: _,
+            sampler: _,
+            gather: _,
+            coordinate: _,
+            array_index: _,
+            offset: _,
+            level,
+            depth_ref: _,
+            clamp_to_edge: _,
+        } => match level {
             SampleLevel::Auto | SampleLevel::Bias(_) => true,
             SampleLevel::Zero | SampleLevel::Exact(_) | SampleLevel::Gradient { x: _, y: _ } => {
                 false
             }
         },
+        // Nothing that is pure or static does, and of the rest only these two do. `timing` names
+        // them all.
         _ => false,
     }
 }

@@ -18,13 +18,42 @@ pub(super) enum Event {
     Evaluation(Handle<Expression>),
 }
 
+/// A block, by its number among those of the body. Plain blocks are part of the one around them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlockId(u32);
+
+impl BlockId {
+    /// The body itself.
+    pub(super) const BODY: Self = Self(0);
+
+    /// The block of a number. Each takes a statement, of which memory holds fewer than `u32` does.
+    pub(super) const fn new(number: usize) -> Self {
+        Self(number as u32)
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy)]
+pub(super) struct BlockInfo {
+    /// The block around it. The body stands in itself.
+    outer: BlockId,
+    depth: u32,
+}
+
 /// What the statements of a function ask for. Its memory serves one function after the other.
 #[derive(Default)]
 pub(super) struct Live {
-    /// What happens to expressions, in the order of the body.
-    events: Vec<Event>,
-    /// The events of each loop, in the order in which loops begin.
-    loops: Vec<Range<usize>>,
+    /// What happens to expressions, in the order of the body, and in which block.
+    events: Vec<(Event, BlockId)>,
+    /// The events of each statement that nests others, in the order in which these begin.
+    nested: Vec<Range<usize>>,
+    has_loops: bool,
+    /// The blocks, in the order in which they begin.
+    blocks: Vec<BlockInfo>,
     /// Which expressions are needed: by a statement, or because they are evaluated where someone
     /// can tell.
     live: Vec<bool>,
@@ -38,15 +67,17 @@ impl Live {
     pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
         let expressions = &context.function.expressions;
         self.events.clear();
-        self.loops.clear();
+        self.nested.clear();
+        self.blocks.clear();
+        self.has_loops = false;
         self.locals.clear();
         self.live.clear();
         self.live.resize(expressions.len(), false);
         self.timings.clear();
         let timings = expressions.iter().map(|(_, expression)| timing(expression));
         self.timings.extend(timings);
-        self.block(&context.function.body)?;
-        for event in &self.events {
+        self.new_block(&context.function.body, BlockId::BODY)?;
+        for (event, _) in &self.events {
             match *event {
                 Event::Use(handle) => self.live[handle.index()] = true,
                 Event::Evaluation(handle) => {
@@ -83,71 +114,127 @@ impl Live {
 
     /// What the body evaluates, in its order.
     pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
-        self.events.iter().filter_map(|event| match *event {
+        self.events.iter().filter_map(|(event, _)| match *event {
             Event::Use(_) => None,
             Event::Evaluation(handle) => Some(handle),
         })
     }
 
-    pub(super) fn has_loops(&self) -> bool {
-        !self.loops.is_empty()
+    /// What happens, and in which block.
+    pub(super) fn events(&self) -> impl Iterator<Item = (Event, BlockId)> {
+        self.events.iter().copied()
     }
 
-    /// What happens in a loop. Loops are counted from 0, in the order in which they begin.
-    pub(super) fn of_loop(&self, number: usize) -> &[Event] {
-        let events = self.loops.get(number).cloned();
+    pub(super) const fn has_loops(&self) -> bool {
+        self.has_loops
+    }
+
+    /// What happens in a statement that nests others. These are counted from 0, in the order in
+    /// which they begin.
+    pub(super) fn of_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        let events = self.nested.get(number).cloned();
         &self.events[events.unwrap_or_default()]
     }
 
+    pub(super) fn blocks(&self) -> &[BlockInfo] {
+        &self.blocks
+    }
+
+    pub(super) fn depth(&self, block: BlockId) -> u32 {
+        self.blocks[block.index()].depth
+    }
+
+    /// The innermost block that holds both.
+    pub(super) fn common(&self, one: BlockId, two: BlockId) -> BlockId {
+        let (mut one, mut two) = (one, two);
+        while one != two {
+            let (a, b) = (self.blocks[one.index()], self.blocks[two.index()]);
+            if a.depth >= b.depth {
+                one = a.outer;
+            }
+            if b.depth >= a.depth {
+                two = b.outer;
+            }
+        }
+        one
+    }
+
+    fn new_block(&mut self, block: &Block, outer: BlockId) -> Rebased<()> {
+        let id = BlockId::new(self.blocks.len());
+        let depth = self
+            .blocks
+            .get(outer.index())
+            .map_or(0, |outer| outer.depth + 1);
+        self.blocks.push(BlockInfo { outer, depth });
+        self.block(block, id)
+    }
+
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, block: &Block) -> Rebased<()> {
+    fn block(&mut self, block: &Block, id: BlockId) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
-                    self.events.extend(range.clone().map(Event::Evaluation));
+                    let evaluations = range.clone().map(Event::Evaluation);
+                    self.events.extend(evaluations.map(|event| (event, id)));
                 }
-                Shape::Block(inner) => self.block(inner)?,
+                Shape::Block(inner) => self.block(inner, id)?,
                 Shape::If {
                     condition,
                     accept,
                     reject,
                 } => {
-                    self.events.push(Event::Use(condition));
-                    self.block(accept)?;
-                    self.block(reject)?;
+                    self.events.push((Event::Use(condition), id));
+                    let number = self.begin_nested();
+                    self.new_block(accept, id)?;
+                    self.new_block(reject, id)?;
+                    self.end_nested(number);
                 }
                 Shape::Switch { selector, cases } => {
-                    self.events.push(Event::Use(selector));
+                    self.events.push((Event::Use(selector), id));
+                    let number = self.begin_nested();
                     for case in cases {
-                        self.block(&case.body)?;
+                        self.new_block(&case.body, id)?;
                     }
+                    self.end_nested(number);
                 }
                 Shape::Loop {
                     body,
                     continuing,
                     break_if,
                 } => {
-                    let number = self.loops.len();
-                    let start = self.events.len();
-                    self.loops.push(0..0);
-                    self.block(body)?;
-                    self.block(continuing)?;
-                    self.events.extend(break_if.map(Event::Use));
-                    self.loops[number] = start..self.events.len();
+                    self.has_loops = true;
+                    let number = self.begin_nested();
+                    self.new_block(body, id)?;
+                    let inner = BlockId::new(self.blocks.len());
+                    self.new_block(continuing, id)?;
+                    let condition = break_if.map(Event::Use);
+                    self.events.extend(condition.map(|event| (event, inner)));
+                    self.end_nested(number);
                 }
                 Shape::Leaf(leaf) => {
                     let events = &mut self.events;
                     leaf.rebase(&mut Listing(|handle, is_defined| {
-                        events.push(if is_defined {
+                        let event = if is_defined {
                             Event::Evaluation(handle)
                         } else {
                             Event::Use(handle)
-                        });
+                        };
+                        events.push((event, id));
                     }))?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn begin_nested(&mut self) -> usize {
+        let start = self.events.len();
+        self.nested.push(start..start);
+        self.nested.len() - 1
+    }
+
+    fn end_nested(&mut self, number: usize) {
+        self.nested[number].end = self.events.len();
     }
 
     /// Marks all that the marked expressions are computed from.

@@ -1,9 +1,11 @@
 //! Where a function's values are computed.
 //!
 //! The body is walked in order. Anchored values stay where they are. A pure value is computed
-//! right before the first statement that needs it, once for as long as it stays in scope. Two
+//! right before the first statement that needs it, once for as long as it stays in scope. Three
 //! things move that place:
 //!
+//! - Branches: what several of them need is computed before them, if it is
+//!   [large and harmless](super::shared).
 //! - A loop: what was computed before it is computed before it still, so that no work moves into
 //!   a loop. It is work that was done there already.
 //! - A `continuing` block: it can be reached by a `continue` that skipped part of the body, so
@@ -14,6 +16,7 @@ use naga::{Block, Expression, Function, Handle, Statement, SwitchCase};
 use super::context::Context;
 use super::function::FunctionBuilder;
 use super::global_set::GlobalSet;
+use super::live::BlockId;
 use super::module::ModuleBuilder;
 use super::placer::Placer;
 use super::rebase::{Rebase as _, Rebased, Shape, shape};
@@ -25,9 +28,17 @@ pub(super) fn function(
     scratch: &mut FunctionScratch,
     context: Context<'_>,
 ) -> Rebased<(Function, GlobalSet)> {
-    let FunctionScratch { values, marks } = scratch;
+    let FunctionScratch {
+        values,
+        marks,
+        shared,
+    } = scratch;
     values.read(context)?;
-    let mut placer = Placer::new(FunctionBuilder::new(module, context, values, marks)?);
+    shared.read(context, values);
+    let mut placer = Placer::new(
+        FunctionBuilder::new(module, context, values, marks)?,
+        shared,
+    );
     let body = placer.block(&context.function.body)?;
     let FunctionBuilder { out, globals, .. } = placer.finish(body);
     Ok((out, globals))
@@ -36,26 +47,29 @@ pub(super) fn function(
 impl Placer<'_, '_> {
     /// A block in a scope of its own. Recursion is as deep as blocks nest, which is bounded.
     fn block(&mut self, block: &Block) -> Rebased<Block> {
+        let id = self.next_block();
         let scope = self.scope();
         let outer = self.enter(block);
-        self.block_statements(block)?;
+        self.block_statements(block, id)?;
         let block = self.leave(outer);
         self.forget(scope);
         Ok(block)
     }
 
     /// A `Block` statement only delimits scopes, and handles need none: it is flattened.
-    fn block_statements(&mut self, block: &Block) -> Rebased<()> {
+    fn block_statements(&mut self, block: &Block, id: BlockId) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => self.emit(range)?,
-                Shape::Block(inner) => self.block_statements(inner)?,
+                Shape::Block(inner) => self.block_statements(inner, id)?,
                 Shape::If {
                     condition,
                     accept,
                     reject,
                 } => {
                     let condition = self.operand(condition)?;
+                    let number = self.next_nested();
+                    self.place_shared(number, id)?;
                     self.flush();
                     let accept = self.block(accept)?;
                     let reject = self.block(reject)?;
@@ -65,12 +79,12 @@ impl Placer<'_, '_> {
                         reject,
                     });
                 }
-                Shape::Switch { selector, cases } => self.switch(selector, cases)?,
+                Shape::Switch { selector, cases } => self.switch(selector, cases, id)?,
                 Shape::Loop {
                     body,
                     continuing,
                     break_if,
-                } => self.loop_(body, continuing, break_if)?,
+                } => self.loop_(body, continuing, break_if, id)?,
                 Shape::Leaf(leaf) => {
                     let statement = leaf.rebase(self)?;
                     self.push(statement);
@@ -80,8 +94,15 @@ impl Placer<'_, '_> {
         Ok(())
     }
 
-    fn switch(&mut self, selector: Handle<Expression>, cases: &[SwitchCase]) -> Rebased<()> {
+    fn switch(
+        &mut self,
+        selector: Handle<Expression>,
+        cases: &[SwitchCase],
+        id: BlockId,
+    ) -> Rebased<()> {
         let selector = self.operand(selector)?;
+        let number = self.next_nested();
+        self.place_shared(number, id)?;
         self.flush();
         let mut placed = Vec::with_capacity(cases.len());
         for case in cases {
@@ -108,20 +129,22 @@ impl Placer<'_, '_> {
         body: &Block,
         continuing: &Block,
         break_if: Option<Handle<Expression>>,
+        id: BlockId,
     ) -> Rebased<()> {
-        let number = self.next_loop();
-        for value in self.carried(number)? {
-            self.place(value)?;
-        }
+        let number = self.next_nested();
+        self.place_shared(number, id)?;
+        self.place_carried(number)?;
         self.flush();
 
         let scope = self.scope();
         let outer = self.enter(body);
-        self.block_statements(body)?;
+        let inner = self.next_block();
+        self.block_statements(body, inner)?;
         let body = self.leave(outer);
         self.forget_pure(scope);
         let outer = self.enter(continuing);
-        self.block_statements(continuing)?;
+        let inner = self.next_block();
+        self.block_statements(continuing, inner)?;
         let break_if = self.optional(break_if)?;
         let continuing = self.leave(outer);
         self.forget(scope);

@@ -6,7 +6,9 @@ use naga::{
 };
 
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
+use super::live::BlockId;
 use super::rebase::{Rebase, Rebased, Refusal};
+use super::shared::Shared;
 use super::timing::Timing;
 use super::values::Value;
 
@@ -25,8 +27,10 @@ pub(super) struct Placer<'p, 'm> {
     open: Option<(Placed, Placed)>,
     statements: Vec<Statement>,
     journal: Vec<Entry>,
-    /// How many loops have begun.
-    loops: usize,
+    pub(super) shared: &'p Shared,
+    /// How many nesting statements have begun, and how many blocks.
+    nested: usize,
+    blocks: usize,
     /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
 }
@@ -36,13 +40,15 @@ pub(super) struct Placer<'p, 'm> {
 pub(super) struct Scope(usize);
 
 impl<'p, 'm> Placer<'p, 'm> {
-    pub(super) fn new(builder: FunctionBuilder<'p, 'm>) -> Self {
+    pub(super) fn new(builder: FunctionBuilder<'p, 'm>, shared: &'p Shared) -> Self {
         Self {
             builder,
             open: None,
             statements: Vec::new(),
             journal: Vec::new(),
-            loops: 0,
+            shared,
+            nested: 0,
+            blocks: 0,
             visit: 0,
         }
     }
@@ -163,10 +169,16 @@ impl<'p, 'm> Placer<'p, 'm> {
         Ok(handle)
     }
 
-    /// The number of a loop that begins here.
-    pub(super) fn next_loop(&mut self) -> usize {
-        self.loops += 1;
-        self.loops - 1
+    /// The number of a nesting statement that begins here.
+    pub(super) fn next_nested(&mut self) -> usize {
+        self.nested += 1;
+        self.nested - 1
+    }
+
+    /// The block that begins here.
+    pub(super) fn next_block(&mut self) -> BlockId {
+        self.blocks += 1;
+        BlockId::new(self.blocks - 1)
     }
 
     /// Begins to look at values: none has been [seen](Self::first_visit).

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::function::Mark;
 use super::nodes::Nodes;
+use super::shared::Shared;
 use super::values::Values;
 
 /// More values than this are not kept room for.
@@ -25,6 +26,7 @@ pub(super) struct Scratch {
 pub(super) struct FunctionScratch {
     pub(super) values: Values,
     pub(super) marks: Vec<Mark>,
+    pub(super) shared: Shared,
 }
 
 /// Runs `work` with the memory that the last module on this thread has left.

@@ -122,6 +122,11 @@ impl Values {
         }
     }
 
+    /// All values, operands first.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = Value> + use<> {
+        (0..self.origins.len() as Id).map(Value)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.origins.len()
     }
