@@ -1195,6 +1195,101 @@ fn what_branches_share_is_computed_once() {
     assert_eq!(divisions.count(), 2);
 }
 
+/// Where the words of the canonical SPIR-V have their first product and their first discard.
+fn product_and_discard(source: &str) -> (usize, usize) {
+    const VECTOR_TIMES_SCALAR: u32 = 142;
+    const KILL: u32 = 252;
+    let canonical = canonical(&parse(source));
+    let options = naga::back::spv::Options::default();
+    let info = canonical.info().unwrap();
+    let words = naga::back::spv::write_vec(canonical.module(), info, &options, None).unwrap();
+    let mut opcodes = Vec::new();
+    let mut at = 5;
+    while at < words.len() {
+        opcodes.push(words[at] & 0xffff);
+        at += (words[at] >> 16) as usize;
+    }
+    let first = |wanted| opcodes.iter().position(|opcode| *opcode == wanted).unwrap();
+    (first(VECTOR_TIMES_SCALAR), first(KILL))
+}
+
+/// A target may stop the invocations that have discarded. What derivatives compare with them is
+/// computed before, where the source computes it before.
+#[test]
+fn what_a_derivative_compares_stays_on_its_side_of_a_discard() {
+    let shader = |body: &str| {
+        format!(
+            "@group(0) @binding(0) var t: texture_2d<f32>;
+             @group(0) @binding(1) var s: sampler;
+             fn sampled(at: vec2<f32>) -> vec4<f32> {{ return textureSample(t, s, at); }}
+             fn stop(a: f32) {{ if a < 0.5 {{ discard; }} }}
+             @fragment
+             fn main(@location(0) uv: vec2<f32>, @location(1) a: f32) -> @location(0) vec4<f32> {{
+                 {body}
+             }}"
+        )
+    };
+    let pairs = [
+        (
+            "let c = uv * 4.0; if a < 0.5 { discard; } return textureSample(t, s, c);",
+            "if a < 0.5 { discard; } let c = uv * 4.0; return textureSample(t, s, c);",
+        ),
+        (
+            "let c = uv * 4.0; if a < 0.5 { discard; } return sampled(c);",
+            "if a < 0.5 { discard; } return sampled(uv * 4.0);",
+        ),
+        (
+            "let c = uv * 4.0; if a < 0.5 { discard; } return vec4(dpdx(c.x));",
+            "if a < 0.5 { discard; } return vec4(dpdx((uv * 4.0).x));",
+        ),
+        (
+            "let c = uv * 4.0; if a < 0.5 { if a > 0.1 { discard; } } return textureSample(t, s, c);",
+            "if a < 0.5 { if a > 0.1 { discard; } } return textureSample(t, s, uv * 4.0);",
+        ),
+    ];
+    for (before, after) in pairs {
+        let (before, after) = (shader(before), shader(after));
+        assert_ne!(key(&before), key(&after), "{before}");
+        let (product, discard) = product_and_discard(&before);
+        assert!(product < discard, "{before}");
+        let (product, discard) = product_and_discard(&after);
+        assert!(discard < product, "{after}");
+        for source in [&before, &after] {
+            let canonical = canonical(&parse(source));
+            let again = PipelineFingerprint::of(canonical.module()).unwrap();
+            assert_eq!(again, key(source), "{source}");
+        }
+    }
+    // By what a called function does.
+    let before = shader("let c = uv * 4.0; stop(a); return textureSample(t, s, c);");
+    let after = shader("stop(a); return textureSample(t, s, uv * 4.0);");
+    assert_ne!(key(&before), key(&after));
+    // Into a branch. naga takes it for non-uniform, so that a filter has to allow it.
+    let filter = "diagnostic(off, derivative_uniformity);";
+    let branch = |first: &str, second: &str| {
+        let body = format!(
+            "{first} if a < 0.5 {{ {second} return textureSample(t, s, c); }} return vec4(0.0);"
+        );
+        key(&format!("{filter} {}", shader(&body)))
+    };
+    let product = "let c = uv * 4.0;";
+    assert_ne!(branch(product, ""), branch("", product));
+    // Nothing is compared: the place does not matter.
+    let before =
+        "let c = uv * 4.0; if a < 0.5 { discard; } return textureLoad(t, vec2<i32>(c), 0);";
+    let after = "if a < 0.5 { discard; } return textureLoad(t, vec2<i32>(uv * 4.0), 0);";
+    assert_eq!(key(&shader(before)), key(&shader(after)));
+    let explicit = "return textureSampleLevel(t, s, uv * 4.0, 0.0);";
+    let before = format!("let c = uv * 4.0; if a < 0.5 {{ discard; }} {explicit}");
+    let after = format!("if a < 0.5 {{ discard; }} {explicit}");
+    assert_eq!(key(&shader(&before)), key(&shader(&after)));
+    // Neighbours do not part in between.
+    let before =
+        "let c = uv * 4.0; var x = 0.0; if a < 0.5 { x = 1.0; } return textureSample(t, s, c) * x;";
+    let after = "var x = 0.0; if a < 0.5 { x = 1.0; } return textureSample(t, s, uv * 4.0) * x;";
+    assert_eq!(key(&shader(before)), key(&shader(after)));
+}
+
 /// A filter lets a shader be non-uniform. What its canonical form is compiled with must let it.
 #[test]
 fn a_diagnostic_filter_around_a_derivative_is_kept() {

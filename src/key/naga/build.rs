@@ -11,6 +11,7 @@ use naga::{
 
 use super::context::Context;
 use super::deep::with_stack;
+use super::effects::Effects;
 use super::filters;
 use super::global_set::GlobalSet;
 use super::items::Items;
@@ -42,6 +43,7 @@ fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) 
         info,
         module: ModuleBuilder::new(source, &items, &special),
         scratch: &mut scratch.function,
+        effects: vec![Effects::default(); source.functions.len()],
     };
     build.overrides()?;
     build.resources(&globals, &roots)?;
@@ -54,6 +56,8 @@ struct Build<'m> {
     info: &'m ModuleInfo,
     module: ModuleBuilder<'m>,
     scratch: &'m mut FunctionScratch,
+    /// By the index of the function in the source.
+    effects: Vec<Effects>,
 }
 
 impl Build<'_> {
@@ -115,7 +119,9 @@ impl Build<'_> {
     /// Adds a function. One with a name is part of the interface.
     fn add_function(&mut self, handle: Handle<Function>, name: Option<String>) -> Rebased<()> {
         let info = &self.info[handle];
-        let (mut function, mut globals) = self.function(&self.source.functions[handle], info)?;
+        let source = &self.source.functions[handle];
+        let (mut function, mut globals, effects) = self.function(source, info)?;
+        self.effects[handle.index()] = effects;
         if name.is_some() {
             self.pin_interface(&mut function, &mut globals, info)?;
         }
@@ -125,7 +131,7 @@ impl Build<'_> {
     }
 
     fn add_entry_point(&mut self, source: &EntryPoint, info: &FunctionInfo) -> Rebased<()> {
-        let (mut main, mut globals) = self.function(&source.function, info)?;
+        let (mut main, mut globals, _) = self.function(&source.function, info)?;
         for payload in payloads(source) {
             globals.insert(self.module.global(payload)?);
         }
@@ -139,15 +145,17 @@ impl Build<'_> {
         &mut self,
         source: &Function,
         info: &FunctionInfo,
-    ) -> Rebased<(Function, GlobalSet)> {
+    ) -> Rebased<(Function, GlobalSet, Effects)> {
         let context = Context {
             module: self.source,
             items: self.module.items,
             special: self.module.special,
+            effects: &self.effects,
             function: source,
             info,
         };
-        let (mut function, globals) = place::function(&mut self.module, self.scratch, context)?;
+        let (mut function, globals, effects) =
+            place::function(&mut self.module, self.scratch, context)?;
         let filters = &mut self.module.out.diagnostic_filters;
         filters::keep(
             self.source,
@@ -155,7 +163,7 @@ impl Build<'_> {
             filters,
             &mut function,
         );
-        Ok((function, globals))
+        Ok((function, globals, effects))
     }
 
     /// A variable that a pipeline can see stays used by each root that uses it, even where the

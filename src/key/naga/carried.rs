@@ -1,5 +1,6 @@
 //! What a statement that nests others needs before it.
 
+use super::filters;
 use super::function::UNAVAILABLE;
 use super::live::{BlockId, Event};
 use super::placer::Placer;
@@ -11,7 +12,8 @@ impl Placer<'_, '_> {
     pub(super) fn place_shared(&mut self, number: usize, block: BlockId) -> Rebased<()> {
         if self.shared.is_any_at(block) {
             let shared = self.shared;
-            for value in self.needed(number, |_, value| shared.is_home(value, block))? {
+            let events = self.builder.values.live.of_nested(number);
+            for value in self.needed(events, |_, value| shared.is_home(value, block))? {
                 self.place(value)?;
             }
         }
@@ -20,42 +22,84 @@ impl Placer<'_, '_> {
 
     /// Places what a loop needs that the source computed before it.
     pub(super) fn place_carried(&mut self, number: usize) -> Rebased<()> {
-        for value in self.needed(number, Self::computed)? {
+        let events = self.builder.values.live.of_nested(number);
+        for value in self.needed(events, Self::computed)? {
             self.place(value)?;
         }
         Ok(())
     }
 
-    /// The values of some kind that a nesting statement needs, in the order in which it needs
-    /// them. What these are computed from is not among them.
+    /// Places what the source has computed before neighbours in control flow may part, and what
+    /// they are compared by later: a target may stop those that have discarded, and what they
+    /// have not computed by then is not there to compare.
+    pub(super) fn place_compared(&mut self, events: &[(Event, BlockId)]) -> Rebased<()> {
+        let values = self.builder.values;
+        if !values.live.effects().compares {
+            return Ok(());
+        }
+        let mut compared = Vec::new();
+        for (event, _) in events {
+            match *event {
+                Event::Use(_) => {}
+                Event::Compared(source) => compared.extend(values.of(source)),
+                Event::Evaluation(source) => {
+                    if let Some(value) = values.of(source) {
+                        if filters::takes_derivative(self.builder.source_of(value)) {
+                            compared.extend(values.operands(value));
+                        }
+                    }
+                }
+            }
+        }
+        self.begin_visit();
+        for value in self.below(compared, Self::computed) {
+            self.place(value)?;
+        }
+        Ok(())
+    }
+
+    /// The values of some kind that events need, in the order in which they need them. What these
+    /// are computed from is not among them.
     fn needed(
         &mut self,
-        number: usize,
+        events: &[(Event, BlockId)],
         is_wanted: impl Fn(&Self, Value) -> bool,
     ) -> Rebased<Vec<Value>> {
         let values = self.builder.values;
-        let mut needed = Vec::new();
-        let mut pending = Vec::new();
-        self.begin_visit();
-        for (event, _) in values.live.of_nested(number) {
-            pending.extend(match *event {
-                Event::Use(source) => Some(values.of(source).ok_or(UNAVAILABLE)?),
+        let mut roots = Vec::new();
+        for (event, _) in events {
+            roots.extend(match *event {
+                Event::Use(source) | Event::Compared(source) => {
+                    Some(values.of(source).ok_or(UNAVAILABLE)?)
+                }
                 Event::Evaluation(source) => {
                     let value = values.of(source);
                     value.filter(|value| values.is_anchored(*value))
                 }
             });
+        }
+        self.begin_visit();
+        Ok(self.below(roots, is_wanted))
+    }
+
+    /// The values of some kind among some and all that they are computed from.
+    fn below(&mut self, roots: Vec<Value>, is_wanted: impl Fn(&Self, Value) -> bool) -> Vec<Value> {
+        let values = self.builder.values;
+        let mut found = Vec::new();
+        let mut pending = Vec::new();
+        for root in roots {
+            pending.push(root);
             while let Some(value) = pending.pop() {
                 if self.placed(value).is_some() || !self.first_visit(value) {
                     continue;
                 }
                 if is_wanted(self, value) {
-                    needed.push(value);
+                    found.push(value);
                 } else {
                     pending.extend(values.operands(value).rev());
                 }
             }
         }
-        Ok(needed)
+        found
     }
 }

@@ -3,6 +3,7 @@
 use naga::valid::FunctionInfo;
 use naga::{Function, Module};
 
+use super::effects::Effects;
 use super::items::Items;
 use super::special::SpecialRoles;
 
@@ -12,6 +13,8 @@ pub(super) struct Context<'f> {
     pub(super) module: &'f Module,
     pub(super) items: &'f Items<'f>,
     pub(super) special: &'f SpecialRoles,
+    /// Of the functions that come before this one, by their index in the source.
+    pub(super) effects: &'f [Effects],
     pub(super) function: &'f Function,
     pub(super) info: &'f FunctionInfo,
 }

@@ -6,6 +6,7 @@ use naga::{
 };
 
 use super::context::Context;
+use super::effects::Effects;
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
 use super::rebase;
@@ -118,6 +119,17 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         let handle = self.copy(value, false)?;
         self.marks[value.index()].placed = Some(handle);
         Ok(handle)
+    }
+
+    /// The expression of a value in the source.
+    pub(super) fn source_of(&self, value: Value) -> &Expression {
+        let origin = self.values.origin(value);
+        self.values.expression(self.context, origin)
+    }
+
+    /// What a function of the source does that this one may call.
+    pub(super) fn effects_of(&self, source: Handle<Function>) -> Effects {
+        self.context.effects[source.index()]
     }
 
     #[inline]

@@ -5,6 +5,8 @@ use std::ops::Range;
 use naga::{Arena, Block, Expression, Handle, LocalVariable};
 
 use super::context::Context;
+use super::effects::Effects;
+use super::filters;
 use super::module::is_interface;
 use super::rebase::{Listing, Rebased, Shape, each_operand, shape};
 use super::timing::{Timing, timing};
@@ -14,6 +16,8 @@ use super::timing::{Timing, timing};
 pub(super) enum Event {
     /// It needs it.
     Use(Handle<Expression>),
+    /// It hands it to a function that compares neighbours.
+    Compared(Handle<Expression>),
     /// It evaluates it: an `Emit` names it, or its result is defined.
     Evaluation(Handle<Expression>),
 }
@@ -49,8 +53,14 @@ pub(super) struct BlockInfo {
 pub(super) struct Live {
     /// What happens to expressions, in the order of the body, and in which block.
     events: Vec<(Event, BlockId)>,
-    /// The events of each statement that nests others, in the order in which these begin.
-    nested: Vec<Range<usize>>,
+    /// The events of each statement that nests others, in the order in which these begin, and
+    /// whether neighbours may part in it.
+    nested: Vec<(Range<usize>, bool)>,
+    /// Where calls that may discard are among the events.
+    partings: Vec<usize>,
+    /// How many statements so far let neighbours part.
+    parted: usize,
+    effects: Effects,
     has_loops: bool,
     /// The blocks, in the order in which they begin.
     blocks: Vec<BlockInfo>,
@@ -68,6 +78,9 @@ impl Live {
         let expressions = &context.function.expressions;
         self.events.clear();
         self.nested.clear();
+        self.partings.clear();
+        self.parted = 0;
+        self.effects = Effects::default();
         self.blocks.clear();
         self.has_loops = false;
         self.locals.clear();
@@ -76,10 +89,10 @@ impl Live {
         self.timings.clear();
         let timings = expressions.iter().map(|(_, expression)| timing(expression));
         self.timings.extend(timings);
-        self.new_block(&context.function.body, BlockId::BODY)?;
+        self.new_block(context, &context.function.body, BlockId::BODY)?;
         for (event, _) in &self.events {
             match *event {
-                Event::Use(handle) => self.live[handle.index()] = true,
+                Event::Use(handle) | Event::Compared(handle) => self.live[handle.index()] = true,
                 Event::Evaluation(handle) => {
                     self.live[handle.index()] |= match self.timings[handle.index()] {
                         Timing::Static | Timing::Pure => false,
@@ -100,6 +113,10 @@ impl Live {
         if any {
             self.spread(expressions);
         }
+        let compares = self
+            .evaluations()
+            .any(|handle| self.contains(handle) && filters::takes_derivative(&expressions[handle]));
+        self.effects.compares |= compares;
         Ok(())
     }
 
@@ -115,7 +132,7 @@ impl Live {
     /// What the body evaluates, in its order.
     pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
         self.events.iter().filter_map(|(event, _)| match *event {
-            Event::Use(_) => None,
+            Event::Use(_) | Event::Compared(_) => None,
             Event::Evaluation(handle) => Some(handle),
         })
     }
@@ -132,8 +149,27 @@ impl Live {
     /// What happens in a statement that nests others. These are counted from 0, in the order in
     /// which they begin.
     pub(super) fn of_nested(&self, number: usize) -> &[(Event, BlockId)] {
-        let events = self.nested.get(number).cloned();
+        let events = self.nested.get(number).map(|(events, _)| events.clone());
         &self.events[events.unwrap_or_default()]
+    }
+
+    /// What happens in a statement that nests others and, if neighbours may part in it, after it.
+    pub(super) fn from_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        match self.nested.get(number) {
+            Some((events, true)) => &self.events[events.start..],
+            Some((events, false)) => &self.events[events.clone()],
+            None => &[],
+        }
+    }
+
+    /// What happens from a call on that may discard. These are counted from 0, in their order.
+    pub(super) fn from_parting(&self, number: usize) -> &[(Event, BlockId)] {
+        let start = self.partings.get(number).copied();
+        &self.events[start.unwrap_or(self.events.len())..]
+    }
+
+    pub(super) const fn effects(&self) -> Effects {
+        self.effects
     }
 
     pub(super) fn blocks(&self) -> &[BlockInfo] {
@@ -159,25 +195,25 @@ impl Live {
         one
     }
 
-    fn new_block(&mut self, block: &Block, outer: BlockId) -> Rebased<()> {
+    fn new_block(&mut self, context: Context<'_>, block: &Block, outer: BlockId) -> Rebased<()> {
         let id = BlockId::new(self.blocks.len());
         let depth = self
             .blocks
             .get(outer.index())
             .map_or(0, |outer| outer.depth + 1);
         self.blocks.push(BlockInfo { outer, depth });
-        self.block(block, id)
+        self.block(context, block, id)
     }
 
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, block: &Block, id: BlockId) -> Rebased<()> {
+    fn block(&mut self, context: Context<'_>, block: &Block, id: BlockId) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
                     let evaluations = range.clone().map(Event::Evaluation);
                     self.events.extend(evaluations.map(|event| (event, id)));
                 }
-                Shape::Block(inner) => self.block(inner, id)?,
+                Shape::Block(inner) => self.block(context, inner, id)?,
                 Shape::If {
                     condition,
                     accept,
@@ -185,15 +221,15 @@ impl Live {
                 } => {
                     self.events.push((Event::Use(condition), id));
                     let number = self.begin_nested();
-                    self.new_block(accept, id)?;
-                    self.new_block(reject, id)?;
+                    self.new_block(context, accept, id)?;
+                    self.new_block(context, reject, id)?;
                     self.end_nested(number);
                 }
                 Shape::Switch { selector, cases } => {
                     self.events.push((Event::Use(selector), id));
                     let number = self.begin_nested();
                     for case in cases {
-                        self.new_block(&case.body, id)?;
+                        self.new_block(context, &case.body, id)?;
                     }
                     self.end_nested(number);
                 }
@@ -204,18 +240,28 @@ impl Live {
                 } => {
                     self.has_loops = true;
                     let number = self.begin_nested();
-                    self.new_block(body, id)?;
+                    self.new_block(context, body, id)?;
                     let inner = BlockId::new(self.blocks.len());
-                    self.new_block(continuing, id)?;
+                    self.new_block(context, continuing, id)?;
                     let condition = break_if.map(Event::Use);
                     self.events.extend(condition.map(|event| (event, inner)));
                     self.end_nested(number);
                 }
                 Shape::Leaf(leaf) => {
+                    let called = leaf.callee().map(|callee| context.effects[callee.index()]);
+                    let called = called.unwrap_or_default();
+                    if called.discards {
+                        self.partings.push(self.events.len());
+                    }
+                    self.parted += usize::from(leaf.leaves() || called.discards);
+                    self.effects.compares |= called.compares;
+                    self.effects.discards |= leaf.discards() || called.discards;
                     let events = &mut self.events;
                     leaf.rebase(&mut Listing(|handle, is_defined| {
                         let event = if is_defined {
                             Event::Evaluation(handle)
+                        } else if called.compares {
+                            Event::Compared(handle)
                         } else {
                             Event::Use(handle)
                         };
@@ -227,14 +273,16 @@ impl Live {
         Ok(())
     }
 
-    fn begin_nested(&mut self) -> usize {
+    fn begin_nested(&mut self) -> (usize, usize) {
         let start = self.events.len();
-        self.nested.push(start..start);
-        self.nested.len() - 1
+        self.nested.push((start..start, false));
+        (self.nested.len() - 1, self.parted)
     }
 
-    fn end_nested(&mut self, number: usize) {
-        self.nested[number].end = self.events.len();
+    fn end_nested(&mut self, (number, parted): (usize, usize)) {
+        let (events, parts) = &mut self.nested[number];
+        events.end = self.events.len();
+        *parts = self.parted > parted;
     }
 
     /// Marks all that the marked expressions are computed from.

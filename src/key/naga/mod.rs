@@ -66,6 +66,7 @@
 //! |---|---|
 //! | loads, samples, derivatives, calls, atomics, barriers, stores: each, and their order | memory and neighbours in control flow make the place part of the meaning; so does a `continue` |
 //! | work done before a loop | it would be as right inside, and slower |
+//! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed |
 //! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
 //! | literals by type and bits | -0.0 is not 0.0 |
@@ -90,6 +91,7 @@ mod canonical;
 mod carried;
 mod context;
 mod deep;
+mod effects;
 mod filters;
 mod function;
 mod global_set;

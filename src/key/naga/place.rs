@@ -1,9 +1,11 @@
 //! Where a function's values are computed.
 //!
 //! The body is walked in order. Anchored values stay where they are. A pure value is computed
-//! right before the first statement that needs it, once for as long as it stays in scope. Three
+//! right before the first statement that needs it, once for as long as it stays in scope. Four
 //! things move that place:
 //!
+//! - Derivatives: what the source computed before neighbours in control flow may part, by a
+//!   `discard` or in a branch, is computed before it still if these are compared by it later.
 //! - Branches: what several of them need is computed before them, if it is
 //!   [large and harmless](super::shared).
 //! - A loop: what was computed before it is computed before it still, so that no work moves into
@@ -14,6 +16,7 @@
 use naga::{Block, Expression, Function, Handle, Statement, SwitchCase};
 
 use super::context::Context;
+use super::effects::Effects;
 use super::function::FunctionBuilder;
 use super::global_set::GlobalSet;
 use super::live::BlockId;
@@ -22,12 +25,13 @@ use super::placer::Placer;
 use super::rebase::{Rebase as _, Rebased, Shape, shape};
 use super::scratch::FunctionScratch;
 
-/// Builds the canonical form of a function, and lists the variables of the module it uses.
+/// Builds the canonical form of a function, and lists the variables of the module it uses and
+/// what it does to its neighbours.
 pub(super) fn function(
     module: &mut ModuleBuilder<'_>,
     scratch: &mut FunctionScratch,
     context: Context<'_>,
-) -> Rebased<(Function, GlobalSet)> {
+) -> Rebased<(Function, GlobalSet, Effects)> {
     let FunctionScratch {
         values,
         marks,
@@ -41,7 +45,7 @@ pub(super) fn function(
     );
     let body = placer.block(&context.function.body)?;
     let FunctionBuilder { out, globals, .. } = placer.finish(body);
-    Ok((out, globals))
+    Ok((out, globals, values.live.effects()))
 }
 
 impl Placer<'_, '_> {
@@ -69,7 +73,7 @@ impl Placer<'_, '_> {
                 } => {
                     let condition = self.operand(condition)?;
                     let number = self.next_nested();
-                    self.place_shared(number, id)?;
+                    self.place_before(number, id)?;
                     self.flush();
                     let accept = self.block(accept)?;
                     let reject = self.block(reject)?;
@@ -86,12 +90,23 @@ impl Placer<'_, '_> {
                     break_if,
                 } => self.loop_(body, continuing, break_if, id)?,
                 Shape::Leaf(leaf) => {
+                    let callee = leaf.callee();
+                    if callee.is_some_and(|callee| self.builder.effects_of(callee).discards) {
+                        let number = self.next_parting();
+                        self.place_compared(self.builder.values.live.from_parting(number))?;
+                    }
                     let statement = leaf.rebase(self)?;
                     self.push(statement);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Places what belongs before a statement that nests others.
+    fn place_before(&mut self, number: usize, id: BlockId) -> Rebased<()> {
+        self.place_compared(self.builder.values.live.from_nested(number))?;
+        self.place_shared(number, id)
     }
 
     fn switch(
@@ -102,7 +117,7 @@ impl Placer<'_, '_> {
     ) -> Rebased<()> {
         let selector = self.operand(selector)?;
         let number = self.next_nested();
-        self.place_shared(number, id)?;
+        self.place_before(number, id)?;
         self.flush();
         let mut placed = Vec::with_capacity(cases.len());
         for case in cases {
@@ -132,7 +147,7 @@ impl Placer<'_, '_> {
         id: BlockId,
     ) -> Rebased<()> {
         let number = self.next_nested();
-        self.place_shared(number, id)?;
+        self.place_before(number, id)?;
         self.place_carried(number)?;
         self.flush();
 

@@ -31,6 +31,8 @@ pub(super) struct Placer<'p, 'm> {
     /// How many nesting statements have begun, and how many blocks.
     nested: usize,
     blocks: usize,
+    /// How many calls that may discard there were.
+    partings: usize,
     /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
 }
@@ -49,6 +51,7 @@ impl<'p, 'm> Placer<'p, 'm> {
             shared,
             nested: 0,
             blocks: 0,
+            partings: 0,
             visit: 0,
         }
     }
@@ -62,8 +65,8 @@ impl<'p, 'm> Placer<'p, 'm> {
     /// Evaluates what is anchored, and notes the rest as computed.
     pub(super) fn emit(&mut self, range: &Range<Expression>) -> Rebased<()> {
         let values = self.builder.values;
-        // What was computed matters where a loop begins.
-        let noted = values.live.has_loops();
+        // What was computed matters where a loop begins or neighbours may part.
+        let noted = values.live.has_loops() || values.live.effects().compares;
         for source in range.clone() {
             let Some(value) = values.of(source) else {
                 continue;
@@ -173,6 +176,12 @@ impl<'p, 'm> Placer<'p, 'm> {
     pub(super) fn next_nested(&mut self) -> usize {
         self.nested += 1;
         self.nested - 1
+    }
+
+    /// The number of a call that may discard.
+    pub(super) fn next_parting(&mut self) -> usize {
+        self.partings += 1;
+        self.partings - 1
     }
 
     /// The block that begins here.

@@ -97,7 +97,7 @@ impl Shared {
     fn note_events(&mut self, values: &Values) {
         for (event, block) in values.live.events() {
             match event {
-                Event::Use(source) => {
+                Event::Use(source) | Event::Compared(source) => {
                     if let Some(value) = values.of(source) {
                         self.used(values, value, block);
                     }

@@ -122,6 +122,22 @@ pub(in super::super) fn shape(statement: &Statement) -> Shape<'_> {
 }
 
 impl Leaf<'_> {
+    /// Whether neighbours in control flow may part here: it ends an invocation or leaves a block.
+    pub(in super::super) const fn leaves(&self) -> bool {
+        matches!(
+            self.0,
+            Statement::Kill
+                | Statement::Return { value: _ }
+                | Statement::Break
+                | Statement::Continue
+        )
+    }
+
+    /// Whether it ends the invocation.
+    pub(in super::super) const fn discards(&self) -> bool {
+        matches!(self.0, Statement::Kill)
+    }
+
     /// The function this statement calls.
     pub(in super::super) const fn callee(&self) -> Option<Handle<Function>> {
         if let Statement::Call {
