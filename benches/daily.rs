@@ -74,7 +74,9 @@ mod fingerprint {
 
     #[divan::bench]
     fn scoped(bencher: Bencher) {
-        let scope = CompileScope::new("naga 30.0.1", "spirv-1.3").unwrap().option("opt-level", "3");
+        let scope = CompileScope::new("naga 30.0.1", "spirv-1.3")
+            .unwrap()
+            .option("opt-level", "3");
         let bare = key(1);
         bencher.bench(|| black_box(bare).scoped(black_box(&scope)));
     }

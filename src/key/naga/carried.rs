@@ -37,22 +37,26 @@ impl Placer<'_, '_> {
         if !values.live.effects().compares {
             return Ok(());
         }
-        let mut compared = Vec::new();
+        self.begin_visit();
+        let mut found = Vec::new();
         for (event, _) in events {
             match *event {
                 Event::Use(_) => {}
-                Event::Compared(source) => compared.extend(values.of(source)),
+                Event::Compared(source) => {
+                    self.below(values.of(source), Self::computed, &mut found);
+                }
                 Event::Evaluation(source) => {
-                    if let Some(value) = values.of(source) {
+                    let value = values.of(source);
+                    if let Some(value) = value {
                         if filters::takes_derivative(self.builder.source_of(value)) {
-                            compared.extend(values.operands(value));
+                            let operands = values.operands(value);
+                            self.below(operands, Self::computed, &mut found);
                         }
                     }
                 }
             }
         }
-        self.begin_visit();
-        for value in self.below(compared, Self::computed) {
+        for value in found {
             self.place(value)?;
         }
         Ok(())
@@ -66,9 +70,10 @@ impl Placer<'_, '_> {
         is_wanted: impl Fn(&Self, Value) -> bool,
     ) -> Rebased<Vec<Value>> {
         let values = self.builder.values;
-        let mut roots = Vec::new();
+        let mut needed = Vec::new();
+        self.begin_visit();
         for (event, _) in events {
-            roots.extend(match *event {
+            let root = match *event {
                 Event::Use(source) | Event::Compared(source) => {
                     Some(values.of(source).ok_or(UNAVAILABLE)?)
                 }
@@ -76,17 +81,21 @@ impl Placer<'_, '_> {
                     let value = values.of(source);
                     value.filter(|value| values.is_anchored(*value))
                 }
-            });
+            };
+            self.below(root, &is_wanted, &mut needed);
         }
-        self.begin_visit();
-        Ok(self.below(roots, is_wanted))
+        Ok(needed)
     }
 
-    /// The values of some kind among some and all that they are computed from.
-    fn below(&mut self, roots: Vec<Value>, is_wanted: impl Fn(&Self, Value) -> bool) -> Vec<Value> {
+    /// Finds the values of some kind among roots and all that they are computed from.
+    fn below(
+        &mut self,
+        roots: impl IntoIterator<Item = Value>,
+        is_wanted: impl Fn(&Self, Value) -> bool,
+        found: &mut Vec<Value>,
+    ) {
         let values = self.builder.values;
-        let mut found = Vec::new();
-        let mut pending = Vec::new();
+        let mut pending = std::mem::take(&mut self.pending);
         for root in roots {
             pending.push(root);
             while let Some(value) = pending.pop() {
@@ -100,6 +109,6 @@ impl Placer<'_, '_> {
                 }
             }
         }
-        found
+        self.pending = pending;
     }
 }

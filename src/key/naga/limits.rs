@@ -34,7 +34,7 @@ fn block_depth(module: &Module) -> Rebased<usize> {
 }
 
 /// Iterates, because it is what makes recursion safe for all that follows.
-fn nesting<'b>(pending: &mut Vec<(&'b Block, usize)>) -> Rebased<usize> {
+fn nesting(pending: &mut Vec<(&Block, usize)>) -> Rebased<usize> {
     let mut deepest = 0;
     while let Some((block, depth)) = pending.pop() {
         if depth > MAX_NESTING {

@@ -154,7 +154,7 @@ impl Live {
     }
 
     /// What happens in a statement that nests others and, if neighbours may part in it, after it.
-    pub(super) fn from_nested(&self, number: usize) -> &[(Event, BlockId)] {
+    pub(super) fn at_nested(&self, number: usize) -> &[(Event, BlockId)] {
         match self.nested.get(number) {
             Some((events, true)) => &self.events[events.start..],
             Some((events, false)) => &self.events[events.clone()],
@@ -163,7 +163,7 @@ impl Live {
     }
 
     /// What happens from a call on that may discard. These are counted from 0, in their order.
-    pub(super) fn from_parting(&self, number: usize) -> &[(Event, BlockId)] {
+    pub(super) fn at_parting(&self, number: usize) -> &[(Event, BlockId)] {
         let start = self.partings.get(number).copied();
         &self.events[start.unwrap_or(self.events.len())..]
     }

@@ -295,8 +295,7 @@ impl Rebase for ModuleBuilder<'_> {
     }
 
     fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.functions[source.index()]
-            .ok_or_else(|| Refusal("a function is called before it is known"))
+        self.functions[source.index()].ok_or(Refusal("a function is called before it is known"))
     }
 }
 

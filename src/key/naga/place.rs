@@ -93,7 +93,7 @@ impl Placer<'_, '_> {
                     let callee = leaf.callee();
                     if callee.is_some_and(|callee| self.builder.effects_of(callee).discards) {
                         let number = self.next_parting();
-                        self.place_compared(self.builder.values.live.from_parting(number))?;
+                        self.place_compared(self.builder.values.live.at_parting(number))?;
                     }
                     let statement = leaf.rebase(self)?;
                     self.push(statement);
@@ -105,7 +105,7 @@ impl Placer<'_, '_> {
 
     /// Places what belongs before a statement that nests others.
     fn place_before(&mut self, number: usize, id: BlockId) -> Rebased<()> {
-        self.place_compared(self.builder.values.live.from_nested(number))?;
+        self.place_compared(self.builder.values.live.at_nested(number))?;
         self.place_shared(number, id)
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Placer<'p, 'm> {
     blocks: usize,
     /// How many calls that may discard there were.
     partings: usize,
+    /// What is yet to be looked at. Empty between two looks.
+    pub(super) pending: Vec<Value>,
     /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
 }
@@ -52,6 +54,7 @@ impl<'p, 'm> Placer<'p, 'm> {
             nested: 0,
             blocks: 0,
             partings: 0,
+            pending: Vec::new(),
             visit: 0,
         }
     }
@@ -203,7 +206,7 @@ impl<'p, 'm> Placer<'p, 'm> {
 
 /// Scopes and statements.
 impl Placer<'_, '_> {
-    pub(super) const fn scope(&self) -> Scope {
+    pub(super) fn scope(&self) -> Scope {
         Scope(self.journal.len())
     }
 

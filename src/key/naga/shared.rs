@@ -45,19 +45,19 @@ impl Shared {
         if values.live.blocks().len() < 3 {
             return;
         }
-        let mut is_any_large = false;
+        let mut largest = 0;
         for value in values.all() {
-            let place = self.place_of(context, values, value);
-            is_any_large |= place.size > SMALL && place.is_harmless;
+            let place = self.place_of(values, value);
+            largest = largest.max(place.size);
             self.places.push(place);
         }
-        if !is_any_large {
+        if largest <= SMALL {
             self.places.clear();
             return;
         }
         self.counts.resize(values.live.blocks().len(), 0);
         self.note_events(values);
-        self.spread(values);
+        self.spread(context, values);
     }
 
     /// Whether a value is computed in a block for all that is nested in it.
@@ -73,24 +73,21 @@ impl Shared {
             .is_some_and(|count| *count > 0)
     }
 
-    fn place_of(&self, context: Context<'_>, values: &Values, value: Value) -> Place {
+    fn place_of(&self, values: &Values, value: Value) -> Place {
         let is_pure = values.timing(value) == Timing::Pure;
-        let mut place = Place {
-            home: None,
-            defined: BlockId::BODY,
-            size: u32::from(is_pure),
-            is_harmless: true,
-            is_shared: false,
-        };
+        let mut size = u32::from(is_pure);
         if is_pure {
-            place.is_harmless = is_harmless(context, values, value);
             for operand in values.operands(value) {
-                let below = self.places[operand.index()];
-                place.size = place.size.saturating_add(below.size);
-                place.is_harmless &= below.is_harmless;
+                size = size.saturating_add(self.places[operand.index()].size);
             }
         }
-        place
+        Place {
+            home: None,
+            defined: BlockId::BODY,
+            size,
+            is_harmless: true,
+            is_shared: false,
+        }
     }
 
     /// Notes the blocks in which values are used and evaluated.
@@ -124,7 +121,7 @@ impl Shared {
     }
 
     /// Takes uses down to what is used, and definitions up to what is made of them.
-    fn spread(&mut self, values: &Values) {
+    fn spread(&mut self, context: Context<'_>, values: &Values) {
         let live = &values.live;
         for value in values.all().rev() {
             if let (Timing::Pure, Some(home)) =
@@ -140,18 +137,20 @@ impl Shared {
                 continue;
             }
             let mut defined = BlockId::BODY;
+            let mut is_harmless = is_harmless(context, values, value);
             for operand in values.operands(value) {
-                let below = self.places[operand.index()].defined;
-                if live.depth(below) > live.depth(defined) {
-                    defined = below;
+                let below = self.places[operand.index()];
+                is_harmless &= below.is_harmless;
+                if below.defined != defined && live.depth(below.defined) > live.depth(defined) {
+                    defined = below.defined;
                 }
             }
             let place = &mut self.places[value.index()];
             place.defined = defined;
+            place.is_harmless = is_harmless;
             if let Some(home) = place.home {
-                place.is_shared = place.size > SMALL
-                    && place.is_harmless
-                    && live.common(home, defined) == defined;
+                place.is_shared =
+                    place.size > SMALL && is_harmless && live.common(home, defined) == defined;
                 if place.is_shared {
                     self.counts[home.index()] += 1;
                 }

@@ -92,10 +92,14 @@ pub(in super::super) fn each_operand(source: &Expression, mut see: impl FnMut(Ha
             arg3,
         } => {
             see(arg);
-            for arg in [arg1, arg2, arg3] {
-                if let Some(arg) = arg {
-                    see(arg);
-                }
+            if let Some(arg) = arg1 {
+                see(arg);
+            }
+            if let Some(arg) = arg2 {
+                see(arg);
+            }
+            if let Some(arg) = arg3 {
+                see(arg);
             }
         }
         Expression::ImageSample {
