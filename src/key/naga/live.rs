@@ -23,7 +23,7 @@ pub(super) enum Event {
 }
 
 /// A block, by its number among those of the body. Plain blocks are part of the one around them.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct BlockId(u32);
 
 impl BlockId {

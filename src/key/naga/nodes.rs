@@ -54,6 +54,9 @@ struct Node {
     rank: u64,
     /// Finds the node in the table. Nobody outside of the process can foresee it.
     hash: u64,
+    /// How many nodes of the set stand in it as a tree, without those that have no children in the
+    /// set. None are in one that is told apart by its fields alone.
+    size: u32,
 }
 
 /// The fields of all nodes, one after the other.
@@ -89,6 +92,11 @@ impl Nodes {
         let nodes = &self.nodes;
         self.table
             .reserve(count, |other| nodes[*other as usize].hash);
+    }
+
+    /// How many nodes stand in one, as a tree.
+    pub(super) fn size(&self, id: Id) -> u32 {
+        self.nodes[id as usize].size
     }
 
     /// How many nodes there is room for.
@@ -162,12 +170,16 @@ impl Nodes {
         write(&mut self.fields.0, &mut self.children);
         let mut rank = rank_of(&self.fields.0.written()[fields_start..]);
         let mut hash = self.seed.0;
+        let mut size = 0_u32;
         for child in &self.children[children_start..] {
             let (below, id) = match *child {
                 Child::Node(id) => (self.nodes.get(id as usize), id),
                 Child::Item(id) => (items.and_then(|items| items.nodes.get(id as usize)), !id),
             };
             let below = below.ok_or(Refusal("an item refers to one that follows it"))?;
+            if children_count && matches!(child, Child::Node(_)) {
+                size = size.max(1).saturating_add(below.size);
+            }
             if children_count {
                 rank = mix(rank, below.rank);
             }
@@ -179,6 +191,7 @@ impl Nodes {
             children_end: self.children.len(),
             rank,
             hash: mix(hash, rank),
+            size,
         });
         Ok(id)
     }

@@ -25,15 +25,13 @@ pub(super) struct Shared {
     counts: Vec<u32>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Place {
     /// The innermost block that holds all uses.
     home: Option<BlockId>,
     /// The innermost block that one of the reads and calls below it stands in.
     defined: BlockId,
-    /// How many operations it takes, as a tree.
-    size: u32,
-    is_harmless: bool,
+    is_harmful: bool,
     is_shared: bool,
 }
 
@@ -45,16 +43,10 @@ impl Shared {
         if values.live.blocks().len() < 3 {
             return;
         }
-        let mut largest = 0;
-        for value in values.all() {
-            let place = self.place_of(values, value);
-            largest = largest.max(place.size);
-            self.places.push(place);
-        }
-        if largest <= SMALL {
-            self.places.clear();
+        if values.all().all(|value| values.size(value) <= SMALL) {
             return;
         }
+        self.places.resize(values.len(), Place::default());
         self.counts.resize(values.live.blocks().len(), 0);
         self.note_events(values);
         self.spread(context, values);
@@ -71,23 +63,6 @@ impl Shared {
         self.counts
             .get(block.index())
             .is_some_and(|count| *count > 0)
-    }
-
-    fn place_of(&self, values: &Values, value: Value) -> Place {
-        let is_pure = values.timing(value) == Timing::Pure;
-        let mut size = u32::from(is_pure);
-        if is_pure {
-            for operand in values.operands(value) {
-                size = size.saturating_add(self.places[operand.index()].size);
-            }
-        }
-        Place {
-            home: None,
-            defined: BlockId::BODY,
-            size,
-            is_harmless: true,
-            is_shared: false,
-        }
     }
 
     /// Notes the blocks in which values are used and evaluated.
@@ -137,20 +112,21 @@ impl Shared {
                 continue;
             }
             let mut defined = BlockId::BODY;
-            let mut is_harmless = is_harmless(context, values, value);
+            let mut is_harmful = !is_harmless(context, values, value);
             for operand in values.operands(value) {
                 let below = self.places[operand.index()];
-                is_harmless &= below.is_harmless;
+                is_harmful |= below.is_harmful;
                 if below.defined != defined && live.depth(below.defined) > live.depth(defined) {
                     defined = below.defined;
                 }
             }
             let place = &mut self.places[value.index()];
             place.defined = defined;
-            place.is_harmless = is_harmless;
+            place.is_harmful = is_harmful;
             if let Some(home) = place.home {
-                place.is_shared =
-                    place.size > SMALL && is_harmless && live.common(home, defined) == defined;
+                place.is_shared = values.size(value) > SMALL
+                    && !is_harmful
+                    && live.common(home, defined) == defined;
                 if place.is_shared {
                     self.counts[home.index()] += 1;
                 }

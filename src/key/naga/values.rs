@@ -122,6 +122,11 @@ impl Values {
         }
     }
 
+    /// How many operations a value takes, as a tree.
+    pub(super) fn size(&self, value: Value) -> u32 {
+        self.nodes.size(value.0)
+    }
+
     /// All values, operands first.
     pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = Value> + use<> {
         (0..self.origins.len() as Id).map(Value)
