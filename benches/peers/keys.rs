@@ -2,6 +2,7 @@
 //! their hash.
 
 use bytes::Bytes;
+use pipeline_cache::key::naga::ValidatedModule;
 use pipeline_cache::key::wasm::WasmModule;
 use pipeline_cache::{PipelineFingerprint, Program as _, SourceAliases, ToWire as _, Unkeyable};
 use std::hint::black_box;
@@ -47,11 +48,10 @@ fn validate(module: &naga::Module) -> naga::valid::ModuleInfo {
 
 fn shaders(plan: &Plan, report: &mut Report) {
     let sources = sources();
-    let modules: Vec<_> = sources.iter().map(parse).collect();
-    let canonical: Vec<_> = modules
-        .iter()
-        .map(|module| module.canonicalize().expect("a form"))
-        .collect();
+    phases("23 shaders", plan, &sources, report);
+    let large = [composed()];
+    phases("one composed of many imports", plan, &large, report);
+
     let aliases = SourceAliases::new();
     let tokio = Tokio::multi();
     let (known, new) = (aliases, sources.clone());
@@ -65,26 +65,6 @@ fn shaders(plan: &Plan, report: &mut Report) {
         }
         known
     });
-    let figures = plan.contend(vec![
-        Contender::new("ours: PipelineFingerprint::of", 1, || {
-            let of = |module| PipelineFingerprint::of(module).is_ok();
-            modules.iter().filter(|module| of(*module)).count()
-        }),
-        Contender::new("naga: parse and validate", 1, || {
-            for source in &sources {
-                black_box(validate(&parse(source)));
-            }
-        }),
-        Contender::new("of it, wire and hash in one pass", 1, || {
-            canonical
-                .iter()
-                .map(|form| form.fingerprint())
-                .fold(0, |sum, key| sum ^ key.as_bytes()[0])
-        }),
-    ]);
-    let goals = [("naga: parse and validate", 1.5)];
-    report.case("fingerprint naga, 23 shaders", &figures, &goals);
-
     let figures = plan.contend(vec![
         Contender::new("ours: known aliases", 1, || {
             let known = |source: &&Bytes| aliases.peek::<naga::Module>("naga", source).is_some();
@@ -102,6 +82,97 @@ fn shaders(plan: &Plan, report: &mut Report) {
         &figures,
         &[("bare blake3", 1.5)],
     );
+}
+
+/// A shader as large shaders are: of many imports, which share nothing and are all used.
+fn composed() -> Bytes {
+    const IMPORTS: usize = 60;
+    let mut source =
+        String::from("@group(0) @binding(0) var<storage, read_write> data: array<u32>;");
+    let mut calls = String::new();
+    for import in 0..IMPORTS {
+        source += &format!(
+            "struct Part{import} {{ a: u32, b: vec4<f32>, c: array<u32, 4> }}
+             fn mixed{import}(x: vec4<f32>, at: u32) -> vec4<f32> {{
+                 let k = vec4(f32(at), 1.5, 2.5, {import}.0);
+                 var sum = x * k + x.wzyx;
+                 for (var n = 0u; n < at; n++) {{
+                     if (data[n] & 1u) == 0u {{ sum += k * f32(n); continue; }}
+                     sum = max(sum, k.yxwz) - clamp(x, vec4(0.0), k);
+                 }}
+                 return sum / (length(sum.xyz) + 1.0);
+             }}
+             fn part{import}(at: u32) -> u32 {{
+                 var part = Part{import}(at, vec4(f32(at)), array(1u, 2u, 3u, at));
+                 part.b = mixed{import}(part.b, at & 7u);
+                 switch at % 3u {{
+                     case 0u: {{ part.a += part.c[at & 3u] << 2u; }}
+                     case 1u: {{ part.c[1] = part.a ^ (at * 5u + {import}u); }}
+                     default: {{ data[at] = part.c[1] | u32(part.b.y); }}
+                 }}
+                 return part.a + part.c[1] * u32(part.b.x);
+             }}"
+        );
+        calls += &format!("data[{import}] = part{import}(data[id.x]);");
+    }
+    source += &format!(
+        "@compute @workgroup_size(64) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{ {calls} }}"
+    );
+    source.into()
+}
+
+/// A key beside what it is made of, and beside the floor: copying the module and hashing it.
+fn phases(name: &str, plan: &Plan, sources: &[Bytes], report: &mut Report) {
+    let modules: Vec<_> = sources.iter().map(parse).collect();
+    let validated: Vec<_> = modules.iter().map(of_validated).collect();
+    let canonical: Vec<_> = modules
+        .iter()
+        .map(|module| module.canonicalize().expect("a form"))
+        .collect();
+    let figures = plan.contend(vec![
+        Contender::new("ours: PipelineFingerprint::of", 1, || {
+            let of = |module| PipelineFingerprint::of(module).is_ok();
+            modules.iter().filter(|module| of(*module)).count()
+        }),
+        Contender::new("ours, of a ValidatedModule", 1, || {
+            let of = |module| PipelineFingerprint::of(module).is_ok();
+            validated.iter().filter(|module| of(*module)).count()
+        }),
+        Contender::new("naga: parse", 1, || {
+            for source in sources {
+                black_box(parse(source));
+            }
+        }),
+        Contender::new("naga: validate", 1, || {
+            for module in &modules {
+                black_box(validate(module));
+            }
+        }),
+        Contender::new("of ours, canonicalize", 1, || {
+            for module in &validated {
+                black_box(module.canonicalize().expect("a form"));
+            }
+        }),
+        Contender::new("of ours, wire and hash in one pass", 1, || {
+            canonical
+                .iter()
+                .map(|form| form.fingerprint())
+                .fold(0, |sum, key| sum ^ key.as_bytes()[0])
+        }),
+        Contender::new("floor: clone the module and hash", 1, || {
+            for (module, form) in modules.iter().zip(&canonical) {
+                black_box(module.clone());
+                black_box(form.fingerprint());
+            }
+        }),
+    ]);
+    let goals = [("naga: validate", 2.0)];
+    report.case(&format!("fingerprint naga, {name}"), &figures, &goals);
+}
+
+fn of_validated(module: &naga::Module) -> ValidatedModule {
+    let capabilities = naga::valid::Capabilities::all();
+    ValidatedModule::new(module.clone(), capabilities).expect("a valid shader")
 }
 
 fn modules(plan: &Plan, file: Option<&Path>, report: &mut Report) {

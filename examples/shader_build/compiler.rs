@@ -50,7 +50,7 @@ pub(crate) fn compile(input: CompileInput<Module>) -> Result<Artifact> {
 
 /// SPIR-V of a canonical module.
 pub(crate) fn compile_canonical(canonical: &CanonicalModule) -> Result<Vec<u8>> {
-    write_spirv(canonical.module(), canonical.info())
+    write_spirv(canonical.module(), canonical.info()?)
 }
 
 /// SPIR-V of a module, as little-endian bytes.

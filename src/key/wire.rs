@@ -124,6 +124,8 @@ pub(crate) fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWr
 #[derive(Debug)]
 pub struct WireWriter {
     buffer: Vec<u8>,
+    /// How many bytes the buffer may hold before it is drained.
+    limit: usize,
     sink: Sink,
 }
 
@@ -154,6 +156,7 @@ impl WireWriter {
     pub(crate) const fn collecting() -> Self {
         Self {
             buffer: Vec::new(),
+            limit: usize::MAX,
             sink: Sink::Buffer,
         }
     }
@@ -165,6 +168,7 @@ impl WireWriter {
     pub(crate) fn hashing_with(hasher: blake3::Hasher) -> Self {
         Self {
             buffer: Vec::with_capacity(HASH_CHUNK),
+            limit: HASH_CHUNK,
             sink: Sink::Hasher(Box::new(hasher)),
         }
     }
@@ -172,6 +176,7 @@ impl WireWriter {
     pub(crate) fn recording_parts() -> Self {
         Self {
             buffer: Vec::with_capacity(HASH_CHUNK),
+            limit: HASH_CHUNK,
             sink: Sink::Parts(Box::default()),
         }
     }
@@ -217,15 +222,34 @@ impl WireWriter {
         }
     }
 
+    /// What a collecting writer has been given so far.
+    #[cfg(feature = "naga")]
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Takes back all that a collecting writer was given after its first `length` bytes.
+    #[cfg(feature = "naga")]
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.buffer.truncate(length);
+    }
+
     /// Private: an unframed run of bytes is what the wire must never hold.
+    #[inline]
     fn raw(&mut self, bytes: &[u8]) {
-        if self.buffer.len() + bytes.len() > HASH_CHUNK {
-            self.drain();
-            if bytes.len() >= HASH_CHUNK && self.sink.take(bytes) {
-                return;
-            }
+        if self.buffer.len() + bytes.len() > self.limit {
+            self.overflow(bytes);
+        } else {
+            self.buffer.extend_from_slice(bytes);
         }
-        self.buffer.extend_from_slice(bytes);
+    }
+
+    #[cold]
+    fn overflow(&mut self, bytes: &[u8]) {
+        self.drain();
+        if bytes.len() < HASH_CHUNK || !self.sink.take(bytes) {
+            self.buffer.extend_from_slice(bytes);
+        }
     }
 
     /// Writes a named part, such as a function or a section.
@@ -279,26 +303,31 @@ impl WireWriter {
     }
 
     /// Writes which variant of an enum follows.
+    #[inline]
     pub fn tag(&mut self, tag: u32) {
         self.u32(tag);
     }
 
     /// Writes one byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) {
         self.raw(&[value]);
     }
 
     /// Writes two bytes, little-endian.
+    #[inline]
     pub fn u16(&mut self, value: u16) {
         self.raw(&value.to_le_bytes());
     }
 
     /// Writes four bytes, little-endian.
+    #[inline]
     pub fn u32(&mut self, value: u32) {
         self.raw(&value.to_le_bytes());
     }
 
     /// Writes eight bytes, little-endian.
+    #[inline]
     pub fn u64(&mut self, value: u64) {
         self.raw(&value.to_le_bytes());
     }
@@ -319,6 +348,7 @@ impl WireWriter {
     }
 
     /// Writes one byte, 0 or 1.
+    #[inline]
     pub fn bool(&mut self, value: bool) {
         self.raw(&[u8::from(value)]);
     }
@@ -334,17 +364,20 @@ impl WireWriter {
     }
 
     /// Writes a byte run with its length.
+    #[inline]
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);
     }
 
     /// Writes a text with its length in bytes.
+    #[inline]
     pub fn str(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
     /// Writes whether there is a value and then, if there is, the value.
+    #[inline]
     pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.bool(value.is_some());
         if let Some(value) = value {
@@ -353,6 +386,7 @@ impl WireWriter {
     }
 
     /// Writes the number of items and then each of them.
+    #[inline]
     pub fn seq<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
         self.count(items.len());
         for item in items {
@@ -361,6 +395,7 @@ impl WireWriter {
     }
 
     /// The same eight bytes whatever the width of `usize`.
+    #[inline]
     fn count(&mut self, count: usize) {
         self.u64(count as u64);
     }

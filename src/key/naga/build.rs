@@ -4,58 +4,60 @@
 //! callees before callers, in the order in which the entry points call them. Everything else
 //! follows from these: it stands where it is first needed.
 
-use std::error::Error;
-use std::fmt::Write as _;
-use std::panic::{self, AssertUnwindSafe};
-
-use naga::valid::{
-    Capabilities, FunctionInfo, ModuleInfo, ValidationError, ValidationFlags, Validator,
-};
+use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
     Block, EntryPoint, Expression, Function, GlobalVariable, Handle, MeshStageInfo, Module, Span,
 };
 
-use super::digest::Digests;
-use super::module::{ModuleBuilder, is_interface};
+use super::context::Context;
+use super::deep::with_stack;
+use super::effects::Effects;
+use super::filters;
+use super::global_set::GlobalSet;
+use super::items::Items;
+use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
-use super::rebase::{Rebase, Rebased, Shape, shape};
+use super::rebase::{Rebase as _, Rebased, Shape, shape};
+use super::roots::Roots;
+use super::scratch::{FunctionScratch, Scratch, with_scratch};
 use super::special::SpecialRoles;
-use super::values::Context;
-use super::{CanonicalModule, limits};
-use crate::key::Unkeyable;
 
 /// The name of the expressions that keep a resource in the interface though no code reads it.
 const PHONY_NAME: &str = "phony";
 
-/// Builds the canonical form of a module.
-pub(super) fn canonicalize(source: &Module) -> Rebased<CanonicalModule> {
-    // The canonical form holds what entry points reach. Without one it would be empty, and all
-    // such modules would share a key.
-    if source.entry_points.is_empty() {
-        return Err(Unkeyable::new("the module has no entry point"));
-    }
-    limits::check(source)?;
+/// Builds the canonical form of a module that naga finds valid, with what it found. The module
+/// nests to `depth`.
+pub(super) fn canonicalize(source: &Module, info: &ModuleInfo, depth: usize) -> Rebased<Module> {
+    with_stack(depth, || {
+        with_scratch(|scratch| canonicalize_with(scratch, source, info))
+    })?
+}
+
+fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Module> {
     let special = SpecialRoles::new(source)?;
-    let info = validate(source, ValidationFlags::all())?;
-    let digests = Digests::new(source, &special)?;
+    let roots = Roots::new(source)?;
+    let globals = sorted_globals(source, &roots.infos(info));
+    let items = Items::new(source, &special, &globals, &mut scratch.items)?;
     let mut build = Build {
         source,
-        info: &info,
-        entry_points: sorted_entry_points(source),
-        module: ModuleBuilder::new(source, &digests, &special),
+        info,
+        module: ModuleBuilder::new(source, &items, &special),
+        scratch: &mut scratch.function,
+        effects: vec![Effects::default(); source.functions.len()],
     };
     build.overrides()?;
-    build.resources()?;
-    build.functions()?;
-    build.validated()
+    build.resources(&globals, &roots)?;
+    build.functions(&roots)?;
+    Ok(build.module.out)
 }
 
 struct Build<'m> {
     source: &'m Module,
     info: &'m ModuleInfo,
-    /// Indices of the source's entry points, in canonical order.
-    entry_points: Vec<usize>,
     module: ModuleBuilder<'m>,
+    scratch: &'m mut FunctionScratch,
+    /// By the index of the function in the source.
+    effects: Vec<Effects>,
 }
 
 impl Build<'_> {
@@ -75,53 +77,122 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// The resources that an entry point uses, by group and binding. Those that share a binding,
-    /// which different entry points may, are told apart by their digest.
-    fn resources(&mut self) -> Rebased<()> {
-        let used = |handle: Handle<GlobalVariable>| {
-            let entry_points = &self.entry_points;
-            entry_points
-                .iter()
-                .any(|entry| !self.info.get_entry_point(*entry)[handle].is_empty())
-        };
-        let mut bound: Vec<_> = self
-            .source
-            .global_variables
-            .iter()
-            .filter(|(handle, global)| global.binding.is_some() && used(*handle))
-            .map(|(handle, global)| (global.binding, self.module.digests.ty(global.ty), handle))
-            .collect();
-        bound.sort_by_key(|(binding, ty, _)| (*binding, *ty));
-        for (_, _, handle) in bound {
-            self.module.global(handle)?;
-        }
-        Ok(())
-    }
-
-    fn functions(&mut self) -> Rebased<()> {
-        let mut done = vec![false; self.source.functions.len()];
-        for entry in self.entry_points.clone() {
-            let entry_point = &self.source.entry_points[entry];
-            for handle in callees_first(self.source, &entry_point.function, &mut done) {
-                let function = &self.source.functions[handle];
-                let function = self.function(function, &self.info[handle])?;
-                self.module.add_function(handle, function);
+    /// The resources that a root uses, by group and binding.
+    fn resources(&mut self, globals: &[Handle<GlobalVariable>], roots: &Roots) -> Rebased<()> {
+        let infos = roots.infos(self.info);
+        for handle in globals {
+            let is_bound = self.source.global_variables[*handle].binding.is_some();
+            if is_bound && first_user(&infos, *handle).is_some() {
+                self.module.global(*handle)?;
             }
-            let main = self.function(&entry_point.function, self.info.get_entry_point(entry))?;
-            let entry_point = self.entry_point(entry_point, main)?;
-            self.module.out.entry_points.push(entry_point);
         }
         Ok(())
     }
 
-    fn function(&mut self, function: &Function, info: &FunctionInfo) -> Rebased<Function> {
+    fn functions(&mut self, roots: &Roots) -> Rebased<()> {
+        let mut done = vec![false; self.source.functions.len()];
+        match roots {
+            Roots::EntryPoints(entry_points) => {
+                for entry in entry_points {
+                    let source = &self.source.entry_points[*entry];
+                    for handle in callees_first(self.source, &source.function, &mut done) {
+                        self.add_function(handle, None)?;
+                    }
+                    self.add_entry_point(source, self.info.get_entry_point(*entry))?;
+                }
+            }
+            Roots::Functions(functions) => {
+                for root in functions {
+                    let source = &self.source.functions[*root];
+                    let callees = callees_first(self.source, source, &mut done);
+                    let is_new = !std::mem::replace(&mut done[root.index()], true);
+                    for handle in callees.into_iter().chain(is_new.then_some(*root)) {
+                        let name = self.source.functions[handle].name.clone();
+                        self.add_function(handle, name)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a function. One with a name is part of the interface.
+    fn add_function(&mut self, handle: Handle<Function>, name: Option<String>) -> Rebased<()> {
+        let info = &self.info[handle];
+        let source = &self.source.functions[handle];
+        let (mut function, mut globals, effects) = self.function(source, info)?;
+        self.effects[handle.index()] = effects;
+        if name.is_some() {
+            self.pin_interface(&mut function, &mut globals, info)?;
+        }
+        function.name = name;
+        self.module.add_function(handle, function, globals);
+        Ok(())
+    }
+
+    fn add_entry_point(&mut self, source: &EntryPoint, info: &FunctionInfo) -> Rebased<()> {
+        let (mut main, mut globals, _) = self.function(&source.function, info)?;
+        for payload in payloads(source) {
+            globals.insert(self.module.global(payload)?);
+        }
+        self.pin_interface(&mut main, &mut globals, info)?;
+        let entry_point = self.entry_point(source, main)?;
+        self.module.out.entry_points.push(entry_point);
+        Ok(())
+    }
+
+    fn function(
+        &mut self,
+        source: &Function,
+        info: &FunctionInfo,
+    ) -> Rebased<(Function, GlobalSet, Effects)> {
         let context = Context {
             module: self.source,
-            digests: self.module.digests,
-            function,
+            items: self.module.items,
+            special: self.module.special,
+            effects: &self.effects,
+            function: source,
             info,
         };
-        place::function(&mut self.module, context)
+        let (mut function, globals, effects) =
+            place::function(&mut self.module, self.scratch, context)?;
+        let filters = &mut self.module.out.diagnostic_filters;
+        filters::keep(
+            self.source,
+            source.diagnostic_filter_leaf,
+            filters,
+            &mut function,
+        );
+        Ok((function, globals, effects))
+    }
+
+    /// A variable that a pipeline can see stays used by each root that uses it, even where the
+    /// use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
+    fn pin_interface(
+        &mut self,
+        function: &mut Function,
+        globals: &mut GlobalSet,
+        before: &FunctionInfo,
+    ) -> Rebased<()> {
+        let mut lost = Vec::new();
+        for (handle, global) in self.source.global_variables.iter() {
+            if !is_interface(global.space) || before[handle].is_empty() {
+                continue;
+            }
+            let known = self.module.known_global(handle);
+            if known.is_none_or(|known| !globals.contains(known)) {
+                lost.push(self.module.global(handle)?);
+            }
+        }
+        lost.sort();
+        for global in lost {
+            let expression = Expression::GlobalVariable(global);
+            let handle = function.expressions.append(expression, Span::UNDEFINED);
+            let name = PHONY_NAME.to_owned();
+            function.named_expressions.insert(handle, name);
+            globals.insert(global);
+        }
+        Ok(())
     }
 
     fn entry_point(&mut self, source: &EntryPoint, main: Function) -> Rebased<EntryPoint> {
@@ -185,75 +256,39 @@ impl Build<'_> {
     ) -> Rebased<Option<Handle<GlobalVariable>>> {
         source.map(|source| self.module.global(source)).transpose()
     }
-
-    /// Has naga check the result, and puts back what the interface of an entry point lost with
-    /// code that had no other effect.
-    fn validated(mut self) -> Rebased<CanonicalModule> {
-        let info = validate_canonical(&self.module.out)?;
-        if !self.pin_interface(&info)? {
-            let module = self.module.out;
-            return Ok(CanonicalModule { module, info });
-        }
-        let module = self.module.out;
-        let info = validate_canonical(&module)?;
-        Ok(CanonicalModule { module, info })
-    }
-
-    /// A variable that a pipeline can see stays used by each entry point that uses it, even where
-    /// the use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
-    fn pin_interface(&mut self, info: &ModuleInfo) -> Rebased<bool> {
-        let mut pinned = false;
-        for (index, entry) in self.entry_points.clone().into_iter().enumerate() {
-            let before = self.info.get_entry_point(entry);
-            let mut lost = Vec::new();
-            for (handle, global) in self.source.global_variables.iter() {
-                if !is_interface(global.space) || before[handle].is_empty() {
-                    continue;
-                }
-                let known = self.module.known_global(handle);
-                if known.is_none_or(|known| info.get_entry_point(index)[known].is_empty()) {
-                    lost.push(self.module.global(handle)?);
-                }
-            }
-            lost.sort();
-            let main = &mut self.module.out.entry_points[index].function;
-            for global in lost {
-                let expression = Expression::GlobalVariable(global);
-                let handle = main.expressions.append(expression, Span::UNDEFINED);
-                main.named_expressions.insert(handle, PHONY_NAME.to_owned());
-                pinned = true;
-            }
-        }
-        Ok(pinned)
-    }
 }
 
-/// By stage and name, which together are unique.
-fn sorted_entry_points(module: &Module) -> Vec<usize> {
-    let mut order: Vec<_> = (0..module.entry_points.len()).collect();
-    order.sort_by_key(|index| {
-        let entry = &module.entry_points[*index];
-        (entry.stage, &entry.name)
+/// The first root, in canonical order, that uses a variable.
+fn first_user(roots: &[&FunctionInfo], global: Handle<GlobalVariable>) -> Option<usize> {
+    roots.iter().position(|root| !root[global].is_empty())
+}
+
+/// The variables of a module: by group and binding, and of those that share a binding, which
+/// different entry points may, by the first of them that uses it.
+fn sorted_globals(module: &Module, roots: &[&FunctionInfo]) -> Vec<Handle<GlobalVariable>> {
+    let globals = module.global_variables.iter();
+    let mut globals: Vec<_> = globals.map(|(handle, _)| handle).collect();
+    globals.sort_by_cached_key(|handle| {
+        let binding = module.global_variables[*handle].binding;
+        (binding, first_user(roots, *handle))
     });
-    order
+    globals
 }
 
 /// The functions that `main` reaches and that are not done yet, each after all that it calls.
 fn callees_first(module: &Module, main: &Function, done: &mut [bool]) -> Vec<Handle<Function>> {
     let mut order = Vec::new();
-    let mut pending: Vec<_> = calls(&main.body).into_iter().rev().collect();
-    while let Some(next) = pending.last().copied() {
-        let known = pending.len();
-        if !done[next.index()] {
-            let callees = calls(&module.functions[next].body);
-            let absent = |callee: &Handle<Function>| !done[callee.index()];
-            pending.extend(callees.into_iter().rev().filter(absent));
-        }
-        if pending.len() == known {
-            pending.pop();
-            if !done[next.index()] {
-                done[next.index()] = true;
-                order.push(next);
+    let mut open = vec![(None, calls(&main.body).into_iter())];
+    while let Some((caller, callees)) = open.last_mut() {
+        match callees.next() {
+            Some(next) if !std::mem::replace(&mut done[next.index()], true) => {
+                let callees = calls(&module.functions[next].body);
+                open.push((Some(next), callees.into_iter()));
+            }
+            Some(_) => {}
+            None => {
+                order.extend(*caller);
+                open.pop();
             }
         }
     }
@@ -264,62 +299,36 @@ fn callees_first(module: &Module, main: &Function, done: &mut [bool]) -> Vec<Han
 fn calls(block: &Block) -> Vec<Handle<Function>> {
     let mut calls = Vec::new();
     let mut pending = vec![block.iter()];
-    while let Some(statements) = pending.last_mut() {
-        let Some(statement) = statements.next() else {
-            pending.pop();
-            continue;
-        };
-        match shape(statement) {
-            Shape::Emit(_) => {}
-            Shape::Block(inner) => pending.push(inner.iter()),
-            Shape::If {
-                condition: _,
-                accept,
-                reject,
-            } => pending.extend([reject.iter(), accept.iter()]),
-            Shape::Switch { selector: _, cases } => {
-                pending.extend(cases.iter().rev().map(|case| case.body.iter()));
+    while let Some(mut statements) = pending.pop() {
+        while let Some(statement) = statements.next() {
+            match shape(statement) {
+                Shape::Emit(_) => continue,
+                Shape::Leaf(leaf) => {
+                    calls.extend(leaf.callee());
+                    continue;
+                }
+                _ => {}
             }
-            Shape::Loop {
-                body,
-                continuing,
-                break_if: _,
-            } => pending.extend([continuing.iter(), body.iter()]),
-            Shape::Leaf(leaf) => calls.extend(leaf.callee()),
+            pending.push(statements);
+            match shape(statement) {
+                Shape::Emit(_) | Shape::Leaf(_) => {}
+                Shape::Block(inner) => pending.push(inner.iter()),
+                Shape::If {
+                    condition: _,
+                    accept,
+                    reject,
+                } => pending.extend([reject.iter(), accept.iter()]),
+                Shape::Switch { selector: _, cases } => {
+                    pending.extend(cases.iter().rev().map(|case| case.body.iter()));
+                }
+                Shape::Loop {
+                    body,
+                    continuing,
+                    break_if: _,
+                } => pending.extend([continuing.iter(), body.iter()]),
+            }
+            break;
         }
     }
     calls
-}
-
-/// Diagnostic filters are not in the canonical module, so that what they allowed is not asked of
-/// it again.
-fn validate_canonical(module: &Module) -> Rebased<ModuleInfo> {
-    let flags = ValidationFlags::all() - ValidationFlags::CONTROL_FLOW_UNIFORMITY;
-    validate(module, flags)
-        .map_err(|reason| Unkeyable::new(format!("its canonical form fails: {}", reason.reason())))
-}
-
-/// Every capability is allowed: whether a device has it is for its compiler to say.
-///
-/// On some modules that are not valid naga's validator panics: a member whose offset overflows, an
-/// immediate whose length is overridable. That is a refusal as any other.
-fn validate(module: &Module, flags: ValidationFlags) -> Rebased<ModuleInfo> {
-    let validate = || {
-        let mut validator = Validator::new(flags, Capabilities::all());
-        let validated = validator.validate(module);
-        validated.map_err(|error| refusal(error.as_inner()))
-    };
-    panic::catch_unwind(AssertUnwindSafe(validate))
-        .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module")))
-}
-
-fn refusal(error: &ValidationError) -> Unkeyable {
-    let mut reason = String::from("naga finds the module invalid");
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(error) = cause {
-        // Writing to a string does not fail.
-        let _ = write!(reason, ": {error}");
-        cause = error.source();
-    }
-    Unkeyable::new(reason)
 }

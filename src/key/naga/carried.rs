@@ -1,81 +1,114 @@
-//! What a loop needs that the source computed before it.
+//! What a statement that nests others needs before it.
 
-use std::collections::HashSet;
-
-use naga::{Block, Expression, Handle};
-
-use super::place::{Placer, Value, unavailable};
-use super::rebase::{Rebased, Shape, shape};
-use super::timing::is_anchored;
-
-/// What a loop needs that the source computed before it, in the order in which it needs it.
-#[derive(Default)]
-pub(super) struct Carried {
-    seen: HashSet<Value>,
-    pub(super) values: Vec<Value>,
-}
+use super::filters;
+use super::function::UNAVAILABLE;
+use super::live::{BlockId, Event};
+use super::placer::Placer;
+use super::rebase::Rebased;
+use super::values::Value;
 
 impl Placer<'_, '_> {
-    pub(super) fn carried_by_block(&self, block: &Block, carried: &mut Carried) -> Rebased<()> {
-        for statement in block {
-            match shape(statement) {
-                Shape::Emit(range) => {
-                    for source in range.clone() {
-                        let value = self.values.of(source);
-                        if value.is_some_and(|value| is_anchored(&self.values.arena[value])) {
-                            self.carry(source, carried)?;
-                        }
-                    }
-                }
-                Shape::Block(inner) => self.carried_by_block(inner, carried)?,
-                Shape::If {
-                    condition,
-                    accept,
-                    reject,
-                } => {
-                    self.carry(condition, carried)?;
-                    self.carried_by_block(accept, carried)?;
-                    self.carried_by_block(reject, carried)?;
-                }
-                Shape::Switch { selector, cases } => {
-                    self.carry(selector, carried)?;
-                    for case in cases {
-                        self.carried_by_block(&case.body, carried)?;
-                    }
-                }
-                Shape::Loop {
-                    body,
-                    continuing,
-                    break_if,
-                } => {
-                    self.carried_by_block(body, carried)?;
-                    self.carried_by_block(continuing, carried)?;
-                    if let Some(condition) = break_if {
-                        self.carry(condition, carried)?;
-                    }
-                }
-                Shape::Leaf(leaf) => {
-                    for source in leaf.uses_and_definitions()?.0 {
-                        self.carry(source, carried)?;
-                    }
-                }
+    /// Places what a nesting statement in `block` shares with others, or within itself.
+    pub(super) fn place_shared(&mut self, number: usize, block: BlockId) -> Rebased<()> {
+        if self.shared.is_any_at(block) {
+            let shared = self.shared;
+            let events = self.builder.values.live.of_nested(number);
+            for value in self.needed(events, |_, value| shared.is_home(value, block))? {
+                self.place(value)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn carry(&self, source: Handle<Expression>, carried: &mut Carried) -> Rebased<()> {
-        let mut pending = vec![self.values.of(source).ok_or_else(unavailable)?];
-        while let Some(value) = pending.pop() {
-            if self.placed[value.index()].is_some() || !carried.seen.insert(value) {
-                continue;
-            }
-            if self.computed[value.index()] {
-                carried.values.push(value);
-            } else {
-                pending.extend(self.values.operands(value).into_iter().rev());
-            }
+    /// Places what a loop needs that the source computed before it.
+    pub(super) fn place_carried(&mut self, number: usize) -> Rebased<()> {
+        let events = self.builder.values.live.of_nested(number);
+        for value in self.needed(events, Self::computed)? {
+            self.place(value)?;
         }
         Ok(())
+    }
+
+    /// Places what the source has computed before neighbours in control flow may part, and what
+    /// they are compared by later: a target may stop those that have discarded, and what they
+    /// have not computed by then is not there to compare.
+    pub(super) fn place_compared(&mut self, events: &[(Event, BlockId)]) -> Rebased<()> {
+        let values = self.builder.values;
+        if !values.live.effects().compares {
+            return Ok(());
+        }
+        self.begin_visit();
+        let mut found = Vec::new();
+        for (event, _) in events {
+            match *event {
+                Event::Use(_) => {}
+                Event::Compared(source) => {
+                    self.below(values.of(source), Self::computed, &mut found);
+                }
+                Event::Evaluation(source) => {
+                    let value = values.of(source);
+                    if let Some(value) = value {
+                        if filters::takes_derivative(self.builder.source_of(value)) {
+                            let operands = values.operands(value);
+                            self.below(operands, Self::computed, &mut found);
+                        }
+                    }
+                }
+            }
+        }
+        for value in found {
+            self.place(value)?;
+        }
+        Ok(())
+    }
+
+    /// The values of some kind that events need, in the order in which they need them. What these
+    /// are computed from is not among them.
+    fn needed(
+        &mut self,
+        events: &[(Event, BlockId)],
+        is_wanted: impl Fn(&Self, Value) -> bool,
+    ) -> Rebased<Vec<Value>> {
+        let values = self.builder.values;
+        let mut needed = Vec::new();
+        self.begin_visit();
+        for (event, _) in events {
+            let root = match *event {
+                Event::Use(source) | Event::Compared(source) => {
+                    Some(values.of(source).ok_or(UNAVAILABLE)?)
+                }
+                Event::Evaluation(source) => {
+                    let value = values.of(source);
+                    value.filter(|value| values.is_anchored(*value))
+                }
+            };
+            self.below(root, &is_wanted, &mut needed);
+        }
+        Ok(needed)
+    }
+
+    /// Finds the values of some kind among roots and all that they are computed from.
+    fn below(
+        &mut self,
+        roots: impl IntoIterator<Item = Value>,
+        is_wanted: impl Fn(&Self, Value) -> bool,
+        found: &mut Vec<Value>,
+    ) {
+        let values = self.builder.values;
+        let mut pending = std::mem::take(&mut self.pending);
+        for root in roots {
+            pending.push(root);
+            while let Some(value) = pending.pop() {
+                if self.placed(value).is_some() || !self.first_visit(value) {
+                    continue;
+                }
+                if is_wanted(self, value) {
+                    found.push(value);
+                } else {
+                    pending.extend(values.operands(value).rev());
+                }
+            }
+        }
+        self.pending = pending;
     }
 }

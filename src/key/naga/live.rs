@@ -1,105 +1,298 @@
 //! Which expressions of a function are needed, and in which order its body evaluates them.
 
+use std::ops::Range;
+
 use naga::{Arena, Block, Expression, Handle, LocalVariable};
 
+use super::context::Context;
+use super::effects::Effects;
+use super::filters;
 use super::module::is_interface;
-use super::rebase::{Rebased, Shape, operands, shape};
+use super::rebase::{Listing, Rebased, Shape, each_operand, shape};
 use super::timing::{Timing, timing};
-use super::values::Context;
 
-/// What the statements of a function ask for.
-#[derive(Default)]
-pub(super) struct Walk {
-    /// Operands of statements.
-    roots: Vec<Handle<Expression>>,
-    /// What each `Emit` names and each statement defines, in the order in which the body names them.
-    pub(super) order: Vec<Handle<Expression>>,
+/// What a statement does with an expression.
+#[derive(Clone, Copy)]
+pub(super) enum Event {
+    /// It needs it.
+    Use(Handle<Expression>),
+    /// It hands it to a function that compares neighbours.
+    Compared(Handle<Expression>),
+    /// It evaluates it: an `Emit` names it, or its result is defined.
+    Evaluation(Handle<Expression>),
 }
 
-impl Walk {
+/// A block, by its number among those of the body. Plain blocks are part of the one around them.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct BlockId(u32);
+
+impl BlockId {
+    /// The body itself.
+    pub(super) const BODY: Self = Self(0);
+
+    /// The block of a number. Each takes a statement, of which memory holds fewer than `u32` does.
+    pub(super) const fn new(number: usize) -> Self {
+        Self(number as u32)
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy)]
+pub(super) struct BlockInfo {
+    /// The block around it. The body stands in itself.
+    outer: BlockId,
+    depth: u32,
+}
+
+/// What the statements of a function ask for. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Live {
+    /// What happens to expressions, in the order of the body, and in which block.
+    events: Vec<(Event, BlockId)>,
+    /// The events of each statement that nests others, in the order in which these begin, and
+    /// whether neighbours may part in it.
+    nested: Vec<(Range<usize>, bool)>,
+    /// Where calls that may discard are among the events.
+    partings: Vec<usize>,
+    /// How many statements so far let neighbours part.
+    parted: usize,
+    effects: Effects,
+    has_loops: bool,
+    /// The blocks, in the order in which they begin.
+    blocks: Vec<BlockInfo>,
+    /// Which expressions are needed: by a statement, or because they are evaluated where someone
+    /// can tell.
+    live: Vec<bool>,
+    /// When each expression is evaluated.
+    timings: Vec<Timing>,
+    locals: Vec<Handle<LocalVariable>>,
+}
+
+impl Live {
+    /// Reads a function.
+    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
+        let expressions = &context.function.expressions;
+        self.events.clear();
+        self.nested.clear();
+        self.partings.clear();
+        self.parted = 0;
+        self.effects = Effects::default();
+        self.blocks.clear();
+        self.has_loops = false;
+        self.locals.clear();
+        self.live.clear();
+        self.live.resize(expressions.len(), false);
+        self.timings.clear();
+        let timings = expressions.iter().map(|(_, expression)| timing(expression));
+        self.timings.extend(timings);
+        self.new_block(context, &context.function.body, BlockId::BODY)?;
+        for (event, _) in &self.events {
+            match *event {
+                Event::Use(handle) | Event::Compared(handle) => self.live[handle.index()] = true,
+                Event::Evaluation(handle) => {
+                    self.live[handle.index()] |= match self.timings[handle.index()] {
+                        Timing::Static | Timing::Pure => false,
+                        Timing::Anchored => is_kept(context, handle),
+                        Timing::Defined => true,
+                    };
+                }
+            }
+        }
+        self.spread(expressions);
+        // The initial values of locals are constant, so that they need no further locals.
+        let mut any = false;
+        for local in &self.locals {
+            if let Some(init) = context.function.local_variables[*local].init {
+                any |= !std::mem::replace(&mut self.live[init.index()], true);
+            }
+        }
+        if any {
+            self.spread(expressions);
+        }
+        let compares = self
+            .evaluations()
+            .any(|handle| self.contains(handle) && filters::takes_derivative(&expressions[handle]));
+        self.effects.compares |= compares;
+        Ok(())
+    }
+
+    pub(super) fn contains(&self, expression: Handle<Expression>) -> bool {
+        self.live[expression.index()]
+    }
+
+    /// When an expression is evaluated.
+    pub(super) fn timing(&self, expression: Handle<Expression>) -> Timing {
+        self.timings[expression.index()]
+    }
+
+    /// What the body evaluates, in its order.
+    pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
+        self.events.iter().filter_map(|(event, _)| match *event {
+            Event::Use(_) | Event::Compared(_) => None,
+            Event::Evaluation(handle) => Some(handle),
+        })
+    }
+
+    /// What happens, and in which block.
+    pub(super) fn events(&self) -> impl Iterator<Item = (Event, BlockId)> {
+        self.events.iter().copied()
+    }
+
+    pub(super) const fn has_loops(&self) -> bool {
+        self.has_loops
+    }
+
+    /// What happens in a statement that nests others. These are counted from 0, in the order in
+    /// which they begin.
+    pub(super) fn of_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        let events = self.nested.get(number).map(|(events, _)| events.clone());
+        &self.events[events.unwrap_or_default()]
+    }
+
+    /// What happens in a statement that nests others and, if neighbours may part in it, after it.
+    pub(super) fn at_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        match self.nested.get(number) {
+            Some((events, true)) => &self.events[events.start..],
+            Some((events, false)) => &self.events[events.clone()],
+            None => &[],
+        }
+    }
+
+    /// What happens from a call on that may discard. These are counted from 0, in their order.
+    pub(super) fn at_parting(&self, number: usize) -> &[(Event, BlockId)] {
+        let start = self.partings.get(number).copied();
+        &self.events[start.unwrap_or(self.events.len())..]
+    }
+
+    pub(super) const fn effects(&self) -> Effects {
+        self.effects
+    }
+
+    pub(super) fn blocks(&self) -> &[BlockInfo] {
+        &self.blocks
+    }
+
+    pub(super) fn depth(&self, block: BlockId) -> u32 {
+        self.blocks[block.index()].depth
+    }
+
+    /// The innermost block that holds both.
+    pub(super) fn common(&self, one: BlockId, two: BlockId) -> BlockId {
+        let (mut one, mut two) = (one, two);
+        while one != two {
+            let (a, b) = (self.blocks[one.index()], self.blocks[two.index()]);
+            if a.depth >= b.depth {
+                one = a.outer;
+            }
+            if b.depth >= a.depth {
+                two = b.outer;
+            }
+        }
+        one
+    }
+
+    fn new_block(&mut self, context: Context<'_>, block: &Block, outer: BlockId) -> Rebased<()> {
+        let id = BlockId::new(self.blocks.len());
+        let depth = self
+            .blocks
+            .get(outer.index())
+            .map_or(0, |outer| outer.depth + 1);
+        self.blocks.push(BlockInfo { outer, depth });
+        self.block(context, block, id)
+    }
+
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    pub(super) fn block(&mut self, block: &Block) -> Rebased<()> {
+    fn block(&mut self, context: Context<'_>, block: &Block, id: BlockId) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
-                    self.order.extend(range.clone());
+                    let evaluations = range.clone().map(Event::Evaluation);
+                    self.events.extend(evaluations.map(|event| (event, id)));
                 }
-                Shape::Block(inner) => self.block(inner)?,
+                Shape::Block(inner) => self.block(context, inner, id)?,
                 Shape::If {
                     condition,
                     accept,
                     reject,
                 } => {
-                    self.roots.push(condition);
-                    self.block(accept)?;
-                    self.block(reject)?;
+                    self.events.push((Event::Use(condition), id));
+                    let number = self.begin_nested();
+                    self.new_block(context, accept, id)?;
+                    self.new_block(context, reject, id)?;
+                    self.end_nested(number);
                 }
                 Shape::Switch { selector, cases } => {
-                    self.roots.push(selector);
+                    self.events.push((Event::Use(selector), id));
+                    let number = self.begin_nested();
                     for case in cases {
-                        self.block(&case.body)?;
+                        self.new_block(context, &case.body, id)?;
                     }
+                    self.end_nested(number);
                 }
                 Shape::Loop {
                     body,
                     continuing,
                     break_if,
                 } => {
-                    self.block(body)?;
-                    self.block(continuing)?;
-                    self.roots.extend(break_if);
+                    self.has_loops = true;
+                    let number = self.begin_nested();
+                    self.new_block(context, body, id)?;
+                    let inner = BlockId::new(self.blocks.len());
+                    self.new_block(context, continuing, id)?;
+                    let condition = break_if.map(Event::Use);
+                    self.events.extend(condition.map(|event| (event, inner)));
+                    self.end_nested(number);
                 }
                 Shape::Leaf(leaf) => {
-                    let (uses, defines) = leaf.uses_and_definitions()?;
-                    self.roots.extend(uses);
-                    self.order.extend(defines);
+                    let called = leaf.callee().map(|callee| context.effects[callee.index()]);
+                    let called = called.unwrap_or_default();
+                    if called.discards {
+                        self.partings.push(self.events.len());
+                    }
+                    self.parted += usize::from(leaf.leaves() || called.discards);
+                    self.effects.compares |= called.compares;
+                    self.effects.discards |= leaf.discards() || called.discards;
+                    let events = &mut self.events;
+                    leaf.rebase(&mut Listing(|handle, is_defined| {
+                        let event = if is_defined {
+                            Event::Evaluation(handle)
+                        } else if called.compares {
+                            Event::Compared(handle)
+                        } else {
+                            Event::Use(handle)
+                        };
+                        events.push((event, id));
+                    }))?;
                 }
             }
         }
         Ok(())
     }
-}
 
-/// Which expressions are needed: by a statement, or because they are evaluated where someone can
-/// tell.
-pub(super) fn live(context: &Context<'_>, walk: &Walk) -> Vec<bool> {
-    let expressions = &context.function.expressions;
-    let mut live = vec![false; expressions.len()];
-    for root in &walk.roots {
-        live[root.index()] = true;
+    fn begin_nested(&mut self) -> (usize, usize) {
+        let start = self.events.len();
+        self.nested.push((start..start, false));
+        (self.nested.len() - 1, self.parted)
     }
-    for handle in &walk.order {
-        live[handle.index()] |= match timing(&expressions[*handle]) {
-            Timing::Static | Timing::Pure => false,
-            Timing::Anchored => is_kept(context, *handle),
-            Timing::Defined => true,
-        };
-    }
-    let mut locals = Vec::new();
-    spread(expressions, &mut live, &mut locals);
-    // The initial values of locals are constant, so that they need no further locals.
-    for local in locals {
-        if let Some(init) = context.function.local_variables[local].init {
-            live[init.index()] = true;
-        }
-    }
-    spread(expressions, &mut live, &mut Vec::new());
-    live
-}
 
-/// Marks all that the marked expressions are computed from.
-fn spread(
-    expressions: &Arena<Expression>,
-    live: &mut [bool],
-    locals: &mut Vec<Handle<LocalVariable>>,
-) {
-    for (handle, expression) in expressions.iter().rev() {
-        if live[handle.index()] {
-            for operand in operands(expression) {
-                live[operand.index()] = true;
-            }
-            if let Expression::LocalVariable(local) = *expression {
-                locals.push(local);
+    fn end_nested(&mut self, (number, parted): (usize, usize)) {
+        let (events, parts) = &mut self.nested[number];
+        events.end = self.events.len();
+        *parts = self.parted > parted;
+    }
+
+    /// Marks all that the marked expressions are computed from.
+    fn spread(&mut self, expressions: &Arena<Expression>) {
+        for (handle, expression) in expressions.iter().rev() {
+            if self.live[handle.index()] {
+                each_operand(expression, |operand| self.live[operand.index()] = true);
+                if let Expression::LocalVariable(local) = *expression {
+                    self.locals.push(local);
+                }
             }
         }
     }
@@ -109,7 +302,7 @@ fn spread(
 ///
 /// A load from memory that only the shader sees is not, nor is a derivative. All else either names
 /// a resource, which is part of the interface of the pipeline, or is not worth a rule.
-fn is_kept(context: &Context<'_>, handle: Handle<Expression>) -> bool {
+fn is_kept(context: Context<'_>, handle: Handle<Expression>) -> bool {
     let expression = &context.function.expressions[handle];
     if let Expression::Load { pointer } = *expression {
         let pointer = context.info[pointer].ty.inner_with(&context.module.types);

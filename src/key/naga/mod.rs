@@ -1,7 +1,11 @@
 //! Shader modules: canonical form and key of `naga::Module`.
 //!
-//! The canonical module is built anew from the entry points, and then validated. It is what is
-//! hashed and what is compiled, so that nothing that was left out of it can reach an artifact.
+//! The canonical module is built anew from the entry points. It is what is hashed and what is
+//! compiled, so that nothing that was left out of it can reach an artifact. It is validated before
+//! it is compiled, by [`CanonicalModule::info`]; a hit does not pay for that.
+//!
+//! A module without an entry point is a library. Its canonical form holds all its functions, with
+//! their names.
 //!
 //! ```
 //! use pipeline_cache::{PipelineFingerprint, Program as _};
@@ -28,7 +32,7 @@
 //! let canonical = one.canonicalize()?;
 //! let spirv = naga::back::spv::write_vec(
 //!     canonical.module(),
-//!     canonical.info(),
+//!     canonical.info()?,
 //!     &naga::back::spv::Options::default(),
 //!     None,
 //! )?;
@@ -41,14 +45,15 @@
 //!
 //! | spellings | why they mean one thing |
 //! |---|---|
-//! | spans, comments, diagnostic filters | no back end reads them; the source is checked with its filters |
+//! | spans, comments | no back end reads them |
+//! | diagnostic filters, but those around a derivative | they allow nothing else |
 //! | names of functions, arguments, variables, constants, types, members | pipelines bind by group, binding and location; a back end makes up what names it needs, and its reflection tables name handles of the canonical module |
 //! | what no entry point reaches: types, constants, functions, variables, anonymous overrides | nothing of it is executed or bound |
 //! | equal types under several names | WGSL's named structs have one layout and one meaning |
 //! | the order of declarations | entry points go by stage and name, overrides by id and name, resources by group and binding, functions before their callers, all else by first use |
 //! | a named constant and its value | a constant is its value; arrays and structs stay constants, once each, since back ends copy a table to each place where it is written |
 //! | `{ }` around statements | handles need no scopes |
-//! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a value that many branches share is computed in each of them |
+//! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a small value that several branches share is computed in each of them, a large one before them |
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
 //! | `a > b` and `b < a`, `a >= b` and `b <= a` | one comparison; on NaN all are false |
 //! | operands of `+ * & \| ^ == !=` on integers and booleans | exact and commutative; what operands read is read at its own place, before |
@@ -61,11 +66,13 @@
 //! |---|---|
 //! | loads, samples, derivatives, calls, atomics, barriers, stores: each, and their order | memory and neighbours in control flow make the place part of the meaning; so does a `continue` |
 //! | work done before a loop | it would be as right inside, and slower |
+//! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed |
 //! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
 //! | literals by type and bits | -0.0 is not 0.0 |
 //! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
+//! | names of functions in a module without an entry point | who imports it calls by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
 //! | names of `modf`'s results and their like | back ends look members up by name |
 //! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
@@ -80,98 +87,97 @@
 //! version belongs into the [`CompileScope`](crate::CompileScope), as any compiler's build does.
 
 mod build;
+mod canonical;
 mod carried;
-mod digest;
+mod context;
+mod deep;
+mod effects;
+mod filters;
+mod function;
+mod global_set;
+mod items;
 mod limits;
 mod live;
 mod module;
+mod nodes;
 mod place;
+mod placer;
 mod rebase;
-mod references;
+mod roots;
 mod rules;
+mod scratch;
+mod shared;
 mod special;
 mod timing;
+mod validate;
+mod validated;
 mod values;
 mod wire;
 
-use naga::Module;
-use naga::valid::ModuleInfo;
+pub use canonical::CanonicalModule;
+pub use validate::InvalidModule;
+pub use validated::ValidatedModule;
 
-use super::{Program, ToWire, Unkeyable, WireWriter};
+use naga::Module;
+use naga::valid::{Capabilities, ValidationFlags};
+
+use super::{Program, Unkeyable};
+
+/// Names the major version of naga: another IR is another program.
+const DOMAIN: &str = "naga/30";
+const SCHEMA: u32 = 2;
 
 /// How deep blocks may nest in blocks, and types and constants in their like. Beyond it a module
 /// is not keyed, so that no module can exhaust the stack.
 ///
-/// naga's validator takes about 33 KiB of stack a level in a debug build, where 48 levels fit
-/// into the 2 MiB of a thread; in a release build it takes about 2 KiB.
-pub const MAX_NESTING: usize = 48;
-
-/// A shader module in the one form that all its spellings share.
-///
-/// The module is valid, holds nothing that no entry point reaches, and is what a compile function
-/// is to compile; the info is what naga's back ends ask for beside it.
-///
-/// ```
-/// use pipeline_cache::Program as _;
-///
-/// let source = "fn unused() {} @compute @workgroup_size(1) fn main() {}";
-/// let canonical = naga::front::wgsl::parse_str(source)?.canonicalize()?;
-/// assert!(canonical.module().functions.is_empty());
-/// assert_eq!(canonical.module().entry_points[0].name, "main");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct CanonicalModule {
-    module: Module,
-    info: ModuleInfo,
-}
-
-impl CanonicalModule {
-    /// The canonical module.
-    #[must_use]
-    pub const fn module(&self) -> &Module {
-        &self.module
-    }
-
-    /// What naga's validator found out about [`module`](Self::module).
-    #[must_use]
-    pub const fn info(&self) -> &ModuleInfo {
-        &self.info
-    }
-
-    /// The module and its info, for callers that change them: `process_overrides` is one.
-    #[must_use]
-    pub fn into_parts(self) -> (Module, ModuleInfo) {
-        (self.module, self.info)
-    }
-}
+/// A module that nests deeper than 48 levels is validated and keyed on a thread of its own, with
+/// a stack of 40 KiB a level. naga's back ends recurse as well: whoever compiles such a module
+/// needs a stack for it.
+pub const MAX_NESTING: usize = 1000;
 
 impl Program for Module {
     /// Names the major version of naga: another IR is another program.
-    const DOMAIN: &'static str = "naga/30";
-    const SCHEMA: u32 = 1;
+    const DOMAIN: &'static str = DOMAIN;
+    const SCHEMA: u32 = SCHEMA;
     type Canonical = CanonicalModule;
 
-    /// Takes time in proportion to the module, much as parsing it does.
+    /// Takes about twice the time of naga's validator, which is a part of it.
     ///
     /// # Errors
     ///
-    /// [`Unkeyable`] when the module has no entry point, when naga finds it invalid with every capability allowed or its
-    /// validator panics on it, when it nests deeper than [`MAX_NESTING`], or when an override can
-    /// be neither set nor computed.
+    /// [`Unkeyable`] when naga finds the module invalid with every capability allowed or its
+    /// validator panics on it, when it nests deeper than [`MAX_NESTING`], when an override can be
+    /// neither set nor computed, or when the module has neither an entry point nor functions that
+    /// all have a name of their own.
+    ///
+    /// # Panics
+    ///
+    /// Not by itself. naga's validator panics on some invalid modules, which this catches, and
+    /// which ends a program that was built with `panic = "abort"`. Such a program takes modules
+    /// from naga's front ends alone, or keys in a process of its own.
     fn canonicalize(&self) -> Result<CanonicalModule, Unkeyable> {
-        build::canonicalize(self)
+        let depth = limits::check(self)?;
+        let (flags, capabilities) = (ValidationFlags::all(), Capabilities::all());
+        let info = validate::validate(self, depth, flags, capabilities)?;
+        Ok(CanonicalModule::new(build::canonicalize(
+            self, &info, depth,
+        )?))
     }
 }
 
-impl ToWire for CanonicalModule {
-    type Program = Module;
+impl Program for ValidatedModule {
+    /// The same as that of the bare module, whose keys it shares.
+    const DOMAIN: &'static str = DOMAIN;
+    const SCHEMA: u32 = SCHEMA;
+    type Canonical = CanonicalModule<Self>;
 
-    fn write_body(&self, wire: &mut WireWriter) {
-        wire::module(wire, &self.module);
+    /// Takes about as long as naga's validator took.
+    ///
+    /// # Errors
+    ///
+    /// [`Unkeyable`] as for the bare module.
+    fn canonicalize(&self) -> Result<CanonicalModule<Self>, Unkeyable> {
+        let module = build::canonicalize(self.module(), self.info(), self.depth())?;
+        Ok(CanonicalModule::new(module))
     }
-}
-
-fn too_deep(what: &str) -> Unkeyable {
-    Unkeyable::new(format!("{what} nest deeper than {MAX_NESTING}"))
 }

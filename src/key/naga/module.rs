@@ -3,18 +3,16 @@
 //! Nothing is copied before it is asked for, so what no entry point reaches is never there, and
 //! items stand in the order in which they are first needed.
 
-use std::collections::{HashMap, HashSet};
-
 use naga::{
     AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle,
     LocalVariable, Module, Override, Span, StructMember, Type, TypeInner,
 };
 
-use super::digest::{Digest, Digests};
+use super::global_set::GlobalSet;
+use super::items::Items;
 use super::rebase;
-use super::rebase::{Rebase, Rebased};
+use super::rebase::{Rebase, Rebased, Refusal};
 use super::special::SpecialRoles;
-use crate::key::Unkeyable;
 
 /// The name of every constant that is left: back ends write out a constant without a name at
 /// each of its uses, which for a table is a copy of the table.
@@ -23,47 +21,54 @@ const CONSTANT_NAME: &str = "constant";
 /// The canonical module under construction.
 pub(super) struct ModuleBuilder<'m> {
     pub(super) source: &'m Module,
-    pub(super) digests: &'m Digests<'m>,
-    special: &'m SpecialRoles,
+    pub(super) items: &'m Items<'m>,
+    pub(super) special: &'m SpecialRoles,
     pub(super) out: Module,
     types: Vec<Option<Handle<Type>>>,
-    constants: HashMap<Digest, Handle<Constant>>,
-    overrides: HashMap<Digest, Handle<Override>>,
-    expressions: HashMap<Digest, Handle<Expression>>,
+    /// The canonical handle of what has been asked for, by its number.
+    constants: Vec<Option<Handle<Constant>>>,
+    overrides: Vec<Option<Handle<Override>>>,
+    expressions: Vec<Option<Handle<Expression>>>,
     globals: Vec<Option<Handle<GlobalVariable>>>,
     functions: Vec<Option<Handle<Function>>>,
+    /// The variables that each canonical function uses.
+    globals_of: Vec<GlobalSet>,
     /// The variables that an entry point names in its interface.
-    payloads: HashSet<Handle<GlobalVariable>>,
+    payloads: Vec<Handle<GlobalVariable>>,
 }
 
 impl<'m> ModuleBuilder<'m> {
-    pub(super) fn new(
-        source: &'m Module,
-        digests: &'m Digests<'m>,
-        special: &'m SpecialRoles,
-    ) -> Self {
+    pub(super) fn new(source: &'m Module, items: &'m Items<'m>, special: &'m SpecialRoles) -> Self {
         Self {
             source,
-            digests,
+            items,
             special,
             out: Module::default(),
             types: vec![None; source.types.len()],
-            constants: HashMap::new(),
-            overrides: HashMap::new(),
-            expressions: HashMap::new(),
+            constants: vec![None; items.nodes().len()],
+            overrides: vec![None; items.nodes().len()],
+            expressions: vec![None; items.nodes().len()],
             globals: vec![None; source.global_variables.len()],
             functions: vec![None; source.functions.len()],
+            globals_of: Vec::new(),
             payloads: source.entry_points.iter().flat_map(payloads).collect(),
         }
     }
 
-    pub(super) fn add_function(&mut self, source: Handle<Function>, function: Function) {
+    pub(super) fn add_function(
+        &mut self,
+        source: Handle<Function>,
+        function: Function,
+        globals: GlobalSet,
+    ) {
         let handle = self.out.functions.append(function, Span::UNDEFINED);
         self.functions[source.index()] = Some(handle);
+        self.globals_of.push(globals);
     }
 
-    pub(super) fn is_special(&self, ty: Handle<Type>) -> bool {
-        self.special.contains(ty)
+    /// The variables that a canonical function uses, itself or by what it calls.
+    pub(super) fn globals_of(&self, function: Handle<Function>) -> &GlobalSet {
+        &self.globals_of[function.index()]
     }
 
     /// The canonical handle of a global, if any code has asked for it.
@@ -170,7 +175,7 @@ impl<'m> ModuleBuilder<'m> {
     fn add_override(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
         let Override { name, id, ty, init } = &self.source.overrides[source];
         if name.is_none() && id.is_none() && init.is_none() {
-            return Err(Unkeyable::new(
+            return Err(Refusal(
                 "an override has no name, no id and no initial value",
             ));
         }
@@ -233,20 +238,20 @@ impl<'m> ModuleBuilder<'m> {
     }
 }
 
-/// References of module-level items. Recursion is as deep as these nest, which the digests bound.
+/// References of module-level items. Recursion is as deep as these nest, which is bounded.
 impl Rebase for ModuleBuilder<'_> {
     fn operand(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        let digest = self.digests.global_expression(source);
-        if let Some(handle) = self.expressions.get(&digest) {
-            return Ok(*handle);
+        let number = self.items.expression(source) as usize;
+        if let Some(handle) = self.expressions[number] {
+            return Ok(handle);
         }
         let handle = self.add_expression(source)?;
-        self.expressions.insert(digest, handle);
+        self.expressions[number] = Some(handle);
         Ok(handle)
     }
 
     fn definition(&mut self, _: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        Err(Unkeyable::new("a module-level item holds a statement"))
+        Err(Refusal("a module-level item holds a statement"))
     }
 
     fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
@@ -257,22 +262,22 @@ impl Rebase for ModuleBuilder<'_> {
     }
 
     fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        let digest = self.digests.constant(source);
-        if let Some(handle) = self.constants.get(&digest) {
-            return Ok(*handle);
+        let number = self.items.constant(source) as usize;
+        if let Some(handle) = self.constants[number] {
+            return Ok(handle);
         }
         let handle = self.add_constant(source)?;
-        self.constants.insert(digest, handle);
+        self.constants[number] = Some(handle);
         Ok(handle)
     }
 
     fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        let digest = self.digests.override_(source);
-        if let Some(handle) = self.overrides.get(&digest) {
-            return Ok(*handle);
+        let number = self.items.override_(source)? as usize;
+        if let Some(handle) = self.overrides[number] {
+            return Ok(handle);
         }
         let handle = self.add_override(source)?;
-        self.overrides.insert(digest, handle);
+        self.overrides[number] = Some(handle);
         Ok(handle)
     }
 
@@ -286,16 +291,16 @@ impl Rebase for ModuleBuilder<'_> {
     }
 
     fn local(&mut self, _: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        Err(Unkeyable::new("a module-level item holds a local variable"))
+        Err(Refusal("a module-level item holds a local variable"))
     }
 
     fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.functions[source.index()]
-            .ok_or_else(|| Unkeyable::new("a function is called before it is known"))
+        self.functions[source.index()].ok_or(Refusal("a function is called before it is known"))
     }
 }
 
-fn payloads(entry: &EntryPoint) -> impl Iterator<Item = Handle<GlobalVariable>> + use<> {
+/// The variables that an entry point names beside its code.
+pub(super) fn payloads(entry: &EntryPoint) -> impl Iterator<Item = Handle<GlobalVariable>> + use<> {
     let mesh = entry.mesh_info.as_ref().map(|mesh| mesh.output_variable);
     let payloads = [mesh, entry.task_payload, entry.incoming_ray_payload];
     payloads.into_iter().flatten()

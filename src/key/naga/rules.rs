@@ -4,43 +4,25 @@
 //! order: `a + b` and `b + a` can differ in the payload of a NaN.
 
 use naga::{
-    Arena, BinaryOperator, Expression, Handle, Literal, ScalarKind, SwizzleComponent, TypeInner,
-    VectorSize,
+    BinaryOperator, Expression, Literal, ScalarKind, SwizzleComponent, TypeInner, VectorSize,
 };
 
-use super::digest::Digest;
-
-/// The one spelling of a value.
-///
-/// `sortable` tells that both operands of a binary operator have one [exact](is_exact) type.
-pub(super) fn normalize(
-    expression: Expression,
-    operands: &Arena<Expression>,
-    sortable: bool,
-    digest: impl Fn(Handle<Expression>) -> Digest,
-) -> Expression {
-    // An expression without a rule is its own one spelling, whatever it is.
-    if let Expression::Binary { op, left, right } = expression {
-        if let Some(value) = exact_value(op, &operands[left], &operands[right]) {
-            return Expression::Literal(Literal::F32(value));
-        }
-        let (op, left, right) = binary(op, left, right, sortable, digest);
-        return Expression::Binary { op, left, right };
-    }
+/// The one spelling of a value that is no binary operator, where it is another.
+pub(super) fn rewritten(expression: &Expression) -> Option<Expression> {
     if let Expression::Swizzle {
         size,
         vector,
-        mut pattern,
-    } = expression
+        pattern,
+    } = *expression
     {
-        clear_unread(size, &mut pattern);
-        return Expression::Swizzle {
+        let cleared = clear_unread(size, pattern);
+        return (cleared != pattern).then_some(Expression::Swizzle {
             size,
             vector,
-            pattern,
-        };
+            pattern: cleared,
+        });
     }
-    expression
+    None
 }
 
 /// The value of float arithmetic on literals, where no device can round it.
@@ -48,13 +30,11 @@ pub(super) fn normalize(
 /// Sums, differences and products are rounded correctly wherever shaders run. One that is exact
 /// needs no rounding, in any mode and in any contraction; one that is normal, of normal operands,
 /// is never flushed to zero.
-fn exact_value(op: BinaryOperator, left: &Expression, right: &Expression) -> Option<f32> {
-    let (Expression::Literal(Literal::F32(left)), Expression::Literal(Literal::F32(right))) =
-        (left, right)
-    else {
+pub(super) fn exact_value(op: BinaryOperator, left: Literal, right: Literal) -> Option<Literal> {
+    let (Literal::F32(left), Literal::F32(right)) = (left, right) else {
         return None;
     };
-    let (a, b) = (f64::from(*left), f64::from(*right));
+    let (a, b) = (f64::from(left), f64::from(right));
     let exact = match op {
         BinaryOperator::Add => exact_sum(a, b)?,
         BinaryOperator::Subtract => exact_sum(a, -b)?,
@@ -82,7 +62,8 @@ fn exact_value(op: BinaryOperator, left: &Expression, right: &Expression) -> Opt
     )]
     let value = exact as f32;
     let normal = left.is_normal() && right.is_normal() && value.is_normal();
-    (normal && f64::from(value).to_bits() == exact.to_bits()).then_some(value)
+    let unrounded = f64::from(value).to_bits() == exact.to_bits();
+    (normal && unrounded).then_some(Literal::F32(value))
 }
 
 /// A sum, if it is not rounded: taking the larger part away gives the smaller one back.
@@ -94,7 +75,7 @@ fn exact_sum(a: f64, b: f64) -> Option<f64> {
 
 /// Back ends read as many components as there are in the result, so that what stands behind these
 /// cannot count.
-fn clear_unread(size: VectorSize, pattern: &mut [SwizzleComponent; 4]) {
+fn clear_unread(size: VectorSize, mut pattern: [SwizzleComponent; 4]) -> [SwizzleComponent; 4] {
     let length = match size {
         VectorSize::Bi => 2,
         VectorSize::Tri => 3,
@@ -103,19 +84,37 @@ fn clear_unread(size: VectorSize, pattern: &mut [SwizzleComponent; 4]) {
     for unread in pattern.iter_mut().skip(length) {
         *unread = SwizzleComponent::X;
     }
+    pattern
 }
 
-fn binary(
-    op: BinaryOperator,
-    left: Handle<Expression>,
-    right: Handle<Expression>,
-    sortable: bool,
-    digest: impl Fn(Handle<Expression>) -> Digest,
-) -> (BinaryOperator, Handle<Expression>, Handle<Expression>) {
+/// The one comparison for what is read from either side, and whether the operands change places;
+/// for floats too, where both are false on NaN.
+pub(super) const fn turned(op: BinaryOperator) -> (BinaryOperator, bool) {
     match op {
-        // One comparison read from the other side; for floats too, where both are false on NaN.
-        BinaryOperator::Greater => (BinaryOperator::Less, right, left),
-        BinaryOperator::GreaterEqual => (BinaryOperator::LessEqual, right, left),
+        BinaryOperator::Greater => (BinaryOperator::Less, true),
+        BinaryOperator::GreaterEqual => (BinaryOperator::LessEqual, true),
+        BinaryOperator::Add
+        | BinaryOperator::Subtract
+        | BinaryOperator::Multiply
+        | BinaryOperator::Divide
+        | BinaryOperator::Modulo
+        | BinaryOperator::Equal
+        | BinaryOperator::NotEqual
+        | BinaryOperator::Less
+        | BinaryOperator::LessEqual
+        | BinaryOperator::And
+        | BinaryOperator::ExclusiveOr
+        | BinaryOperator::InclusiveOr
+        | BinaryOperator::LogicalAnd
+        | BinaryOperator::LogicalOr
+        | BinaryOperator::ShiftLeft
+        | BinaryOperator::ShiftRight => (op, false),
+    }
+}
+
+/// Whether the order of operands of one [exact](is_exact) type cannot be seen.
+pub(super) const fn is_commutative(op: BinaryOperator) -> bool {
+    match op {
         // Integers wrap and bits are independent: exact, so that the order cannot be seen. The
         // operands are values already; what they read was read at its own place.
         BinaryOperator::Add
@@ -124,13 +123,7 @@ fn binary(
         | BinaryOperator::ExclusiveOr
         | BinaryOperator::InclusiveOr
         | BinaryOperator::Equal
-        | BinaryOperator::NotEqual => {
-            if sortable && digest(right) < digest(left) {
-                (op, right, left)
-            } else {
-                (op, left, right)
-            }
-        }
+        | BinaryOperator::NotEqual => true,
         // Order is meaning. For `&&` and `||` it is in the text that some back ends write, where
         // the left operand guards the right one.
         BinaryOperator::Subtract
@@ -138,10 +131,12 @@ fn binary(
         | BinaryOperator::Modulo
         | BinaryOperator::Less
         | BinaryOperator::LessEqual
+        | BinaryOperator::Greater
+        | BinaryOperator::GreaterEqual
         | BinaryOperator::LogicalAnd
         | BinaryOperator::LogicalOr
         | BinaryOperator::ShiftLeft
-        | BinaryOperator::ShiftRight => (op, left, right),
+        | BinaryOperator::ShiftRight => false,
     }
 }
 

@@ -3,10 +3,11 @@
 //! naga's own tables name them (`SpecialTypes`), and back ends write their members by name, so
 //! these types keep their names. They are kept where they are used.
 
-use naga::{Handle, Module, PredeclaredType, SpecialTypes, Type, TypeInner};
 use std::collections::HashMap;
 
-use crate::key::Unkeyable;
+use naga::{Handle, Module, PredeclaredType, SpecialTypes, Type, TypeInner};
+
+use super::rebase::{Rebased, Refusal};
 
 /// What a special type is for.
 #[derive(Clone)]
@@ -28,7 +29,7 @@ pub(super) struct SpecialRoles {
 
 impl SpecialRoles {
     /// Reads a module's table.
-    pub(super) fn new(module: &Module) -> Result<Self, Unkeyable> {
+    pub(super) fn new(module: &Module) -> Rebased<Self> {
         let SpecialTypes {
             ray_desc,
             ray_intersection,
@@ -66,13 +67,18 @@ impl SpecialRoles {
     }
 
     /// naga's validator does not look at all of these handles.
-    fn insert(&mut self, module: &Module, ty: Handle<Type>, role: Role) -> Result<(), Unkeyable> {
+    fn insert(&mut self, module: &Module, ty: Handle<Type>, role: Role) -> Rebased<()> {
         let named = module.types.get_handle(ty).map(|ty| ty.name.is_some());
         if !matches!(named, Ok(true)) {
-            return Err(Unkeyable::new("a special type is missing or has no name"));
+            return Err(Refusal("a special type is missing or has no name"));
         }
         self.roles.entry(ty).or_default().push(role);
         Ok(())
+    }
+
+    /// Whether the module has no special type.
+    pub(super) fn is_empty(&self) -> bool {
+        self.roles.is_empty()
     }
 
     /// Whether a type is special.

@@ -15,6 +15,16 @@ pub(super) enum Timing {
     Defined,
 }
 
+impl Timing {
+    /// Whether each evaluation is a value of its own.
+    pub(super) const fn is_anchored(self) -> bool {
+        match self {
+            Self::Static | Self::Pure => false,
+            Self::Anchored | Self::Defined => true,
+        }
+    }
+}
+
 /// Tells when an expression is evaluated.
 pub(super) const fn timing(expression: &Expression) -> Timing {
     match *expression {
@@ -115,13 +125,5 @@ pub(super) const fn timing(expression: &Expression) -> Timing {
         | Expression::RayQueryProceedResult
         | Expression::SubgroupBallotResult
         | Expression::SubgroupOperationResult { ty: _ } => Timing::Defined,
-    }
-}
-
-/// Whether each evaluation is a value of its own.
-pub(super) fn is_anchored(expression: &Expression) -> bool {
-    match timing(expression) {
-        Timing::Static | Timing::Pure => false,
-        Timing::Anchored | Timing::Defined => true,
     }
 }

@@ -8,231 +8,414 @@
 use std::collections::HashMap;
 
 use naga::proc::TypeResolution;
-use naga::valid::FunctionInfo;
 use naga::{
-    Arena, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module, Override,
-    Span, Type, TypeInner,
+    Constant, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Override, Type,
+    TypeInner,
 };
 
-use super::digest::{Digest, Digests, digest_of};
-use super::live::{Walk, live};
-use super::module::ModuleBuilder;
-use super::rebase;
-use super::rebase::{Operands, Rebased, operands};
+use super::context::Context;
+use super::live::Live;
+use super::nodes::{Child, Id, Nodes};
+use super::rebase::{Rebased, Refusal, each_operand};
 use super::rules;
-use super::timing::{Timing, is_anchored, timing};
+use super::timing::{Timing, timing};
 use super::wire;
 use super::wire::References;
-use crate::key::{Unkeyable, WireWriter};
+use crate::key::WireWriter;
 
-/// The values of a function.
-pub(super) struct Values<'f> {
-    /// One expression a value, operands first. Operands are handles of this arena; all other
-    /// handles are the source module's.
-    pub(super) arena: Arena<Expression>,
-    digests: Vec<Digest>,
-    interned: HashMap<Digest, Handle<Expression>>,
-    /// The type that naga knows each value to have, where the source tells.
-    types: HashMap<Handle<Expression>, Handle<Type>>,
-    /// The value of each expression of the source; none where nothing needs it.
-    of_source: Vec<Option<Handle<Expression>>>,
-    context: Context<'f>,
+/// Begins the fields of an anchor. No expression begins so on the wire.
+const ANCHOR: u8 = u8::MAX;
+
+const FOLLOWS: Refusal = Refusal("an expression uses one that follows it");
+
+/// A value, by its number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Value(Id);
+
+impl Value {
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
-/// What values are made from.
+/// Where the expression of a value stands. Its operands are handles of the same arena.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'f> {
-    pub(super) module: &'f Module,
-    pub(super) digests: &'f Digests<'f>,
-    pub(super) function: &'f Function,
-    pub(super) info: &'f FunctionInfo,
+pub(super) enum Origin {
+    /// In the source's function.
+    Function(Handle<Expression>),
+    /// Among the constant expressions of the source's module.
+    Constant(Handle<Expression>),
+    /// In the source's function, but in its one spelling: an index of what was rewritten.
+    Rewritten(usize),
 }
 
-impl<'f> Values<'f> {
+/// The values of a function. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Values {
+    /// What makes values equal.
+    nodes: Nodes,
+    origins: Vec<(Origin, Timing)>,
+    rewritten: Vec<Expression>,
+    /// The type of the values that have one which back ends look up by its role.
+    special_types: Vec<(Value, Handle<Type>)>,
+    /// The value of each expression of the source; none where nothing needs it.
+    of_source: Vec<Option<Value>>,
+    /// The value of each constant expression that was written out, by its index.
+    of_constant: HashMap<usize, Value>,
+    pub(super) live: Live,
+    /// The turn of each anchor that is needed, in the order in which the body evaluates them.
+    turns: Vec<Option<u32>>,
+}
+
+impl Values {
     /// Reads a function of a validated module.
-    pub(super) fn new(context: Context<'f>) -> Rebased<Self> {
-        let mut walk = Walk::default();
-        walk.block(&context.function.body)?;
-        let live = live(&context, &walk);
-        let mut anchors = HashMap::new();
-        for handle in walk.order {
-            if live[handle.index()] && is_anchored(&context.function.expressions[handle]) {
-                let next = anchors.len() as u64;
-                anchors.entry(handle).or_insert(next);
-            }
-        }
-        let mut values = Self {
-            arena: Arena::new(),
-            digests: Vec::new(),
-            interned: HashMap::new(),
-            types: HashMap::new(),
-            of_source: vec![None; context.function.expressions.len()],
-            context,
-        };
-        for (handle, expression) in context.function.expressions.iter() {
-            if live[handle.index()] {
-                let value = values.add(handle, expression, &anchors)?;
-                values.of_source[handle.index()] = Some(value);
-                if let TypeResolution::Handle(ty) = context.info[handle].ty {
-                    values.types.entry(value).or_insert(ty);
+    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
+        let expressions = &context.function.expressions;
+        self.clear();
+        self.live.read(context)?;
+        self.count_turns(context);
+        self.of_source.resize(expressions.len(), None);
+        self.nodes.reserve(expressions.len());
+        for (handle, expression) in expressions.iter() {
+            if self.live.contains(handle) {
+                let value = self.add(context, handle, expression)?;
+                self.of_source[handle.index()] = Some(value);
+                if !context.special.is_empty() {
+                    self.note_special_type(context, value, handle);
                 }
             }
         }
-        Ok(values)
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        let Self {
+            nodes,
+            origins,
+            rewritten,
+            special_types,
+            of_source,
+            of_constant,
+            live: _,
+            turns,
+        } = self;
+        nodes.clear();
+        origins.clear();
+        rewritten.clear();
+        special_types.clear();
+        of_source.clear();
+        of_constant.clear();
+        turns.clear();
+    }
+
+    fn count_turns(&mut self, context: Context<'_>) {
+        let expressions = &context.function.expressions;
+        self.turns.resize(expressions.len(), None);
+        let mut next = 0;
+        for handle in self.live.evaluations() {
+            let turn = &mut self.turns[handle.index()];
+            let is_needed = self.live.contains(handle) && self.live.timing(handle).is_anchored();
+            if is_needed && turn.is_none() {
+                *turn = Some(next);
+                next += 1;
+            }
+        }
+    }
+
+    /// How many operations a value takes, as a tree.
+    pub(super) fn size(&self, value: Value) -> u32 {
+        self.nodes.size(value.0)
+    }
+
+    /// All values, operands first.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = Value> + use<> {
+        (0..self.origins.len() as Id).map(Value)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.origins.len()
     }
 
     /// The value of a source expression, if anything needs it.
-    pub(super) fn of(&self, source: Handle<Expression>) -> Option<Handle<Expression>> {
+    pub(super) fn of(&self, source: Handle<Expression>) -> Option<Value> {
         self.of_source[source.index()]
     }
 
+    /// The value of a constant expression of the module, if it was written out.
+    pub(super) fn of_constant(&self, source: Handle<Expression>) -> Option<Value> {
+        self.of_constant.get(&source.index()).copied()
+    }
+
+    pub(super) fn timing(&self, value: Value) -> Timing {
+        self.origins[value.index()].1
+    }
+
+    pub(super) fn is_anchored(&self, value: Value) -> bool {
+        self.timing(value).is_anchored()
+    }
+
+    pub(super) fn origin(&self, value: Value) -> Origin {
+        self.origins[value.index()].0
+    }
+
+    /// The expression of a value, whose operands are where it comes from.
+    pub(super) fn expression<'e>(&'e self, context: Context<'e>, origin: Origin) -> &'e Expression {
+        match origin {
+            Origin::Function(source) => &context.function.expressions[source],
+            Origin::Constant(source) => &context.module.global_expressions[source],
+            Origin::Rewritten(index) => &self.rewritten[index],
+        }
+    }
+
     /// The values that a value is computed from, in order.
-    pub(super) fn operands(&self, value: Handle<Expression>) -> Vec<Handle<Expression>> {
-        operands(&self.arena[value])
+    pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
+        let children = self.nodes.children(value.0).iter();
+        children.filter_map(|child| match child {
+            Child::Node(id) => Some(Value(*id)),
+            Child::Item(_) => None,
+        })
     }
 
     /// The type of a value, if it is one that back ends look up by its role.
-    pub(super) fn special_type(
-        &self,
-        value: Handle<Expression>,
-        module: &ModuleBuilder<'_>,
-    ) -> Option<Handle<Type>> {
-        let ty = self.types.get(&value).copied();
-        ty.filter(|ty| module.is_special(*ty))
+    pub(super) fn special_type(&self, value: Value) -> Option<Handle<Type>> {
+        let mut known = self.special_types.iter();
+        known.find(|(of, _)| *of == value).map(|(_, ty)| *ty)
+    }
+
+    fn note_special_type(
+        &mut self,
+        context: Context<'_>,
+        value: Value,
+        source: Handle<Expression>,
+    ) {
+        if let TypeResolution::Handle(ty) = context.info[source].ty {
+            if context.special.contains(ty) && self.special_type(value).is_none() {
+                self.special_types.push((value, ty));
+            }
+        }
     }
 
     fn add(
         &mut self,
+        context: Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
-        anchors: &HashMap<Handle<Expression>, u64>,
-    ) -> Rebased<Handle<Expression>> {
+    ) -> Rebased<Value> {
         if let Expression::Constant(constant) = *expression {
-            if let Some(init) = self.inlined(constant) {
-                return self.constant_value(init);
+            if let Some(init) = inlined(context, constant) {
+                return self.constant_value(context, init);
             }
         }
-        let of_source = &self.of_source;
-        let copy = rebase::expression(
-            &mut Operands(|operand: Handle<Expression>| {
-                of_source[operand.index()]
-                    .ok_or_else(|| Unkeyable::new("an expression uses one that follows it"))
-            }),
-            expression,
-        )?;
-        match timing(&copy) {
+        let timing = self.live.timing(source);
+        match timing {
             Timing::Static | Timing::Pure => {
-                let sortable = self.is_sortable(expression);
-                let copy = rules::normalize(copy, &self.arena, sortable, |value| {
-                    self.digests[value.index()]
-                });
-                self.intern(copy)
+                if let Some(rewritten) = self.rewritten(context, expression)? {
+                    let origin = Origin::Rewritten(self.rewritten.len());
+                    let value = self.intern(context, &rewritten, origin)?;
+                    self.rewritten.push(rewritten);
+                    return Ok(value);
+                }
+                self.intern(context, expression, Origin::Function(source))
             }
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its turn among the anchors of the function.
-                let turn = *anchors
-                    .get(&source)
-                    .ok_or_else(|| Unkeyable::new("an expression is used and never evaluated"))?;
-                let digest = digest_of(|wire| {
-                    wire.str("anchor");
-                    wire.u64(turn);
-                });
-                Ok(self.append(copy, digest))
+                let turn = self.turns[source.index()];
+                let turn = turn.ok_or(Refusal("an expression is used and never evaluated"))?;
+                let of_source = &self.of_source;
+                let mut missing = false;
+                let id = self.nodes.add(|wire, children| {
+                    wire.u8(ANCHOR);
+                    wire.u32(turn);
+                    each_operand(expression, |operand| match of_source[operand.index()] {
+                        Some(value) => children.push(Child::Node(value.0)),
+                        None => missing = true,
+                    });
+                })?;
+                if missing {
+                    return Err(FOLLOWS);
+                }
+                self.origins.push((Origin::Function(source), timing));
+                Ok(Value(id))
             }
         }
     }
 
-    /// Whether the operands may change places, as far as their types tell.
-    fn is_sortable(&self, expression: &Expression) -> bool {
-        let Expression::Binary { op: _, left, right } = *expression else {
-            return false;
+    /// The one spelling of a value, where it is another than the source's.
+    fn rewritten(&self, context: Context<'_>, source: &Expression) -> Rebased<Option<Expression>> {
+        let Expression::Binary { op, left, right } = *source else {
+            // An expression without a rule is its own one spelling, whatever it is.
+            return Ok(rules::rewritten(source));
         };
-        let inner = |handle: Handle<Expression>| {
-            self.context.info[handle]
-                .ty
-                .inner_with(&self.context.module.types)
-        };
-        inner(left) == inner(right) && rules::is_exact(inner(left))
+        let [one, two] = [left, right].map(|operand| self.of(operand).ok_or(FOLLOWS));
+        let (one, two) = (one?, two?);
+        if let [Some(one), Some(two)] = [one, two].map(|value| self.literal(context, value)) {
+            if let Some(value) = rules::exact_value(op, one, two) {
+                return Ok(Some(Expression::Literal(value)));
+            }
+        }
+        let (turned, is_turned) = rules::turned(op);
+        let is_swapped = is_turned
+            || rules::is_commutative(op)
+                && one != two
+                && is_exact(context, left, right)
+                && self.compare(context, two, one)?;
+        Ok(is_swapped.then_some(Expression::Binary {
+            op: turned,
+            left: right,
+            right: left,
+        }))
     }
 
-    /// The value of a constant that is written out where it is used. Tables stay constants.
-    fn inlined(&self, constant: Handle<Constant>) -> Option<Handle<Expression>> {
-        let constant = &self.context.module.constants[constant];
-        let is_table = matches!(
-            self.context.module.types[constant.ty].inner,
-            TypeInner::Array {
-                base: _,
-                size: _,
-                stride: _
-            } | TypeInner::Struct {
-                members: _,
-                span: _
-            }
-        );
-        (!is_table).then_some(constant.init)
+    fn literal(&self, context: Context<'_>, value: Value) -> Option<Literal> {
+        match *self.expression(context, self.origin(value)) {
+            Expression::Literal(literal) => Some(literal),
+            _ => None,
+        }
+    }
+
+    /// Whether the one value comes before the other.
+    fn compare(&self, context: Context<'_>, one: Value, other: Value) -> Rebased<bool> {
+        let items = Some(context.items.nodes());
+        Ok(self.nodes.compare(items, one.0, other.0)?.is_lt())
     }
 
     /// The value of a constant expression of the module. Recursion is as deep as these nest, which
-    /// the module's digests bound.
-    fn constant_value(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        let expression = &self.context.module.global_expressions[source];
-        if let Expression::Constant(constant) = *expression {
-            if let Some(init) = self.inlined(constant) {
-                return self.constant_value(init);
+    /// is bounded before this.
+    fn constant_value(
+        &mut self,
+        context: Context<'_>,
+        source: Handle<Expression>,
+    ) -> Rebased<Value> {
+        if let Some(value) = self.of_constant(source) {
+            return Ok(value);
+        }
+        let expression = &context.module.global_expressions[source];
+        let value = match *expression {
+            Expression::Constant(constant) if inlined(context, constant).is_some() => {
+                self.constant_value(context, context.module.constants[constant].init)?
             }
-        }
-        let copy = rebase::expression(
-            &mut Operands(|operand: Handle<Expression>| self.constant_value(operand)),
-            expression,
-        )?;
-        self.intern(copy)
-    }
-
-    fn intern(&mut self, expression: Expression) -> Rebased<Handle<Expression>> {
-        let digest = digest_of(|wire| wire::expression(wire, self, &expression));
-        self.context.digests.complete()?;
-        if let Some(value) = self.interned.get(&digest) {
-            return Ok(*value);
-        }
-        let value = self.append(expression, digest);
-        self.interned.insert(digest, value);
+            _ => {
+                let mut operands = Vec::new();
+                each_operand(expression, |operand| operands.push(operand));
+                for operand in operands {
+                    self.constant_value(context, operand)?;
+                }
+                self.intern(context, expression, Origin::Constant(source))?
+            }
+        };
+        self.of_constant.insert(source.index(), value);
         Ok(value)
     }
 
-    fn append(&mut self, expression: Expression, digest: Digest) -> Handle<Expression> {
-        self.digests.push(digest);
-        self.arena.append(expression, Span::UNDEFINED)
+    fn intern(
+        &mut self,
+        context: Context<'_>,
+        expression: &Expression,
+        origin: Origin,
+    ) -> Rebased<Value> {
+        let Self {
+            nodes,
+            of_source,
+            of_constant,
+            ..
+        } = self;
+        let is_constant = matches!(origin, Origin::Constant(_));
+        let mut missing = false;
+        let id = nodes.intern(Some(context.items.nodes()), |wire, children| {
+            let mut references = Numbers {
+                context,
+                of_source,
+                of_constant: is_constant.then_some(of_constant),
+                children,
+                missing: &mut missing,
+            };
+            wire::expression(wire, &mut references, expression);
+        })?;
+        if missing {
+            return Err(FOLLOWS);
+        }
+        if self.origins.len() == id as usize {
+            self.origins.push((origin, timing(expression)));
+        }
+        Ok(Value(id))
     }
 }
 
-impl References for Values<'_> {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>) {
-        wire.bytes(&self.context.digests.ty(handle));
+/// Whether the operands may change places, as far as their types tell.
+fn is_exact(context: Context<'_>, left: Handle<Expression>, right: Handle<Expression>) -> bool {
+    let inner =
+        |handle: Handle<Expression>| context.info[handle].ty.inner_with(&context.module.types);
+    rules::is_exact(inner(left)) && inner(left) == inner(right)
+}
+
+/// The value of a constant that is written out where it is used. Tables stay constants.
+fn inlined(context: Context<'_>, constant: Handle<Constant>) -> Option<Handle<Expression>> {
+    let constant = &context.module.constants[constant];
+    let is_table = matches!(
+        context.module.types[constant.ty].inner,
+        TypeInner::Array {
+            base: _,
+            size: _,
+            stride: _
+        } | TypeInner::Struct {
+            members: _,
+            span: _
+        }
+    );
+    (!is_table).then_some(constant.init)
+}
+
+/// References of values, as their numbers.
+struct Numbers<'n, 'f> {
+    context: Context<'f>,
+    of_source: &'n [Option<Value>],
+    /// Where the operands of a constant are.
+    of_constant: Option<&'n HashMap<usize, Value>>,
+    children: &'n mut Vec<Child>,
+    missing: &'n mut bool,
+}
+
+impl References for Numbers<'_, '_> {
+    fn ty(&mut self, _: &mut WireWriter, handle: Handle<Type>) {
+        self.children
+            .push(Child::Item(self.context.items.ty(handle)));
     }
 
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>) {
-        wire.bytes(&self.digests[handle.index()]);
+    fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
+        let value = match self.of_constant {
+            Some(constants) => constants.get(&handle.index()).copied(),
+            None => self.of_source[handle.index()],
+        };
+        match value {
+            Some(value) => self.children.push(Child::Node(value.0)),
+            None => *self.missing = true,
+        }
     }
 
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>) {
-        wire.bytes(&self.context.digests.constant(handle));
+    fn constant(&mut self, _: &mut WireWriter, handle: Handle<Constant>) {
+        let id = self.context.items.constant(handle);
+        self.children.push(Child::Item(id));
     }
 
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>) {
-        wire.bytes(&self.context.digests.override_(handle));
+    fn override_(&mut self, _: &mut WireWriter, handle: Handle<Override>) {
+        match self.context.items.override_(handle) {
+            Ok(id) => self.children.push(Child::Item(id)),
+            Err(_) => *self.missing = true,
+        }
     }
 
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
-        wire.bytes(&self.context.digests.global(handle));
+    fn global(&mut self, _: &mut WireWriter, handle: Handle<GlobalVariable>) {
+        let id = self.context.items.global(handle);
+        self.children.push(Child::Item(id));
     }
 
     /// By index: locals differ by nothing else. No operand that is sorted holds one.
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
         wire.u64(handle.index() as u64);
     }
 
     /// Only results of calls name a function, and these are anchored.
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>) {
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>) {
         wire.u64(handle.index() as u64);
     }
 }

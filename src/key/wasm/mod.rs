@@ -77,6 +77,7 @@ mod build;
 mod custom;
 mod data;
 mod encode;
+mod indices;
 mod operators;
 mod parts;
 mod source;

@@ -12,6 +12,7 @@ pub(crate) fn check(data: &[u8]) {
     let Ok(canonical) = module.canonicalize() else {
         return;
     };
+    canonical.info().unwrap();
     let again = canonical.module().canonicalize().unwrap();
     assert_eq!(again.to_wire(), canonical.to_wire());
     let parts = KeyParts::of(&module).unwrap();

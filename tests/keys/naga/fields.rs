@@ -184,7 +184,7 @@ fn reason(path: &str) -> Option<&'static str> {
 fn canonical(source: &str) -> Module {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
-    module.canonicalize().unwrap().into_parts().0
+    module.canonicalize().unwrap().into_parts().unwrap().0
 }
 
 #[test]

@@ -35,12 +35,13 @@ struct Case {
 fn case(text: String) -> Option<Case> {
     let module = naga::front::wgsl::parse_str(&text).ok()?;
     let canonical = module.canonicalize().ok()?;
+    canonical.info().unwrap();
     let outcomes = outcomes(&module);
     let after = self::outcomes(canonical.module());
     for (before, after) in outcomes.iter().zip(after) {
         let flags = naga::back::wgsl::WriterFlags::empty();
         let canonical =
-            || naga::back::wgsl::write_string(canonical.module(), canonical.info(), flags);
+            || naga::back::wgsl::write_string(canonical.module(), canonical.info().unwrap(), flags);
         assert_eq!(
             *before,
             after,

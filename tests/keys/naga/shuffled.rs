@@ -28,6 +28,7 @@ fn assert_order_does_not_count(name: &str, module: &Module, random: &mut Random)
     let shuffled = shuffle::shuffle(module, random);
     writers::validate(&shuffled);
     let canonical = module.canonicalize().unwrap();
+    canonical.info().unwrap();
     let other = shuffled.canonicalize().unwrap();
     assert!(canonical.to_wire() == other.to_wire(), "{name}");
     let again = canonical.module().canonicalize().unwrap();
@@ -64,7 +65,7 @@ fn canonical_modules_compile_wherever_generated_shaders_do() {
     let mut compiled = 0;
     for (text, module) in generated(count) {
         let canonical = module.canonicalize().unwrap();
-        let canonical = (canonical.module(), canonical.info());
+        let canonical = (canonical.module(), canonical.info().unwrap());
         compiled += writers::compiled(&text, &module, canonical);
     }
     println!("{count} shaders, {compiled} of {} outputs", count * 5);

@@ -2,7 +2,8 @@
 
 use naga::{CooperativeData, Expression, ImageQuery, SampleLevel};
 
-use super::{Rebase, Rebased};
+use super::refusal::Rebased;
+use super::target::Rebase;
 
 /// Copies an expression.
 pub(in super::super) fn expression(

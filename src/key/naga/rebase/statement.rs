@@ -6,8 +6,8 @@ use naga::{
 };
 
 use super::expression::cooperative_data;
-use super::{Handles, Listing, Rebase, Rebased};
-use crate::key::Unkeyable;
+use super::refusal::{Rebased, Refusal};
+use super::target::Rebase;
 
 /// A statement by what holds it together: what it nests, or that it nests nothing.
 pub(in super::super) enum Shape<'a> {
@@ -35,6 +35,7 @@ pub(in super::super) enum Shape<'a> {
 pub(in super::super) struct Leaf<'a>(&'a Statement);
 
 /// Tells what a statement nests.
+#[inline]
 pub(in super::super) fn shape(statement: &Statement) -> Shape<'_> {
     match *statement {
         Statement::Emit(ref range) => Shape::Emit(range),
@@ -121,6 +122,22 @@ pub(in super::super) fn shape(statement: &Statement) -> Shape<'_> {
 }
 
 impl Leaf<'_> {
+    /// Whether neighbours in control flow may part here: it ends an invocation or leaves a block.
+    pub(in super::super) const fn leaves(&self) -> bool {
+        matches!(
+            self.0,
+            Statement::Kill
+                | Statement::Return { value: _ }
+                | Statement::Break
+                | Statement::Continue
+        )
+    }
+
+    /// Whether it ends the invocation.
+    pub(in super::super) const fn discards(&self) -> bool {
+        matches!(self.0, Statement::Kill)
+    }
+
     /// The function this statement calls.
     pub(in super::super) const fn callee(&self) -> Option<Handle<Function>> {
         if let Statement::Call {
@@ -133,13 +150,6 @@ impl Leaf<'_> {
         } else {
             None
         }
-    }
-
-    /// The operands of the statement, in order, and the expressions it defines.
-    pub(in super::super) fn uses_and_definitions(&self) -> Rebased<(Handles, Handles)> {
-        let mut listing = Listing::default();
-        self.rebase(&mut listing)?;
-        Ok((listing.uses, listing.definitions))
     }
 
     /// Copies the statement.
@@ -160,7 +170,7 @@ impl Leaf<'_> {
                 body: _,
                 continuing: _,
                 break_if: _,
-            } => return Err(Unkeyable::new("a statement that nests others is no leaf")),
+            } => return Err(Refusal("a statement that nests others is no leaf")),
             Statement::Break => Statement::Break,
             Statement::Continue => Statement::Continue,
             Statement::Return { value } => Statement::Return {

@@ -10,43 +10,43 @@ use crate::key::WireWriter;
 /// Writes an expression, with its operands as `to` writes references.
 pub(in super::super) fn expression(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     expression: &Expression,
 ) {
     match expression {
         Expression::Literal(value) => {
-            wire.tag(0);
+            wire.u8(0);
             literal(wire, *value);
         }
         Expression::Constant(handle) => {
-            wire.tag(1);
+            wire.u8(1);
             to.constant(wire, *handle);
         }
         Expression::Override(handle) => {
-            wire.tag(2);
+            wire.u8(2);
             to.override_(wire, *handle);
         }
         Expression::ZeroValue(ty) => {
-            wire.tag(3);
+            wire.u8(3);
             to.ty(wire, *ty);
         }
         Expression::Compose { ty, components } => {
-            wire.tag(4);
+            wire.u8(4);
             to.ty(wire, *ty);
             wire.seq(components, |wire, part| to.expression(wire, *part));
         }
         Expression::Access { base, index } => {
-            wire.tag(5);
+            wire.u8(5);
             to.expression(wire, *base);
             to.expression(wire, *index);
         }
         Expression::AccessIndex { base, index } => {
-            wire.tag(6);
+            wire.u8(6);
             to.expression(wire, *base);
             wire.u32(*index);
         }
         Expression::Splat { size, value } => {
-            wire.tag(7);
+            wire.u8(7);
             tags::vector_size(wire, *size);
             to.expression(wire, *value);
         }
@@ -55,24 +55,24 @@ pub(in super::super) fn expression(
             vector,
             pattern,
         } => {
-            wire.tag(8);
+            wire.u8(8);
             swizzle(wire, *size, *pattern);
             to.expression(wire, *vector);
         }
         Expression::FunctionArgument(position) => {
-            wire.tag(9);
+            wire.u8(9);
             wire.u32(*position);
         }
         Expression::GlobalVariable(handle) => {
-            wire.tag(10);
+            wire.u8(10);
             to.global(wire, *handle);
         }
         Expression::LocalVariable(handle) => {
-            wire.tag(11);
+            wire.u8(11);
             to.local(wire, *handle);
         }
         Expression::Load { pointer } => {
-            wire.tag(12);
+            wire.u8(12);
             to.expression(wire, *pointer);
         }
         Expression::ImageSample {
@@ -86,7 +86,7 @@ pub(in super::super) fn expression(
             depth_ref,
             clamp_to_edge,
         } => {
-            wire.tag(13);
+            wire.u8(13);
             to.expression(wire, *image);
             to.expression(wire, *sampler);
             wire.option(*gather, tags::swizzle_component);
@@ -104,7 +104,7 @@ pub(in super::super) fn expression(
             sample,
             level,
         } => {
-            wire.tag(14);
+            wire.u8(14);
             to.expression(wire, *image);
             to.expression(wire, *coordinate);
             wire.option(*array_index, |wire, index| to.expression(wire, index));
@@ -112,17 +112,17 @@ pub(in super::super) fn expression(
             wire.option(*level, |wire, level| to.expression(wire, level));
         }
         Expression::ImageQuery { image, query } => {
-            wire.tag(15);
+            wire.u8(15);
             to.expression(wire, *image);
             image_query(wire, to, *query);
         }
         Expression::Unary { op, expr } => {
-            wire.tag(16);
+            wire.u8(16);
             tags::unary_operator(wire, *op);
             to.expression(wire, *expr);
         }
         Expression::Binary { op, left, right } => {
-            wire.tag(17);
+            wire.u8(17);
             tags::binary_operator(wire, *op);
             to.expression(wire, *left);
             to.expression(wire, *right);
@@ -132,19 +132,19 @@ pub(in super::super) fn expression(
             accept,
             reject,
         } => {
-            wire.tag(18);
+            wire.u8(18);
             to.expression(wire, *condition);
             to.expression(wire, *accept);
             to.expression(wire, *reject);
         }
         Expression::Derivative { axis, ctrl, expr } => {
-            wire.tag(19);
+            wire.u8(19);
             tags::derivative_axis(wire, *axis);
             tags::derivative_control(wire, *ctrl);
             to.expression(wire, *expr);
         }
         Expression::Relational { fun, argument } => {
-            wire.tag(20);
+            wire.u8(20);
             tags::relational_function(wire, *fun);
             to.expression(wire, *argument);
         }
@@ -155,7 +155,7 @@ pub(in super::super) fn expression(
             arg2,
             arg3,
         } => {
-            wire.tag(21);
+            wire.u8(21);
             tags::math_function(wire, *fun);
             to.expression(wire, *arg);
             for arg in [arg1, arg2, arg3] {
@@ -167,42 +167,42 @@ pub(in super::super) fn expression(
             kind,
             convert,
         } => {
-            wire.tag(22);
+            wire.u8(22);
             to.expression(wire, *expr);
             tags::scalar_kind(wire, *kind);
             wire.option(*convert, WireWriter::u8);
         }
         Expression::CallResult(handle) => {
-            wire.tag(23);
+            wire.u8(23);
             to.function(wire, *handle);
         }
         Expression::AtomicResult { ty, comparison } => {
-            wire.tag(24);
+            wire.u8(24);
             to.ty(wire, *ty);
             wire.bool(*comparison);
         }
         Expression::WorkGroupUniformLoadResult { ty } => {
-            wire.tag(25);
+            wire.u8(25);
             to.ty(wire, *ty);
         }
         Expression::ArrayLength(array) => {
-            wire.tag(26);
+            wire.u8(26);
             to.expression(wire, *array);
         }
         Expression::RayQueryVertexPositions { query, committed } => {
-            wire.tag(27);
+            wire.u8(27);
             to.expression(wire, *query);
             wire.bool(*committed);
         }
-        Expression::RayQueryProceedResult => wire.tag(28),
+        Expression::RayQueryProceedResult => wire.u8(28),
         Expression::RayQueryGetIntersection { query, committed } => {
-            wire.tag(29);
+            wire.u8(29);
             to.expression(wire, *query);
             wire.bool(*committed);
         }
-        Expression::SubgroupBallotResult => wire.tag(30),
+        Expression::SubgroupBallotResult => wire.u8(30),
         Expression::SubgroupOperationResult { ty } => {
-            wire.tag(31);
+            wire.u8(31);
             to.ty(wire, *ty);
         }
         Expression::CooperativeLoad {
@@ -211,14 +211,14 @@ pub(in super::super) fn expression(
             role,
             data,
         } => {
-            wire.tag(32);
+            wire.u8(32);
             tags::cooperative_size(wire, *columns);
             tags::cooperative_size(wire, *rows);
             tags::cooperative_role(wire, *role);
             cooperative_data(wire, to, data);
         }
         Expression::CooperativeMultiplyAdd { a, b, c } => {
-            wire.tag(33);
+            wire.u8(33);
             to.expression(wire, *a);
             to.expression(wire, *b);
             to.expression(wire, *c);
@@ -230,51 +230,51 @@ pub(in super::super) fn expression(
 fn literal(wire: &mut WireWriter, literal: Literal) {
     match literal {
         Literal::F64(value) => {
-            wire.tag(0);
+            wire.u8(0);
             wire.f64(value);
         }
         Literal::F32(value) => {
-            wire.tag(1);
+            wire.u8(1);
             wire.f32(value);
         }
         Literal::F16(value) => {
-            wire.tag(2);
+            wire.u8(2);
             wire.u16(value.to_bits());
         }
         Literal::U16(value) => {
-            wire.tag(3);
+            wire.u8(3);
             wire.u16(value);
         }
         Literal::I16(value) => {
-            wire.tag(4);
+            wire.u8(4);
             wire.i16(value);
         }
         Literal::U32(value) => {
-            wire.tag(5);
+            wire.u8(5);
             wire.u32(value);
         }
         Literal::I32(value) => {
-            wire.tag(6);
+            wire.u8(6);
             wire.i32(value);
         }
         Literal::U64(value) => {
-            wire.tag(7);
+            wire.u8(7);
             wire.u64(value);
         }
         Literal::I64(value) => {
-            wire.tag(8);
+            wire.u8(8);
             wire.i64(value);
         }
         Literal::Bool(value) => {
-            wire.tag(9);
+            wire.u8(9);
             wire.bool(value);
         }
         Literal::AbstractInt(value) => {
-            wire.tag(10);
+            wire.u8(10);
             wire.i64(value);
         }
         Literal::AbstractFloat(value) => {
-            wire.tag(11);
+            wire.u8(11);
             wire.f64(value);
         }
     }
@@ -287,41 +287,41 @@ fn swizzle(wire: &mut WireWriter, size: VectorSize, pattern: [SwizzleComponent; 
     }
 }
 
-fn sample_level(wire: &mut WireWriter, to: &impl References, level: SampleLevel) {
+fn sample_level(wire: &mut WireWriter, to: &mut impl References, level: SampleLevel) {
     match level {
-        SampleLevel::Auto => wire.tag(0),
-        SampleLevel::Zero => wire.tag(1),
+        SampleLevel::Auto => wire.u8(0),
+        SampleLevel::Zero => wire.u8(1),
         SampleLevel::Exact(level) => {
-            wire.tag(2);
+            wire.u8(2);
             to.expression(wire, level);
         }
         SampleLevel::Bias(bias) => {
-            wire.tag(3);
+            wire.u8(3);
             to.expression(wire, bias);
         }
         SampleLevel::Gradient { x, y } => {
-            wire.tag(4);
+            wire.u8(4);
             to.expression(wire, x);
             to.expression(wire, y);
         }
     }
 }
 
-fn image_query(wire: &mut WireWriter, to: &impl References, query: ImageQuery) {
+fn image_query(wire: &mut WireWriter, to: &mut impl References, query: ImageQuery) {
     match query {
         ImageQuery::Size { level } => {
-            wire.tag(0);
+            wire.u8(0);
             wire.option(level, |wire, level| to.expression(wire, level));
         }
-        ImageQuery::NumLevels => wire.tag(1),
-        ImageQuery::NumLayers => wire.tag(2),
-        ImageQuery::NumSamples => wire.tag(3),
+        ImageQuery::NumLevels => wire.u8(1),
+        ImageQuery::NumLayers => wire.u8(2),
+        ImageQuery::NumSamples => wire.u8(3),
     }
 }
 
 pub(super) fn cooperative_data(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     data: &CooperativeData,
 ) {
     let CooperativeData {

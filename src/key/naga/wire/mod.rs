@@ -2,8 +2,7 @@
 //!
 //! Each pattern names all variants and all fields, so that a new one upstream fails to compile
 //! here instead of being left out of the key. How a reference to another item is written is up to
-//! [`References`]: its index for the wire, the digest of what it refers to for the digests that
-//! order operands.
+//! [`References`]: its index for the wire, nothing where it is gathered beside the fields.
 
 mod expression;
 mod statement;
@@ -22,18 +21,19 @@ use naga::{
     MeshStageInfo, Module, Override, PredeclaredType, SpecialTypes, Type,
 };
 
+use super::filters;
 use super::wire::types::{binding, constant, global, override_, scalar, type_};
 use crate::key::WireWriter;
 
 /// How a reference to another item is written.
 pub(super) trait References {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>);
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>);
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>);
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>);
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>);
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>);
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>);
+    fn ty(&mut self, wire: &mut WireWriter, handle: Handle<Type>);
+    fn expression(&mut self, wire: &mut WireWriter, handle: Handle<Expression>);
+    fn constant(&mut self, wire: &mut WireWriter, handle: Handle<Constant>);
+    fn override_(&mut self, wire: &mut WireWriter, handle: Handle<Override>);
+    fn global(&mut self, wire: &mut WireWriter, handle: Handle<GlobalVariable>);
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>);
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>);
 }
 
 /// References as indices: what the wire of a canonical module holds.
@@ -45,31 +45,31 @@ fn index<T>(wire: &mut WireWriter, handle: Handle<T>) {
 }
 
 impl References for Indices {
-    fn ty(&self, wire: &mut WireWriter, handle: Handle<Type>) {
+    fn ty(&mut self, wire: &mut WireWriter, handle: Handle<Type>) {
         index(wire, handle);
     }
 
-    fn expression(&self, wire: &mut WireWriter, handle: Handle<Expression>) {
+    fn expression(&mut self, wire: &mut WireWriter, handle: Handle<Expression>) {
         index(wire, handle);
     }
 
-    fn constant(&self, wire: &mut WireWriter, handle: Handle<Constant>) {
+    fn constant(&mut self, wire: &mut WireWriter, handle: Handle<Constant>) {
         index(wire, handle);
     }
 
-    fn override_(&self, wire: &mut WireWriter, handle: Handle<Override>) {
+    fn override_(&mut self, wire: &mut WireWriter, handle: Handle<Override>) {
         index(wire, handle);
     }
 
-    fn global(&self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
+    fn global(&mut self, wire: &mut WireWriter, handle: Handle<GlobalVariable>) {
         index(wire, handle);
     }
 
-    fn local(&self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
+    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
         index(wire, handle);
     }
 
-    fn function(&self, wire: &mut WireWriter, handle: Handle<Function>) {
+    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>) {
         index(wire, handle);
     }
 }
@@ -85,36 +85,38 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
         global_expressions,
         functions,
         entry_points,
-        // Dropped by the canonical form.
+        // Written by `filters`.
         diagnostic_filters: _,
         diagnostic_filter_leaf: _,
         doc_comments: _,
     } = module;
     wire.part("types", |wire| {
         let types: Vec<_> = types.iter().collect();
-        wire.seq(&types, |wire, (_, item)| type_(wire, &Indices, item));
+        wire.seq(&types, |wire, (_, item)| type_(wire, &mut Indices, item));
         special_types(wire, special);
     });
     wire.part("constants", |wire| {
         let constants: Vec<_> = constants.iter().collect();
-        wire.seq(&constants, |wire, (_, item)| constant(wire, &Indices, item));
+        wire.seq(&constants, |wire, (_, item)| {
+            constant(wire, &mut Indices, item)
+        });
     });
     let overrides: Vec<_> = overrides.iter().collect();
     wire.seq(&overrides, |wire, (handle, item)| {
         wire.part(OverrideName(*handle, item), |wire| {
-            override_(wire, &Indices, item);
+            override_(wire, &mut Indices, item);
         });
     });
     let globals: Vec<_> = global_variables.iter().collect();
     wire.seq(&globals, |wire, (handle, item)| {
         wire.part(GlobalName(*handle, item), |wire| {
-            global(wire, &Indices, item);
+            global(wire, &mut Indices, item);
         });
     });
     wire.part("constant expressions", |wire| {
         let expressions: Vec<_> = global_expressions.iter().collect();
         wire.seq(&expressions, |wire, (_, item)| {
-            expression(wire, &Indices, item);
+            expression(wire, &mut Indices, item);
         });
     });
     let functions: Vec<_> = functions.iter().collect();
@@ -125,6 +127,26 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
     wire.seq(entry_points, |wire, item| {
         let name = format_args!("entry point {} ({:?})", item.name, item.stage);
         wire.part(name, |wire| entry_point(wire, item));
+    });
+}
+
+/// Writes the functions and entry points that have a diagnostic filter, and what it says.
+pub(super) fn filters(wire: &mut WireWriter, module: &Module) {
+    let functions = module.functions.iter().map(|(_, function)| function);
+    let mains = module.entry_points.iter().map(|entry| &entry.function);
+    let severity = |function: &Function| {
+        let leaf = function.diagnostic_filter_leaf;
+        filters::severity(&module.diagnostic_filters, leaf)
+    };
+    let filtered: Vec<_> = (0_u32..)
+        .zip(functions.chain(mains))
+        .filter_map(|(index, function)| Some((index, severity(function)?)))
+        .collect();
+    wire.part("diagnostic filters", |wire| {
+        wire.seq(&filtered, |wire, (index, severity)| {
+            wire.u32(*index);
+            tags::severity(wire, *severity);
+        });
     });
 }
 
@@ -183,16 +205,16 @@ fn special_types(wire: &mut WireWriter, special: &SpecialTypes) {
 fn predeclared_type(wire: &mut WireWriter, ty: &PredeclaredType) {
     match ty {
         PredeclaredType::AtomicCompareExchangeWeakResult(of) => {
-            wire.tag(0);
+            wire.u8(0);
             scalar(wire, *of);
         }
         PredeclaredType::ModfResult { size, scalar: of } => {
-            wire.tag(1);
+            wire.u8(1);
             wire.option(*size, tags::vector_size);
             scalar(wire, *of);
         }
         PredeclaredType::FrexpResult { size, scalar: of } => {
-            wire.tag(2);
+            wire.u8(2);
             wire.option(*size, tags::vector_size);
             scalar(wire, *of);
         }
@@ -208,7 +230,7 @@ fn function(wire: &mut WireWriter, function: &Function) {
         expressions,
         named_expressions,
         body,
-        // Dropped by the canonical form, with the filters it points into.
+        // Written by `filters`.
         diagnostic_filter_leaf: _,
     } = function;
     wire.option(name.as_deref(), WireWriter::str);
@@ -236,7 +258,7 @@ fn function(wire: &mut WireWriter, function: &Function) {
     });
     let expressions: Vec<_> = expressions.iter().collect();
     wire.seq(&expressions, |wire, (_, item)| {
-        expression(wire, &Indices, item);
+        expression(wire, &mut Indices, item);
     });
     let named: Vec<_> = named_expressions.iter().collect();
     wire.seq(&named, |wire, (handle, name)| {

@@ -18,14 +18,14 @@ pub(super) fn block(wire: &mut WireWriter, block: &Block) {
 fn statement(wire: &mut WireWriter, statement: &Statement) {
     match statement {
         Statement::Emit(range) => {
-            wire.tag(0);
+            wire.u8(0);
             wire.option(range.first_and_last(), |wire, (first, last)| {
                 index(wire, first);
                 index(wire, last);
             });
         }
         Statement::Block(inner) => {
-            wire.tag(1);
+            wire.u8(1);
             block(wire, inner);
         }
         Statement::If {
@@ -33,13 +33,13 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             accept,
             reject,
         } => {
-            wire.tag(2);
+            wire.u8(2);
             index(wire, *condition);
             block(wire, accept);
             block(wire, reject);
         }
         Statement::Switch { selector, cases } => {
-            wire.tag(3);
+            wire.u8(3);
             index(wire, *selector);
             wire.seq(cases, switch_case);
         }
@@ -48,28 +48,28 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             continuing,
             break_if,
         } => {
-            wire.tag(4);
+            wire.u8(4);
             block(wire, body);
             block(wire, continuing);
             wire.option(*break_if, index);
         }
-        Statement::Break => wire.tag(5),
-        Statement::Continue => wire.tag(6),
+        Statement::Break => wire.u8(5),
+        Statement::Continue => wire.u8(6),
         Statement::Return { value } => {
-            wire.tag(7);
+            wire.u8(7);
             wire.option(*value, index);
         }
-        Statement::Kill => wire.tag(8),
+        Statement::Kill => wire.u8(8),
         Statement::ControlBarrier(barrier) => {
-            wire.tag(9);
+            wire.u8(9);
             wire.u32(barrier.bits());
         }
         Statement::MemoryBarrier(barrier) => {
-            wire.tag(10);
+            wire.u8(10);
             wire.u32(barrier.bits());
         }
         Statement::Store { pointer, value } => {
-            wire.tag(11);
+            wire.u8(11);
             index(wire, *pointer);
             index(wire, *value);
         }
@@ -79,7 +79,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             array_index,
             value,
         } => {
-            wire.tag(12);
+            wire.u8(12);
             index(wire, *image);
             index(wire, *coordinate);
             wire.option(*array_index, index);
@@ -91,7 +91,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             value,
             result,
         } => {
-            wire.tag(13);
+            wire.u8(13);
             index(wire, *pointer);
             atomic_function(wire, *fun);
             index(wire, *value);
@@ -104,7 +104,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             fun,
             value,
         } => {
-            wire.tag(14);
+            wire.u8(14);
             index(wire, *image);
             index(wire, *coordinate);
             wire.option(*array_index, index);
@@ -112,7 +112,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             index(wire, *value);
         }
         Statement::WorkGroupUniformLoad { pointer, result } => {
-            wire.tag(15);
+            wire.u8(15);
             index(wire, *pointer);
             index(wire, *result);
         }
@@ -121,13 +121,13 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             arguments,
             result,
         } => {
-            wire.tag(16);
+            wire.u8(16);
             index(wire, *function);
             wire.seq(arguments, |wire, argument| index(wire, *argument));
             wire.option(*result, index);
         }
         Statement::RayQuery { query, fun } => {
-            wire.tag(17);
+            wire.u8(17);
             index(wire, *query);
             ray_query(wire, fun);
         }
@@ -136,13 +136,13 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             descriptor,
             payload,
         }) => {
-            wire.tag(18);
+            wire.u8(18);
             index(wire, *acceleration_structure);
             index(wire, *descriptor);
             index(wire, *payload);
         }
         Statement::SubgroupBallot { result, predicate } => {
-            wire.tag(19);
+            wire.u8(19);
             index(wire, *result);
             wire.option(*predicate, index);
         }
@@ -151,7 +151,7 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             argument,
             result,
         } => {
-            wire.tag(20);
+            wire.u8(20);
             gather_mode(wire, *mode);
             index(wire, *argument);
             index(wire, *result);
@@ -162,16 +162,16 @@ fn statement(wire: &mut WireWriter, statement: &Statement) {
             argument,
             result,
         } => {
-            wire.tag(21);
+            wire.u8(21);
             tags::subgroup_operation(wire, *op);
             tags::collective_operation(wire, *collective_op);
             index(wire, *argument);
             index(wire, *result);
         }
         Statement::CooperativeStore { target, data } => {
-            wire.tag(22);
+            wire.u8(22);
             index(wire, *target);
-            cooperative_data(wire, &Indices, data);
+            cooperative_data(wire, &mut Indices, data);
         }
     }
 }
@@ -184,14 +184,14 @@ fn switch_case(wire: &mut WireWriter, case: &SwitchCase) {
     } = case;
     match value {
         SwitchValue::I32(value) => {
-            wire.tag(0);
+            wire.u8(0);
             wire.i32(*value);
         }
         SwitchValue::U32(value) => {
-            wire.tag(1);
+            wire.u8(1);
             wire.u32(*value);
         }
-        SwitchValue::Default => wire.tag(2),
+        SwitchValue::Default => wire.u8(2),
     }
     block(wire, body);
     wire.bool(*fall_through);
@@ -199,15 +199,15 @@ fn switch_case(wire: &mut WireWriter, case: &SwitchCase) {
 
 fn atomic_function(wire: &mut WireWriter, function: AtomicFunction) {
     match function {
-        AtomicFunction::Add => wire.tag(0),
-        AtomicFunction::Subtract => wire.tag(1),
-        AtomicFunction::And => wire.tag(2),
-        AtomicFunction::ExclusiveOr => wire.tag(3),
-        AtomicFunction::InclusiveOr => wire.tag(4),
-        AtomicFunction::Min => wire.tag(5),
-        AtomicFunction::Max => wire.tag(6),
+        AtomicFunction::Add => wire.u8(0),
+        AtomicFunction::Subtract => wire.u8(1),
+        AtomicFunction::And => wire.u8(2),
+        AtomicFunction::ExclusiveOr => wire.u8(3),
+        AtomicFunction::InclusiveOr => wire.u8(4),
+        AtomicFunction::Min => wire.u8(5),
+        AtomicFunction::Max => wire.u8(6),
         AtomicFunction::Exchange { compare } => {
-            wire.tag(7);
+            wire.u8(7);
             wire.option(compare, index);
         }
     }
@@ -219,30 +219,30 @@ fn ray_query(wire: &mut WireWriter, function: &RayQueryFunction) {
             acceleration_structure,
             descriptor,
         } => {
-            wire.tag(0);
+            wire.u8(0);
             index(wire, *acceleration_structure);
             index(wire, *descriptor);
         }
         RayQueryFunction::Proceed { result } => {
-            wire.tag(1);
+            wire.u8(1);
             index(wire, *result);
         }
         RayQueryFunction::GenerateIntersection { hit_t } => {
-            wire.tag(2);
+            wire.u8(2);
             index(wire, *hit_t);
         }
-        RayQueryFunction::ConfirmIntersection => wire.tag(3),
-        RayQueryFunction::Terminate => wire.tag(4),
+        RayQueryFunction::ConfirmIntersection => wire.u8(3),
+        RayQueryFunction::Terminate => wire.u8(4),
     }
 }
 
 fn gather_mode(wire: &mut WireWriter, mode: GatherMode) {
     let lane = |wire: &mut WireWriter, tag, lane: Handle<Expression>| {
-        wire.tag(tag);
+        wire.u8(tag);
         index(wire, lane);
     };
     match mode {
-        GatherMode::BroadcastFirst => wire.tag(0),
+        GatherMode::BroadcastFirst => wire.u8(0),
         GatherMode::Broadcast(index) => lane(wire, 1, index),
         GatherMode::Shuffle(index) => lane(wire, 2, index),
         GatherMode::ShuffleDown(delta) => lane(wire, 3, delta),
@@ -250,7 +250,7 @@ fn gather_mode(wire: &mut WireWriter, mode: GatherMode) {
         GatherMode::ShuffleXor(mask) => lane(wire, 5, mask),
         GatherMode::QuadBroadcast(index) => lane(wire, 6, index),
         GatherMode::QuadSwap(direction) => {
-            wire.tag(7);
+            wire.u8(7);
             tags::direction(wire, direction);
         }
     }

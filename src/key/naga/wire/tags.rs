@@ -9,12 +9,14 @@ use naga::{
     SubgroupOperation, SwizzleComponent, UnaryOperator, VectorSize,
 };
 
+use naga::diagnostic_filter::Severity;
+
 use crate::key::WireWriter;
 
 macro_rules! tags {
     ($($name:ident($type:ident) { $($variant:ident = $tag:literal,)* })*) => {
         $(pub(super) fn $name(wire: &mut WireWriter, value: $type) {
-            wire.tag(match value {
+            wire.u8(match value {
                 $($type::$variant => $tag,)*
             });
         })*
@@ -22,6 +24,12 @@ macro_rules! tags {
 }
 
 tags! {
+    severity(Severity) {
+        Off = 0,
+        Info = 1,
+        Warning = 2,
+        Error = 3,
+    }
     conservative_depth(ConservativeDepth) {
         GreaterEqual = 0,
         LessEqual = 1,

@@ -8,7 +8,7 @@ use naga::{
 use super::{References, tags};
 use crate::key::WireWriter;
 
-pub(super) fn type_(wire: &mut WireWriter, to: &impl References, ty: &Type) {
+pub(super) fn type_(wire: &mut WireWriter, to: &mut impl References, ty: &Type) {
     let Type { name, inner } = ty;
     wire.option(name.as_deref(), WireWriter::str);
     // Only the types that back ends know by name keep one, and with it those of their members.
@@ -18,17 +18,17 @@ pub(super) fn type_(wire: &mut WireWriter, to: &impl References, ty: &Type) {
 /// Writes a type, with or without the names of its members.
 pub(in super::super) fn type_inner(
     wire: &mut WireWriter,
-    to: &impl References,
+    to: &mut impl References,
     inner: &TypeInner,
     named: bool,
 ) {
     match inner {
         TypeInner::Scalar(of) => {
-            wire.tag(0);
+            wire.u8(0);
             scalar(wire, *of);
         }
         TypeInner::Vector { size, scalar: of } => {
-            wire.tag(1);
+            wire.u8(1);
             tags::vector_size(wire, *size);
             scalar(wire, *of);
         }
@@ -37,7 +37,7 @@ pub(in super::super) fn type_inner(
             rows,
             scalar: of,
         } => {
-            wire.tag(2);
+            wire.u8(2);
             tags::vector_size(wire, *columns);
             tags::vector_size(wire, *rows);
             scalar(wire, *of);
@@ -48,18 +48,18 @@ pub(in super::super) fn type_inner(
             scalar: of,
             role,
         } => {
-            wire.tag(3);
+            wire.u8(3);
             tags::cooperative_size(wire, *columns);
             tags::cooperative_size(wire, *rows);
             scalar(wire, *of);
             tags::cooperative_role(wire, *role);
         }
         TypeInner::Atomic(of) => {
-            wire.tag(4);
+            wire.u8(4);
             scalar(wire, *of);
         }
         TypeInner::Pointer { base, space } => {
-            wire.tag(5);
+            wire.u8(5);
             to.ty(wire, *base);
             address_space(wire, *space);
         }
@@ -68,19 +68,19 @@ pub(in super::super) fn type_inner(
             scalar: of,
             space,
         } => {
-            wire.tag(6);
+            wire.u8(6);
             wire.option(*size, tags::vector_size);
             scalar(wire, *of);
             address_space(wire, *space);
         }
         TypeInner::Array { base, size, stride } => {
-            wire.tag(7);
+            wire.u8(7);
             to.ty(wire, *base);
             array_size(wire, to, *size);
             wire.u32(*stride);
         }
         TypeInner::Struct { members, span } => {
-            wire.tag(8);
+            wire.u8(8);
             wire.seq(members, |wire, member| {
                 struct_member(wire, to, member, named);
             });
@@ -91,32 +91,37 @@ pub(in super::super) fn type_inner(
             arrayed,
             class,
         } => {
-            wire.tag(9);
+            wire.u8(9);
             tags::image_dimension(wire, *dim);
             wire.bool(*arrayed);
             image_class(wire, *class);
         }
         TypeInner::Sampler { comparison } => {
-            wire.tag(10);
+            wire.u8(10);
             wire.bool(*comparison);
         }
         TypeInner::AccelerationStructure { vertex_return } => {
-            wire.tag(11);
+            wire.u8(11);
             wire.bool(*vertex_return);
         }
         TypeInner::RayQuery { vertex_return } => {
-            wire.tag(12);
+            wire.u8(12);
             wire.bool(*vertex_return);
         }
         TypeInner::BindingArray { base, size } => {
-            wire.tag(13);
+            wire.u8(13);
             to.ty(wire, *base);
             array_size(wire, to, *size);
         }
     }
 }
 
-fn struct_member(wire: &mut WireWriter, to: &impl References, member: &StructMember, named: bool) {
+fn struct_member(
+    wire: &mut WireWriter,
+    to: &mut impl References,
+    member: &StructMember,
+    named: bool,
+) {
     let StructMember {
         name,
         ty,
@@ -135,52 +140,52 @@ pub(super) fn scalar(wire: &mut WireWriter, scalar: Scalar) {
     wire.u8(width);
 }
 
-fn array_size(wire: &mut WireWriter, to: &impl References, size: ArraySize) {
+fn array_size(wire: &mut WireWriter, to: &mut impl References, size: ArraySize) {
     match size {
         ArraySize::Constant(count) => {
-            wire.tag(0);
+            wire.u8(0);
             wire.u32(count.get());
         }
         ArraySize::Pending(handle) => {
-            wire.tag(1);
+            wire.u8(1);
             to.override_(wire, handle);
         }
-        ArraySize::Dynamic => wire.tag(2),
+        ArraySize::Dynamic => wire.u8(2),
     }
 }
 
 fn address_space(wire: &mut WireWriter, space: AddressSpace) {
     match space {
-        AddressSpace::Function => wire.tag(0),
-        AddressSpace::Private => wire.tag(1),
-        AddressSpace::WorkGroup => wire.tag(2),
-        AddressSpace::Uniform => wire.tag(3),
+        AddressSpace::Function => wire.u8(0),
+        AddressSpace::Private => wire.u8(1),
+        AddressSpace::WorkGroup => wire.u8(2),
+        AddressSpace::Uniform => wire.u8(3),
         AddressSpace::Storage { access } => {
-            wire.tag(4);
+            wire.u8(4);
             wire.u32(access.bits());
         }
-        AddressSpace::Handle => wire.tag(5),
-        AddressSpace::Immediate => wire.tag(6),
-        AddressSpace::TaskPayload => wire.tag(7),
-        AddressSpace::RayPayload => wire.tag(8),
-        AddressSpace::IncomingRayPayload => wire.tag(9),
+        AddressSpace::Handle => wire.u8(5),
+        AddressSpace::Immediate => wire.u8(6),
+        AddressSpace::TaskPayload => wire.u8(7),
+        AddressSpace::RayPayload => wire.u8(8),
+        AddressSpace::IncomingRayPayload => wire.u8(9),
     }
 }
 
 fn image_class(wire: &mut WireWriter, class: ImageClass) {
     match class {
         ImageClass::Sampled { kind, multi } => {
-            wire.tag(0);
+            wire.u8(0);
             tags::scalar_kind(wire, kind);
             wire.bool(multi);
         }
         ImageClass::Depth { multi } => {
-            wire.tag(1);
+            wire.u8(1);
             wire.bool(multi);
         }
-        ImageClass::External => wire.tag(2),
+        ImageClass::External => wire.u8(2),
         ImageClass::Storage { format, access } => {
-            wire.tag(3);
+            wire.u8(3);
             tags::storage_format(wire, format);
             wire.u32(access.bits());
         }
@@ -189,9 +194,9 @@ fn image_class(wire: &mut WireWriter, class: ImageClass) {
 
 pub(super) fn early_depth_test(wire: &mut WireWriter, test: EarlyDepthTest) {
     match test {
-        EarlyDepthTest::Force => wire.tag(0),
+        EarlyDepthTest::Force => wire.u8(0),
         EarlyDepthTest::Allow { conservative } => {
-            wire.tag(1);
+            wire.u8(1);
             tags::conservative_depth(wire, conservative);
         }
     }
@@ -200,7 +205,7 @@ pub(super) fn early_depth_test(wire: &mut WireWriter, test: EarlyDepthTest) {
 pub(super) fn binding(wire: &mut WireWriter, binding: &Binding) {
     match binding {
         Binding::BuiltIn(builtin) => {
-            wire.tag(0);
+            wire.u8(0);
             built_in(wire, *builtin);
         }
         Binding::Location {
@@ -210,7 +215,7 @@ pub(super) fn binding(wire: &mut WireWriter, binding: &Binding) {
             blend_src,
             per_primitive,
         } => {
-            wire.tag(1);
+            wire.u8(1);
             wire.u32(*location);
             wire.option(*interpolation, tags::interpolation);
             wire.option(*sampling, tags::sampling);
@@ -272,21 +277,21 @@ fn built_in(wire: &mut WireWriter, builtin: BuiltIn) {
         BuiltIn::WorldToObject => (47, None),
         BuiltIn::HitKind => (48, None),
     };
-    wire.tag(tag);
+    wire.u8(tag);
     // The tag says whether there is one.
     if let Some(detail) = detail {
         wire.bool(detail);
     }
 }
 
-pub(super) fn constant(wire: &mut WireWriter, to: &impl References, constant: &Constant) {
+pub(super) fn constant(wire: &mut WireWriter, to: &mut impl References, constant: &Constant) {
     let Constant { name, ty, init } = constant;
     wire.option(name.as_deref(), WireWriter::str);
     to.ty(wire, *ty);
     to.expression(wire, *init);
 }
 
-pub(super) fn override_(wire: &mut WireWriter, to: &impl References, item: &Override) {
+pub(super) fn override_(wire: &mut WireWriter, to: &mut impl References, item: &Override) {
     let Override { name, id, ty, init } = item;
     wire.option(name.as_deref(), WireWriter::str);
     wire.option(*id, WireWriter::u16);
@@ -294,7 +299,7 @@ pub(super) fn override_(wire: &mut WireWriter, to: &impl References, item: &Over
     wire.option(*init, |wire, init| to.expression(wire, init));
 }
 
-pub(super) fn global(wire: &mut WireWriter, to: &impl References, global: &GlobalVariable) {
+pub(super) fn global(wire: &mut WireWriter, to: &mut impl References, global: &GlobalVariable) {
     global_head(wire, global);
     let GlobalVariable {
         name,

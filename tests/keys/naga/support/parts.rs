@@ -121,7 +121,7 @@ macro_rules! parts {
     (enum $name:ident { $($tag:literal $variant:ident $({ $($field:tt),* })?,)* } $($rest:tt)*) => {
         impl Part for $name {
             fn read(wire: &mut Reader<'_>) -> Self {
-                match u32::read(wire) {
+                match u8::read(wire) {
                     $($tag => Self::$variant { $($($field: Part::read(wire),)*)? },)*
                     other => panic!("no variant {other} of {}", stringify!($name)),
                 }
@@ -182,7 +182,7 @@ macro_rules! parts {
     (tags $name:ident { $($tag:literal $variant:ident,)* } $($rest:tt)*) => {
         impl Part for $name {
             fn read(wire: &mut Reader<'_>) -> Self {
-                match u32::read(wire) {
+                match u8::read(wire) {
                     $($tag => Self::$variant,)*
                     other => panic!("no variant {other} of {}", stringify!($name)),
                 }
@@ -551,7 +551,7 @@ macro_rules! literals {
     ($($tag:literal $variant:ident($bits:ty) $value:ident => $to:expr, $raw:ident => $from:expr;)*) => {
         impl Part for Literal {
             fn read(wire: &mut Reader<'_>) -> Self {
-                match u32::read(wire) {
+                match u8::read(wire) {
                     $($tag => {
                         let $raw = <$bits>::read(wire);
                         Self::$variant($from)

@@ -1,0 +1,31 @@
+//! A set of the module's variables.
+
+use naga::{GlobalVariable, Handle};
+
+/// A set of variables, one bit each.
+#[derive(Clone, Default)]
+pub(super) struct GlobalSet(Vec<u64>);
+
+impl GlobalSet {
+    pub(super) fn insert(&mut self, global: Handle<GlobalVariable>) {
+        let (word, bit) = (global.index() / 64, global.index() % 64);
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << bit;
+    }
+
+    pub(super) fn insert_all(&mut self, others: &Self) {
+        if self.0.len() < others.0.len() {
+            self.0.resize(others.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&others.0) {
+            *mine |= theirs;
+        }
+    }
+
+    pub(super) fn contains(&self, global: Handle<GlobalVariable>) -> bool {
+        let (word, bit) = (global.index() / 64, global.index() % 64);
+        self.0.get(word).is_some_and(|word| word >> bit & 1 == 1)
+    }
+}

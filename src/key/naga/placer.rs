@@ -1,0 +1,307 @@
+//! Puts values where they are computed, in the scopes of a function's blocks.
+
+use naga::{
+    Block, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Range,
+    Statement, Type,
+};
+
+use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
+use super::live::BlockId;
+use super::rebase::{Rebase, Rebased, Refusal};
+use super::shared::Shared;
+use super::timing::Timing;
+use super::values::Value;
+
+/// How deep the recursion over an expression may go.
+const MAX_RECURSION: usize = 32;
+
+/// What ends with the scope it happened in.
+enum Entry {
+    Placed(Value),
+    Computed(Value),
+}
+
+pub(super) struct Placer<'p, 'm> {
+    pub(super) builder: FunctionBuilder<'p, 'm>,
+    /// The expressions that the next `Emit` names.
+    open: Option<(Placed, Placed)>,
+    statements: Vec<Statement>,
+    journal: Vec<Entry>,
+    pub(super) shared: &'p Shared,
+    /// How many nesting statements have begun, and how many blocks.
+    nested: usize,
+    blocks: usize,
+    /// How many calls that may discard there were.
+    partings: usize,
+    /// What is yet to be looked at. Empty between two looks.
+    pub(super) pending: Vec<Value>,
+    /// How many [looks](Self::begin_visit) at values there were.
+    visit: u32,
+}
+
+/// The start of a scope: what was placed in it is forgotten at its end.
+#[derive(Clone, Copy)]
+pub(super) struct Scope(usize);
+
+impl<'p, 'm> Placer<'p, 'm> {
+    pub(super) fn new(builder: FunctionBuilder<'p, 'm>, shared: &'p Shared) -> Self {
+        Self {
+            builder,
+            open: None,
+            statements: Vec::new(),
+            journal: Vec::new(),
+            shared,
+            nested: 0,
+            blocks: 0,
+            partings: 0,
+            pending: Vec::new(),
+            visit: 0,
+        }
+    }
+
+    /// The function, with its body.
+    pub(super) fn finish(mut self, body: Block) -> FunctionBuilder<'p, 'm> {
+        self.builder.out.body = body;
+        self.builder
+    }
+
+    /// Evaluates what is anchored, and notes the rest as computed.
+    pub(super) fn emit(&mut self, range: &Range<Expression>) -> Rebased<()> {
+        let values = self.builder.values;
+        // What was computed matters where a loop begins or neighbours may part.
+        let noted = values.live.has_loops() || values.live.effects().compares;
+        for source in range.clone() {
+            let Some(value) = values.of(source) else {
+                continue;
+            };
+            match values.timing(value) {
+                Timing::Anchored | Timing::Defined => {
+                    self.evaluate(value)?;
+                }
+                Timing::Pure if noted && !self.computed(value) => {
+                    self.builder.marks[value.index()].computed = true;
+                    self.journal.push(Entry::Computed(value));
+                }
+                // What was arithmetic in the source can be a literal here.
+                Timing::Pure | Timing::Static => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates an anchored value, here and now.
+    ///
+    /// One that is in scope already could be evaluated anew only in the next of two plain blocks,
+    /// which are one scope here. What was computed from it before would then be stale.
+    fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
+        if self.placed(value).is_some() {
+            return Err(Refusal("two blocks evaluate one expression"));
+        }
+        for operand in self.builder.values.operands(value) {
+            self.place(operand)?;
+        }
+        self.compute(value)
+    }
+
+    /// Makes a value available here, and all that it is computed from before it.
+    #[inline]
+    pub(super) fn place(&mut self, value: Value) -> Rebased<Placed> {
+        match self.placed(value) {
+            Some(placed) => Ok(placed),
+            None => self.place_below(value, 0),
+        }
+    }
+
+    /// Places a value by recursion, which is quick, to a depth that any stack holds.
+    fn place_below(&mut self, value: Value, depth: usize) -> Rebased<Placed> {
+        let values = self.builder.values;
+        // An anchored value is evaluated where it stands and nowhere else.
+        if values.is_anchored(value) {
+            return Err(UNAVAILABLE);
+        }
+        if depth == MAX_RECURSION {
+            return self.place_far(value);
+        }
+        for operand in values.operands(value) {
+            if self.placed(operand).is_none() {
+                self.place_below(operand, depth + 1)?;
+            }
+        }
+        self.compute(value)
+    }
+
+    /// Places a value that hangs deep in an expression, without recursion.
+    fn place_far(&mut self, value: Value) -> Rebased<Placed> {
+        let values = self.builder.values;
+        let mut pending = vec![value];
+        while let Some(next) = pending.last().copied() {
+            if self.placed(next).is_none() {
+                if values.is_anchored(next) {
+                    return Err(UNAVAILABLE);
+                }
+                let known = pending.len();
+                let operands = values.operands(next).rev();
+                pending.extend(operands.filter(|operand| self.placed(*operand).is_none()));
+                if pending.len() > known {
+                    continue;
+                }
+                self.compute(next)?;
+            }
+            pending.pop();
+        }
+        self.placed(value).ok_or(UNAVAILABLE)
+    }
+
+    pub(super) fn placed(&self, value: Value) -> Option<Placed> {
+        self.builder.marks[value.index()].placed
+    }
+
+    /// Whether the source has computed the value in this scope.
+    pub(super) fn computed(&self, value: Value) -> bool {
+        self.builder.marks[value.index()].computed
+    }
+
+    /// Appends a value whose operands are all there.
+    fn compute(&mut self, value: Value) -> Rebased<Placed> {
+        let handle = self.builder.append(value)?;
+        match self.builder.values.timing(value) {
+            Timing::Static => {}
+            Timing::Pure | Timing::Anchored => {
+                self.name_in_emit(handle);
+                self.journal.push(Entry::Placed(value));
+            }
+            Timing::Defined => self.journal.push(Entry::Placed(value)),
+        }
+        Ok(handle)
+    }
+
+    /// The number of a nesting statement that begins here.
+    pub(super) fn next_nested(&mut self) -> usize {
+        self.nested += 1;
+        self.nested - 1
+    }
+
+    /// The number of a call that may discard.
+    pub(super) fn next_parting(&mut self) -> usize {
+        self.partings += 1;
+        self.partings - 1
+    }
+
+    /// The block that begins here.
+    pub(super) fn next_block(&mut self) -> BlockId {
+        self.blocks += 1;
+        BlockId::new(self.blocks - 1)
+    }
+
+    /// Begins to look at values: none has been [seen](Self::first_visit).
+    pub(super) fn begin_visit(&mut self) {
+        self.visit += 1;
+    }
+
+    /// Whether a value is seen for the first time since the last beginning.
+    pub(super) fn first_visit(&mut self, value: Value) -> bool {
+        std::mem::replace(&mut self.builder.marks[value.index()].visit, self.visit) != self.visit
+    }
+}
+
+/// Scopes and statements.
+impl Placer<'_, '_> {
+    pub(super) fn scope(&self) -> Scope {
+        Scope(self.journal.len())
+    }
+
+    /// Begins a block, and hands over the statements of the one that it stands in.
+    pub(super) fn enter(&mut self, source: &Block) -> Vec<Statement> {
+        std::mem::replace(&mut self.statements, Vec::with_capacity(source.len()))
+    }
+
+    /// Ends a block.
+    pub(super) fn leave(&mut self, outer: Vec<Statement>) -> Block {
+        self.flush();
+        Block::from_vec(std::mem::replace(&mut self.statements, outer))
+    }
+
+    pub(super) fn push(&mut self, statement: Statement) {
+        self.flush();
+        self.statements.push(statement);
+    }
+
+    /// Ends the `Emit` that is being gathered.
+    pub(super) fn flush(&mut self) {
+        if let Some((first, last)) = self.open.take() {
+            let range = Range::new_from_bounds(first, last);
+            self.statements.push(Statement::Emit(range));
+        }
+    }
+
+    /// Extends the `Emit` that is being gathered; a gap in the arena starts another.
+    fn name_in_emit(&mut self, handle: Placed) {
+        match self.open {
+            Some((first, last)) if last.index() + 1 == handle.index() => {
+                self.open = Some((first, handle));
+            }
+            Some(_) | None => {
+                self.flush();
+                self.open = Some((handle, handle));
+            }
+        }
+    }
+
+    /// Forgets what was placed and computed in a scope.
+    pub(super) fn forget(&mut self, scope: Scope) {
+        for entry in self.journal.drain(scope.0..) {
+            match entry {
+                Entry::Placed(value) => self.builder.marks[value.index()].placed = None,
+                Entry::Computed(value) => self.builder.marks[value.index()].computed = false,
+            }
+        }
+    }
+
+    /// Forgets the pure values that were placed in a scope.
+    pub(super) fn forget_pure(&mut self, scope: Scope) {
+        for entry in &self.journal[scope.0..] {
+            if let Entry::Placed(value) = *entry {
+                if !self.builder.values.is_anchored(value) {
+                    self.builder.marks[value.index()].placed = None;
+                }
+            }
+        }
+    }
+}
+
+/// References of the source's statements.
+impl Rebase for Placer<'_, '_> {
+    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+        let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
+        self.place(value)
+    }
+
+    fn definition(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+        let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
+        self.evaluate(value)
+    }
+
+    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
+        self.builder.module.ty(source)
+    }
+
+    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
+        self.builder.module.constant(source)
+    }
+
+    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
+        self.builder.module.override_(source)
+    }
+
+    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
+        self.builder.global(source)
+    }
+
+    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
+        self.builder.local(source)
+    }
+
+    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
+        self.builder.function(source)
+    }
+}

@@ -1,0 +1,44 @@
+//! Memory that serves one module after the other.
+
+use std::cell::Cell;
+
+use super::function::Mark;
+use super::nodes::Nodes;
+use super::shared::Shared;
+use super::values::Values;
+
+/// More values than this are not kept room for.
+const MOST_VALUES: usize = 1 << 14;
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// What a module's canonical form is made with.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) items: Nodes,
+    pub(super) function: FunctionScratch,
+}
+
+/// What a function's canonical form is made with.
+#[derive(Default)]
+pub(super) struct FunctionScratch {
+    pub(super) values: Values,
+    pub(super) marks: Vec<Mark>,
+    pub(super) shared: Shared,
+}
+
+/// Runs `work` with the memory that the last module on this thread has left.
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    // A thread that ends has none any more.
+    let kept = SCRATCH.try_with(Cell::take).ok().flatten();
+    let mut scratch = kept.unwrap_or_default();
+    let result = work(&mut scratch);
+    let Scratch { items, function } = &*scratch;
+    if items.capacity() <= MOST_VALUES && function.marks.capacity() <= MOST_VALUES {
+        // As above.
+        let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
+    }
+    result
+}

@@ -1,0 +1,221 @@
+//! What several branches share, and where it is computed for all of them.
+//!
+//! A pure value is computed where it is needed. Where that is in several branches it would be
+//! computed in each. A value of a few operations is; a larger one is computed once, before the
+//! first statement that holds such a branch, in the innermost block that holds them all. Some of
+//! that may be for nothing, so it must be harmless: nothing that a target leaves undefined for
+//! some operands is computed where the source may not have come to it.
+
+use naga::{BinaryOperator, Expression, ScalarKind};
+
+use super::context::Context;
+use super::live::{BlockId, Event};
+use super::rules;
+use super::timing::Timing;
+use super::values::{Origin, Value, Values};
+
+/// A value of no more operations is computed in each branch.
+const SMALL: u32 = 8;
+
+/// Where the values of a function are shared. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Shared {
+    places: Vec<Place>,
+    /// How many values are shared in each block.
+    counts: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// The innermost block that holds all uses.
+    home: Option<BlockId>,
+    /// The innermost block that one of the reads and calls below it stands in.
+    defined: BlockId,
+    is_harmful: bool,
+    is_shared: bool,
+}
+
+impl Shared {
+    /// Finds what is shared in a function.
+    pub(super) fn read(&mut self, context: Context<'_>, values: &Values) {
+        self.places.clear();
+        self.counts.clear();
+        if values.live.blocks().len() < 3 {
+            return;
+        }
+        if values.all().all(|value| values.size(value) <= SMALL) {
+            return;
+        }
+        self.places.resize(values.len(), Place::default());
+        self.counts.resize(values.live.blocks().len(), 0);
+        self.note_events(values);
+        self.spread(context, values);
+    }
+
+    /// Whether a value is computed in a block for all that is nested in it.
+    pub(super) fn is_home(&self, value: Value, block: BlockId) -> bool {
+        let place = self.places.get(value.index());
+        place.is_some_and(|place| place.is_shared && place.home == Some(block))
+    }
+
+    /// Whether any value is computed in a block for all that is nested in it.
+    pub(super) fn is_any_at(&self, block: BlockId) -> bool {
+        self.counts
+            .get(block.index())
+            .is_some_and(|count| *count > 0)
+    }
+
+    /// Notes the blocks in which values are used and evaluated.
+    fn note_events(&mut self, values: &Values) {
+        for (event, block) in values.live.events() {
+            match event {
+                Event::Use(source) | Event::Compared(source) => {
+                    if let Some(value) = values.of(source) {
+                        self.used(values, value, block);
+                    }
+                }
+                Event::Evaluation(source) => {
+                    let value = values.of(source);
+                    if let Some(value) = value.filter(|value| values.is_anchored(*value)) {
+                        self.places[value.index()].defined = block;
+                        for operand in values.operands(value) {
+                            self.used(values, operand, block);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn used(&mut self, values: &Values, value: Value, block: BlockId) {
+        let place = &mut self.places[value.index()];
+        place.home = Some(match place.home {
+            Some(home) => values.live.common(home, block),
+            None => block,
+        });
+    }
+
+    /// Takes uses down to what is used, and definitions up to what is made of them.
+    fn spread(&mut self, context: Context<'_>, values: &Values) {
+        let live = &values.live;
+        for value in values.all().rev() {
+            if let (Timing::Pure, Some(home)) =
+                (values.timing(value), self.places[value.index()].home)
+            {
+                for operand in values.operands(value) {
+                    self.used(values, operand, home);
+                }
+            }
+        }
+        for value in values.all() {
+            if values.timing(value) != Timing::Pure {
+                continue;
+            }
+            let mut defined = BlockId::BODY;
+            let mut is_harmful = !is_harmless(context, values, value);
+            for operand in values.operands(value) {
+                let below = self.places[operand.index()];
+                is_harmful |= below.is_harmful;
+                if below.defined != defined && live.depth(below.defined) > live.depth(defined) {
+                    defined = below.defined;
+                }
+            }
+            let place = &mut self.places[value.index()];
+            place.defined = defined;
+            place.is_harmful = is_harmful;
+            if let Some(home) = place.home {
+                place.is_shared = values.size(value) > SMALL
+                    && !is_harmful
+                    && live.common(home, defined) == defined;
+                if place.is_shared {
+                    self.counts[home.index()] += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an operation is defined for all operands, on all targets, so that it may be computed
+/// for nothing.
+fn is_harmless(context: Context<'_>, values: &Values, value: Value) -> bool {
+    let origin = values.origin(value);
+    match *values.expression(context, origin) {
+        Expression::Binary { op, left, right: _ } => match op {
+            // Integers by zero.
+            BinaryOperator::Divide | BinaryOperator::Modulo => match origin {
+                Origin::Function(_) | Origin::Rewritten(_) => {
+                    let ty = &context.info[left].ty;
+                    !rules::is_exact(ty.inner_with(&context.module.types))
+                }
+                Origin::Constant(_) => false,
+            },
+            BinaryOperator::Add
+            | BinaryOperator::Subtract
+            | BinaryOperator::Multiply
+            | BinaryOperator::Equal
+            | BinaryOperator::NotEqual
+            | BinaryOperator::Less
+            | BinaryOperator::LessEqual
+            | BinaryOperator::Greater
+            | BinaryOperator::GreaterEqual
+            | BinaryOperator::And
+            | BinaryOperator::ExclusiveOr
+            | BinaryOperator::InclusiveOr
+            | BinaryOperator::LogicalAnd
+            | BinaryOperator::LogicalOr
+            | BinaryOperator::ShiftLeft
+            | BinaryOperator::ShiftRight => true,
+        },
+        Expression::As {
+            expr: _,
+            kind,
+            convert,
+        } => match kind {
+            // Out of range.
+            ScalarKind::Sint | ScalarKind::Uint => convert.is_none(),
+            ScalarKind::Float
+            | ScalarKind::Bool
+            | ScalarKind::AbstractInt
+            | ScalarKind::AbstractFloat => true,
+        },
+        Expression::Literal(_)
+        | Expression::Constant(_)
+        | Expression::Override(_)
+        | Expression::ZeroValue(_)
+        | Expression::FunctionArgument(_)
+        | Expression::GlobalVariable(_)
+        | Expression::LocalVariable(_)
+        | Expression::Compose {
+            ty: _,
+            components: _,
+        }
+        | Expression::AccessIndex { base: _, index: _ }
+        | Expression::Splat { size: _, value: _ }
+        | Expression::Swizzle {
+            size: _,
+            vector: _,
+            pattern: _,
+        }
+        | Expression::Unary { op: _, expr: _ }
+        | Expression::Select {
+            condition: _,
+            accept: _,
+            reject: _,
+        }
+        | Expression::Relational {
+            fun: _,
+            argument: _,
+        }
+        | Expression::Math {
+            fun: _,
+            arg: _,
+            arg1: _,
+            arg2: _,
+            arg3: _,
+        }
+        | Expression::ArrayLength(_) => true,
+        // What is out of bounds, and all that is no pure value. A list of what is harmless, so
+        // that what is new is not.
+        _ => false,
+    }
+}
