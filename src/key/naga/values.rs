@@ -63,8 +63,8 @@ pub(super) struct Values {
     /// The value of each constant expression that was written out, by its index.
     of_constant: HashMap<usize, Value>,
     pub(super) live: Live,
-    /// The turn of each anchor that is needed, in the order in which the body evaluates them.
-    turns: Vec<Option<u32>>,
+    /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
+    ordinals: Vec<Option<u32>>,
 }
 
 impl Values {
@@ -97,7 +97,7 @@ impl Values {
             of_source,
             of_constant,
             live: _,
-            turns,
+            ordinals,
         } = self;
         nodes.clear();
         origins.clear();
@@ -105,18 +105,18 @@ impl Values {
         special_types.clear();
         of_source.clear();
         of_constant.clear();
-        turns.clear();
+        ordinals.clear();
     }
 
     fn count_turns(&mut self, context: Context<'_>) {
         let expressions = &context.function.expressions;
-        self.turns.resize(expressions.len(), None);
+        self.ordinals.resize(expressions.len(), None);
         let mut next = 0;
         for handle in self.live.evaluations() {
-            let turn = &mut self.turns[handle.index()];
+            let ordinal = &mut self.ordinals[handle.index()];
             let is_needed = self.live.contains(handle) && self.live.timing(handle).is_anchored();
-            if is_needed && turn.is_none() {
-                *turn = Some(next);
+            if is_needed && ordinal.is_none() {
+                *ordinal = Some(next);
                 next += 1;
             }
         }
@@ -218,14 +218,14 @@ impl Values {
                 self.intern(context, expression, Origin::Function(source))
             }
             Timing::Anchored | Timing::Defined => {
-                // An anchor is known by its turn among the anchors of the function.
-                let turn = self.turns[source.index()];
-                let turn = turn.ok_or(Refusal("an expression is used and never evaluated"))?;
+                // An anchor is known by its ordinal among the anchors of the function.
+                let ordinal = self.ordinals[source.index()];
+                let ordinal = ordinal.ok_or(Refusal("an expression is used and never evaluated"))?;
                 let of_source = &self.of_source;
                 let mut missing = false;
                 let id = self.nodes.add(|wire, children| {
                     wire.u8(ANCHOR);
-                    wire.u32(turn);
+                    wire.u32(ordinal);
                     each_operand(expression, |operand| match of_source[operand.index()] {
                         Some(value) => children.push(Child::Node(value.0)),
                         None => missing = true,
