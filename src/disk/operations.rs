@@ -4,6 +4,7 @@
 //! holds, or has been assigned in a queue, would be lost to all others. So no caller's future waits
 //! in a queue or holds a permit: work on the blocking pool holds it, or a task does.
 
+use futures::FutureExt as _;
 use std::future::pending;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -79,7 +80,9 @@ pub(super) async fn in_task<T: Send + 'static>(
 /// Runs `admission`, and then `work` on what it returns, in a task of its own. When this future is
 /// dropped before the admission, both are cancelled. Work that has begun is finished.
 ///
-/// An admission that need not wait is never cancelled.
+/// An admission that need not wait is taken at the first poll of this future, before any later call
+/// can be admitted. An admission that waits is not taken once this future is dropped: otherwise a
+/// call that was given up could still take effect after a later one has returned.
 pub(super) async fn once_admitted<A, T, W>(
     admission: impl Future<Output = A> + Send + 'static,
     work: impl FnOnce(A) -> W + Send + 'static,
@@ -89,19 +92,23 @@ where
     T: Send + 'static,
     W: Future<Output = T> + Send + 'static,
 {
+    let mut admission = Box::pin(admission);
+    if let Some(admitted) = admission.as_mut().now_or_never() {
+        return blocking::join(tokio::spawn(work(admitted))).await;
+    }
     let given_up = CancellationToken::new();
     let _caller = given_up.clone().drop_guard();
     let task = tokio::spawn(async move {
         let admitted = tokio::select! {
             biased;
-            admitted = admission => admitted,
             () = given_up.cancelled() => return None,
+            admitted = admission => admitted,
         };
         Some(work(admitted).await)
     });
     match blocking::join(task).await {
         Some(done) => done,
-        // Given up, which takes that this future is dropped.
+        // Given up, so this future is being dropped.
         None => pending().await,
     }
 }
@@ -161,5 +168,32 @@ mod tests {
             }
             assert_eq!(finished.await.is_ok(), !waits);
         }
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_call_does_no_work_once_it_is_admitted_later() {
+        let (admit, admission) = tokio::sync::oneshot::channel::<()>();
+        let (done, finished) = tokio::sync::oneshot::channel();
+        {
+            let work = move |_| async move { done.send(()) };
+            let mut call = pin!(once_admitted(admission, work));
+            assert!(poll!(&mut call).is_pending());
+        }
+        // The task finds both when it is polled: that it is admitted, and that its caller has gone.
+        admit.send(()).unwrap();
+        assert!(finished.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_admission_that_need_not_wait_comes_before_that_of_a_later_call() {
+        let (order, calls) = mpsc::channel();
+        let later = order.clone();
+        let mut first = pin!(once_admitted(
+            async move { order.send(1).unwrap() },
+            |()| async {}
+        ));
+        assert!(poll!(&mut first).is_pending());
+        once_admitted(async move { later.send(2).unwrap() }, |()| async {}).await;
+        assert_eq!(calls.try_iter().collect::<Vec<_>>(), [1, 2]);
     }
 }

@@ -420,8 +420,9 @@ impl<J: WriteJob> Drop for Task<J> {
         // Counted first: whoever waits for the end reads reports that are complete.
         drop(self.write.take());
         if let Some((job, _entry)) = self.queue.end(&self.key, self.target) {
+            // A panic while it drops what others made must not keep those who wait for the end.
+            let _done = job.done.drop_guard();
             drop(job.holds);
-            job.done.cancel();
         }
     }
 }

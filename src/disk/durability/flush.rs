@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::ledger::{Due, Ledger};
 use crate::disk::directory::{Found, SyncError};
 use crate::disk::error::{Failures, Fault};
-use crate::disk::operations::in_task;
+use crate::disk::operations::{in_task, once_admitted};
 use crate::disk::reader::Reader;
 use crate::disk::shared::Shared;
 use crate::disk::staging::{Durable, Frame, Staged, Staging};
@@ -236,15 +236,20 @@ impl Durability {
         if failed_rewrites.load(Ordering::Relaxed) >= CONCURRENT_SYNCS {
             return Ok(false);
         }
-        let durability = Arc::clone(self);
-        // Finished even when the flush is dropped: until its end it holds the lock of the key, so
-        // that it cannot bring back an entry that is being removed.
-        let rewrite = self.shared.tasks.spawn(async move {
-            let _key_lock = durability.shared.key_locks.lock(&due.key).await;
-            let _permit = durability.shared.operations.permit().await;
+        let (waiting, durability) = (Arc::clone(self), Arc::clone(self));
+        let admission = async move {
+            let key_lock = waiting.shared.key_locks.lock(&due.key).await;
+            let permit = waiting.shared.operations.permit().await;
+            (waiting.shared.tasks.token(), key_lock, permit)
+        };
+        // Once begun, it is finished even when the flush is dropped: until its end it holds the lock
+        // of the key, so that it cannot bring back an entry that is being removed. One that still
+        // waits ends with its flush, so that no more of them wait than flushes run.
+        let rewrite = once_admitted(admission, move |admitted| async move {
+            let _admitted = admitted;
             durability.rewrite(due.key).await
         });
-        match blocking::join(rewrite).await {
+        match rewrite.await {
             Ok(()) => {
                 failed_rewrites.store(0, Ordering::Relaxed);
                 Ok(true)

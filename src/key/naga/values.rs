@@ -220,7 +220,8 @@ impl Values {
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its ordinal among the anchors of the function.
                 let ordinal = self.ordinals[source.index()];
-                let ordinal = ordinal.ok_or(Refusal("an expression is used and never evaluated"))?;
+                let ordinal =
+                    ordinal.ok_or(Refusal("an expression is used and never evaluated"))?;
                 let of_source = &self.of_source;
                 let mut missing = false;
                 let id = self.nodes.add(|wire, children| {
