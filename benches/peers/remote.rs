@@ -119,6 +119,7 @@ fn peers(plan: &Plan, report: &mut Report, at_once: usize, hits: usize) {
 }
 
 fn opendal_at(url: &str) -> opendal::Operator {
+    opendal::install_default();
     let service = opendal::services::Http::default().endpoint(url);
     opendal::Operator::new(service).expect("an operator")
 }
