@@ -59,7 +59,9 @@ fn scraped(export: impl FnOnce()) -> String {
 /// Two caches, each with two tiers of one kind, and what has become of some lookups and puts.
 async fn two_caches() -> [LayeredPipelineCache; 2] {
     let memories = || LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new());
-    let first = memories().tier(InMemoryPipelineCache::new()).build();
+    // The second tier stays empty, so that the numbers of the two differ.
+    let first = memories().tier(InMemoryPipelineCache::new());
+    let first = first.write_policy(WritePolicy::First).build();
     first.put(&KEY, Artifact::new("code")).await.unwrap();
     first.get(&KEY).await.unwrap();
     for _ in 0..3 {
