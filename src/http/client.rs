@@ -4,7 +4,7 @@
 //! not only the well-known headers, must stay with the origin that they were given for.
 
 use bytes::Bytes;
-use futures::stream;
+use futures::stream::{self, Stream, StreamExt as _};
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::network::{HttpStatusError, RequestError, Upload, drain, read_capped};
 
@@ -168,18 +169,24 @@ impl HttpClient {
 }
 
 /// Sends a request with a body. Each part that the connection takes starts `limit` anew.
+///
+/// Once the response has come, no more of the body is sent: a server that answers early and reads
+/// slowly must not hold the payload in memory for ever.
 async fn send_upload(
     builder: RequestBuilder,
     upload: &Upload,
     limit: Duration,
 ) -> Result<reqwest::Result<reqwest::Response>, Elapsed> {
     let progress = Arc::new(Notify::new());
+    let answered = CancellationToken::new();
+    let _answered = answered.clone().drop_guard();
+    let body = upload_body(upload, Arc::clone(&progress)).take_until(answered.cancelled_owned());
     let mut sending = pin!(
         builder
             .header(CONTENT_TYPE, "application/octet-stream")
             // Many servers take no chunked upload.
             .header(CONTENT_LENGTH, upload.head.len() + upload.payload.len())
-            .body(upload_body(upload, Arc::clone(&progress)))
+            .body(Body::wrap_stream(body))
             .send()
     );
     loop {
@@ -198,7 +205,10 @@ async fn send_upload(
 
 /// The head and the payload of a frame, neither of them copied. `progress` is notified whenever the
 /// connection takes a part.
-fn upload_body(upload: &Upload, progress: Arc<Notify>) -> Body {
+fn upload_body(
+    upload: &Upload,
+    progress: Arc<Notify>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
     let (mut head, mut payload) = (upload.head.clone(), upload.payload.clone());
     let chunks = iter::from_fn(move || {
         progress.notify_one();
@@ -210,7 +220,7 @@ fn upload_body(upload: &Upload, progress: Arc<Notify>) -> Body {
         let chunk: Bytes = rest.split_to(rest.len().min(UPLOAD_CHUNK_BYTES));
         (!chunk.is_empty()).then_some(Ok::<_, Infallible>(chunk))
     });
-    Body::wrap_stream(stream::iter(chunks))
+    stream::iter(chunks)
 }
 
 /// The head of a response. Its body, read to its end, leaves the connection to the next request;

@@ -6,7 +6,10 @@ use crate::support::scripted_http::{
 };
 use futures::future::join_all;
 use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
-use pipeline_cache::{Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache};
+use pipeline_cache::{
+    Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, StoreErrorKind,
+};
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -278,4 +281,37 @@ async fn a_body_of_http_1_0_without_a_length_is_read_to_its_end() {
         assert_eq!(remote.get(&KEY).await.unwrap().as_ref(), Some(&artifact));
     }
     assert_bound(&server, 1);
+}
+
+/// A server that answers at once, and reads the body only after its client has got the answer.
+#[tokio::test]
+async fn an_upload_ends_when_its_response_comes() {
+    const PAYLOAD: usize = 48 << 20;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (returned, client_has_returned) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let mut received = stream.read(&mut head).unwrap();
+        let refused = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(refused).unwrap();
+        client_has_returned.recv().unwrap();
+        let mut rest = vec![0; 1 << 20];
+        while let Ok(bytes @ 1..) = stream.read(&mut rest) {
+            received += bytes;
+        }
+        received
+    });
+    let remote = RemoteCache::builder()
+        .no_proxy()
+        .writes()
+        .build(url)
+        .unwrap();
+    let put = remote.put(&KEY, Artifact::new(vec![0; PAYLOAD])).await;
+    assert_eq!(put.unwrap_err().kind(), StoreErrorKind::TooLarge);
+    returned.send(()).unwrap();
+    let received = tokio::task::spawn_blocking(|| server.join().unwrap());
+    let received = received.await.unwrap();
+    assert!(received < PAYLOAD, "{received} bytes of a refused upload");
 }
