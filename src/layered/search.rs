@@ -68,6 +68,7 @@ impl Search {
 
     /// What can be had without waiting: from a tier that answers at once, or from a write on its
     /// way. A hit is counted.
+    #[inline]
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Found> {
         let mut tiers = self.tiers.iter().enumerate();
         let in_tier = tiers.find_map(|(index, tier)| {

@@ -64,11 +64,13 @@ impl Tier {
         limit.filter(|_| self.is_writable()).unwrap_or(0)
     }
 
+    #[inline]
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
         self.catch_panic_now(|| self.store.peek(key)).flatten()
     }
 
     /// Makes a call that does not wait; `None` if it panics.
+    #[inline]
     fn catch_panic_now<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         catch_unwind(AssertUnwindSafe(call))
             .inspect_err(|panic| {

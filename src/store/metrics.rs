@@ -249,6 +249,7 @@ const STRIPES: usize = 16;
 struct Stripe(Counter);
 
 impl StripedCounter {
+    #[inline]
     pub(crate) fn increment(&self) {
         thread_local! {
             static STRIPE: usize = {
