@@ -7,7 +7,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::auth_block::AuthBlock;
 use super::backend::CredentialsVersion;
-use super::breaker::{Breaker, BreakerPolicy, BreakerState};
+use super::breaker::Breaker;
+use super::breaker_policy::{BreakerPolicy, BreakerState};
 use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
 use super::time::after;

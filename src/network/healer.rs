@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
-use super::breaker::{Breaker, BreakerState, Generation};
+use super::breaker::{Breaker, Generation};
+use super::breaker_policy::BreakerState;
 use super::time::after;
 use crate::key::PipelineFingerprint;
 

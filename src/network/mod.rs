@@ -9,7 +9,9 @@ mod auth_block;
 mod backend;
 mod body;
 mod breaker;
+mod breaker_policy;
 mod call_policy;
+mod failure_window;
 mod healer;
 mod http_status;
 mod remembered_misses;
@@ -21,7 +23,7 @@ mod store;
 mod tier;
 mod time;
 
-pub use breaker::{BreakerPolicy, BreakerState};
+pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
 pub(crate) use backend::{Backend, CredentialsVersion, Upload};

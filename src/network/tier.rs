@@ -12,7 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use super::backend::{Backend, Upload};
-use super::breaker::{Breaker, BreakerState};
+use super::breaker::Breaker;
+use super::breaker_policy::BreakerState;
 use super::call_policy::{Call, CallPolicy};
 use super::healer::{self, Probed};
 use super::remembered_misses::RememberedMisses;

@@ -1,0 +1,111 @@
+//! When a circuit breaker opens, and the states it is in.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Whether requests are sent to a tier across a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// Requests are sent.
+    Closed,
+    /// Too many calls failed, and no requests are sent. Each call fails at once, with
+    /// [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
+    Open,
+    /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier works
+    /// again.
+    HalfOpen,
+}
+
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        })
+    }
+}
+
+/// When the circuit breaker of a tier across a network opens, and when the tier is probed.
+///
+/// A call fails where the server cannot be reached, does not answer in time, says that it is out of
+/// service, or sends something that is not valid HTTP. Misses are successes, and so are rejected
+/// credentials and rejected writes. A call that sent no request counts as nothing.
+///
+/// ```
+/// use pipeline_cache::network::BreakerPolicy;
+/// use std::time::Duration;
+///
+/// let impatient = BreakerPolicy::default()
+///     .min_calls(3)
+///     .probe_interval(Duration::from_secs(1));
+/// # let _ = impatient;
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct BreakerPolicy {
+    pub(super) window: Duration,
+    pub(super) min_calls: u64,
+    pub(super) failure_percent: u8,
+    pub(super) probe_interval: Duration,
+    pub(super) abandoned_after: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(60),
+            min_calls: 5,
+            failure_percent: 50,
+            probe_interval: Duration::from_secs(5),
+            abandoned_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl BreakerPolicy {
+    /// The time over which the rate of failures is taken. Slow calls need a long window.
+    /// Default: 60 seconds.
+    #[must_use]
+    pub const fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Minimum calls in the window before the failure rate is evaluated, at least 1.
+    /// `2 × min_calls` consecutive failures also open the breaker, whatever the rate: a server that
+    /// has just died may have answered thousands of calls in the window. Default: 5.
+    #[must_use]
+    pub const fn min_calls(mut self, calls: u64) -> Self {
+        self.min_calls = calls;
+        self
+    }
+
+    /// The part of the calls within the window, in percent, whose failure opens the breaker; above
+    /// 100 it never opens. Default: 50.
+    #[must_use]
+    pub const fn failure_percent(mut self, percent: u8) -> Self {
+        self.failure_percent = percent;
+        self
+    }
+
+    /// The time from the opening of the breaker to the first probe, and from one probe to the next.
+    /// A probe reads the entry that was looked up last. The breaker closes within this time after
+    /// the server works again, or within the timeout of an attempt where a probe hangs, whichever
+    /// is longer. Default: 5 seconds.
+    #[must_use]
+    pub const fn probe_interval(mut self, interval: Duration) -> Self {
+        self.probe_interval = interval;
+        self
+    }
+
+    /// A call dropped by its caller after this long counts as failed, measured from its first request.
+    /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
+    /// dropped sooner, or while it still waited for a request permit, counts as nothing.
+    /// Default: 1 second.
+    #[must_use]
+    pub const fn abandoned_after(mut self, time: Duration) -> Self {
+        self.abandoned_after = time;
+        self
+    }
+}
