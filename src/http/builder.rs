@@ -196,6 +196,7 @@ impl RemoteCacheBuilder {
             has_certificate: self.identity.is_some(),
             max_redirects: self.max_redirects,
             format,
+            absent_statuses: self.network.absent_statuses.clone(),
         };
         Ok(RemoteCache {
             tier: NetworkTier::new(name, entries, promotable, self.network),

@@ -194,9 +194,10 @@ impl CredentialHeaders {
         Ok(self.current()?.headers.clone())
     }
 
-    /// A number that changes with the headers.
-    pub(super) fn version(&self) -> Result<u64, RequestError> {
-        Ok(self.current()?.version)
+    /// A number that grows when the headers change. `None` where there are none.
+    pub(super) fn version(&self) -> Result<Option<u64>, RequestError> {
+        let current = self.current()?;
+        Ok((!current.headers.is_empty()).then_some(current.version))
     }
 
     fn current(&self) -> Result<MutexGuard<'_, Current>, RequestError> {
@@ -263,10 +264,10 @@ mod tests {
             }
         }));
         let headers = CredentialHeaders::new(source, Client::new()).unwrap();
-        assert_eq!(headers.version().unwrap(), 0);
+        assert_eq!(headers.version().unwrap(), Some(0));
         let second = headers.headers().unwrap();
         assert_eq!(second[AUTHORIZATION], "Bearer second");
-        assert_eq!(headers.version().unwrap(), 1);
+        assert_eq!(headers.version().unwrap(), Some(1));
         let error = headers.version().unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::PermissionDenied);
         assert!(!error.to_string().contains("hunter2"));

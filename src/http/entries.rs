@@ -12,7 +12,9 @@ use super::credentials::CredentialHeaders;
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, CredentialsVersion, HttpStatusError, RequestError, Upload};
+use crate::network::{
+    AnswerBegan, Backend, CredentialsVersion, HttpStatusError, RequestError, Upload,
+};
 use crate::store::{Fetched, StoreErrorKind};
 
 pub(super) struct Entries {
@@ -24,21 +26,28 @@ pub(super) struct Entries {
     pub(super) has_certificate: bool,
     pub(super) max_redirects: usize,
     pub(super) format: FrameFormat,
+    /// The statuses of a lookup that mean that there is no such entry.
+    pub(super) absent_statuses: Vec<u16>,
 }
 
 impl Backend for Entries {
-    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
+    async fn download(
+        &self,
+        key: &PipelineFingerprint,
+        answer: &AnswerBegan,
+    ) -> Result<Fetched, RequestError> {
         let response = self.request(Method::GET, key, None).await?;
         let status = response.status();
         if status != StatusCode::OK {
             let error = response.status_error();
             response.drain().await;
-            return if is_absent(status) {
+            return if self.is_absent(status) {
                 Ok(Fetched::Miss)
             } else {
                 Err(error.of_a_read())
             };
         }
+        answer.signal();
         let limit = self.format.max_frame();
         let Some(frame) = response.read(limit).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
@@ -60,7 +69,7 @@ impl Backend for Entries {
     async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         match self.change(Method::DELETE, key, None).await? {
             (status, _) if status.is_success() => Ok(true),
-            (status, _) if is_absent(status) => Ok(false),
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Ok(false),
             (_, error) => Err(error.of_a_write()),
         }
     }
@@ -78,7 +87,7 @@ impl Backend for Entries {
         }
         let found = match response.status() {
             StatusCode::OK => Ok(self.may_be_frame(&response)),
-            status if is_absent(status) => Ok(false),
+            status if self.is_absent(status) => Ok(false),
             _ => Err(response.status_error().of_a_read()),
         };
         response.drain().await;
@@ -92,7 +101,8 @@ impl Backend for Entries {
 
 impl CredentialsVersion for Entries {
     fn version(&self) -> Result<Option<u64>, RequestError> {
-        self.credentials.version().map(Some)
+        let version = self.credentials.version()?;
+        Ok((self.has_certificate || version.is_some()).then(|| version.unwrap_or_default()))
     }
 }
 
@@ -159,6 +169,10 @@ impl Entries {
         Ok(answer)
     }
 
+    fn is_absent(&self, status: StatusCode) -> bool {
+        self.absent_statuses.contains(&status.as_u16())
+    }
+
     /// Whether the announced length, if there is one, is that of a frame.
     fn may_be_frame(&self, response: &Response) -> bool {
         let length = response
@@ -167,11 +181,6 @@ impl Entries {
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         length.is_none_or(|length| (HEADER_LEN as u64..=self.format.max_frame()).contains(&length))
     }
-}
-
-/// Whether a status says that there is no such entry.
-fn is_absent(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 /// Where a response sends the request on to. `None` where it does not, or not this method.

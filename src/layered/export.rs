@@ -11,7 +11,12 @@ use super::metrics::{LayeredMetrics, TierMetrics};
 use crate::store::metrics::FIELD_DESCRIPTIONS;
 
 /// The fields of a tier's own metrics that go down as well as up.
-const GAUGES: [&str; 3] = ["breakers_open", "cached_bytes", "entries"];
+const GAUGES: [&str; 4] = [
+    "breakers_open",
+    "cached_bytes",
+    "entries",
+    "write_breakers_open",
+];
 
 /// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
 ///

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub enum BreakerState {
     /// Requests are sent.
     Closed,
-    /// Too many calls failed, and no requests are sent. Each call fails at once, with
-    /// [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
+    /// Too many calls failed, or the server asked for a pause, and no requests are sent. Each call
+    /// fails at once, with [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
     Open,
     /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier works
     /// again.
@@ -27,7 +27,14 @@ impl fmt::Display for BreakerState {
     }
 }
 
-/// When the circuit breaker of a tier across a network opens, and when the tier is probed.
+/// When a circuit breaker of a tier across a network opens, and when the tier is probed.
+///
+/// Reads and writes have a breaker each, with the same policy. Neither looks at the other: a server
+/// that fails writes is still read, and one that fails reads is still written to. Where a server
+/// cannot be reached at all, each breaker learns so from its own calls.
+///
+/// The breaker of the reads is probed in the background. The breaker of the writes lets the first
+/// write through that comes when a probe is due, and closes if that succeeds.
 ///
 /// A call fails where the server cannot be reached, does not answer in time, says that it is out of
 /// service, or sends something that is not valid HTTP. Misses are successes, and so are rejected
@@ -49,6 +56,7 @@ pub struct BreakerPolicy {
     pub(super) failure_percent: u8,
     pub(super) probe_interval: Duration,
     pub(super) abandoned_after: Duration,
+    pub(super) max_pause: Duration,
 }
 
 impl Default for BreakerPolicy {
@@ -59,6 +67,7 @@ impl Default for BreakerPolicy {
             failure_percent: 50,
             probe_interval: Duration::from_secs(5),
             abandoned_after: Duration::from_secs(1),
+            max_pause: Duration::from_secs(300),
         }
     }
 }
@@ -90,22 +99,41 @@ impl BreakerPolicy {
     }
 
     /// The time from the opening of the breaker to the first probe, and from one probe to the next.
-    /// A probe reads the entry that was looked up last. The breaker closes within this time after
-    /// the server works again, or within the timeout of an attempt where a probe hangs, whichever
-    /// is longer. Default: 5 seconds.
+    /// A probe of the reads reads the entry that was looked up last. Their breaker closes within
+    /// this time after the server works again, or within the timeout of an attempt where a probe
+    /// hangs, whichever is longer. The breaker of the writes closes at the first write after that.
+    /// Default: 5 seconds.
     #[must_use]
     pub const fn probe_interval(mut self, interval: Duration) -> Self {
         self.probe_interval = interval;
         self
     }
 
-    /// A call dropped by its caller after this long counts as failed, measured from its first request.
-    /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
-    /// dropped sooner, or while it still waited for a request permit, counts as nothing.
-    /// Default: 1 second.
+    /// When a call that was dropped by its caller counts as failed, measured from its first request.
+    /// Otherwise lookups with short deadlines would never open the breaker.
+    ///
+    /// A request whose caller leaves sooner runs on until its answer begins, which counts as a
+    /// success, or fails, or this time is over. How many such requests there are at a time is
+    /// bounded by `max_abandoned_requests` of the tier's builder. A call that is dropped while it
+    /// still waits for a request permit counts as nothing. Default: 1 second.
     #[must_use]
     pub const fn abandoned_after(mut self, time: Duration) -> Self {
         self.abandoned_after = time;
+        self
+    }
+
+    /// How long nothing must fail before a success for a trouble to be over.
+    pub(super) fn quiet(&self) -> Duration {
+        self.probe_interval / 2
+    }
+
+    /// The longest pause of writes that a server gets by a `Retry-After` on a write. A pause is an
+    /// open breaker: writes fail at once. It begins where a call does not wait so long itself, see
+    /// [`RetryPolicy::max_retry_after`](super::RetryPolicy::max_retry_after). Reads are not paused.
+    /// Default: 5 minutes.
+    #[must_use]
+    pub const fn max_pause(mut self, pause: Duration) -> Self {
+        self.max_pause = pause;
         self
     }
 }

@@ -20,6 +20,7 @@ const PAUSE_BETWEEN_PROBES: Duration = Duration::from_millis(1);
 pub(super) trait Probed: Send + Sync + 'static {
     fn name(&self) -> &str;
 
+    /// The breaker of the reads.
     fn breaker(&self) -> &Breaker;
 
     /// One request past the breaker; whether the server works again.
@@ -39,7 +40,7 @@ pub(super) fn start<T: Probed>(tier: &Arc<T>) {
         return;
     };
     let interval = breaker.probe_interval();
-    tracing::warn!(tier = tier.name(), reason = %breaker.error(), ?interval, "circuit breaker opened: no requests until a probe succeeds");
+    tracing::debug!(tier = tier.name(), reason = %breaker.error(), ?interval, "circuit breaker of reads opened: no reads until a probe succeeds");
     let healer = Healer {
         tier: Arc::downgrade(tier),
         generation,
@@ -81,14 +82,14 @@ impl<T: Probed> Healer<T> {
         };
         let success = tier.probe(&key).await;
         if success {
-            tracing::info!(
+            tracing::debug!(
                 tier = tier.name(),
-                "circuit breaker closed: a probe succeeded"
+                "circuit breaker of reads closed: a probe succeeded"
             );
         } else {
             tracing::debug!(
                 tier = tier.name(),
-                "circuit breaker stays open: a probe failed"
+                "circuit breaker of reads stays open: a probe failed"
             );
         }
         breaker.probed(self.generation, success);

@@ -5,12 +5,15 @@
 // a request is made and how often. A tier adds a `Backend`: how one request is made. Nothing here
 // names a type of an HTTP library.
 
+mod access;
 mod auth_block;
 mod backend;
 mod body;
 mod breaker;
 mod breaker_policy;
+mod call;
 mod call_policy;
+mod caller;
 mod failure_window;
 mod healer;
 mod http_status;
@@ -22,12 +25,14 @@ mod settings;
 mod store;
 mod tier;
 mod time;
+mod trouble;
 
 pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
 pub(crate) use backend::{Backend, CredentialsVersion, Upload};
 pub(crate) use body::{drain, read_capped};
+pub(crate) use caller::AnswerBegan;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};

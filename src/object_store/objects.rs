@@ -14,7 +14,7 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    Backend, CredentialsVersion, HttpStatusError, RequestError, Upload, read_capped,
+    AnswerBegan, Backend, CredentialsVersion, HttpStatusError, RequestError, Upload, read_capped,
 };
 use crate::store::{Fetched, StoreErrorKind};
 
@@ -23,6 +23,8 @@ pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
     pub(super) format: FrameFormat,
+    /// The statuses of a lookup that mean that there is no such object.
+    pub(super) absent_statuses: Vec<u16>,
     /// The longest time between two parts of a body.
     pub(super) inactivity: Duration,
 }
@@ -36,6 +38,10 @@ impl Objects {
         (HEADER_LEN as u64..=self.format.max_frame()).contains(&size)
     }
 
+    fn is_absent(&self, error: &Error) -> bool {
+        status(error).is_some_and(|status| self.absent_statuses.contains(&status.status))
+    }
+
     /// The whole object, or `None` as soon as it is longer than any frame.
     async fn read(&self, object: GetResult) -> Result<Option<Bytes>, RequestError> {
         let (size, limit) = (object.meta.size, self.format.max_frame());
@@ -45,12 +51,17 @@ impl Objects {
 }
 
 impl Backend for Objects {
-    async fn download(&self, key: &PipelineFingerprint) -> Result<Fetched, RequestError> {
+    async fn download(
+        &self,
+        key: &PipelineFingerprint,
+        answer: &AnswerBegan,
+    ) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
             Ok(object) => object,
-            Err(Error::NotFound { .. }) => return Ok(Fetched::Miss),
+            Err(error) if self.is_absent(&error) => return Ok(Fetched::Miss),
             Err(error) => return Err(of_a_read(error)),
         };
+        answer.signal();
         let Some(frame) = self.read(object).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
@@ -90,7 +101,7 @@ impl Backend for Objects {
     async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
         match self.store.head(&self.path(key)).await {
             Ok(object) => Ok(self.may_be_frame(object.size)),
-            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) if self.is_absent(&error) => Ok(false),
             Err(error) => Err(of_a_read(error)),
         }
     }
@@ -174,6 +185,7 @@ mod tests {
             store: Arc::new(InMemory::new()),
             prefix: Path::default(),
             format: FrameFormat::new(None, 64 << 20),
+            absent_statuses: vec![404],
             inactivity: Duration::from_secs(5),
         };
         let object = GetResult {
