@@ -88,7 +88,67 @@ async fn an_absent_key_that_is_forbidden_costs_no_other_key() {
     }
 }
 
+#[tokio::test]
+async fn statuses_that_mean_absence_are_misses() {
+    for status in ["403 Forbidden", "401 Unauthorized", "410 Gone", "499 Odd"] {
+        let server = absent_as(status);
+        let remote = builder()
+            .bearer_token("t")
+            .absent_statuses([401, 403, 404, 410, 499])
+            .build(server.url())
+            .unwrap();
+        for _ in 0..5 {
+            assert_eq!(remote.fetch(&ABSENT).await.unwrap(), Fetched::Miss);
+            assert!(!remote.contains(&ABSENT).await.unwrap());
+            assert_eq!(remote.get(&PRESENT).await.unwrap(), Some(artifact()));
+        }
+        assert_eq!(remote.metrics().errors, 0);
+    }
+    let server = absent_as("403 Forbidden");
+    let remote = builder().absent_statuses([200, 403]).build(server.url());
+    let remote = remote.unwrap();
+    assert_eq!(remote.get(&PRESENT).await.unwrap(), Some(artifact()));
+    // A refused removal does not say that there was nothing to remove.
+    let removed = remote.remove(&ABSENT).await;
+    assert_eq!(kind(removed), Some(StoreErrorKind::PermissionDenied));
+}
+
 // Writes.
+
+#[tokio::test]
+async fn writes_come_back_by_a_write_that_is_let_through() {
+    let ill = Arc::new(AtomicBool::new(true));
+    let is_ill = Arc::clone(&ill);
+    let server = ScriptedServer::start(move |_| match is_ill.load(Ordering::SeqCst) {
+        true => answer("500 Disk full", b""),
+        false => answer("201 Created", b""),
+    });
+    let remote = builder()
+        .breaker(BreakerPolicy::default().probe_interval(50 * MS))
+        .retry(RetryPolicy::default().attempts(1))
+        .build(server.url())
+        .unwrap();
+    let mut state = remote.watch_write_breaker();
+    for _ in 0..5 {
+        remote.put(&ABSENT, artifact()).await.unwrap_err();
+    }
+    assert_eq!(remote.write_breaker_state(), BreakerState::Open);
+    assert_eq!(remote.breaker_state(), BreakerState::Closed);
+    tokio::time::sleep(60 * MS).await;
+    let sent = puts(&server);
+    let probe = remote.put(&ABSENT, artifact()).await;
+    assert_eq!(kind(probe), Some(StoreErrorKind::Unavailable));
+    assert_eq!(puts(&server), sent + 1, "the probe is one request");
+
+    ill.store(false, Ordering::SeqCst);
+    let until_written = async { while remote.put(&ABSENT, artifact()).await.is_err() {} };
+    timeout(PATIENCE, until_written).await.unwrap();
+    assert!(state.wait_for(|s| *s == BreakerState::Closed).await.is_ok());
+    let metrics = remote.metrics();
+    let counts = (metrics.write_breaker_opened, metrics.write_breaker_closed);
+    assert_eq!(counts, (1, 1));
+    assert_eq!(metrics.write_breakers_open, 0);
+}
 
 #[tokio::test]
 async fn refused_writes_cost_no_read_and_are_soon_sent_no_more() {
