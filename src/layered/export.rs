@@ -181,7 +181,7 @@ fn tier_metric(field: &str) -> String {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 23] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 25] {
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
     [
@@ -300,11 +300,21 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 23]
             "Puts that found the background full and waited for their tiers.",
             behind.awaited,
         ),
+        (
+            "pipeline_cache_writes_behind_recovered_total",
+            "Artifacts that a tier took when they were offered again.",
+            behind.recovered,
+        ),
+        (
+            "pipeline_cache_writes_behind_abandoned_total",
+            "Artifacts that were kept for a tier and are lost to it.",
+            behind.abandoned,
+        ),
     ]
 }
 
 /// The gauges of a whole cache, with their descriptions.
-fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 2] {
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
     [
         (
             "pipeline_cache_promotions_pending",
@@ -315,6 +325,11 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 2] {
             "pipeline_cache_writes_behind_pending",
             "Writes in the background under way.",
             metrics.write_behind.pending,
+        ),
+        (
+            "pipeline_cache_writes_behind_waiting",
+            "Artifacts that a tier could not take, kept to be offered again.",
+            metrics.write_behind.waiting,
         ),
     ]
 }
