@@ -9,5 +9,7 @@ mod faults;
 mod hostile_server;
 mod http2;
 mod nginx;
+#[cfg(unix)]
+mod partial_faults;
 mod proxy;
 mod tls;
