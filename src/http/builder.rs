@@ -15,7 +15,9 @@ use crate::network::{NetworkSettings, NetworkTier, RequestError, network_setting
 ///
 /// Connections are kept and reused by `reqwest`. Their number is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle HTTP/1.1 connections are kept to
-/// an origin, for 50 seconds, and a burst may open about as many more for a moment.
+/// an origin, for 50 seconds, and a burst may open about as many more for a moment. Requests whose
+/// callers have left have connections besides, see
+/// [`max_abandoned_requests`](Self::max_abandoned_requests).
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -139,7 +141,7 @@ impl RemoteCacheBuilder {
     /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
     /// It is called before every request, on a runtime worker, and must not block: let another
     /// task keep the credentials fresh. After the server rejected them, no more requests are made
-    /// until the callback returns others.
+    /// until the callback returns others, or a minute has passed.
     ///
     /// ```
     /// use pipeline_cache::{Credentials, RemoteCache};

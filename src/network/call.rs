@@ -26,16 +26,21 @@ impl Call<'_> {
     }
 
     /// The call sent a request, which failed.
-    pub(super) fn log_failed(&self, trouble: &Trouble, error: &RequestError) {
+    pub(super) fn log_failed(
+        &self,
+        trouble: &Trouble,
+        has_credentials: bool,
+        error: &RequestError,
+    ) {
         let (tier, key, operation) = (self.tier, self.key, self.operation);
         let (requests, kind) = (self.access(), error.kind);
         if !trouble.failed() {
             tracing::debug!(tier, %key, %operation, %kind, reason = %error, "request failed");
-        } else if error.blocks_credentials {
+        } else if error.blocks_credentials && has_credentials {
             tracing::error!(
                 tier, %requests, %key, %operation, %kind, reason = %error,
-                "credentials rejected; further failures are logged at debug level. Replace the credentials, \
-                 or add the status to absent_statuses if the server answers so for absent entries"
+                "credentials rejected; further failures are logged at debug level. Replace the credentials. \
+                 If the server answers so for absent entries, add the status to absent_statuses"
             );
         } else {
             tracing::warn!(

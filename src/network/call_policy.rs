@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::access::{Access, PerAccess};
@@ -53,8 +53,8 @@ pub(super) struct CallPolicy {
     sides: PerAccess<Side>,
     /// One for each request under way whose caller waits.
     permits: Semaphore,
-    /// One for each request under way whose caller has left.
-    abandoned: Semaphore,
+    /// One for each write among them. There are fewer, so that writes that hang leave room to reads.
+    write_permits: Semaphore,
     auth_block: AuthBlock,
 }
 
@@ -67,6 +67,14 @@ pub(super) struct Side {
     /// When failures are logged.
     pub(super) trouble: Trouble,
     budget: RetryBudget,
+    /// One for each request under way whose caller has left.
+    abandoned: Semaphore,
+}
+
+/// Allows one request.
+struct Permit<'a> {
+    _one_of_all: SemaphorePermit<'a>,
+    _one_of_writes: Option<SemaphorePermit<'a>>,
 }
 
 impl CallPolicy {
@@ -79,10 +87,11 @@ impl CallPolicy {
                 short_circuited: Counter::default(),
                 trouble: Trouble::new(limits.breaker.quiet()),
                 budget: RetryBudget::new(&limits.retry),
+                abandoned: Semaphore::new(abandoned),
             }),
             retries: Counter::default(),
             permits: Semaphore::new(requests),
-            abandoned: Semaphore::new(abandoned),
+            write_permits: Semaphore::new(requests.div_ceil(2)),
             auth_block: AuthBlock::new(),
             limits,
         }
@@ -132,7 +141,7 @@ impl CallPolicy {
         side.budget.deposit();
         let mut tried = 0;
         loop {
-            let wait = self.permit(side, &ticket, deadline);
+            let wait = self.permit(call.access(), &ticket, deadline);
             permit = match call.caller.waits_for(wait).await? {
                 Ok(permit) => Some(permit),
                 Err(error) => {
@@ -152,7 +161,7 @@ impl CallPolicy {
             let answer = AnswerBegan::default();
             let mut attempt = pin!(self.attempt(request(answer.clone()), end, deadline));
             let Some(result) = call.caller.waits_for(&mut attempt).await else {
-                if let Ok(_bounded) = self.abandoned.try_acquire() {
+                if let Ok(_bounded) = side.abandoned.try_acquire() {
                     // Callers that wait come first.
                     drop(permit.take());
                     let result = until_answered(attempt, &answer, ticket.gives_up_at()).await;
@@ -213,7 +222,7 @@ impl CallPolicy {
             log_success(call.tier, call.access(), trouble);
             return;
         };
-        call.log_failed(trouble, error);
+        call.log_failed(trouble, version.is_some(), error);
         ticket.report(!error.is_server_failure());
         let longest = self.limits.retry.max_retry_after;
         if let Some(pause) = error.retry_after.filter(|asked| *asked > longest) {
@@ -226,39 +235,40 @@ impl CallPolicy {
     /// A request permit. No call waits for one once the breaker is open, nor is given one.
     async fn permit(
         &self,
-        side: &Side,
+        access: Access,
         ticket: &Ticket<'_>,
         deadline: Instant,
-    ) -> Result<SemaphorePermit<'_>, RequestError> {
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) => self.next_permit(side, ticket, deadline).await?,
+    ) -> Result<Permit<'_>, RequestError> {
+        let breaker = &self.of(access).breaker;
+        let permit = tokio::select! {
+            biased;
+            () = ticket.revoked() => return Err(breaker.error()),
+            permit = self.next_permit(access) => permit,
+            () = sleep_until(deadline) => {
+                let what = "no request permit became free";
+                return Err(RequestError::timed_out(what, self.limits.call_timeout).unsent());
+            }
         };
+        let closed = |_| {
+            RequestError::new(StoreErrorKind::Closed, "the tier makes no more requests").unsent()
+        };
+        let permit = permit.map_err(closed)?;
         if ticket.may_send() {
             Ok(permit)
         } else {
-            Err(side.breaker.error())
+            Err(breaker.error())
         }
     }
 
-    async fn next_permit(
-        &self,
-        side: &Side,
-        ticket: &Ticket<'_>,
-        deadline: Instant,
-    ) -> Result<SemaphorePermit<'_>, RequestError> {
-        tokio::select! {
-            biased;
-            () = ticket.revoked() => Err(side.breaker.error()),
-            permit = self.permits.acquire() => permit.map_err(|_| {
-                RequestError::new(StoreErrorKind::Closed, "the tier makes no more requests").unsent()
-            }),
-            () = sleep_until(deadline) => Err(RequestError::timed_out(
-                "no request permit became free",
-                self.limits.call_timeout,
-            )
-            .unsent()),
-        }
+    async fn next_permit(&self, access: Access) -> Result<Permit<'_>, AcquireError> {
+        let one_of_writes = match access {
+            Access::Read => None,
+            Access::Write => Some(self.write_permits.acquire().await?),
+        };
+        Ok(Permit {
+            _one_of_all: self.permits.acquire().await?,
+            _one_of_writes: one_of_writes,
+        })
     }
 
     /// How long to wait for the next attempt, if there is to be one. A probe is one request.
@@ -468,7 +478,7 @@ mod tests {
             let (ended, ()) = tokio::join!(call, leaves);
             assert!(ended.is_none());
             assert_eq!(policy.permits.available_permits(), 1);
-            assert_eq!(policy.abandoned.available_permits(), 16);
+            assert_eq!(policy.of(Access::Read).abandoned.available_permits(), 16);
         }
         policy.of(Access::Read).breaker.state()
     }
@@ -545,5 +555,22 @@ mod tests {
             _ => ready(Ok(())),
         };
         run(&policy, second_time).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_that_hang_leave_permits_to_reads() {
+        let policy = CallPolicy::new(Limits {
+            concurrent_requests: 2,
+            ..Limits::default()
+        });
+        let stays = Caller::default();
+        let mut puts = Vec::new();
+        for _ in 0..5 {
+            let mut put = Box::pin(run_for(&stays, StoreOperation::Put, &policy, |_| pending()));
+            assert!((&mut put).now_or_never().is_none());
+            puts.push(put);
+        }
+        let read = run(&policy, || ready(Ok(()))).now_or_never();
+        read.expect("no permit is free").unwrap();
     }
 }

@@ -101,7 +101,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// When the circuit breaker opens, so that no requests are sent to a failing server.
+        /// When a circuit breaker opens, so that no requests are sent to a failing server. Reads and
+        /// writes have one each.
         /// Default: [`BreakerPolicy::default`](crate::network::BreakerPolicy::default).
         #[must_use]
         pub const fn breaker(mut self, policy: $crate::network::BreakerPolicy) -> Self {
@@ -141,16 +142,17 @@ macro_rules! network_settings {
         }
 
         /// The most requests under way at once, at least 1. Further calls wait, within their
-        /// timeout. With the largest artifact it bounds the memory that responses take before they
-        /// are verified. Default: 64.
+        /// timeout. Writes take at most half of them, rounded up. With the largest artifact it bounds
+        /// the memory that responses take before they are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
             self.network.limits.concurrent_requests = requests;
             self
         }
 
-        /// The most requests that run on after their callers have left, until their answers begin.
-        /// So the circuit breaker learns from callers with short deadlines too. They are not among
+        /// The most reads that run on after their callers have left, until their answers begin, and
+        /// the most writes that do.
+        /// So the circuit breakers learn from callers with short deadlines too. They are not among
         /// those of [`max_concurrent_requests`](Self::max_concurrent_requests); a further request
         /// ends when its caller leaves. See
         /// [`abandoned_after`](crate::network::BreakerPolicy::abandoned_after). Default: 16.

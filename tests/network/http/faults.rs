@@ -104,7 +104,7 @@ pub(super) fn artifact() -> Artifact {
 
 /// Times, of which the worst and the median are told.
 #[derive(Default)]
-pub(super) struct Times(Vec<Duration>);
+pub(super) struct Times(pub(super) Vec<Duration>);
 
 impl Times {
     pub(super) async fn take<T: Send>(&mut self, work: impl Future<Output = T> + Send) -> T {

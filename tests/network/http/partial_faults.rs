@@ -75,9 +75,10 @@ async fn impatient_callers(site: &Site, deadline: Duration, scale: &Scale) -> St
     let back = healing.elapsed();
     hits(&remote, scale).await;
     format!(
-        "| black-hole, callers wait {deadline:?} | {} | {} | {} | | {} ms |",
+        "| black-hole, callers wait {deadline:?} | {} | {} in {} lookups | {} | | {} ms |",
         before.told(),
         learning.told(),
+        learning.0.len(),
         open.told(),
         back.as_millis(),
     )
