@@ -23,6 +23,7 @@ use crate::runtime::{self, Tokio};
 
 /// The steps of a put, bare.
 const SAME_STEPS: &str = "blake3 + create, write, flush, rename through tokio::fs";
+const BOUNDED_STEPS: &str = "the same, at most 256 KiB a write";
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -281,6 +282,34 @@ impl Fresh {
     }
 }
 
+async fn staging_folder(root: PathBuf) -> PathBuf {
+    std::fs::create_dir(root.join(".staging")).expect("a folder");
+    root
+}
+
+/// A put without anything that makes it a cache: exclusive create, write, flush, rename.
+async fn same_steps(
+    root: &Path,
+    key: &PipelineFingerprint,
+    bytes: Bytes,
+    max_write: Option<usize>,
+) {
+    let hash = blake3::hash(&bytes);
+    let mut frame = Bytes::copy_from_slice(hash.as_bytes()).chain(bytes);
+    let staged = root.join(".staging").join(format!("{key}.tmp"));
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&staged).await.expect("a new file");
+    if let Some(bytes) = max_write {
+        file.set_max_buf_size(bytes);
+    }
+    file.write_all_buf(&mut frame).await.expect("a write");
+    file.flush().await.expect("a flush");
+    tokio::fs::rename(&staged, root.join(key.to_hex()))
+        .await
+        .expect("a rename");
+}
+
 fn puts<'a>(plan: &Plan, tokio: &'a Tokio, entries: usize, size: usize) -> Vec<Contender<'a>> {
     let operations = plan.count(entries);
     let bytes = payload(0, size);
@@ -327,26 +356,13 @@ fn puts<'a>(plan: &Plan, tokio: &'a Tokio, entries: usize, size: usize) -> Vec<C
                     .expect("a rename");
             }
         ),
-        in_task!(
-            SAME_STEPS,
-            async |root: PathBuf| {
-                std::fs::create_dir(root.join(".staging")).expect("a folder");
-                root
-            },
-            |root, key, bytes| {
-                let hash = blake3::hash(&bytes);
-                let mut frame = Bytes::copy_from_slice(hash.as_bytes()).chain(bytes);
-                let staged = root.join(".staging").join(format!("{key}.tmp"));
-                let mut options = tokio::fs::OpenOptions::new();
-                options.write(true).create_new(true).mode(0o600);
-                let mut file = options.open(&staged).await.expect("a new file");
-                file.write_all_buf(&mut frame).await.expect("a write");
-                file.flush().await.expect("a flush");
-                tokio::fs::rename(&staged, root.join(key.to_hex()))
-                    .await
-                    .expect("a rename");
-            }
-        ),
+        in_task!(SAME_STEPS, staging_folder, |root, key, bytes| same_steps(
+            &root, &key, bytes, None
+        )
+        .await),
+        in_task!(BOUNDED_STEPS, staging_folder, |root, key, bytes| {
+            same_steps(&root, &key, bytes, Some(256 << 10)).await;
+        }),
         in_task!(
             "vyre (synchronous)",
             async |root: PathBuf| vyre::DiskCache::new(root).expect("a cache"),

@@ -32,6 +32,7 @@ pub(crate) fn cases(plan: &Plan, report: &mut Report) {
         let server = Server::start(&tokio, entries, Duration::ZERO);
         let contenders = vec![
             Contender::timed("ours", entries, || server.ours(&tokio, None)),
+            Contender::timed("ours, the tier alone", entries, || server.tier(&tokio)),
             Contender::timed("reqwest (unverified)", entries, || server.bare(&tokio)),
         ];
         let figures = plan.contend(contenders);
@@ -280,6 +281,21 @@ impl Server {
             let elapsed = start.elapsed();
             cache.flush().await.expect("a flush");
             elapsed
+        })
+    }
+
+    /// Each key once, from the tier.
+    fn tier(&self, tokio: &Tokio) -> Duration {
+        let (address, keys) = (self.address, self.keys.clone());
+        tokio.run(async move {
+            let remote = RemoteCache::new(format!("http://{address}")).expect("a remote");
+            let absent = PipelineFingerprint::from_bytes([0; 32]);
+            assert!(remote.get(&absent).await.expect("an answer").is_none());
+            let start = Instant::now();
+            for key in keys {
+                assert!(remote.get(&key).await.expect("an answer").is_some());
+            }
+            start.elapsed()
         })
     }
 
