@@ -10,9 +10,12 @@
 mod base_url;
 mod builder;
 mod client;
+mod client_settings;
+mod connections;
 mod credentials;
 mod entries;
 mod request_error;
+mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
 pub use credentials::Credentials;

@@ -5,11 +5,13 @@
 // a request is made and how often. A tier adds a `Backend`: how one request is made. Nothing here
 // names a type of an HTTP library.
 
+mod attempt;
 mod auth_block;
 mod backend;
 mod body;
 mod breaker;
 mod call_policy;
+mod content_encoding;
 mod healer;
 mod http_status;
 mod remembered_misses;
@@ -20,12 +22,14 @@ mod settings;
 mod store;
 mod tier;
 mod time;
+mod unhealed;
 
 pub use breaker::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-pub(crate) use backend::{Backend, CredentialsVersion, Upload};
-pub(crate) use body::{drain, read_capped};
+pub(crate) use backend::{Backend, ConnectionCounts, Upload};
+pub(crate) use body::{drain, read_capped, read_start};
+pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use super::attempt::Attempt;
 use super::backend::{Backend, Upload};
 use super::breaker::{Breaker, BreakerState};
 use super::call_policy::{Call, CallPolicy};
@@ -19,6 +20,7 @@ use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
+use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
@@ -36,6 +38,7 @@ pub(crate) struct NetworkTier<B> {
     pub(crate) promotable: bool,
     policy: CallPolicy,
     misses: Option<RememberedMisses>,
+    unhealed: UnhealedEntries,
     closed: AtomicBool,
     counters: StoreCounters,
     remembered_misses: Counter,
@@ -59,6 +62,7 @@ impl<B: Backend> NetworkTier<B> {
             misses: settings
                 .remember_misses
                 .map(|time| RememberedMisses::new(settings.max_remembered_misses, time)),
+            unhealed: UnhealedEntries::new(settings.heal_interval),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
             remembered_misses: Counter::default(),
@@ -90,10 +94,11 @@ impl<B: Backend> NetworkTier<B> {
         as_task(async move {
             let misses = tier.misses.as_ref();
             let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
-            let download = || tier.backend.download(&key);
+            let download = |credentials| tier.backend.download(&key, credentials);
             let fetched = tier.call(StoreOperation::Get, &key, download).await;
             let fetched = tier.check_metadata(fetched);
             tier.count_lookup(&key, &fetched);
+            tier.learn_health(&key, &fetched);
             if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
                 lookup.remember_miss();
             }
@@ -120,12 +125,12 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
-        if self.is_remembered_miss(key) {
+        if self.is_remembered_miss(key) || self.unhealed.contains(key) {
             return Ok(false);
         }
         let (tier, key) = (Arc::clone(self), *key);
         as_task(async move {
-            let probe = || tier.backend.probe(&key);
+            let probe = |credentials| tier.backend.probe(&key, credentials);
             tier.call(StoreOperation::Contains, &key, probe).await
         })
         .await
@@ -138,10 +143,11 @@ impl<B: Backend> NetworkTier<B> {
         self.check_writable(StoreOperation::Remove)?;
         let (tier, key) = (Arc::clone(self), *key);
         let removed = as_task(async move {
-            let delete = || tier.backend.delete(&key);
+            let delete = |credentials| tier.backend.delete(&key, credentials);
             tier.call(StoreOperation::Remove, &key, delete).await
         });
         let removed = removed.await?;
+        self.unhealed.forget(&key);
         if removed {
             self.counters.removes.increment();
         }
@@ -160,10 +166,12 @@ impl<B: Backend> NetworkTier<B> {
 
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {
         let breaker = &self.policy.breaker;
+        let connections = self.backend.connection_counts();
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
             remembered_misses: self.remembered_misses.get(),
-            retries: self.policy.retries.get(),
+            retries: self.policy.retries.get() + connections.repeated,
+            connections_replaced: connections.replaced,
             short_circuited: self.policy.short_circuited.get(),
             breaker_opened: breaker.opened.get(),
             breaker_closed: breaker.closed.get(),
@@ -177,7 +185,7 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         operation: StoreOperation,
         key: &PipelineFingerprint,
-        request: impl Fn() -> F + Send,
+        request: impl Fn(B::Credentials) -> F + Send + Sync,
     ) -> Result<T, StoreError>
     where
         T: Send,
@@ -185,13 +193,15 @@ impl<B: Backend> NetworkTier<B> {
     {
         // However the call ends, also where it is dropped, it may have opened the breaker.
         let _heal = HealOnDrop(self);
+        let attempt = Attempt::new(&self.backend);
         let call = Call {
             tier: &self.name,
             operation,
             key,
-            credentials: &self.backend,
+            credentials: &attempt,
         };
-        let result = self.policy.run(call, request).await;
+        let send = || async { request(attempt.credentials()?).await };
+        let result = self.policy.run(call, send).await;
         result.map_err(|error| {
             self.log(&call, &error);
             self.error(error.kind, operation).with_source(error)
@@ -245,6 +255,22 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
+    /// Learns whether the last upload of a key did any good.
+    fn learn_health(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
+        match fetched {
+            Err(_) => {}
+            Ok(Fetched::Hit(_) | Fetched::Miss) => self.unhealed.forget(key),
+            Ok(Fetched::Corrupt(_) | Fetched::Refused) => {
+                if self.unhealed.found_bad(key) {
+                    tracing::warn!(
+                        tier = self.name, %key,
+                        "an upload left its entry corrupt or refused; not uploaded again for heal_interval"
+                    );
+                }
+            }
+        }
+    }
+
     fn count_put(&self, result: &Result<(), StoreError>) {
         let counter = match result {
             Ok(()) => &self.counters.puts,
@@ -260,6 +286,11 @@ impl<B: Backend> NetworkTier<B> {
         artifact: &Artifact,
     ) -> Result<(), StoreError> {
         self.check_writable(StoreOperation::Put)?;
+        if self.unhealed.contains(key) {
+            let kind = StoreErrorKind::Protocol;
+            let reason = "not sent: the last upload left the entry corrupt or refused";
+            return Err(self.error(kind, StoreOperation::Put).with_source(reason));
+        }
         let frame = self.backend.format().encode(key, artifact).await;
         let (head, payload) = frame.map_err(|reason| {
             let kind = match reason {
@@ -271,8 +302,9 @@ impl<B: Backend> NetworkTier<B> {
         let upload = Upload { head, payload };
         // Whatever becomes of the upload, the entry may be there from its start.
         self.forget_miss(key);
-        let request = || self.backend.upload(key, &upload);
+        let request = |credentials| self.backend.upload(key, &upload, credentials);
         self.call(StoreOperation::Put, key, request).await?;
+        self.unhealed.uploaded(key);
         // A lookup that began before the upload may have remembered its miss meanwhile.
         self.forget_miss(key);
         Ok(())
@@ -321,7 +353,11 @@ impl<B: Backend> Probed for NetworkTier<B> {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> bool {
-        self.policy.probe(self.backend.download(key)).await
+        let check = async {
+            let credentials = self.backend.credentials()?;
+            self.backend.check_health(key, credentials).await
+        };
+        self.policy.probe(check).await
     }
 }
 

@@ -3,10 +3,13 @@
 mod bad_days;
 #[cfg(target_os = "linux")]
 mod connections;
+mod credentials;
 #[cfg(unix)]
 mod faults;
 mod hostile_server;
 mod http2;
+mod kept_connections;
 mod nginx;
 mod proxy;
 mod tls;
+mod transformed;
