@@ -126,10 +126,11 @@ macro_rules! network_settings {
             self
         }
 
-        /// How long after an upload a key is not uploaded again whose entry stayed corrupt or
-        /// refused all the same: an edge may transform every response. A put of it fails meanwhile,
-        /// with [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol). The last 4,096
-        /// uploads are remembered. Zero: every put is sent. Default: 60 seconds.
+        /// How long a corrupt or refused entry that an upload did not change is not uploaded again:
+        /// an edge may transform every response. A put of it fails meanwhile, with
+        /// [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol), and `contains` says
+        /// `false`. At most 4,096 such entries are remembered. Zero: every put is sent. Default: 60
+        /// seconds.
         #[must_use]
         pub const fn heal_interval(mut self, time: std::time::Duration) -> Self {
             self.network.heal_interval = time;

@@ -261,7 +261,7 @@ impl<B: Backend> NetworkTier<B> {
             Err(_) => {}
             Ok(Fetched::Hit(_) | Fetched::Miss) => self.unhealed.forget(key),
             Ok(Fetched::Corrupt(_) | Fetched::Refused) => {
-                if self.unhealed.found_bad(key) {
+                if self.unhealed.found(key) {
                     tracing::warn!(
                         tier = self.name, %key,
                         "an upload left its entry corrupt or refused; not uploaded again for heal_interval"

@@ -19,6 +19,10 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
+/// Redirects are not followed, since they would carry the credentials of the store to another server:
+/// a store that redirects is a [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol) error.
+/// Set its region and endpoint.
+///
 /// Set credentials, certificates, proxies and HTTP/2 (off by default) with
 /// [`store_option`](Self::store_option). The other settings are those of a `RemoteCacheBuilder`. The number of connections is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle ones are kept, and a burst may

@@ -74,6 +74,7 @@ async fn an_entry_that_stayed_corrupt_is_uploaded_again_later() {
     let remote = builder().heal_interval(interval);
     let remote = remote.build(server.url()).unwrap();
     for uploads in 1..4 {
+        remote.fetch(&KEY).await.unwrap();
         remote.put(&KEY, Artifact::new("code")).await.unwrap();
         remote.fetch(&KEY).await.unwrap();
         remote.put(&KEY, Artifact::new("code")).await.unwrap_err();
