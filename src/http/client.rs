@@ -82,14 +82,15 @@ impl HttpClient {
             false => (unpooled.clone(), false),
         };
         let mut sent = self.send_with(&client, &request, is_kept).await;
-        match &sent {
-            Ok(_) if is_kept => self.connections.answered(),
-            Err(failure) if failure.connection_lost && self.connections.may_repeat() => {
+        if let Err(failure) = &sent {
+            if failure.connection_lost && self.connections.may_repeat() {
                 let reason = &failure.error;
                 tracing::debug!(%reason, "connection lost; request made again over a new one");
                 sent = self.send_with(unpooled, &request, false).await;
             }
-            _ => {}
+        }
+        if sent.is_ok() {
+            self.connections.answered();
         }
         sent.map_err(|failure| failure.error)
     }

@@ -101,7 +101,7 @@ impl Connections {
         is_first
     }
 
-    /// A request was answered over a connection that may be kept.
+    /// A request was answered.
     pub(super) fn answered(&self) {
         let most = self.settings.max_idle;
         let more = |requests| (requests < most).then_some(requests + 1);

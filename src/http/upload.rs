@@ -29,7 +29,9 @@ const SLOWEST_UPLINK: usize = 64 * 1024;
 /// Sends a request with a body. Each part that the connection takes starts the time limit anew.
 ///
 /// Once the response has come, no more of the body is sent, and none of it is kept: a server that
-/// answers early and reads slowly, or never, must not hold the payload in memory.
+/// answers early and reads slowly, or never, must not hold the payload in memory. Where it neither
+/// reads nor resets an HTTP/2 stream, the stream stays open with its connection: only the
+/// connection could end it.
 pub(super) async fn send(
     builder: RequestBuilder,
     upload: &Upload,
@@ -67,7 +69,7 @@ fn time_limit(inactivity_timeout: Duration, handed_over: usize) -> Duration {
     inactivity_timeout + Duration::from_secs_f64(held as f64 / SLOWEST_UPLINK as f64)
 }
 
-/// The head and the payload of a frame, neither of them copied.
+/// The head and the payload of a frame, part by part.
 fn parts(sending: Arc<Sending>) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
     stream::iter(iter::from_fn(move || sending.next_part().map(Ok)))
 }
@@ -102,7 +104,9 @@ impl Sending {
             &mut rest.head
         };
         let part = rest.split_to(rest.len().min(CHUNK_BYTES));
-        (!part.is_empty()).then_some(part)
+        // A copy: a stream of HTTP/2 that waits for its server keeps this part for as long as the
+        // connection lives, and must not keep the whole payload with it.
+        (!part.is_empty()).then(|| Bytes::copy_from_slice(&part))
     }
 
     fn handed_over(&self) -> usize {
