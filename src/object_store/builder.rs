@@ -29,6 +29,10 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 /// open more for a moment. The inactivity timeout does not apply to an upload: once it is connected,
 /// [`attempt_timeout`](Self::attempt_timeout) is its only time limit.
 ///
+/// A connection that the store closes under a request costs one of the [`retry`](Self::retry)
+/// attempts. Connections are not given up because one delivered another key's frame, as those of a
+/// `RemoteCache` are: such a lookup is a miss, counted as corrupt.
+///
 /// ```
 /// use pipeline_cache::{ObjectStoreCache, PipelineCacheStore as _};
 ///
