@@ -16,7 +16,9 @@ use crate::network::{NetworkSettings, NetworkTier, RequestError, network_setting
 ///
 /// Connections are kept and reused by `reqwest`. Their number is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle HTTP/1.1 connections are kept to
-/// an origin, for 50 seconds, and a burst may open about as many more for a moment.
+/// an origin, for 50 seconds, and a burst may open about as many more for a moment. Requests whose
+/// callers have left have connections besides, see
+/// [`max_abandoned_requests`](Self::max_abandoned_requests).
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, RemoteCache, SharedSecret};
@@ -143,7 +145,7 @@ impl RemoteCacheBuilder {
     /// It is called once for every attempt of a call, on a runtime worker, and must not block: let
     /// another task keep the credentials fresh. Where it panics, the call fails as
     /// `PermissionDenied` and nothing is sent. After the server rejected the credentials, no more
-    /// requests are made until the callback returns others.
+    /// requests are made until the callback returns others, or a minute has passed.
     ///
     /// ```
     /// use pipeline_cache::{Credentials, RemoteCache};
@@ -200,6 +202,7 @@ impl RemoteCacheBuilder {
             has_certificate: self.identity.is_some(),
             max_redirects: self.max_redirects,
             format,
+            absent_statuses: self.network.absent_statuses.clone(),
         };
         Ok(RemoteCache {
             tier: NetworkTier::new(name, entries, promotable, self.network),

@@ -12,7 +12,9 @@ use super::credentials::{CredentialHeaders, SentCredentials};
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
-use crate::network::{Backend, ConnectionCounts, HttpStatusError, RequestError, Upload};
+use crate::network::{
+    AnswerBegan, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
+};
 use crate::store::{Fetched, StoreErrorKind};
 
 pub(super) struct Entries {
@@ -24,6 +26,8 @@ pub(super) struct Entries {
     pub(super) has_certificate: bool,
     pub(super) max_redirects: usize,
     pub(super) format: FrameFormat,
+    /// The statuses of a lookup that mean that there is no such entry.
+    pub(super) absent_statuses: Vec<u16>,
 }
 
 impl Backend for Entries {
@@ -33,22 +37,24 @@ impl Backend for Entries {
         self.credentials.current()
     }
 
-    fn version(credentials: &SentCredentials) -> Option<u64> {
-        Some(credentials.version)
+    fn version(&self, credentials: &SentCredentials) -> Option<u64> {
+        let authenticates = self.has_certificate || !credentials.headers.is_empty();
+        authenticates.then_some(credentials.version)
     }
 
     async fn download(
         &self,
         key: &PipelineFingerprint,
         credentials: SentCredentials,
+        answer: &AnswerBegan,
     ) -> Result<Fetched, RequestError> {
         let get = Entry::new(Method::GET, key, &credentials);
-        let (fetched, is_kept) = self.fetch(&get).await?;
+        let (fetched, is_kept) = self.fetch(&get, answer).await?;
         if !is_kept || !is_of_another_key(&fetched) {
             return Ok(fetched);
         }
         // Either the entry is wrong, or the connection delivers the responses to other requests.
-        let again = self.fetch(&get.over(Connection::New)).await;
+        let again = self.fetch(&get.over(Connection::New), answer).await;
         if !matches!(&again, Ok((fetched, _)) if is_of_another_key(fetched))
             && self.client.connections.replace()
         {
@@ -82,7 +88,7 @@ impl Backend for Entries {
         let delete = Entry::new(Method::DELETE, key, &credentials);
         match self.change(&delete, None).await? {
             (status, _) if status.is_success() => Ok(true),
-            (status, _) if is_absent(status) => Ok(false),
+            (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Ok(false),
             (_, error) => Err(error.of_a_write()),
         }
     }
@@ -106,7 +112,7 @@ impl Backend for Entries {
         }
         let found = match response.status() {
             StatusCode::OK => Ok(self.may_be_frame(&response)),
-            status if is_absent(status) => Ok(false),
+            status if self.is_absent(status) => Ok(false),
             _ => Err(response.status_error().of_a_read()),
         };
         response.drain().await;
@@ -121,10 +127,15 @@ impl Backend for Entries {
     ) -> Result<(), RequestError> {
         let get = Entry::new(Method::GET, key, &credentials);
         let response = self.request(&get, None).await?;
-        match response.status() {
-            StatusCode::OK => response.read_start(HEADER_LEN).await,
-            status if is_absent(status) => Ok(()),
-            _ => Err(response.status_error().of_a_read()),
+        let status = response.status();
+        if status == StatusCode::OK {
+            return response.read_start(HEADER_LEN).await;
+        }
+        let error = response.status_error();
+        response.drain().await;
+        match self.is_absent(status) {
+            true => Ok(()),
+            false => Err(error.of_a_read()),
         }
     }
 
@@ -178,17 +189,22 @@ fn is_of_another_key(fetched: &Fetched) -> bool {
 
 impl Entries {
     /// What one request finds, and whether it came over a connection that may have served others.
-    async fn fetch(&self, get: &Entry<'_>) -> Result<(Fetched, bool), RequestError> {
+    async fn fetch(
+        &self,
+        get: &Entry<'_>,
+        answer: &AnswerBegan,
+    ) -> Result<(Fetched, bool), RequestError> {
         let response = self.request(get, None).await?;
         let status = response.status();
         if status != StatusCode::OK {
             let error = response.status_error();
             response.drain().await;
-            return match is_absent(status) {
+            return match self.is_absent(status) {
                 true => Ok((Fetched::Miss, false)),
                 false => Err(error.of_a_read()),
             };
         }
+        answer.signal();
         if let Some(encoding) = response.encoding() {
             response.drain().await;
             let reason = FrameError::ContentEncoded(encoding);
@@ -267,6 +283,10 @@ impl Entries {
         Ok(answer)
     }
 
+    fn is_absent(&self, status: StatusCode) -> bool {
+        self.absent_statuses.contains(&status.as_u16())
+    }
+
     /// Whether the body is as it was stored, and the announced length, if there is one, is that of a
     /// frame.
     fn may_be_frame(&self, response: &Response) -> bool {
@@ -279,11 +299,6 @@ impl Entries {
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         length.is_none_or(|length| (HEADER_LEN as u64..=self.format.max_frame()).contains(&length))
     }
-}
-
-/// Whether a status says that there is no such entry.
-fn is_absent(status: StatusCode) -> bool {
-    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 /// Where a response sends the request on to. `None` where it does not, or not this method.

@@ -35,7 +35,9 @@ use entries::Entries;
 ///
 /// A response is verified before it is served: an empty body, an error page with status 200,
 /// another key's frame, a truncated one or one with a `Content-Encoding` is
-/// [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a miss. 404 and 410 are misses. Everything else is a [`StoreError`](crate::StoreError) whose
+/// [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a miss. 404 and 410 are misses, see
+/// [`absent_statuses`](RemoteCacheBuilder::absent_statuses). Everything else is a
+/// [`StoreError`](crate::StoreError) whose
 /// [`kind`](crate::StoreError::kind) says what helps:
 ///
 /// | the server | kind |
@@ -43,17 +45,25 @@ use entries::Entries;
 /// | cannot be reached, or closes the connection | `Unreachable` |
 /// | does not answer in time | `TimedOut` |
 /// | 408, 425, 429, 5xx | `Unavailable` |
+/// | 409, 412 to a write, and has no such entry | `Unavailable` |
 /// | 401, 403, 407 | `PermissionDenied` |
 /// | 413; 507 | `TooLarge`; `StorageFull` |
 /// | 405, 501 to a write | `ReadOnly` |
 /// | any other status, a redirect that is not followed, no HTTP, invalid TLS | `Protocol` |
 /// | gets no request, because the circuit breaker is open | `CircuitOpen` |
 ///
-/// The first three are transient, and their requests are repeated, see
+/// The first four are transient, and their requests are repeated, see
 /// [`retry`](RemoteCacheBuilder::retry). A server that keeps failing opens the circuit breaker:
 /// lookups then cost nothing, and probes in the background close the breaker when the server works
-/// again, see [`breaker`](RemoteCacheBuilder::breaker). `PermissionDenied` stays, for reads or for
-/// writes, until the credentials change, unless a proxy or another server answered.
+/// again, see [`breaker`](RemoteCacheBuilder::breaker). Writes have a breaker of their own, which also
+/// opens for as long as a `Retry-After` on a write says: a server that takes no writes is still read.
+///
+/// 401 and 403 are errors of one key, unless the tier has credentials that had no success within the
+/// last minute. Then no such request is sent with them for a minute: reads and writes apart, and no
+/// longer than until the credentials change.
+///
+/// Trouble is logged once where it begins and once where it ends, with the number of calls that failed
+/// in between; those are logged at debug level.
 ///
 /// Two faults of kept connections cost no lookup. A request whose connection is closed before the
 /// response begins is made again at once over a new one, outside the budget for retries, at most
@@ -72,8 +82,10 @@ use entries::Entries;
 /// # Cancel safety
 ///
 /// Each call runs as a task. A future that is no longer polled holds neither a request permit nor a
-/// connection. A future that is dropped aborts its task; a dropped put may still have stored the
-/// whole artifact.
+/// connection. A future that is dropped gives its permit back; its request runs on for a short while,
+/// so that the breaker learns how the server does, see
+/// [`max_abandoned_requests`](RemoteCacheBuilder::max_abandoned_requests). A dropped put may still
+/// have stored the whole artifact.
 ///
 /// ```
 /// use pipeline_cache::{PipelineCacheStore as _, PipelineFingerprint, RemoteCache};
@@ -145,6 +157,7 @@ impl fmt::Debug for RemoteCache {
             .field("required", &self.tier.required)
             .field("credentials", &entries.credentials)
             .field("breaker", &self.breaker_state())
+            .field("write_breaker", &self.write_breaker_state())
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }

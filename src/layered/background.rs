@@ -3,13 +3,16 @@
 //! All three use one queue. Several jobs of one cause make one [`Event`], which counts itself in
 //! its report when the last of them has ended.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
 
 use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
+use super::unwritten::{Kept, Unwritten, passes};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, Locality, StoreError, StoreOperation};
@@ -20,17 +23,21 @@ use crate::sync::write_queue::{
 /// The background writes of a layered store.
 #[derive(Debug)]
 pub(super) struct BackgroundWrites {
+    /// For the writes, which must not keep it alive.
+    me: Weak<Self>,
     tiers: Arc<[Tier]>,
     queue: Arc<WriteQueue<TierWrite>>,
     write_timeout: Duration,
+    retry_interval: Duration,
     reports: Arc<Mutex<Reports>>,
+    unwritten: Unwritten,
 }
 
 #[derive(Debug, Default)]
 struct Reports {
     promotions: LayeredPromotionReport,
     behind: WriteBehindReport,
-    /// The first failure of a write behind since it was last taken.
+    /// The first write behind that was lost since it was last taken.
     behind_error: Option<StoreError>,
 }
 
@@ -42,13 +49,22 @@ pub(super) enum Presence {
 }
 
 impl BackgroundWrites {
-    pub(super) fn new(tiers: Arc<[Tier]>, limits: WriteLimits, write_timeout: Duration) -> Self {
-        Self {
+    pub(super) fn new(
+        tiers: Arc<[Tier]>,
+        limits: WriteLimits,
+        write_timeout: Duration,
+        retry_interval: Duration,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             queue: Arc::new(WriteQueue::new(tiers.len(), limits)),
             tiers,
             write_timeout,
+            // Never so short that offers would follow one another without a pause.
+            retry_interval: retry_interval.max(Duration::from_millis(1)),
             reports: Arc::default(),
-        }
+            unwritten: Unwritten::new(limits),
+        })
     }
 
     pub(super) fn promotion_report(&self) -> LayeredPromotionReport {
@@ -56,12 +72,22 @@ impl BackgroundWrites {
     }
 
     pub(super) fn behind_report(&self) -> WriteBehindReport {
-        lock(&self.reports).behind
+        WriteBehindReport {
+            waiting: self.unwritten.len(),
+            ..lock(&self.reports).behind
+        }
     }
 
-    /// The first failure of a write behind since the last call, for a flush to return.
+    /// Why some write behind is not done: the first that was lost since the last call, or the oldest
+    /// that is still kept.
     pub(super) fn take_behind_error(&self) -> Option<StoreError> {
-        lock(&self.reports).behind_error.take()
+        let lost = lock(&self.reports).behind_error.take();
+        lost.or_else(|| self.unwritten.error())
+    }
+
+    /// How many writes behind are kept to be offered again.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.unwritten.len()
     }
 
     /// The artifact, if it is on its way to a tier.
@@ -101,7 +127,7 @@ impl BackgroundWrites {
             generation: Some(generation),
             targets,
         };
-        let submitted = self.submit(submission, presence);
+        let submitted = self.submit(submission, Cause::Hit(source), presence);
         if submitted == Submitted::Refused {
             tracing::debug!(%key, "promotion dropped: the background queue did not take it");
         }
@@ -138,7 +164,7 @@ impl BackgroundWrites {
             generation: None,
             targets: tiers.iter().map(|&tier| (tier, holds(tier))).collect(),
         };
-        let submitted = self.submit(submission, |_| Presence::Missing);
+        let submitted = self.submit(submission, Cause::Put, |_| Presence::Missing);
         let behind = &mut lock(&self.reports).behind;
         match submitted {
             Submitted::Queued => {}
@@ -151,13 +177,14 @@ impl BackgroundWrites {
     fn submit(
         &self,
         submission: Submission<'_, TierWrite>,
+        cause: Cause,
         presence: impl Fn(usize) -> Presence,
     ) -> Submitted {
-        let source = submission.tag;
         let mut event = None;
         self.queue.submit(submission, |tier| {
-            let event = event.get_or_insert_with(|| Event::begin(&self.reports, source));
+            let event = event.get_or_insert_with(|| Event::begin(&self.reports, cause));
             TierWrite {
+                background: Weak::clone(&self.me),
                 tiers: Arc::clone(&self.tiers),
                 tier,
                 presence: presence(tier),
@@ -173,9 +200,57 @@ impl BackgroundWrites {
         self.queue.drain().await;
     }
 
+    /// Keeps an artifact that a tier could not take, to be offered again.
+    fn keep(&self, kept: Kept) {
+        let given_up = self.unwritten.keep(kept);
+        if let Some(first) = given_up.first() {
+            let mut reports = lock(&self.reports);
+            reports.behind.abandoned += given_up.len() as u64;
+            reports.behind_error.get_or_insert(first.error.clone());
+            drop(reports);
+            tracing::debug!(key = %first.key, tier = self.tiers[first.tier].name(), "background write lost: too many wait for their tiers");
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            if self.unwritten.start_offering() {
+                runtime.spawn(Offers(Weak::clone(&self.me)).run(self.retry_interval));
+            }
+        }
+    }
+
+    /// Offers each tier what it could not take: one artifact, and all others once it took that.
+    pub(super) async fn offer_again(&self) {
+        for tier in 0..self.tiers.len() {
+            let kept = self.unwritten.of(tier);
+            let Some((first, others)) = kept.split_first() else {
+                continue;
+            };
+            self.offer(first);
+            self.queue.drain().await;
+            if !self.unwritten.contains(&first.key, tier) {
+                others.iter().for_each(|kept| self.offer(kept));
+                self.queue.drain().await;
+            }
+        }
+    }
+
+    fn offer(&self, kept: &Kept) {
+        let submission = Submission {
+            key: &kept.key,
+            artifact: &kept.artifact,
+            kind: WriteKind::Required,
+            tag: LookupSource::WriteBehind,
+            generation: None,
+            targets: vec![(kept.tier, Vec::new())],
+        };
+        // Where it is refused, it is kept.
+        self.submit(submission, Cause::Offer, |_| Presence::Missing);
+    }
+
     /// Ends the writes of a key, and keeps others from starting while the block is held.
     pub(super) async fn block(&self, key: &PipelineFingerprint) -> Block<TierWrite> {
-        self.queue.block(key).await
+        let block = self.queue.block(key).await;
+        self.unwritten.forget_key(key);
+        block
     }
 
     /// Takes no more writes.
@@ -189,9 +264,40 @@ impl BackgroundWrites {
     }
 }
 
+/// The task that offers again what tiers could not take, until they have it all.
+struct Offers(Weak<BackgroundWrites>);
+
+impl Offers {
+    async fn run(mut self, interval: Duration) {
+        loop {
+            sleep(interval).await;
+            // Not held while nothing happens: dropping the cache ends the task.
+            let Some(background) = self.0.upgrade() else {
+                return;
+            };
+            background.offer_again().await;
+            if background.unwritten.stop_if_empty() {
+                // Another may have started since: it is not for this one to stop that.
+                self.0 = Weak::new();
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Offers {
+    /// It ends early, as with its runtime: another may take over.
+    fn drop(&mut self) {
+        if let Some(background) = self.0.upgrade() {
+            background.unwritten.stop_offering();
+        }
+    }
+}
+
 /// One write to one tier.
 #[derive(Debug)]
 pub(super) struct TierWrite {
+    background: Weak<BackgroundWrites>,
     tiers: Arc<[Tier]>,
     tier: usize,
     presence: Presence,
@@ -207,6 +313,8 @@ enum WriteEnd {
     Written(u64),
     /// The tier had the artifact.
     WasThere,
+    /// It will be offered again.
+    Kept,
     Failed(StoreError),
     Dropped,
 }
@@ -216,7 +324,7 @@ impl WriteJob for TierWrite {
     type Hold = CompileLease;
 
     async fn attempt(&mut self, key: &PipelineFingerprint, artifact: &Artifact) -> bool {
-        let (tier, cause) = (&self.tiers[self.tier], self.event.source);
+        let (tier, cause) = (&self.tiers[self.tier], self.event.cause);
         let write = write(tier, self.presence, key, artifact);
         let written = timeout(self.write_timeout, write)
             .await
@@ -231,11 +339,33 @@ impl WriteJob for TierWrite {
             }
             Ok(false) => WriteEnd::WasThere,
             Err(error) => {
-                tracing::warn!(%key, %cause, error = %format_args!("{error:#}"), "background write failed");
+                // The tier has logged its failure where it began.
+                tracing::debug!(%key, %cause, error = %format_args!("{error:#}"), "background write failed");
                 WriteEnd::Failed(error)
             }
         };
-        !matches!(self.end, WriteEnd::Failed(_))
+        self.keep_or_forget(key, artifact);
+        matches!(self.end, WriteEnd::Written(_) | WriteEnd::WasThere)
+    }
+}
+
+impl TierWrite {
+    fn keep_or_forget(&mut self, key: &PipelineFingerprint, artifact: &Artifact) {
+        let Some(background) = self.background.upgrade() else {
+            return;
+        };
+        match &self.end {
+            WriteEnd::Failed(error) if self.event.cause.is_kept() && passes(error.kind()) => {
+                background.keep(Kept {
+                    key: *key,
+                    artifact: artifact.clone(),
+                    tier: self.tier,
+                    error: error.clone(),
+                });
+                self.end = WriteEnd::Kept;
+            }
+            _ => background.unwritten.forget(key, self.tier),
+        }
     }
 }
 
@@ -259,11 +389,38 @@ impl Drop for TierWrite {
     }
 }
 
+/// What has caused a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A hit in the tier of this index.
+    Hit(usize),
+    Put,
+    /// A put whose write was kept.
+    Offer,
+}
+
+impl Cause {
+    /// Whether a write is kept that fails. A promotion is not: the artifact is in another tier.
+    fn is_kept(self) -> bool {
+        !matches!(self, Self::Hit(_))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hit(tier) => write!(f, "promotion from tier {tier}"),
+            Self::Put => f.write_str("write behind"),
+            Self::Offer => f.write_str("write behind, offered again"),
+        }
+    }
+}
+
 /// The writes that one hit or one put has caused. Its drop counts it in its report.
 #[derive(Debug)]
 struct Event {
     reports: Arc<Mutex<Reports>>,
-    source: LookupSource,
+    cause: Cause,
     total: Mutex<Total>,
 }
 
@@ -273,6 +430,8 @@ struct Total {
     tiers_written: u64,
     bytes_written: u64,
     any_dropped: bool,
+    any_failed: bool,
+    /// Of the failures that are not kept.
     first_error: Option<StoreError>,
 }
 
@@ -284,7 +443,9 @@ impl Total {
                 self.bytes_written += bytes;
             }
             WriteEnd::WasThere => {}
+            WriteEnd::Kept => self.any_failed = true,
             WriteEnd::Failed(error) => {
+                self.any_failed = true;
                 self.first_error.get_or_insert(error);
             }
             WriteEnd::Dropped => self.any_dropped = true,
@@ -293,15 +454,16 @@ impl Total {
 }
 
 impl Event {
-    fn begin(reports: &Arc<Mutex<Reports>>, source: LookupSource) -> Arc<Self> {
+    fn begin(reports: &Arc<Mutex<Reports>>, cause: Cause) -> Arc<Self> {
         {
             let mut reports = lock(reports);
-            match source {
-                LookupSource::WriteBehind => {
+            match cause {
+                Cause::Offer => {}
+                Cause::Put => {
                     reports.behind.accepted += 1;
                     reports.behind.pending += 1;
                 }
-                LookupSource::Promotion(_) | LookupSource::Tier(_) => {
+                Cause::Hit(_) => {
                     reports.promotions.events += 1;
                     reports.promotions.pending += 1;
                 }
@@ -309,7 +471,7 @@ impl Event {
         }
         Arc::new(Self {
             reports: Arc::clone(reports),
-            source,
+            cause,
             total: Mutex::default(),
         })
     }
@@ -319,11 +481,10 @@ impl Drop for Event {
     fn drop(&mut self) {
         let total = std::mem::take(&mut *lock(&self.total));
         let mut reports = lock(&self.reports);
-        match self.source {
-            LookupSource::WriteBehind => reports.end_write_behind(total),
-            LookupSource::Promotion(source) | LookupSource::Tier(source) => {
-                reports.promotions.end(source, &total);
-            }
+        match self.cause {
+            Cause::Offer => reports.end_offer(total),
+            Cause::Put => reports.end_write_behind(total),
+            Cause::Hit(source) => reports.promotions.end(source, &total),
         }
     }
 }
@@ -333,8 +494,7 @@ impl LayeredPromotionReport {
         self.pending -= 1;
         *match total {
             Total {
-                first_error: Some(_),
-                ..
+                any_failed: true, ..
             } => &mut self.failed,
             Total {
                 any_dropped: true, ..
@@ -357,17 +517,25 @@ impl Reports {
         report.pending -= 1;
         *match &total {
             Total {
-                first_error: Some(_),
-                ..
+                any_failed: true, ..
             } => &mut report.failed,
             Total {
                 any_dropped: true, ..
             } => &mut report.dropped,
             _ => &mut report.written,
         } += 1;
-        if let Some(error) = total.first_error {
-            self.behind_error.get_or_insert(error);
-        }
+        self.remember(total.first_error);
+    }
+
+    fn end_offer(&mut self, total: Total) {
+        self.behind.recovered += total.tiers_written;
+        self.behind.abandoned += u64::from(total.first_error.is_some());
+        self.remember(total.first_error);
+    }
+
+    /// For a flush to return.
+    fn remember(&mut self, lost: Option<StoreError>) {
+        self.behind_error = self.behind_error.take().or(lost);
     }
 }
 

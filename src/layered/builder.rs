@@ -84,6 +84,7 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) max_searches: usize,
     pub(super) background: WriteLimits,
     pub(super) write_timeout: Duration,
+    pub(super) write_retry_interval: Duration,
     pub(super) verify: Option<VerifySettings>,
 }
 
@@ -103,6 +104,7 @@ impl Default for LayeredPipelineCacheBuilder {
                 concurrency: 16,
             },
             write_timeout: Duration::from_secs(30),
+            write_retry_interval: Duration::from_secs(5),
             verify: None,
         }
     }
@@ -233,7 +235,7 @@ impl LayeredPipelineCacheBuilder {
     /// counted once, whatever the number of its tiers. Default: 1,024 and 256 MiB.
     ///
     /// A promotion beyond these bounds is dropped, and counted; a put or a compile beyond them waits
-    /// for its writes.
+    /// for its writes. What tiers could not take is kept within the same bounds, besides.
     #[must_use]
     pub const fn background_limits(mut self, entries: usize, bytes: u64) -> Self {
         self.background.entries = entries;
@@ -252,6 +254,20 @@ impl LayeredPipelineCacheBuilder {
     #[must_use]
     pub const fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
+        self
+    }
+
+    /// Sets how often a tier is offered again what it could not take. Default: 5 s.
+    ///
+    /// A write behind is kept that fails for a reason that may pass: an outage, a full disk, a
+    /// rejected token. Each time one of those that are kept is offered to the tier, and all others
+    /// once it took that. They are lost with the process, see
+    /// [`WriteBehindReport`](crate::layered::WriteBehindReport), and their number is bounded by
+    /// [`background_limits`](Self::background_limits), the oldest being given up first. A put that
+    /// waited for its tier and failed is not kept: its caller has the error.
+    #[must_use]
+    pub const fn write_retry_interval(mut self, interval: Duration) -> Self {
+        self.write_retry_interval = interval;
         self
     }
 

@@ -11,7 +11,12 @@ use super::metrics::{LayeredMetrics, TierMetrics};
 use crate::store::metrics::FIELD_DESCRIPTIONS;
 
 /// The fields of a tier's own metrics that go down as well as up.
-const GAUGES: [&str; 3] = ["breakers_open", "cached_bytes", "entries"];
+const GAUGES: [&str; 4] = [
+    "breakers_open",
+    "cached_bytes",
+    "entries",
+    "write_breakers_open",
+];
 
 /// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
 ///
@@ -176,7 +181,7 @@ fn tier_metric(field: &str) -> String {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 23] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 25] {
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
     [
@@ -295,11 +300,21 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 23]
             "Puts that found the background full and waited for their tiers.",
             behind.awaited,
         ),
+        (
+            "pipeline_cache_writes_behind_recovered_total",
+            "Artifacts that a tier took when they were offered again.",
+            behind.recovered,
+        ),
+        (
+            "pipeline_cache_writes_behind_abandoned_total",
+            "Artifacts that were kept for a tier and are lost to it.",
+            behind.abandoned,
+        ),
     ]
 }
 
 /// The gauges of a whole cache, with their descriptions.
-fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 2] {
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
     [
         (
             "pipeline_cache_promotions_pending",
@@ -310,6 +325,11 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 2] {
             "pipeline_cache_writes_behind_pending",
             "Writes in the background under way.",
             metrics.write_behind.pending,
+        ),
+        (
+            "pipeline_cache_writes_behind_waiting",
+            "Artifacts that a tier could not take, kept to be offered again.",
+            metrics.write_behind.waiting,
         ),
     ]
 }

@@ -26,6 +26,7 @@ mod report;
 mod search;
 mod store;
 mod tier;
+mod unwritten;
 mod verify;
 
 pub use admission::LookupPriority;
@@ -117,11 +118,12 @@ impl LayeredPipelineCache {
 
     fn from_builder(builder: LayeredPipelineCacheBuilder) -> Self {
         let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
-        let background = Arc::new(BackgroundWrites::new(
+        let background = BackgroundWrites::new(
             Arc::clone(&tiers),
             builder.background,
             builder.write_timeout,
-        ));
+            builder.write_retry_interval,
+        );
         let search = Arc::new(Search::new(
             Arc::clone(&tiers),
             Arc::clone(&background),
@@ -246,13 +248,15 @@ impl LayeredPipelineCache {
         }
     }
 
-    /// Waits until the background writes that were started before the call have ended, then flushes
-    /// every tier. Takes as long as the slowest tier does.
+    /// Waits until the background writes that were started before the call have ended, offers each
+    /// tier what it could not take, then flushes every tier. Takes as long as the slowest tier does.
     ///
     /// # Errors
     ///
-    /// The first tier's error, in the order of the tiers, or else that of the first write behind
-    /// that failed since the last flush. The other tiers have been flushed.
+    /// The first tier's error, in the order of the tiers, or else that of a write behind that is not
+    /// done: one that is still kept to be [offered
+    /// again](LayeredPipelineCacheBuilder::write_retry_interval), or the first that was lost since
+    /// the last flush. The other tiers have been flushed.
     ///
     /// # Cancel safety
     ///

@@ -183,6 +183,7 @@ impl Writer {
 
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
         self.background.drain().await;
+        self.background.offer_again().await;
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
         let failed = flushed.into_iter().find_map(Result::err);
         // Taken when nothing is awaited any more: a flush that is dropped must not lose it.
@@ -211,7 +212,7 @@ impl Writer {
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
         let errors = closed.into_iter().filter_map(Result::err);
         CloseReport {
-            unfinished_writes,
+            unfinished_writes: unfinished_writes + self.background.unwritten(),
             errors: errors.chain(self.background.take_behind_error()).collect(),
         }
     }

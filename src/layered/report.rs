@@ -52,7 +52,7 @@ pub struct WriteBehindReport {
     /// Of these, those given up: the key was removed, the cache was closed, or the runtime was shut
     /// down.
     pub dropped: u64,
-    /// Of these, those that some tier failed to take.
+    /// Of these, those that some tier failed to take at once.
     pub failed: u64,
     /// Of these, those under way.
     pub pending: u64,
@@ -61,6 +61,14 @@ pub struct WriteBehindReport {
     /// Puts and compiles that waited for their writes, because the background was full, closed, or
     /// busy with the key in a way they could not rely on.
     pub awaited: u64,
+    /// Artifacts that a tier could not take, kept now to be offered to it again. Counted once for
+    /// each such tier.
+    pub waiting: u64,
+    /// Artifacts that a tier took when they were offered again.
+    pub recovered: u64,
+    /// Artifacts that were kept and are lost to a tier: too many were kept, or the tier will never
+    /// take them.
+    pub abandoned: u64,
 }
 
 /// What a [`close`](super::LayeredPipelineCache::close) could not finish.
@@ -68,7 +76,7 @@ pub struct WriteBehindReport {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CloseReport {
-    /// Background writes to a tier that were given up.
+    /// Background writes to a tier that were given up, and those that were kept to be offered again.
     pub unfinished_writes: u64,
     /// The errors of the tiers that failed to close, or not in time, and of the first write behind
     /// that failed since the last flush.

@@ -38,7 +38,7 @@ impl<B: Backend> CredentialsVersion for Attempt<'_, B> {
     fn version(&self) -> Result<Option<u64>, RequestError> {
         // Not under the lock: a callback is foreign code.
         let next = self.backend.credentials()?;
-        let version = B::version(&next);
+        let version = self.backend.version(&next);
         *self
             .credentials
             .lock()

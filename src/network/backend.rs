@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use std::future::Future;
 
+use super::caller::AnswerBegan;
 use super::http_status::HttpStatusError;
 use super::request_error::RequestError;
 use crate::artifact::frame::FrameFormat;
@@ -18,7 +19,8 @@ pub(crate) struct Upload {
 
 /// Tells one state of the credentials from the next.
 pub(crate) trait CredentialsVersion: Sync {
-    /// A number that changes whenever the credentials do. `None` where that cannot be told.
+    /// A number that grows whenever the credentials change. `None` where there are none, or where
+    /// that cannot be told.
     fn version(&self) -> Result<Option<u64>, RequestError>;
 }
 
@@ -39,14 +41,16 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The credentials as they are now. Called once for each attempt.
     fn credentials(&self) -> Result<Self::Credentials, RequestError>;
 
-    /// A number that changes whenever the credentials do. `None` where that cannot be told.
-    fn version(credentials: &Self::Credentials) -> Option<u64>;
+    /// A number that grows whenever the credentials change. `None` where there are none, or where
+    /// that cannot be told.
+    fn version(&self, credentials: &Self::Credentials) -> Option<u64>;
 
-    /// The verified artifact under a key, or why there is none.
+    /// The verified artifact under a key, or why there is none. Signals when the body begins.
     fn download(
         &self,
         key: &PipelineFingerprint,
         credentials: Self::Credentials,
+        answer: &AnswerBegan,
     ) -> impl Future<Output = Result<Fetched, RequestError>> + Send;
 
     fn upload(
@@ -79,7 +83,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
     /// The result of an upload that was answered with `status`. "Exists already" is as good as
-    /// stored, if it is true. That the probe for it fails says nothing about writes.
+    /// stored, if it is true. If it is not, the upload is to be made again. That the probe for it
+    /// fails says nothing about writes.
     fn rejected_upload(
         &self,
         key: &PipelineFingerprint,
@@ -87,11 +92,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
         credentials: Self::Credentials,
     ) -> impl Future<Output = Result<(), RequestError>> + Send {
         async move {
-            if status.may_exist_already() && matches!(self.probe(key, credentials).await, Ok(true))
-            {
-                return Ok(());
+            if !status.may_exist_already() {
+                return Err(status.of_a_write());
             }
-            Err(status.of_a_write())
+            match self.probe(key, credentials).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(status.of_a_passing_conflict()),
+                Err(_) => Err(status.of_a_write()),
+            }
         }
     }
 

@@ -21,6 +21,7 @@ const UNKNOWN_BYTES: usize = 16 * 1024;
 /// The most that is read of an unwanted body, and for how long, so that its connection can be used
 /// again.
 const DRAINED_BYTES: u64 = 64 * 1024;
+const START_BYTES: usize = 1024;
 const DRAINING: Duration = Duration::from_millis(50);
 
 /// The whole body, in a buffer of exactly its length, or `None` as soon as it is known to be longer
@@ -76,18 +77,20 @@ async fn next_part<E: Into<RequestError>>(
 }
 
 /// Reads the rest of a short unwanted body: an HTTP/1.1 connection is only used again once its
-/// response was read.
+/// response was read. Returns how it begins, which may name an error.
 pub(crate) async fn drain<E>(
     parts: impl Stream<Item = Result<Bytes, E>> + Send,
     announced: Option<u64>,
-) {
-    let mut left = DRAINED_BYTES;
+) -> Vec<u8> {
+    let (mut start, mut left) = (Vec::new(), DRAINED_BYTES);
     if announced.is_some_and(|length| length > left) {
-        return;
+        return start;
     }
     let mut parts = pin!(parts);
     let reading = async {
         while let Some(Ok(part)) = parts.next().await {
+            let room = START_BYTES.saturating_sub(start.len());
+            start.extend_from_slice(&part[..part.len().min(room)]);
             match left.checked_sub(part.len() as u64) {
                 Some(rest) => left = rest,
                 None => break,
@@ -96,6 +99,7 @@ pub(crate) async fn drain<E>(
     };
     // A body that is too slow or too long costs the connection and nothing else.
     let _ = timeout(DRAINING, reading).await;
+    start
 }
 
 struct Buffer {

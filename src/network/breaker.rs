@@ -1,131 +1,28 @@
 //! The circuit breaker: whether requests are sent to a tier at all.
 //!
 //! It takes the rate of failures and not their number: a busy server that fails now and then works.
-//! While the breaker is open no caller waits for the server. A background task of the tier probes
-//! it, see `healer`.
+//! Reads and writes have one each. While the breaker of the reads is open no caller waits for the
+//! server: a background task of the tier probes it, see `healer`. A write cannot be probed without
+//! writing, so the first write after the probe interval is the probe.
 
-use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::access::Access;
+use super::breaker_policy::{BreakerPolicy, BreakerState};
+use super::failure_window::Window;
 use super::request_error::RequestError;
 use super::time::after;
 use crate::key::PipelineFingerprint;
 use crate::store::StoreErrorKind;
 use crate::store::metrics::Counter;
 
-/// Whether requests are sent to a tier across a network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum BreakerState {
-    /// Requests are sent.
-    Closed,
-    /// Too many calls failed, and no requests are sent. Each call fails at once, with
-    /// [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
-    Open,
-    /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier works
-    /// again.
-    HalfOpen,
-}
-
-impl fmt::Display for BreakerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-        })
-    }
-}
-
-/// When the circuit breaker of a tier across a network opens, and when the tier is probed.
-///
-/// A call fails where the server cannot be reached, does not answer in time, says that it is out of
-/// service, or sends something that is not valid HTTP. Misses are successes, and so are rejected
-/// credentials and rejected writes. A call that sent no request counts as nothing.
-///
-/// ```
-/// use pipeline_cache::network::BreakerPolicy;
-/// use std::time::Duration;
-///
-/// let impatient = BreakerPolicy::default()
-///     .min_calls(3)
-///     .probe_interval(Duration::from_secs(1));
-/// # let _ = impatient;
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct BreakerPolicy {
-    pub(super) window: Duration,
-    pub(super) min_calls: u64,
-    pub(super) failure_percent: u8,
-    pub(super) probe_interval: Duration,
-    pub(super) abandoned_after: Duration,
-}
-
-impl Default for BreakerPolicy {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(60),
-            min_calls: 5,
-            failure_percent: 50,
-            probe_interval: Duration::from_secs(5),
-            abandoned_after: Duration::from_secs(1),
-        }
-    }
-}
-
-impl BreakerPolicy {
-    /// The time over which the rate of failures is taken. Slow calls need a long window.
-    /// Default: 60 seconds.
-    #[must_use]
-    pub const fn window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self
-    }
-
-    /// Minimum calls in the window before the failure rate is evaluated, at least 1.
-    /// `2 × min_calls` consecutive failures also open the breaker, whatever the rate: a server that
-    /// has just died may have answered thousands of calls in the window. Default: 5.
-    #[must_use]
-    pub const fn min_calls(mut self, calls: u64) -> Self {
-        self.min_calls = calls;
-        self
-    }
-
-    /// The part of the calls within the window, in percent, whose failure opens the breaker; above
-    /// 100 it never opens. Default: 50.
-    #[must_use]
-    pub const fn failure_percent(mut self, percent: u8) -> Self {
-        self.failure_percent = percent;
-        self
-    }
-
-    /// The time from the opening of the breaker to the first probe, and from one probe to the next.
-    /// A probe reads the entry that was looked up last. The breaker closes within this time after
-    /// the server works again, or within the timeout of an attempt where a probe hangs, whichever
-    /// is longer. Default: 5 seconds.
-    #[must_use]
-    pub const fn probe_interval(mut self, interval: Duration) -> Self {
-        self.probe_interval = interval;
-        self
-    }
-
-    /// A call dropped by its caller after this long counts as failed, measured from its first request.
-    /// Otherwise lookups with deadlines of their own would never open the breaker. A call that is
-    /// dropped sooner, or while it still waited for a request permit, counts as nothing.
-    /// Default: 1 second.
-    #[must_use]
-    pub const fn abandoned_after(mut self, time: Duration) -> Self {
-        self.abandoned_after = time;
-        self
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Breaker {
     policy: BreakerPolicy,
+    access: Access,
     /// Changed under the lock of `inner` only, so that watchers see every change in order.
     state: watch::Sender<BreakerState>,
     inner: Mutex<Inner>,
@@ -140,12 +37,20 @@ struct Inner {
     /// Failures since the last success.
     in_a_row: u64,
     generation: Generation,
-    /// Of what opened the breaker: the failures, and the calls they are among.
-    opened_by: (u64, u64),
+    opened_by: Cause,
     /// Whether a healer runs.
     healing: bool,
     next_probe: Instant,
     last_key: Option<PipelineFingerprint>,
+}
+
+/// What opened the breaker.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    /// So many failures, and the calls they are among.
+    Failures(u64, u64),
+    /// The server asked for it.
+    RetryAfter,
 }
 
 /// Raised at each closing. What began in an earlier generation says nothing about this one.
@@ -153,16 +58,17 @@ struct Inner {
 pub(super) struct Generation(u64);
 
 impl Breaker {
-    pub(super) fn new(policy: BreakerPolicy) -> Self {
+    pub(super) fn new(policy: BreakerPolicy, access: Access) -> Self {
         Self {
             policy,
+            access,
             state: watch::Sender::new(BreakerState::Closed),
             inner: Mutex::new(Inner {
                 state: BreakerState::Closed,
                 window: Window::new(policy.window),
                 in_a_row: 0,
                 generation: Generation::default(),
-                opened_by: (0, 0),
+                opened_by: Cause::Failures(0, 0),
                 healing: false,
                 next_probe: Instant::now(),
                 last_key: None,
@@ -189,13 +95,21 @@ impl Breaker {
         self.policy.probe_interval.max(Duration::from_millis(1))
     }
 
-    /// Admits a call, unless the breaker is open.
+    /// Admits a call, unless the breaker is open. The first write that comes when a probe is due is
+    /// admitted as the probe.
     pub(super) fn admit(&self, key: &PipelineFingerprint) -> Option<Ticket<'_>> {
         let mut inner = self.lock();
         inner.last_key = Some(*key);
-        (inner.state == BreakerState::Closed).then(|| Ticket {
+        let is_probe = self.access == Access::Write
+            && inner.state == BreakerState::Open
+            && inner.next_probe <= Instant::now();
+        if is_probe {
+            self.enter(&mut inner, BreakerState::HalfOpen);
+        }
+        (is_probe || inner.state == BreakerState::Closed).then(|| Ticket {
             breaker: self,
             generation: inner.generation,
+            is_probe,
             first_request: None,
         })
     }
@@ -217,14 +131,19 @@ impl Breaker {
         // However few of them the window holds: slow calls are few.
         let by_row = failure_percent <= 100 && inner.in_a_row >= floor.saturating_mul(2);
         if !success && (by_rate || by_row) {
-            inner.opened_by = match by_rate {
-                true => (failures, calls),
-                false => (inner.in_a_row, inner.in_a_row),
+            let cause = match by_rate {
+                true => Cause::Failures(failures, calls),
+                false => Cause::Failures(inner.in_a_row, inner.in_a_row),
             };
-            inner.next_probe = after(self.probe_interval());
-            self.opened.increment();
-            self.enter(&mut inner, BreakerState::Open);
+            self.open(&mut inner, cause);
         }
+    }
+
+    fn open(&self, inner: &mut Inner, cause: Cause) {
+        inner.opened_by = cause;
+        inner.next_probe = after(self.probe_interval());
+        self.opened.increment();
+        self.enter(inner, BreakerState::Open);
     }
 
     fn enter(&self, inner: &mut Inner, state: BreakerState) {
@@ -235,7 +154,12 @@ impl Breaker {
     /// The error of a call that is not made because the breaker is open.
     pub(super) fn error(&self) -> RequestError {
         let inner = self.lock();
-        let (failures, calls) = inner.opened_by;
+        let why = match inner.opened_by {
+            Cause::Failures(failures, calls) => {
+                format!("{failures} of the last {calls} {} failed", self.access)
+            }
+            Cause::RetryAfter => format!("the server asked for a pause of {}", self.access),
+        };
         let next = match inner.state {
             BreakerState::HalfOpen => "a probe is under way".to_owned(),
             _ => {
@@ -243,10 +167,7 @@ impl Breaker {
                 format!("next probe in {:.1} s", left.as_secs_f64())
             }
         };
-        RequestError::new(
-            StoreErrorKind::CircuitOpen,
-            format!("{failures} of the last {calls} requests failed; {next}"),
-        )
+        RequestError::new(StoreErrorKind::CircuitOpen, format!("{why}; {next}")).unsent()
     }
 
     /// Some, where the caller is to probe from now on: the breaker is open, and no healer runs.
@@ -294,6 +215,27 @@ impl Breaker {
             self.closed.increment();
             self.enter(&mut inner, BreakerState::Closed);
         } else {
+            inner.next_probe = after(self.probe_interval());
+            self.enter(&mut inner, BreakerState::Open);
+        }
+    }
+
+    /// Opens the breaker for at least this time, because the server asks for it.
+    fn pause(&self, generation: Generation, time: Duration) {
+        let mut inner = self.lock();
+        if inner.generation != generation || inner.state == BreakerState::HalfOpen {
+            return;
+        }
+        if inner.state == BreakerState::Closed {
+            self.open(&mut inner, Cause::RetryAfter);
+        }
+        inner.next_probe = inner.next_probe.max(after(time.min(self.policy.max_pause)));
+    }
+
+    /// A probe ended without a result. The next call may be the probe.
+    fn probe_was_given_up(&self, generation: Generation) {
+        let mut inner = self.lock();
+        if inner.generation == generation {
             self.enter(&mut inner, BreakerState::Open);
         }
     }
@@ -305,20 +247,56 @@ impl Breaker {
 pub(super) struct Ticket<'a> {
     breaker: &'a Breaker,
     generation: Generation,
+    /// Whether this call is the probe of an open breaker, until it is reported.
+    is_probe: bool,
     /// When it sent its first request, until it is reported.
     first_request: Option<Instant>,
 }
 
 impl Ticket<'_> {
+    pub(super) const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// Whether the call may still send requests: no breaker has opened since it was admitted.
+    pub(super) fn may_send(&self) -> bool {
+        self.is_probe || self.breaker.state() == BreakerState::Closed
+    }
+
+    /// Waits until the call may send no more requests.
+    pub(super) async fn revoked(&self) {
+        let mut state = self.breaker.subscribe();
+        let open = state.wait_for(|state| !self.is_probe && *state != BreakerState::Closed);
+        // The breaker outlives the ticket, so its state is never gone.
+        let _ = open.await;
+    }
+
     /// A request is sent now.
     pub(super) fn sends(&mut self) {
         self.first_request.get_or_insert_with(Instant::now);
     }
 
+    /// When a call whose caller has left counts as failed.
+    pub(super) fn gives_up_at(&self) -> Instant {
+        let limit = self.breaker.policy.abandoned_after;
+        let first = self.first_request.unwrap_or_else(Instant::now);
+        first.checked_add(limit).unwrap_or_else(|| after(limit))
+    }
+
     pub(super) fn report(&mut self, success: bool) {
-        if self.first_request.take().is_some() {
+        if self.first_request.take().is_none() {
+            return;
+        }
+        if std::mem::take(&mut self.is_probe) {
+            self.breaker.probed(self.generation, success);
+        } else {
             self.breaker.record(self.generation, success);
         }
+    }
+
+    /// The server asks that no such request is sent for this time.
+    pub(super) fn pause(&self, time: Duration) {
+        self.breaker.pause(self.generation, time);
     }
 }
 
@@ -327,58 +305,12 @@ impl Drop for Ticket<'_> {
         let late = self.breaker.policy.abandoned_after;
         if self
             .first_request
-            .is_some_and(|sent| sent.elapsed() >= late)
+            .is_some_and(|sent| self.is_probe || sent.elapsed() >= late)
         {
             self.report(false);
+        } else if self.is_probe {
+            self.breaker.probe_was_given_up(self.generation);
         }
-    }
-}
-
-const SLICES: usize = 10;
-
-/// Calls and failures within the window, in slices that are dropped one by one.
-#[derive(Debug)]
-struct Window {
-    slice: Duration,
-    origin: Instant,
-    slices: [Slice; SLICES],
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Slice {
-    /// Which slice since the origin it is.
-    number: u128,
-    calls: u64,
-    failures: u64,
-}
-
-impl Window {
-    fn new(length: Duration) -> Self {
-        Self {
-            slice: (length / SLICES as u32).max(Duration::from_nanos(1)),
-            origin: Instant::now(),
-            slices: [Slice::default(); SLICES],
-        }
-    }
-
-    /// Adds a call. Returns all calls and failures within the window.
-    fn record(&mut self, now: Instant, success: bool) -> (u64, u64) {
-        let number = (now - self.origin).as_nanos() / self.slice.as_nanos();
-        let slice = &mut self.slices[(number % SLICES as u128) as usize];
-        if slice.number != number {
-            *slice = Slice {
-                number,
-                ..Slice::default()
-            };
-        }
-        slice.calls += 1;
-        slice.failures += u64::from(!success);
-        let recent = self.slices.iter();
-        recent
-            .filter(|slice| slice.number + SLICES as u128 > number)
-            .fold((0, 0), |(calls, failures), slice| {
-                (calls + slice.calls, failures + slice.failures)
-            })
     }
 }
 
@@ -390,7 +322,10 @@ mod tests {
     const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
 
     fn breaker() -> Breaker {
-        Breaker::new(BreakerPolicy::default().window(Duration::from_secs(10)))
+        Breaker::new(
+            BreakerPolicy::default().window(Duration::from_secs(10)),
+            Access::Read,
+        )
     }
 
     /// A call that has sent a request.
@@ -423,7 +358,7 @@ mod tests {
         advance(Duration::from_secs(2)).await;
         assert_eq!(
             breaker.error().to_string(),
-            "5 of the last 5 requests failed; next probe in 3.0 s"
+            "5 of the last 5 reads failed; next probe in 3.0 s"
         );
     }
 
@@ -454,7 +389,7 @@ mod tests {
         call(&breaker, false);
         assert_eq!(breaker.state(), BreakerState::Open);
 
-        let never = Breaker::new(BreakerPolicy::default().failure_percent(101));
+        let never = Breaker::new(BreakerPolicy::default().failure_percent(101), Access::Read);
         for _ in 0..1000 {
             call(&never, false);
         }
@@ -464,7 +399,7 @@ mod tests {
     /// Lookups of one caller, each of which waits long: there are never many within the window.
     #[tokio::test(start_paused = true)]
     async fn a_server_that_keeps_few_callers_waiting_opens_it_too() {
-        let breaker = Breaker::new(BreakerPolicy::default());
+        let breaker = Breaker::new(BreakerPolicy::default(), Access::Read);
         for failed in 0..10 {
             assert_eq!(breaker.state(), BreakerState::Closed, "after {failed}");
             let mut ticket = ask(&breaker);
@@ -586,5 +521,72 @@ mod tests {
         breaker.probed(first, true);
         assert_eq!(breaker.state(), BreakerState::Open);
         assert_eq!(breaker.half_open(second), Some(KEY));
+    }
+
+    fn writes() -> Breaker {
+        Breaker::new(BreakerPolicy::default(), Access::Write)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_write_after_the_interval_is_the_probe() {
+        let breaker = writes();
+        open(&breaker);
+        advance(Duration::from_secs(4)).await;
+        assert!(breaker.admit(&KEY).is_none());
+        advance(Duration::from_secs(1)).await;
+        let mut probe = ask(&breaker);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        assert!(breaker.admit(&KEY).is_none(), "one at a time");
+        probe.report(false);
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert!(breaker.admit(&KEY).is_none(), "not one after the other");
+        advance(Duration::from_secs(5)).await;
+        call(&breaker, true);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!((breaker.opened.get(), breaker.closed.get()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_dropped_as_the_probe_leaves_the_next_a_chance() {
+        let breaker = writes();
+        open(&breaker);
+        advance(Duration::from_secs(5)).await;
+        drop(breaker.admit(&KEY).unwrap());
+        assert_eq!(breaker.state(), BreakerState::Open);
+        // It may have hung.
+        drop(ask(&breaker));
+        assert!(breaker.admit(&KEY).is_none());
+        advance(Duration::from_secs(5)).await;
+        call(&breaker, true);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_the_server_asks_for_is_kept_and_bounded() {
+        for (asked, kept) in [(1, 5), (60, 60), (u64::MAX, 300)] {
+            let breaker = writes();
+            let mut ticket = ask(&breaker);
+            ticket.report(false);
+            ticket.pause(Duration::from_secs(asked));
+            assert_eq!(breaker.state(), BreakerState::Open);
+            assert!(
+                breaker
+                    .error()
+                    .to_string()
+                    .contains("asked for a pause of writes")
+            );
+            advance(Duration::from_secs(kept) - Duration::from_millis(1)).await;
+            assert!(breaker.admit(&KEY).is_none(), "{asked}");
+            advance(Duration::from_millis(1)).await;
+            let mut probe = ask(&breaker);
+            // The pause goes on.
+            probe.report(false);
+            probe.pause(Duration::from_secs(60));
+            advance(Duration::from_secs(59)).await;
+            assert!(breaker.admit(&KEY).is_none());
+            advance(Duration::from_secs(1)).await;
+            call(&breaker, true);
+            assert_eq!(breaker.state(), BreakerState::Closed);
+        }
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep_until;
 
-use super::breaker::{Breaker, BreakerState, Generation};
+use super::breaker::{Breaker, Generation};
+use super::breaker_policy::BreakerState;
 use super::time::after;
 use crate::key::PipelineFingerprint;
 
@@ -19,6 +20,7 @@ const PAUSE_BETWEEN_PROBES: Duration = Duration::from_millis(1);
 pub(super) trait Probed: Send + Sync + 'static {
     fn name(&self) -> &str;
 
+    /// The breaker of the reads.
     fn breaker(&self) -> &Breaker;
 
     /// One request past the breaker; whether the server works again.
@@ -38,7 +40,7 @@ pub(super) fn start<T: Probed>(tier: &Arc<T>) {
         return;
     };
     let interval = breaker.probe_interval();
-    tracing::warn!(tier = tier.name(), reason = %breaker.error(), ?interval, "circuit breaker opened: no requests until a probe succeeds");
+    tracing::debug!(tier = tier.name(), reason = %breaker.error(), ?interval, "circuit breaker of reads opened: no reads until a probe succeeds");
     let healer = Healer {
         tier: Arc::downgrade(tier),
         generation,
@@ -80,14 +82,14 @@ impl<T: Probed> Healer<T> {
         };
         let success = tier.probe(&key).await;
         if success {
-            tracing::info!(
+            tracing::debug!(
                 tier = tier.name(),
-                "circuit breaker closed: a probe succeeded"
+                "circuit breaker of reads closed: a probe succeeded"
             );
         } else {
             tracing::debug!(
                 tier = tier.name(),
-                "circuit breaker stays open: a probe failed"
+                "circuit breaker of reads stays open: a probe failed"
             );
         }
         breaker.probed(self.generation, success);

@@ -40,6 +40,13 @@ impl HttpStatusError {
         matches!(self.status, 409 | 412)
     }
 
+    /// The error of a write that the server says conflicts with an entry that is not there: it was
+    /// being written, or removed, at the same time. The same write may well succeed.
+    pub(crate) fn of_a_passing_conflict(self) -> RequestError {
+        let reason = format!("{self}, and the server has no such entry");
+        RequestError::new(StoreErrorKind::Unavailable, reason).into_rejection()
+    }
+
     /// The error of a request that would have changed nothing.
     pub(crate) fn of_a_read(self) -> RequestError {
         let kind = match self.status {

@@ -5,13 +5,18 @@
 // a request is made and how often. A tier adds a `Backend`: how one request is made. Nothing here
 // names a type of an HTTP library.
 
+mod access;
 mod attempt;
 mod auth_block;
 mod backend;
 mod body;
 mod breaker;
+mod breaker_policy;
+mod call;
 mod call_policy;
+mod caller;
 mod content_encoding;
+mod failure_window;
 mod healer;
 mod http_status;
 mod remembered_misses;
@@ -22,13 +27,15 @@ mod settings;
 mod store;
 mod tier;
 mod time;
+mod trouble;
 mod unhealed;
 
-pub use breaker::{BreakerPolicy, BreakerState};
+pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
 pub(crate) use backend::{Backend, ConnectionCounts, Upload};
 pub(crate) use body::{drain, read_capped, read_start};
+pub(crate) use caller::AnswerBegan;
 pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;

@@ -16,8 +16,10 @@ pub(crate) struct RequestError {
     pub(crate) retry_after: Option<Duration>,
     /// Whether a server that works rejects this one request.
     is_rejection: bool,
-    /// Whether the server rejects the credentials themselves, and will until they change.
-    pub(crate) blocks_credentials: bool,
+    /// Whether the server rejects the credentials of the request.
+    pub(super) blocks_credentials: bool,
+    /// Whether it was made because the call would fail, without a request.
+    pub(super) is_unsent: bool,
 }
 
 impl RequestError {
@@ -28,12 +30,19 @@ impl RequestError {
             retry_after: None,
             is_rejection: false,
             blocks_credentials: false,
+            is_unsent: false,
         }
     }
 
     /// As the answer of a server to the credentials of the request.
     pub(super) const fn blocking_credentials(mut self) -> Self {
         self.blocks_credentials = true;
+        self
+    }
+
+    /// As the error of a call that sent no request.
+    pub(super) const fn unsent(mut self) -> Self {
+        self.is_unsent = true;
         self
     }
 

@@ -21,7 +21,7 @@ pub struct RetryPolicy {
     pub(super) attempts: u32,
     base_delay: Duration,
     max_delay: Duration,
-    max_retry_after: Duration,
+    pub(super) max_retry_after: Duration,
     budget_percent: u32,
     budget_reserve: u32,
 }
@@ -63,14 +63,16 @@ impl RetryPolicy {
     }
 
     /// The longest `Retry-After` that a call waits for. After a longer one it fails without another
-    /// attempt. Default: 2 seconds.
+    /// attempt; after a longer one to a write, all writes of the tier pause, see
+    /// [`BreakerPolicy::max_pause`](super::BreakerPolicy::max_pause). Default: 2 seconds.
     #[must_use]
     pub const fn max_retry_after(mut self, delay: Duration) -> Self {
         self.max_retry_after = delay;
         self
     }
 
-    /// Retries allowed per 100 calls, in addition to the [reserve](Self::budget_reserve).
+    /// Retries allowed per 100 calls, in addition to the [reserve](Self::budget_reserve). Reads and
+    /// writes have a budget each.
     /// Default: 20.
     #[must_use]
     pub const fn budget_percent(mut self, percent: u32) -> Self {

@@ -16,6 +16,7 @@ pub(crate) struct NetworkSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) inactivity_timeout: Duration,
     pub(crate) writes: bool,
+    pub(crate) absent_statuses: Vec<u16>,
     pub(crate) remember_misses: Option<Duration>,
     pub(crate) max_remembered_misses: usize,
     pub(crate) heal_interval: Duration,
@@ -33,6 +34,7 @@ impl Default for NetworkSettings {
             connect_timeout: Duration::from_secs(2),
             inactivity_timeout: Duration::from_secs(5),
             writes: false,
+            absent_statuses: vec![404, 410],
             remember_misses: None,
             max_remembered_misses: 16 * 1024,
             heal_interval: Duration::from_secs(60),
@@ -102,7 +104,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// When the circuit breaker opens, so that no requests are sent to a failing server.
+        /// When a circuit breaker opens, so that no requests are sent to a failing server. Reads and
+        /// writes have one each.
         /// Default: [`BreakerPolicy::default`](crate::network::BreakerPolicy::default).
         #[must_use]
         pub const fn breaker(mut self, policy: $crate::network::BreakerPolicy) -> Self {
@@ -153,11 +156,33 @@ macro_rules! network_settings {
         }
 
         /// The most requests under way at once, at least 1. Further calls wait, within their
-        /// timeout. With the largest artifact it bounds the memory that responses take before they
-        /// are verified. Default: 64.
+        /// timeout. Writes take at most half of them, rounded up. With the largest artifact it bounds
+        /// the memory that responses take before they are verified. Default: 64.
         #[must_use]
         pub const fn max_concurrent_requests(mut self, requests: usize) -> Self {
             self.network.limits.concurrent_requests = requests;
+            self
+        }
+
+        /// The most reads that run on after their callers have left, until their answers begin, and
+        /// the most writes that do.
+        /// So the circuit breakers learn from callers with short deadlines too. They are not among
+        /// those of [`max_concurrent_requests`](Self::max_concurrent_requests); a further request
+        /// ends when its caller leaves. See
+        /// [`abandoned_after`](crate::network::BreakerPolicy::abandoned_after). Default: 16.
+        #[must_use]
+        pub const fn max_abandoned_requests(mut self, requests: usize) -> Self {
+            self.network.limits.abandoned_requests = requests;
+            self
+        }
+
+        /// The HTTP statuses of a lookup that mean that the server does not have the entry. They
+        /// replace the default. Add 403 for an S3 bucket whose credentials may not list it, and 401
+        /// for a server that says so of what it does not have. A success is never a miss. A removal
+        /// is answered with `false` at 404 and 410 only. Default: 404 and 410.
+        #[must_use]
+        pub fn absent_statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
+            self.network.absent_statuses = statuses.into_iter().collect();
             self
         }
 

@@ -5,18 +5,34 @@
 macro_rules! delegate_to_network_tier {
     ($store:ident) => {
         impl $store {
-            /// The state of the circuit breaker: whether requests are sent at all.
+            /// The state of the circuit breaker of the reads: whether lookups are sent at all.
             #[must_use]
             pub fn breaker_state(&self) -> $crate::network::BreakerState {
                 self.tier.breaker_state()
             }
 
-            /// The state of the circuit breaker, and each change of it: for a status line.
+            /// The state of the circuit breaker of the writes: whether puts and removals are sent at
+            /// all. It has no part in lookups.
+            #[must_use]
+            pub fn write_breaker_state(&self) -> $crate::network::BreakerState {
+                self.tier.write_breaker_state()
+            }
+
+            /// The state of the circuit breaker of the reads, and each change of it: for a status
+            /// line.
             #[must_use]
             pub fn watch_breaker(
                 &self,
             ) -> tokio::sync::watch::Receiver<$crate::network::BreakerState> {
                 self.tier.watch_breaker()
+            }
+
+            /// The state of the circuit breaker of the writes, and each change of it.
+            #[must_use]
+            pub fn watch_write_breaker(
+                &self,
+            ) -> tokio::sync::watch::Receiver<$crate::network::BreakerState> {
+                self.tier.watch_write_breaker()
             }
         }
 

@@ -1,31 +1,33 @@
 //! A tier across a network, whatever protocol its servers speak: what each response means to the
 //! cache.
 //!
-//! Every call runs as a task from its start. A caller that no longer polls its future then holds no
-//! request permit and no connection; a caller that drops its future aborts the task.
+//! Every call runs as a task from its start, see `caller`. A caller that no longer polls its future
+//! then holds no request permit and no connection.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument as _;
 
+use super::access::Access;
 use super::attempt::Attempt;
 use super::backend::{Backend, Upload};
-use super::breaker::{Breaker, BreakerState};
-use super::call_policy::{Call, CallPolicy};
+use super::breaker::Breaker;
+use super::breaker_policy::BreakerState;
+use super::call::{Call, log_success};
+use super::call_policy::CallPolicy;
+use super::caller::{AnswerBegan, Caller, as_task};
 use super::healer::{self, Probed};
 use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
+use super::trouble::{Ended, Trouble};
 use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
 use crate::store::{Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation};
-use crate::sync::blocking;
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {
@@ -43,6 +45,8 @@ pub(crate) struct NetworkTier<B> {
     counters: StoreCounters,
     remembered_misses: Counter,
     unauthenticated: Counter,
+    /// When corrupt entries are logged.
+    corruption: Trouble,
 }
 
 impl<B: Backend> NetworkTier<B> {
@@ -58,6 +62,7 @@ impl<B: Backend> NetworkTier<B> {
             writes: settings.writes,
             required: settings.required,
             promotable,
+            corruption: Trouble::new(settings.limits.breaker.quiet()),
             policy: CallPolicy::new(settings.limits),
             misses: settings
                 .remember_misses
@@ -71,11 +76,19 @@ impl<B: Backend> NetworkTier<B> {
     }
 
     pub(crate) fn breaker_state(&self) -> BreakerState {
-        self.policy.breaker.state()
+        self.policy.of(Access::Read).breaker.state()
+    }
+
+    pub(crate) fn write_breaker_state(&self) -> BreakerState {
+        self.policy.of(Access::Write).breaker.state()
     }
 
     pub(crate) fn watch_breaker(&self) -> watch::Receiver<BreakerState> {
-        self.policy.breaker.subscribe()
+        self.policy.of(Access::Read).breaker.subscribe()
+    }
+
+    pub(crate) fn watch_write_breaker(&self) -> watch::Receiver<BreakerState> {
+        self.policy.of(Access::Write).breaker.subscribe()
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -91,18 +104,22 @@ impl<B: Backend> NetworkTier<B> {
             return Ok(Fetched::Miss);
         }
         let (tier, key) = (Arc::clone(self), *key);
-        as_task(async move {
+        as_task(|caller| async move {
             let misses = tier.misses.as_ref();
             let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
-            let download = |credentials| tier.backend.download(&key, credentials);
-            let fetched = tier.call(StoreOperation::Get, &key, download).await;
+            let download = |credentials, answer: AnswerBegan| {
+                let tier = &tier;
+                async move { tier.backend.download(&key, credentials, &answer).await }
+            };
+            let fetched = tier.call(&caller, StoreOperation::Get, &key, download);
+            let fetched = fetched.await?;
             let fetched = tier.check_metadata(fetched);
             tier.count_lookup(&key, &fetched);
             tier.learn_health(&key, &fetched);
             if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
                 lookup.remember_miss();
             }
-            fetched
+            Some(fetched)
         })
         .await
     }
@@ -113,10 +130,10 @@ impl<B: Backend> NetworkTier<B> {
         artifact: Artifact,
     ) -> Result<(), StoreError> {
         let (tier, key) = (Arc::clone(self), *key);
-        as_task(async move {
-            let result = tier.upload(&key, &artifact).await;
+        as_task(|caller| async move {
+            let result = tier.upload(&caller, &key, &artifact).await?;
             tier.count_put(&result);
-            result
+            Some(result)
         })
         .await
     }
@@ -129,9 +146,10 @@ impl<B: Backend> NetworkTier<B> {
             return Ok(false);
         }
         let (tier, key) = (Arc::clone(self), *key);
-        as_task(async move {
-            let probe = |credentials| tier.backend.probe(&key, credentials);
-            tier.call(StoreOperation::Contains, &key, probe).await
+        as_task(|caller| async move {
+            let probe = |credentials, _| tier.backend.probe(&key, credentials);
+            tier.call(&caller, StoreOperation::Contains, &key, probe)
+                .await
         })
         .await
     }
@@ -142,9 +160,10 @@ impl<B: Backend> NetworkTier<B> {
     ) -> Result<bool, StoreError> {
         self.check_writable(StoreOperation::Remove)?;
         let (tier, key) = (Arc::clone(self), *key);
-        let removed = as_task(async move {
-            let delete = |credentials| tier.backend.delete(&key, credentials);
-            tier.call(StoreOperation::Remove, &key, delete).await
+        let removed = as_task(|caller| async move {
+            let delete = |credentials, _| tier.backend.delete(&key, credentials);
+            tier.call(&caller, StoreOperation::Remove, &key, delete)
+                .await
         });
         let removed = removed.await?;
         self.unhealed.forget(&key);
@@ -165,28 +184,35 @@ impl<B: Backend> NetworkTier<B> {
     }
 
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {
-        let breaker = &self.policy.breaker;
+        let (reads, writes) = (self.policy.of(Access::Read), self.policy.of(Access::Write));
+        let is_open = |breaker: &Breaker| u64::from(breaker.state() != BreakerState::Closed);
         let connections = self.backend.connection_counts();
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
             remembered_misses: self.remembered_misses.get(),
             retries: self.policy.retries.get() + connections.repeated,
             connections_replaced: connections.replaced,
-            short_circuited: self.policy.short_circuited.get(),
-            breaker_opened: breaker.opened.get(),
-            breaker_closed: breaker.closed.get(),
-            breakers_open: u64::from(breaker.state() != BreakerState::Closed),
+            short_circuited: reads.short_circuited.get(),
+            breaker_opened: reads.breaker.opened.get(),
+            breaker_closed: reads.breaker.closed.get(),
+            breakers_open: is_open(&reads.breaker),
+            short_circuited_writes: writes.short_circuited.get(),
+            write_breaker_opened: writes.breaker.opened.get(),
+            write_breaker_closed: writes.breaker.closed.get(),
+            write_breakers_open: is_open(&writes.breaker),
             ..self.counters.snapshot()
         }
     }
 
-    /// Makes the requests of a call, as the policy allows. The error names the tier.
+    /// Makes the requests of a call, as the policy allows. The error names the tier. `None` once the
+    /// caller has left.
     async fn call<T, F>(
         self: &Arc<Self>,
+        caller: &Caller,
         operation: StoreOperation,
         key: &PipelineFingerprint,
-        request: impl Fn(B::Credentials) -> F + Send + Sync,
-    ) -> Result<T, StoreError>
+        request: impl Fn(B::Credentials, AnswerBegan) -> F + Send + Sync,
+    ) -> Option<Result<T, StoreError>>
     where
         T: Send,
         F: Future<Output = Result<T, RequestError>> + Send,
@@ -199,26 +225,12 @@ impl<B: Backend> NetworkTier<B> {
             operation,
             key,
             credentials: &attempt,
+            caller,
         };
-        let send = || async { request(attempt.credentials()?).await };
-        let result = self.policy.run(call, send).await;
-        result.map_err(|error| {
-            self.log(&call, &error);
-            self.error(error.kind, operation).with_source(error)
-        })
-    }
-
-    fn log(&self, call: &Call<'_>, error: &RequestError) {
-        let Call { operation, key, .. } = call;
-        let (tier, kind) = (&self.name, error.kind);
-        // An open breaker and rejected credentials were logged once, when they began.
-        if kind == StoreErrorKind::CircuitOpen {
-            tracing::debug!(tier, %key, %operation, %kind, reason = %error, "request not sent: circuit breaker open");
-        } else if error.blocks_credentials {
-            tracing::debug!(tier, %key, %operation, %kind, reason = %error, "credentials rejected by the server");
-        } else {
-            tracing::warn!(tier, %key, %operation, %kind, reason = %error, "request failed");
-        }
+        let (request, attempt) = (&request, &attempt);
+        let send = |answer| async move { request(attempt.credentials()?, answer).await };
+        let result = self.policy.run(call, send).await?;
+        Some(result.map_err(|error| self.error(error.kind, operation).with_source(error)))
     }
 
     fn check_metadata(&self, fetched: Result<Fetched, StoreError>) -> Result<Fetched, StoreError> {
@@ -234,7 +246,12 @@ impl<B: Backend> NetworkTier<B> {
         let counters = &self.counters;
         match fetched {
             Err(_) => counters.errors.increment(),
-            Ok(Fetched::Hit(_)) => counters.hits.increment(),
+            Ok(Fetched::Hit(_)) => {
+                counters.hits.increment();
+                if let Some(Ended { failed, lasted }) = self.corruption.succeeded() {
+                    tracing::info!(tier = self.name, failed, ?lasted, "entries are whole again");
+                }
+            }
             Ok(Fetched::Miss) => counters.misses.increment(),
             Ok(Fetched::Corrupt(reason)) => {
                 counters.misses.increment();
@@ -242,7 +259,7 @@ impl<B: Backend> NetworkTier<B> {
                 if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
                     self.unauthenticated.increment();
                 }
-                tracing::warn!(tier = self.name, %key, %reason, "corrupt entry not served");
+                self.log_corrupt(key, reason);
             }
             Ok(Fetched::Refused) => {
                 counters.misses.increment();
@@ -271,6 +288,19 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
+    /// A site that answers with a page of its own does so for every key.
+    fn log_corrupt(&self, key: &PipelineFingerprint, reason: &FrameError) {
+        let tier = &self.name;
+        if self.corruption.failed() {
+            tracing::warn!(
+                tier, %key, %reason,
+                "corrupt entry not served; further ones are logged at debug level until an entry is whole"
+            );
+        } else {
+            tracing::debug!(tier, %key, %reason, "corrupt entry not served");
+        }
+    }
+
     fn count_put(&self, result: &Result<(), StoreError>) {
         let counter = match result {
             Ok(()) => &self.counters.puts,
@@ -282,9 +312,31 @@ impl<B: Backend> NetworkTier<B> {
 
     async fn upload(
         self: &Arc<Self>,
+        caller: &Caller,
         key: &PipelineFingerprint,
         artifact: &Artifact,
-    ) -> Result<(), StoreError> {
+    ) -> Option<Result<(), StoreError>> {
+        let upload = match self.encode(key, artifact).await {
+            Ok(upload) => upload,
+            Err(error) => return Some(Err(error)),
+        };
+        // Whatever becomes of the upload, the entry may be there from its start.
+        self.forget_miss(key);
+        let request = |credentials, _| self.backend.upload(key, &upload, credentials);
+        let stored = self.call(caller, StoreOperation::Put, key, request).await?;
+        if stored.is_ok() {
+            self.unhealed.uploaded(key);
+        }
+        // A lookup that began before the upload may have remembered its miss meanwhile.
+        self.forget_miss(key);
+        Some(stored)
+    }
+
+    async fn encode(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<Upload, StoreError> {
         self.check_writable(StoreOperation::Put)?;
         if self.unhealed.contains(key) {
             let kind = StoreErrorKind::Protocol;
@@ -299,15 +351,7 @@ impl<B: Backend> NetworkTier<B> {
             };
             self.error(kind, StoreOperation::Put).with_source(reason)
         })?;
-        let upload = Upload { head, payload };
-        // Whatever becomes of the upload, the entry may be there from its start.
-        self.forget_miss(key);
-        let request = |credentials| self.backend.upload(key, &upload, credentials);
-        self.call(StoreOperation::Put, key, request).await?;
-        self.unhealed.uploaded(key);
-        // A lookup that began before the upload may have remembered its miss meanwhile.
-        self.forget_miss(key);
-        Ok(())
+        Ok(Upload { head, payload })
     }
 
     fn is_remembered_miss(&self, key: &PipelineFingerprint) -> bool {
@@ -349,7 +393,7 @@ impl<B: Backend> Probed for NetworkTier<B> {
     }
 
     fn breaker(&self) -> &Breaker {
-        &self.policy.breaker
+        &self.policy.of(Access::Read).breaker
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> bool {
@@ -357,14 +401,14 @@ impl<B: Backend> Probed for NetworkTier<B> {
             let credentials = self.backend.credentials()?;
             self.backend.check_health(key, credentials).await
         };
-        self.policy.probe(check).await
+        let works = self.policy.probe(check).await;
+        let trouble = &self.policy.of(Access::Read).trouble;
+        match works {
+            true => log_success(&self.name, Access::Read, trouble),
+            false => trouble.goes_on(),
+        }
+        works
     }
-}
-
-/// Runs a call as a task: it makes progress whether or not its caller polls.
-async fn as_task<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> T {
-    let task = tokio::spawn(call.in_current_span());
-    blocking::join(AbortOnDropHandle::new(task)).await
 }
 
 struct HealOnDrop<'a, B: Backend>(&'a Arc<NetworkTier<B>>);

@@ -121,6 +121,7 @@ impl ObjectStoreCacheBuilder {
             store,
             prefix,
             format,
+            absent_statuses: self.network.absent_statuses.clone(),
             inactivity: self.network.inactivity_timeout,
         };
         ObjectStoreCache {

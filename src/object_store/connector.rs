@@ -63,16 +63,26 @@ impl HttpService for Client {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
-        drain(body.bytes_stream(), None).await;
-        match status.as_u16() {
+        let start = drain(body.bytes_stream(), None).await;
+        let status = match status.as_u16() {
+            400 if is_request_timeout(&start) => 408,
+            status => status,
+        };
+        match status {
             // The crate handles these itself.
             401 | 403 | 404 | 409 | 412 => Ok(HttpResponse::from_parts(head, Bytes::new().into())),
             _ => {
                 let retry_after = head.headers.get("retry-after");
                 let retry_after = retry_after.and_then(|value| value.to_str().ok());
-                let status = HttpStatusError::new(status.as_u16(), retry_after);
+                let status = HttpStatusError::new(status, retry_after);
                 Err(HttpError::new(HttpErrorKind::Unknown, status))
             }
         }
     }
+}
+
+/// Whether S3 says in its own way that the request came too slowly, which passes.
+fn is_request_timeout(body: &[u8]) -> bool {
+    const CODE: &[u8] = b"<Code>RequestTimeout</Code>";
+    body.windows(CODE.len()).any(|part| part == CODE)
 }

@@ -28,8 +28,10 @@ use objects::Objects;
 /// # Cancel safety
 ///
 /// Each call runs as a task. A future that is no longer polled holds neither a request permit nor a
-/// connection. A future that is dropped aborts its task; a dropped put may still have stored the
-/// whole artifact.
+/// connection. A future that is dropped gives its permit back; its request runs on for a short while,
+/// so that the breaker learns how the store does, see
+/// [`max_abandoned_requests`](ObjectStoreCacheBuilder::max_abandoned_requests). A dropped put may
+/// still have stored the whole artifact.
 ///
 /// ```
 /// use pipeline_cache::{Artifact, ObjectStoreCache, PipelineCacheStore, PipelineFingerprint};
@@ -86,6 +88,7 @@ impl fmt::Debug for ObjectStoreCache {
             .field("format", &self.tier.backend.format)
             .field("required", &self.tier.required)
             .field("breaker", &self.breaker_state())
+            .field("write_breaker", &self.write_breaker_state())
             .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }

@@ -16,7 +16,8 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    Backend, HttpStatusError, RequestError, Upload, content_encoding, read_capped, read_start,
+    AnswerBegan, Backend, HttpStatusError, RequestError, Upload, content_encoding, read_capped,
+    read_start,
 };
 use crate::store::{Fetched, StoreErrorKind};
 
@@ -25,6 +26,8 @@ pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
     pub(super) format: FrameFormat,
+    /// The statuses of a lookup that mean that there is no such object.
+    pub(super) absent_statuses: Vec<u16>,
     /// The longest time between two parts of a body.
     pub(super) inactivity: Duration,
 }
@@ -36,6 +39,10 @@ impl Objects {
 
     fn may_be_frame(&self, size: u64) -> bool {
         (HEADER_LEN as u64..=self.format.max_frame()).contains(&size)
+    }
+
+    fn is_absent(&self, error: &Error) -> bool {
+        status(error).is_some_and(|status| self.absent_statuses.contains(&status.status))
     }
 
     /// The whole object, or `None` as soon as it is longer than any frame.
@@ -54,16 +61,22 @@ impl Backend for Objects {
         Ok(())
     }
 
-    fn version((): &()) -> Option<u64> {
+    fn version(&self, (): &()) -> Option<u64> {
         None
     }
 
-    async fn download(&self, key: &PipelineFingerprint, (): ()) -> Result<Fetched, RequestError> {
+    async fn download(
+        &self,
+        key: &PipelineFingerprint,
+        (): (),
+        answer: &AnswerBegan,
+    ) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
             Ok(object) => object,
-            Err(Error::NotFound { .. }) => return Ok(Fetched::Miss),
+            Err(error) if self.is_absent(&error) => return Ok(Fetched::Miss),
             Err(error) => return Err(of_a_read(error)),
         };
+        answer.signal();
         if let Some(encoding) = encoding(&object) {
             return Ok(Fetched::Corrupt(FrameError::ContentEncoded(encoding)));
         }
@@ -112,7 +125,7 @@ impl Backend for Objects {
         let head = GetOptions::new().with_head(true);
         match self.store.get_opts(&self.path(key), head).await {
             Ok(object) => Ok(encoding(&object).is_none() && self.may_be_frame(object.meta.size)),
-            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) if self.is_absent(&error) => Ok(false),
             Err(error) => Err(of_a_read(error)),
         }
     }
@@ -123,7 +136,7 @@ impl Backend for Objects {
                 let parts = object.into_stream().map_err(of_a_read);
                 read_start(parts, HEADER_LEN, self.inactivity).await
             }
-            Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) if self.is_absent(&error) => Ok(()),
             Err(error) => Err(of_a_read(error)),
         }
     }
@@ -207,6 +220,7 @@ mod tests {
             store: Arc::new(InMemory::new()),
             prefix: Path::default(),
             format: FrameFormat::new(None, 64 << 20),
+            absent_statuses: vec![404],
             inactivity: Duration::from_secs(5),
         };
         let object = GetResult {

@@ -21,8 +21,9 @@ pub enum StoreErrorKind {
     TimedOut,
     /// The tier is overloaded or out of service, and says so.
     Unavailable,
-    /// The circuit breaker of the tier is open: most recent calls failed, so this one was not
-    /// sent. Probes in the background close the breaker when the tier works again.
+    /// The circuit breaker of the tier's reads, or of its writes, is open: most recent calls failed,
+    /// or the server asked for a pause, so this call was not sent. The breaker is probed, and closes
+    /// when the tier works again.
     CircuitOpen,
     /// The tier takes no writes.
     ReadOnly,

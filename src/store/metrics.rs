@@ -114,14 +114,22 @@ metrics! {
     /// Times that all kept connections were given up, because one delivered the response to another
     /// request.
     connections_replaced,
-    /// Calls that failed at once because the circuit breaker was open.
+    /// Lookups that failed at once because the circuit breaker of the reads was open.
     short_circuited,
-    /// Times that the circuit breaker opened.
+    /// Times that the circuit breaker of the reads opened.
     breaker_opened,
     /// Times that it closed again.
     breaker_closed,
-    /// Breakers that are open now.
+    /// Circuit breakers of reads that are open now.
     breakers_open,
+    /// Puts and removals that failed at once because the circuit breaker of the writes was open.
+    short_circuited_writes,
+    /// Times that the circuit breaker of the writes opened.
+    write_breaker_opened,
+    /// Times that it closed again.
+    write_breaker_closed,
+    /// Circuit breakers of writes that are open now.
+    write_breakers_open,
     /// Compiles that waited because another process was compiling the same key.
     awaited_compiles,
     /// Bytes that the tier holds, where it counts them.

@@ -7,3 +7,4 @@ mod lookup;
 mod promotion;
 mod removal;
 mod single_flight;
+mod unwritten;

@@ -108,7 +108,8 @@ async fn lookups_go_on_past_lookups_that_were_dropped() {
     for _ in 0..PATIENCE {
         if let Ok(found) = timeout(SHORT, remote.fetch(&KEY)).await {
             assert_eq!(found.unwrap(), Fetched::Miss);
-            assert_bound(&server, MOST);
+            // Besides those that run on until their answers begin.
+            assert_bound(&server, MOST + 16);
             drop(remote);
             until_none_is_open(&server).await;
             return;

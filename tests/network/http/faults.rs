@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-const LOCATIONS: &str = "
+pub(super) const LOCATIONS: &str = "
     location /cache/ { dav_methods PUT DELETE; create_full_put_path on; }
     location /drip/cache/ { alias $folder/www/cache/; limit_rate 1; }
 ";
 
 /// What a loaded machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(2);
+pub(super) const SLACK: Duration = Duration::from_secs(2);
 
 const FAULTS: [&str; 7] = [
     "down",
@@ -37,17 +37,17 @@ const FAULTS: [&str; 7] = [
     "drip",
 ];
 
-struct Scale {
-    lookups: u64,
+pub(super) struct Scale {
+    pub(super) lookups: u64,
     /// The floor of the breaker.
-    min_calls: u64,
+    pub(super) min_calls: u64,
     /// For a whole lookup with its retries, and for one attempt of it.
-    deadline: Duration,
-    attempt: Duration,
-    probe_interval: Duration,
+    pub(super) deadline: Duration,
+    pub(super) attempt: Duration,
+    pub(super) probe_interval: Duration,
 }
 
-fn scale() -> Scale {
+pub(super) fn scale() -> Scale {
     if std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some() {
         Scale {
             lookups: 1000,
@@ -68,9 +68,9 @@ fn scale() -> Scale {
 }
 
 /// A link and what stands behind it.
-struct Site {
-    nginx: Nginx,
-    link: Haproxy,
+pub(super) struct Site {
+    pub(super) nginx: Nginx,
+    pub(super) link: Haproxy,
 }
 
 impl Site {
@@ -94,37 +94,37 @@ impl Site {
     }
 }
 
-fn key(number: u64) -> PipelineFingerprint {
+pub(super) fn key(number: u64) -> PipelineFingerprint {
     PipelineFingerprint::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-fn artifact() -> Artifact {
+pub(super) fn artifact() -> Artifact {
     Artifact::new(vec![7; 4096])
 }
 
 /// Times, of which the worst and the median are told.
 #[derive(Default)]
-struct Times(Vec<Duration>);
+pub(super) struct Times(pub(super) Vec<Duration>);
 
 impl Times {
-    async fn take<T: Send>(&mut self, work: impl Future<Output = T> + Send) -> T {
+    pub(super) async fn take<T: Send>(&mut self, work: impl Future<Output = T> + Send) -> T {
         let began = Instant::now();
         let result = work.await;
         self.0.push(began.elapsed());
         result
     }
 
-    fn worst(&self) -> Duration {
+    pub(super) fn worst(&self) -> Duration {
         self.0.iter().max().copied().unwrap_or_default()
     }
 
-    fn median(&self) -> Duration {
+    pub(super) fn median(&self) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied().unwrap_or_default()
     }
 
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         format!("{:.3} / {:.3}", ms(self.median()), ms(self.worst()))
     }
@@ -155,20 +155,7 @@ async fn each_fault_costs_a_deadline_while_it_is_new_and_nothing_after_that() {
 
 /// A day with one fault in it, as a row of the table.
 async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
-    let breaker = BreakerPolicy::default()
-        .min_calls(scale.min_calls)
-        .probe_interval(scale.probe_interval);
-    let remote = RemoteCache::builder()
-        .no_proxy()
-        .writes()
-        .request_timeout(scale.deadline)
-        .attempt_timeout(scale.attempt)
-        .inactivity_timeout(scale.attempt)
-        .connect_timeout(scale.attempt)
-        .retry(RetryPolicy::default().base_delay(Duration::from_millis(10)))
-        .breaker(breaker)
-        .build(site.link.url("/cache"));
-    let remote = Arc::new(remote.unwrap());
+    let remote = Arc::new(remote(site, scale));
     let mut state = remote.watch_breaker();
     eventually_put(&remote, &key(0)).await;
 
@@ -235,6 +222,24 @@ async fn day(site: &mut Site, fault: &str, scale: &Scale) -> String {
     )
 }
 
+pub(super) fn remote(site: &Site, scale: &Scale) -> RemoteCache {
+    let breaker = BreakerPolicy::default()
+        .min_calls(scale.min_calls)
+        .probe_interval(scale.probe_interval)
+        .max_pause(scale.probe_interval);
+    RemoteCache::builder()
+        .no_proxy()
+        .writes()
+        .request_timeout(scale.deadline)
+        .attempt_timeout(scale.attempt)
+        .inactivity_timeout(scale.attempt)
+        .connect_timeout(scale.attempt)
+        .retry(RetryPolicy::default().base_delay(Duration::from_millis(10)))
+        .breaker(breaker)
+        .build(site.link.url("/cache"))
+        .unwrap()
+}
+
 /// Lookups, of what is there and of what is not, until the breaker has seen enough of it.
 async fn learn(remote: &RemoteCache, fault: &str, scale: &Scale) -> Times {
     let mut learning = Times::default();
@@ -293,7 +298,7 @@ async fn local_hits(remote: &Arc<RemoteCache>, scale: &Scale) -> (Times, Times) 
 }
 
 /// The link may still be closing what the last fault has left.
-async fn eventually_put(remote: &RemoteCache, key: &PipelineFingerprint) {
+pub(super) async fn eventually_put(remote: &RemoteCache, key: &PipelineFingerprint) {
     for _ in 0..200 {
         if remote.put(key, artifact()).await.is_ok() {
             return;

@@ -1,6 +1,7 @@
 //! A server that is spoken to over HTTP.
 
 mod bad_days;
+mod confined_trouble;
 #[cfg(target_os = "linux")]
 mod connections;
 mod credentials;
@@ -10,6 +11,8 @@ mod hostile_server;
 mod http2;
 mod kept_connections;
 mod nginx;
+#[cfg(unix)]
+mod partial_faults;
 mod proxy;
 mod tls;
 mod transformed;

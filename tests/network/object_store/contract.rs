@@ -6,13 +6,14 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use pipeline_cache::network::RetryPolicy;
+use pipeline_cache::network::{BreakerState, RetryPolicy};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
     Artifact, ArtifactMetadata, DiskCache, Fetched, FrameError, ObjectStoreCache,
     ObjectStoreCacheBuilder, PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind,
     Trust, TrustedKeys,
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -176,6 +177,82 @@ async fn a_store_that_cannot_be_set_up_or_reached_is_a_typed_error() {
     assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
 }
 
+/// S3 says so while another write of the object is under way, or where a body came too slowly.
+#[tokio::test]
+async fn a_write_that_fails_for_a_passing_reason_is_made_again() {
+    for (status, body) in [
+        ("409 Conflict", "<Code>OperationAborted</Code>"),
+        ("409 Conflict", "<Code>ConditionalRequestConflict</Code>"),
+        ("412 Precondition Failed", "<Code>PreconditionFailed</Code>"),
+        ("400 Bad Request", "<Code>RequestTimeout</Code>"),
+    ] {
+        let puts = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&puts);
+        let server = ScriptedServer::start(move |request| match request.method.as_str() {
+            "PUT" if count.fetch_add(1, Ordering::SeqCst) == 0 => answer(status, body.as_bytes()),
+            "PUT" => answer("200 OK\r\nETag: \"1\"", b""),
+            _ => answer("404 Not Found", b""),
+        });
+        let cache = on_s3(&server).writes().build("s3://bucket").unwrap();
+        let put = cache.put(&KEY, Artifact::new("code")).await;
+        assert!(put.is_ok(), "{body}: {put:?}");
+        assert_eq!(puts.load(Ordering::SeqCst), 2, "{body}");
+        // It will fail again.
+        let expired = ScriptedServer::always(answer(status, b"<Code>ExpiredToken</Code>"));
+        let cache = on_s3(&expired).build("s3://bucket").unwrap();
+        let error = cache.get(&KEY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Protocol, "{body}");
+    }
+}
+
+/// A bucket says 403 for what is not there to credentials that may not list it.
+#[tokio::test]
+async fn statuses_can_mean_absence_and_are_an_error_of_the_key_alone_otherwise() {
+    let server = ScriptedServer::always(answer("403 Forbidden", b"<Code>AccessDenied</Code>"));
+    let cache = on_s3(&server).absent_statuses([403, 404]).writes();
+    let cache = cache.build("s3://bucket").unwrap();
+    assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    assert!(!cache.contains(&KEY).await.unwrap());
+    // A refused write is not one of something that is not there.
+    let put = cache.put(&KEY, Artifact::new("code")).await;
+    assert_eq!(put.unwrap_err().kind(), StoreErrorKind::PermissionDenied);
+    let removed = cache.remove(&KEY).await;
+    assert_eq!(
+        removed.unwrap_err().kind(),
+        StoreErrorKind::PermissionDenied
+    );
+
+    let head = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\n\
+                Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let frame = Artifact::new("code").to_frame(&KEY, None).unwrap();
+    let length = format!("Content-Length: {}\r\n\r\n", frame.len());
+    let entry = [head.as_bytes(), length.as_bytes(), frame.as_ref()].concat();
+    let server = ScriptedServer::start(move |request| match request.path.contains(&KEY.to_hex()) {
+        true => vec![Step::Send(entry.clone())],
+        false => answer("403 Forbidden", b""),
+    });
+    let cache = on_s3(&server).build("s3://bucket").unwrap();
+    for other in 0..7 {
+        let other = PipelineFingerprint::from_bytes([other; 32]);
+        let refused = cache.fetch(&other).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::PermissionDenied);
+        assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_impatient_callers_opens_the_breaker() {
+    let server = ScriptedServer::always(vec![Step::Hang]);
+    let cache = on_s3(&server).build("s3://bucket").unwrap();
+    for _ in 0..10 {
+        let _ = tokio::time::timeout(Duration::from_millis(50), cache.fetch(&KEY)).await;
+    }
+    let mut state = cache.watch_breaker();
+    let opens = state.wait_for(|state| *state != BreakerState::Closed);
+    let opens = tokio::time::timeout(Duration::from_secs(20), opens).await;
+    assert!(opens.is_ok(), "never learnt");
+}
+
 fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
     ObjectStoreCache::builder()
         .store_option("AWS_ENDPOINT", server.url())
@@ -188,15 +265,17 @@ fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
 /// says no.
 #[tokio::test]
 async fn a_store_that_refuses_a_write_is_well_and_still_read() {
-    use StoreErrorKind::{PermissionDenied, Protocol, ReadOnly, StorageFull, TooLarge};
+    use StoreErrorKind::{
+        PermissionDenied, Protocol, ReadOnly, StorageFull, TooLarge, Unavailable,
+    };
     for (status, expected) in [
         ("400 Bad Request", Protocol),
         ("403 Forbidden", PermissionDenied),
         ("404 Not Found", Protocol),
         ("405 Method Not Allowed", ReadOnly),
-        ("409 Conflict", Protocol),
+        ("409 Conflict", Unavailable),
         ("411 Length Required", Protocol),
-        ("412 Precondition Failed", Protocol),
+        ("412 Precondition Failed", Unavailable),
         ("413 Too Large", TooLarge),
         ("507 Full", StorageFull),
     ] {
@@ -204,14 +283,19 @@ async fn a_store_that_refuses_a_write_is_well_and_still_read() {
             "PUT" => answer(status, b""),
             _ => answer("404 Not Found", b""),
         });
-        let cache = on_s3(&server).writes().build("s3://bucket").unwrap();
+        let once = RetryPolicy::default().attempts(1);
+        let cache = on_s3(&server)
+            .retry(once)
+            .writes()
+            .build("s3://bucket")
+            .unwrap();
         for _ in 0..20 {
             let refused = cache.put(&KEY, Artifact::new("code")).await.unwrap_err();
             assert_eq!(refused.kind(), expected, "{status}");
         }
         assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Miss, "{status}");
         let puts = server.requests().into_iter().filter(|r| r.method == "PUT");
-        assert_eq!(puts.count(), 20, "it is not asked again: {status}");
+        assert_eq!(puts.count(), 20, "no breaker opens: {status}");
     }
 }
 

@@ -24,7 +24,8 @@ impl Haproxy {
     /// Starts a link to a server on this machine. `None` where haproxy is not installed.
     ///
     /// What the link does to requests is named by [`set_fault`](Self::set_fault): `none`, `reset`,
-    /// `black-hole`, `half-503`, or `drip`, which asks for the same below `/drip`.
+    /// `black-hole`, `half-503`, or `drip`, which asks for the same below `/drip`. `absent-403` says
+    /// 403 for 404; `writes-429`, with a long `Retry-After`, and `writes-500` refuse each PUT.
     pub(crate) fn start(server: u16) -> Option<Self> {
         let program = installed("haproxy")?;
         (0..5)
@@ -60,6 +61,9 @@ impl Haproxy {
                http-request silent-drop {}
                http-request return status 503 {} {{ rand(2) eq 0 }}
                http-request set-path /drip%[path] {}
+               http-request return status 429 hdr retry-after 600 {} {{ method PUT }}
+               http-request return status 500 {} {{ method PUT }}
+               http-response set-status 403 {} {{ status 404 }}
                default_backend origin
              backend origin
                server origin 127.0.0.1:{server}\n",
@@ -67,6 +71,9 @@ impl Haproxy {
             fault("black-hole"),
             fault("half-503"),
             fault("drip"),
+            fault("writes-429"),
+            fault("writes-500"),
+            fault("absent-403"),
         );
         std::fs::write(folder.path().join("haproxy.cfg"), configuration).unwrap();
         let mut haproxy = Self {

@@ -1,0 +1,64 @@
+//! The caller of a request, who may leave before the request ends.
+//!
+//! A call runs as a task from its start, so it makes progress whether or not its caller polls. The
+//! task of a caller that leaves is not aborted: it is told, and decides whether to learn how its
+//! request ends.
+
+use std::future::{Future, pending};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::sync::blocking;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Caller {
+    left: CancellationToken,
+}
+
+impl Caller {
+    /// Waits while the caller does. `None` once the caller has left, whether or not `work` is done.
+    pub(super) async fn waits_for<T: Send>(
+        &self,
+        work: impl Future<Output = T> + Send,
+    ) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.left.cancelled() => None,
+            done = work => Some(done),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn leave(&self) {
+        self.left.cancel();
+    }
+}
+
+/// Runs a call as a task. The call returns `None` only where its caller has left.
+pub(super) async fn as_task<T, F>(call: impl FnOnce(Caller) -> F + Send) -> T
+where
+    T: Send + 'static,
+    F: Future<Output = Option<T>> + Send + 'static,
+{
+    let caller = Caller::default();
+    let _left = caller.left.clone().drop_guard();
+    let task = tokio::spawn(call(caller).in_current_span());
+    match blocking::join(task).await {
+        Some(result) => result,
+        None => pending().await,
+    }
+}
+
+/// Told when the body of an answer begins: the server works, however long the body takes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AnswerBegan(CancellationToken);
+
+impl AnswerBegan {
+    pub(crate) fn signal(&self) {
+        self.0.cancel();
+    }
+
+    pub(super) async fn wait(&self) {
+        self.0.cancelled().await;
+    }
+}
