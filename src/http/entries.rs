@@ -121,10 +121,15 @@ impl Backend for Entries {
     ) -> Result<(), RequestError> {
         let get = Entry::new(Method::GET, key, &credentials);
         let response = self.request(&get, None).await?;
-        match response.status() {
-            StatusCode::OK => response.read_start(HEADER_LEN).await,
-            status if is_absent(status) => Ok(()),
-            _ => Err(response.status_error().of_a_read()),
+        let status = response.status();
+        if status == StatusCode::OK {
+            return response.read_start(HEADER_LEN).await;
+        }
+        let error = response.status_error();
+        response.drain().await;
+        match is_absent(status) {
+            true => Ok(()),
+            false => Err(error.of_a_read()),
         }
     }
 

@@ -25,7 +25,8 @@ impl From<reqwest::Error> for RequestError {
     }
 }
 
-/// Whether the connection was there and was lost, so that a new one may do better.
+/// Whether the connection was there and was lost, so that a new one may do better. A stream of
+/// HTTP/2 that the server gave up counts as well.
 pub(super) fn is_lost_connection(error: &reqwest::Error) -> bool {
     let is_other = error.is_connect() || error.is_builder() || error.is_timeout();
     !is_other && !chain(error).any(is_not_http)
