@@ -1,5 +1,5 @@
-//! A real SeaweedFS cluster on 127.0.0.1, with all it writes in a folder of its own. It dies with the
-//! value.
+//! Real SeaweedFS servers on 127.0.0.1, single or in a cluster, with all they write in a folder of
+//! their own. They die with the value. Tests take turns with them: a machine has room for one.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::real_server::installed;
 /// How long a server may take to be of use, on a machine that does much else.
 const STARTING: Duration = Duration::from_secs(240);
 
-/// How often a cluster is started, with other ports each time.
+/// How often servers are started, with other ports each time.
 const TRIES: usize = 3;
 
 pub(crate) const ACCESS_KEY: &str = "team";
@@ -44,6 +44,9 @@ fn free_ports<const N: usize>() -> [Ports; N] {
         Ports { http, grpc }
     })
 }
+
+/// Held by the test that has servers.
+pub(crate) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// One server, which can be killed, frozen and started again.
 pub(crate) struct Node {
@@ -168,6 +171,67 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Tries to start servers. `None` where SeaweedFS is not installed.
+fn start<T>(try_start: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
+    let program = installed("weed")?;
+    let mut failures = Vec::new();
+    for _ in 0..TRIES {
+        match try_start(&program) {
+            Ok(started) => return Some(started),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    panic!("SeaweedFS did not start: {failures:#?}");
+}
+
+/// Everything in one process.
+pub(crate) struct Single {
+    _node: [Node; 1],
+    s3: Ports,
+    _folder: TempDir,
+}
+
+impl Single {
+    /// `None` where SeaweedFS is not installed.
+    pub(crate) fn start() -> Option<Self> {
+        start(Self::try_start)
+    }
+
+    fn try_start(program: &Path) -> Result<Self, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let [master, volume, filer, s3] = free_ports();
+        let identities = identities(folder.path());
+        let arguments = words(&format!(
+            "server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir={} -filer -s3 -master.telemetry=false
+             -master.port={} -master.port.grpc={} -volume.port={} -volume.port.grpc={}
+             -filer.port={} -filer.port.grpc={} -s3.port={} -s3.port.grpc={} -s3.config={identities}
+             -s3.port.iceberg=0 -s3.port.lance=0 -master.volumeSizeLimitMB=64 -volume.max=32",
+            folder.path().display(),
+            master.http,
+            master.grpc,
+            volume.http,
+            volume.grpc,
+            filer.http,
+            filer.grpc,
+            s3.http,
+            s3.grpc,
+        ));
+        let mut node = [Node::start(program, folder.path(), master, &arguments)];
+        wait_until("a single server", &mut node, || {
+            make_bucket(filer) && ask("GET", s3.http, "/").is_some()
+        })?;
+        Ok(Self {
+            _node: node,
+            s3,
+            _folder: folder,
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.s3.http)
+    }
+}
+
 /// A bucket is a folder of the filer. One file through it shows that there is room.
 fn make_bucket(filer: Ports) -> bool {
     let made = ask("POST", filer.http, &format!("/buckets/{BUCKET}/"));
@@ -187,16 +251,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `None` where SeaweedFS is not installed.
     pub(crate) fn start() -> Option<Self> {
-        let program = installed("weed")?;
-        let tries = (0..TRIES).map(|_| Self::try_start(&program));
-        let mut failures = Vec::new();
-        for started in tries {
-            match started {
-                Ok(cluster) => return Some(cluster),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        panic!("the cluster did not start: {failures:#?}");
+        start(Self::try_start)
     }
 
     fn try_start(program: &Path) -> Result<Self, String> {
