@@ -50,7 +50,7 @@ use entries::Entries;
 /// | 413; 507 | `TooLarge`; `StorageFull` |
 /// | 405, 501 to a write | `ReadOnly` |
 /// | any other status, a redirect that is not followed, no HTTP, invalid TLS | `Protocol` |
-/// | gets no request, because the circuit breaker is open | `CircuitOpen` |
+/// | gets no request, because the circuit breaker is open | `BreakerOpen` |
 ///
 /// The first four are transient, and their requests are repeated, see
 /// [`retry`](RemoteCacheBuilder::retry). A server that keeps failing opens the circuit breaker:

@@ -91,7 +91,8 @@ impl Writer {
         };
         self.end_put(key, &errors);
         for error in errors {
-            tracing::warn!(%key, error = %format_args!("{error:#}"), "compiled artifact not stored");
+            // The tier has logged its failure where it began.
+            tracing::debug!(%key, error = %format_args!("{error:#}"), "compiled artifact not stored");
         }
     }
 

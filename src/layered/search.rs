@@ -390,7 +390,7 @@ impl RunningSearch {
             _ => tracing::debug!(key = %self.key, error = %reason, "lookup failed in a tier"),
         }
         match error.kind() {
-            StoreErrorKind::CircuitOpen => TierOutcome::BreakerOpen,
+            StoreErrorKind::BreakerOpen => TierOutcome::BreakerOpen,
             _ => TierOutcome::Failed(error),
         }
     }

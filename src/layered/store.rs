@@ -39,7 +39,7 @@ impl PipelineCacheStore for LayeredPipelineCache {
                 TierOutcome::Failed(error) => return Err(error),
                 TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
                 TierOutcome::BreakerOpen => {
-                    return Err(tier.error(StoreErrorKind::CircuitOpen, StoreOperation::Get));
+                    return Err(tier.error(StoreErrorKind::BreakerOpen, StoreOperation::Get));
                 }
                 TierOutcome::Corrupt(reason) => fetched = Fetched::Corrupt(reason),
                 TierOutcome::Refused if fetched == Fetched::Miss => fetched = Fetched::Refused,

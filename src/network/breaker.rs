@@ -167,7 +167,7 @@ impl Breaker {
                 format!("next probe in {:.1} s", left.as_secs_f64())
             }
         };
-        RequestError::new(StoreErrorKind::CircuitOpen, format!("{why}; {next}")).unsent()
+        RequestError::new(StoreErrorKind::BreakerOpen, format!("{why}; {next}")).unsent()
     }
 
     /// Some, where the caller is to probe from now on: the breaker is open, and no healer runs.

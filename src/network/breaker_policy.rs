@@ -10,7 +10,7 @@ pub enum BreakerState {
     /// Requests are sent.
     Closed,
     /// Too many calls failed, or the server asked for a pause, and no requests are sent. Each call
-    /// fails at once, with [`CircuitOpen`](crate::StoreErrorKind::CircuitOpen).
+    /// fails at once, with [`BreakerOpen`](crate::StoreErrorKind::BreakerOpen).
     Open,
     /// As [`Open`](Self::Open) to callers, while one request finds out whether the tier works
     /// again.

@@ -55,7 +55,7 @@ impl Call<'_> {
         trouble.refused();
         let (tier, key, operation, kind) = (self.tier, self.key, self.operation, error.kind);
         let why = match kind {
-            StoreErrorKind::CircuitOpen => "circuit breaker open",
+            StoreErrorKind::BreakerOpen => "circuit breaker open",
             StoreErrorKind::PermissionDenied => "credentials rejected a short while ago",
             _ => "no request permit",
         };

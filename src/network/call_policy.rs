@@ -415,7 +415,7 @@ mod tests {
         });
         let (failed, waited) = tokio::join!(fails, waits);
         assert_eq!(failed.unwrap_err().kind, StoreErrorKind::Unavailable);
-        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::CircuitOpen);
+        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::BreakerOpen);
         assert_eq!(requests.load(Ordering::SeqCst), 0);
         assert_eq!(policy.of(Access::Read).short_circuited.get(), 1);
     }
@@ -433,7 +433,7 @@ mod tests {
         advance(Duration::from_secs(2)).await;
         drop(hangs);
         let waited = waits.now_or_never().unwrap();
-        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::CircuitOpen);
+        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::BreakerOpen);
         assert_eq!(requests.load(Ordering::SeqCst), 0);
     }
 

@@ -24,7 +24,7 @@ pub enum StoreErrorKind {
     /// The circuit breaker of the tier's reads, or of its writes, is open: most recent calls failed,
     /// or the server asked for a pause, so this call was not sent. The breaker is probed, and closes
     /// when the tier works again.
-    CircuitOpen,
+    BreakerOpen,
     /// The tier takes no writes.
     ReadOnly,
     /// The artifact is larger than the tier takes.
@@ -49,7 +49,7 @@ impl StoreErrorKind {
     pub const fn is_transient(self) -> bool {
         matches!(
             self,
-            Self::Unreachable | Self::TimedOut | Self::Unavailable | Self::CircuitOpen
+            Self::Unreachable | Self::TimedOut | Self::Unavailable | Self::BreakerOpen
         )
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for StoreErrorKind {
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed out",
             Self::Unavailable => "unavailable",
-            Self::CircuitOpen => "circuit breaker open",
+            Self::BreakerOpen => "circuit breaker open",
             Self::ReadOnly => "read-only",
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",

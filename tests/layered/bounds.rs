@@ -562,7 +562,7 @@ async fn a_bad_tier_is_named_in_every_answer_and_harms_no_other() {
             "failed: bad: get: I/O error",
         ),
         (
-            Fault::Error(StoreErrorKind::CircuitOpen),
+            Fault::Error(StoreErrorKind::BreakerOpen),
             "circuit breaker open",
         ),
         (Fault::Hang, "timed out"),

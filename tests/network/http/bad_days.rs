@@ -76,7 +76,7 @@ async fn the_breaker_opens_on_a_failing_server_and_closes_by_itself() {
     // Nobody waits now, and no lookup reaches the server.
     for _ in 0..100 {
         let error = remote.fetch(&KEY).await.unwrap_err();
-        assert_eq!(error.kind(), StoreErrorKind::CircuitOpen);
+        assert_eq!(error.kind(), StoreErrorKind::BreakerOpen);
         assert!(error.is_transient());
     }
     assert_eq!(remote.metrics().short_circuited, 100);
@@ -118,7 +118,7 @@ async fn an_open_breaker_lets_one_probe_through_at_a_time() {
     for _ in 0..50 {
         assert_eq!(
             kind(remote.fetch(&KEY).await),
-            Some(StoreErrorKind::CircuitOpen)
+            Some(StoreErrorKind::BreakerOpen)
         );
     }
     assert!(asked.load(Ordering::SeqCst) <= 6);
@@ -132,7 +132,7 @@ async fn misses_and_refusals_never_open_the_breaker() {
         for _ in 0..50 {
             assert_ne!(
                 kind(remote.fetch(&KEY).await),
-                Some(StoreErrorKind::CircuitOpen)
+                Some(StoreErrorKind::BreakerOpen)
             );
         }
         assert_eq!(remote.breaker_state(), BreakerState::Closed, "{status}");
@@ -199,7 +199,7 @@ async fn lookups_that_their_callers_give_up_teach_the_breaker_too() {
     }
     assert_eq!(
         kind(remote.fetch(&KEY).await),
-        Some(StoreErrorKind::CircuitOpen)
+        Some(StoreErrorKind::BreakerOpen)
     );
 }
 
@@ -224,7 +224,7 @@ async fn a_call_that_waits_for_a_permit_fails_when_the_breaker_opens() {
         .collect();
     let open = kinds
         .iter()
-        .filter(|kind| **kind == Some(StoreErrorKind::CircuitOpen))
+        .filter(|kind| **kind == Some(StoreErrorKind::BreakerOpen))
         .count();
     assert!(open >= 30, "{kinds:?}");
     // Those before it opened, those under way, and a probe or two.
@@ -388,7 +388,7 @@ async fn settings_without_measure_do_no_harm() {
     remote.fetch(&KEY).await.unwrap_err();
     assert_eq!(
         kind(remote.fetch(&KEY).await),
-        Some(StoreErrorKind::CircuitOpen)
+        Some(StoreErrorKind::BreakerOpen)
     );
 }
 

@@ -165,7 +165,7 @@ async fn refused_writes_cost_no_read_and_are_soon_sent_no_more() {
             assert_eq!(remote.get(&PRESENT).await.unwrap(), Some(artifact()));
         }
         let refused = remote.put(&ABSENT, artifact()).await;
-        assert_eq!(kind(refused), Some(StoreErrorKind::CircuitOpen), "{status}");
+        assert_eq!(kind(refused), Some(StoreErrorKind::BreakerOpen), "{status}");
         assert_eq!(remote.breaker_state(), BreakerState::Closed, "{status}");
         assert!(puts(&server) <= most_sent, "{status}: {}", puts(&server));
     }
@@ -204,7 +204,7 @@ async fn ten_requests_in_a_row_without_an_answer_open_the_breaker_however_short_
         drop(opens);
         let began = Instant::now();
         let refused = remote.fetch(&PRESENT).await;
-        assert_eq!(kind(refused), Some(StoreErrorKind::CircuitOpen));
+        assert_eq!(kind(refused), Some(StoreErrorKind::BreakerOpen));
         assert!(began.elapsed() < 900 * MS);
     }
 }
