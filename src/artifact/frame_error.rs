@@ -33,6 +33,10 @@ pub enum FrameError {
     /// The frame is not signed, and the tier requires a signature.
     #[error("the frame is not signed, and this tier requires a signature")]
     Unauthenticated,
+    /// The response was transformed on its way, with the encoding of this name, though the request
+    /// asks for none.
+    #[error("the response has the content encoding {0}: switch it off for artifacts")]
+    ContentEncoded(&'static str),
     /// The payload was changed.
     #[error("the payload does not match its digest")]
     BadPayload,

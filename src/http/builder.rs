@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
-use super::client::ClientSettings;
+use super::client::HttpClient;
+use super::client_settings::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
@@ -72,7 +73,9 @@ impl RemoteCacheBuilder {
     }
 
     /// Authenticates with this certificate: a PEM text of the chain and its private key. Never
-    /// printed, never sent to another server. Default: none.
+    /// printed. The certificate, not the key, is also shown to a proxy with an `https` URL that asks
+    /// for one: where that must not be, use [`no_proxy`](Self::no_proxy) or a proxy with an `http`
+    /// URL. No other server sees it. Default: none.
     #[must_use]
     pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.identity = Some(pem.into());
@@ -139,9 +142,10 @@ impl RemoteCacheBuilder {
     }
 
     /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
-    /// It is called before every request, on a runtime worker, and must not block: let another
-    /// task keep the credentials fresh. After the server rejected them, no more requests are made
-    /// until the callback returns others, or a minute has passed.
+    /// It is called once for every attempt of a call, on a runtime worker, and must not block: let
+    /// another task keep the credentials fresh. Where it panics, the call fails as
+    /// `PermissionDenied` and nothing is sent. After the server rejected the credentials, no more
+    /// requests are made until the callback returns others, or a minute has passed.
     ///
     /// ```
     /// use pipeline_cache::{Credentials, RemoteCache};
@@ -187,7 +191,7 @@ impl RemoteCacheBuilder {
             inactivity_timeout: self.network.inactivity_timeout,
             max_idle: self.network.limits.concurrent_requests.max(1),
         };
-        let client = settings.build().map_err(client_error)?;
+        let client = HttpClient::new(settings).map_err(client_error)?;
         let credentials = CredentialHeaders::new(self.credentials, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
@@ -280,6 +284,9 @@ pub enum RemoteCacheError {
         /// The header's name.
         name: String,
     },
+    /// The callback of [`credentials_from`](RemoteCacheBuilder::credentials_from) panicked.
+    #[error("credentials_from: the callback panicked")]
+    CredentialsPanicked,
     /// The PEM text of [`extra_root_certificates`](RemoteCacheBuilder::extra_root_certificates)
     /// contains no valid certificate.
     #[error("extra_root_certificates: the PEM text contains no valid certificate")]

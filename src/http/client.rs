@@ -1,125 +1,32 @@
-//! The `reqwest` clients of one tier, the time limits of one exchange, and its response.
-//!
-//! Redirects are followed by `entries` and not by the client, because credentials of every form,
-//! not only the well-known headers, must stay with the origin that they were given for.
+//! Single requests through the `reqwest` clients of one tier, and the responses to them.
 
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt as _};
-use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-};
-use reqwest::{
-    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, StatusCode, Url,
-    redirect,
-};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Method, StatusCode, Url};
 use std::collections::HashSet;
-use std::convert::Infallible;
-use std::iter;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use crate::network::{HttpStatusError, RequestError, Upload, drain, read_capped};
-
-const USER_AGENT: &str = concat!("pipeline-cache/", env!("CARGO_PKG_VERSION"));
-
-/// Below the 60 to 75 seconds after which most servers close an idle connection, so that a request
-/// rarely runs into a connection that is just closing.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-
-/// HTTP/2 connections are pinged, idle or not: nothing else tells a dead one from a quiet one.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+use super::client_settings::ClientSettings;
+use super::connections::Connections;
+use super::request_error::is_lost_connection;
+use super::upload;
+use crate::network::{
+    HttpStatusError, RequestError, Upload, content_encoding, drain, read_capped, read_start,
+};
 
 /// To how many origins other than the base's idle connections are kept.
 const KEPT_ORIGINS: usize = 8;
 
-/// The most bytes of an upload that are handed to the connection at a time: small enough that a
-/// slow connection is told from a dead one.
-const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
-
-/// What the clients are built from.
-pub(super) struct ClientSettings {
-    pub(super) is_plain_http: bool,
-    pub(super) proxy_from_environment: bool,
-    pub(super) http2_prior_knowledge: bool,
-    pub(super) extra_roots: Vec<Certificate>,
-    pub(super) identity: Option<Identity>,
-    pub(super) connect_timeout: Duration,
-    pub(super) inactivity_timeout: Duration,
-    /// The most idle connections that are kept to one origin.
-    pub(super) max_idle: usize,
-}
-
-impl ClientSettings {
-    /// Builds the clients. Reads the platform's root certificates.
-    pub(super) fn build(&self) -> Result<HttpClient, reqwest::Error> {
-        Ok(HttpClient {
-            pooled: self.client(self.max_idle)?,
-            unpooled: self.client(0)?,
-            kept_origins: Mutex::default(),
-            inactivity_timeout: self.inactivity_timeout,
-        })
-    }
-
-    /// A machine without root certificates can still ask a plain HTTP server.
-    fn client(&self, max_idle: usize) -> Result<Client, reqwest::Error> {
-        match self.prepare(max_idle).build() {
-            Err(_) if self.is_plain_http => self.prepare(max_idle).tls_certs_only([]).build(),
-            built => built,
-        }
-    }
-
-    fn prepare(&self, max_idle: usize) -> ClientBuilder {
-        // The frame is verified as stored, so it must not be transformed on the way, whatever
-        // features of reqwest another crate switches on.
-        let identity = HeaderValue::from_static("identity");
-        let mut client = Client::builder()
-            .user_agent(USER_AGENT)
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, identity)]))
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(max_idle)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .tls_certs_merge(self.extra_roots.iter().cloned());
-        if let Some(identity) = &self.identity {
-            client = client.identity(identity.clone());
-        }
-        if self.http2_prior_knowledge {
-            client = client.http2_prior_knowledge();
-        }
-        if !self.proxy_from_environment {
-            client = client.no_proxy();
-        }
-        client
-    }
-}
-
 /// Sends single requests, each under the limit on inactivity.
-#[derive(Debug)]
 pub(super) struct HttpClient {
-    pooled: Client,
-    /// Closes each connection after its request. A server could redirect every lookup to another
-    /// origin, and idle connections to all of them would use up the file descriptors of the
-    /// process.
-    unpooled: Client,
+    pub(super) connections: Arc<Connections>,
     kept_origins: Mutex<HashSet<String>>,
     inactivity_timeout: Duration,
 }
 
-/// One request as it goes out.
+/// One request as it goes out. Each may be made twice: what it does, it does once.
 pub(super) struct Request<'a> {
     pub(super) method: &'a Method,
     pub(super) url: &'a Url,
@@ -127,35 +34,97 @@ pub(super) struct Request<'a> {
     pub(super) upload: Option<&'a Upload>,
     /// Whether it is for the origin of the base URL, and not redirected by another.
     pub(super) is_base_origin: bool,
+    pub(super) connection: Connection,
+}
+
+/// Over which connection a request is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connection {
+    /// Over a kept one, if there is one.
+    Kept,
+    New,
+}
+
+/// Why there is no response.
+struct NoResponse {
+    error: RequestError,
+    /// Whether the connection was closed, or failed, before the response began.
+    connection_lost: bool,
 }
 
 impl HttpClient {
+    pub(super) fn new(settings: ClientSettings) -> Result<Self, reqwest::Error> {
+        Ok(Self {
+            inactivity_timeout: settings.inactivity_timeout,
+            connections: Connections::new(settings)?,
+            kept_origins: Mutex::default(),
+        })
+    }
+
     /// Encodes credentials, which it never sends.
-    pub(super) const fn encoder(&self) -> &Client {
-        &self.pooled
+    pub(super) fn encoder(&self) -> &Client {
+        &self.connections.unpooled
     }
 
     /// The response, whose body is still to be read. Fails once nothing was sent or received for
     /// the inactivity timeout.
+    ///
+    /// Where a kept connection is lost before the response begins, the request is made again at
+    /// once, over a new connection.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RequestError> {
-        let client = match request.is_base_origin || self.keeps_connections_to(request.url) {
-            true => &self.pooled,
-            false => &self.unpooled,
+        let unpooled = &self.connections.unpooled;
+        // A server could redirect every lookup to another origin, and idle connections to all of
+        // them would use up the file descriptors of the process.
+        let keeps = request.connection == Connection::Kept
+            && (request.is_base_origin || self.keeps_connections_to(request.url));
+        let (client, is_kept) = match keeps {
+            true => self.connections.pooled(),
+            false => (unpooled.clone(), false),
         };
+        let mut sent = self.send_with(&client, &request, is_kept).await;
+        if let Err(failure) = &sent {
+            if failure.connection_lost && self.connections.may_repeat() {
+                let reason = &failure.error;
+                tracing::debug!(%reason, "connection lost; request made again over a new one");
+                sent = self.send_with(unpooled, &request, false).await;
+            }
+        }
+        if sent.is_ok() {
+            self.connections.answered();
+        }
+        sent.map_err(|failure| failure.error)
+    }
+
+    async fn send_with(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+        is_kept: bool,
+    ) -> Result<Response, NoResponse> {
         let builder = client
             .request(request.method.clone(), request.url.clone())
-            .headers(request.headers);
+            .headers(request.headers.clone());
         let limit = self.inactivity_timeout;
         let sent = match request.upload {
-            Some(upload) => send_upload(builder, upload, limit).await,
+            Some(upload) => upload::send(builder, upload, limit).await,
             None => timeout(limit, builder.send()).await,
         };
-        let response = sent.map_err(|_| RequestError::timed_out("no response", limit))??;
-        Ok(Response {
-            response,
-            inactivity_timeout: limit,
-            is_base_origin: request.is_base_origin,
-        })
+        match sent {
+            Ok(Ok(response)) => Ok(Response {
+                response,
+                inactivity_timeout: limit,
+                is_base_origin: request.is_base_origin,
+                is_kept,
+            }),
+            Ok(Err(error)) => Err(NoResponse {
+                connection_lost: is_kept && is_lost_connection(&error),
+                error: error.into(),
+            }),
+            Err(_) => Err(NoResponse {
+                error: RequestError::timed_out("no response", limit),
+                connection_lost: false,
+            }),
+        }
     }
 
     fn keeps_connections_to(&self, url: &Url) -> bool {
@@ -168,61 +137,6 @@ impl HttpClient {
     }
 }
 
-/// Sends a request with a body. Each part that the connection takes starts `limit` anew.
-///
-/// Once the response has come, no more of the body is sent: a server that answers early and reads
-/// slowly must not hold the payload in memory for ever.
-async fn send_upload(
-    builder: RequestBuilder,
-    upload: &Upload,
-    limit: Duration,
-) -> Result<reqwest::Result<reqwest::Response>, Elapsed> {
-    let progress = Arc::new(Notify::new());
-    let answered = CancellationToken::new();
-    let _answered = answered.clone().drop_guard();
-    let body = upload_body(upload, Arc::clone(&progress)).take_until(answered.cancelled_owned());
-    let mut sending = pin!(
-        builder
-            .header(CONTENT_TYPE, "application/octet-stream")
-            // Many servers take no chunked upload.
-            .header(CONTENT_LENGTH, upload.head.len() + upload.payload.len())
-            .body(Body::wrap_stream(body))
-            .send()
-    );
-    loop {
-        let step = async {
-            tokio::select! {
-                biased;
-                response = &mut sending => Some(response),
-                () = progress.notified() => None,
-            }
-        };
-        if let Some(response) = timeout(limit, step).await? {
-            return Ok(response);
-        }
-    }
-}
-
-/// The head and the payload of a frame, neither of them copied. `progress` is notified whenever the
-/// connection takes a part.
-fn upload_body(
-    upload: &Upload,
-    progress: Arc<Notify>,
-) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + use<> {
-    let (mut head, mut payload) = (upload.head.clone(), upload.payload.clone());
-    let chunks = iter::from_fn(move || {
-        progress.notify_one();
-        let rest = if head.is_empty() {
-            &mut payload
-        } else {
-            &mut head
-        };
-        let chunk: Bytes = rest.split_to(rest.len().min(UPLOAD_CHUNK_BYTES));
-        (!chunk.is_empty()).then_some(Ok::<_, Infallible>(chunk))
-    });
-    stream::iter(chunks)
-}
-
 /// The head of a response. Its body, read to its end, leaves the connection to the next request;
 /// dropped before that, it closes an HTTP/1.1 connection.
 #[derive(Debug)]
@@ -230,9 +144,15 @@ pub(super) struct Response {
     response: reqwest::Response,
     inactivity_timeout: Duration,
     is_base_origin: bool,
+    is_kept: bool,
 }
 
 impl Response {
+    /// Whether it came over a connection that may have served other requests.
+    pub(super) fn is_over_kept_connection(&self) -> bool {
+        self.is_kept
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         self.response.status()
     }
@@ -254,6 +174,23 @@ impl Response {
         let announced = self.response.content_length();
         let parts = self.response.bytes_stream();
         read_capped(parts, announced, limit, self.inactivity_timeout).await
+    }
+
+    /// Reads at least so many bytes of the body, or all of it, and leaves the rest.
+    pub(super) async fn read_start(self, wanted: usize) -> Result<(), RequestError> {
+        read_start(
+            self.response.bytes_stream(),
+            wanted,
+            self.inactivity_timeout,
+        )
+        .await
+    }
+
+    /// The transformation of the body that nobody asked for, if there is one.
+    pub(super) fn encoding(&self) -> Option<&'static str> {
+        let encodings = self.headers().get_all(CONTENT_ENCODING).into_iter();
+        let mut encodings = encodings.map(|value| value.to_str().unwrap_or("unknown"));
+        encodings.find_map(content_encoding)
     }
 
     /// Reads a short unwanted body, so that the connection can be used again.

@@ -6,7 +6,8 @@ use reqwest::header::{
 };
 use reqwest::{Client, Url};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::RemoteCacheError;
 use crate::network::RequestError;
@@ -144,10 +145,12 @@ impl CredentialSource {
         }
     }
 
-    fn credentials(&self) -> Credentials {
+    fn credentials(&self) -> Result<Credentials, RemoteCacheError> {
         match self {
-            Self::Fixed(credentials) => credentials.clone(),
-            Self::Rotating(callback) => callback(),
+            Self::Fixed(credentials) => Ok(credentials.clone()),
+            Self::Rotating(callback) => catch_unwind(AssertUnwindSafe(&**callback))
+                // What it says may hold a secret.
+                .map_err(|_| RemoteCacheError::CredentialsPanicked),
         }
     }
 }
@@ -170,17 +173,27 @@ pub(super) struct CredentialHeaders {
 
 struct Current {
     credentials: Credentials,
-    headers: HeaderMap,
-    version: u64,
+    sent: SentCredentials,
+}
+
+/// What one attempt sends.
+#[derive(Clone)]
+pub(super) struct SentCredentials {
+    pub(super) headers: HeaderMap,
+    /// Changes with the headers.
+    pub(super) version: u64,
 }
 
 impl CredentialHeaders {
     pub(super) fn new(source: CredentialSource, client: Client) -> Result<Self, RemoteCacheError> {
-        let credentials = source.credentials();
+        let credentials = source.credentials()?;
+        let headers = credentials.encode(&client)?;
         let current = Current {
-            headers: credentials.encode(&client)?,
             credentials,
-            version: 0,
+            sent: SentCredentials {
+                headers,
+                version: 0,
+            },
         };
         Ok(Self {
             source,
@@ -189,35 +202,28 @@ impl CredentialHeaders {
         })
     }
 
-    /// The headers to send.
-    pub(super) fn headers(&self) -> Result<HeaderMap, RequestError> {
-        Ok(self.current()?.headers.clone())
-    }
-
-    /// A number that grows when the headers change. `None` where there are none.
-    pub(super) fn version(&self) -> Result<Option<u64>, RequestError> {
-        let current = self.current()?;
-        Ok((!current.headers.is_empty()).then_some(current.version))
-    }
-
-    fn current(&self) -> Result<MutexGuard<'_, Current>, RequestError> {
+    /// The headers to send now. Calls the callback.
+    pub(super) fn current(&self) -> Result<SentCredentials, RequestError> {
+        let denied = |reason| RequestError::new(StoreErrorKind::PermissionDenied, reason);
         let credentials = match &self.source {
             CredentialSource::Fixed(_) => None,
             // Not under the lock: the callback is foreign code.
-            CredentialSource::Rotating(callback) => Some(callback()),
+            CredentialSource::Rotating(_) => {
+                let credentials = self.source.credentials();
+                Some(credentials.map_err(|error| denied(error.to_string()))?)
+            }
         };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(credentials) = credentials.filter(|new| *new != current.credentials) {
-            let headers = credentials.encode(&self.client).map_err(|error| {
-                RequestError::new(StoreErrorKind::PermissionDenied, error.to_string())
-            })?;
+            let headers = credentials.encode(&self.client);
+            let headers = headers.map_err(|error| denied(error.to_string()))?;
+            let version = current.sent.version + 1;
             *current = Current {
                 credentials,
-                headers,
-                version: current.version + 1,
+                sent: SentCredentials { headers, version },
             };
         }
-        Ok(current)
+        Ok(current.sent.clone())
     }
 }
 
@@ -249,7 +255,8 @@ mod tests {
         let fixed = Credentials::basic("user", "fixed");
         let source = callback.map_fixed(|_| fixed);
         let headers = CredentialHeaders::new(source, Client::new()).unwrap();
-        assert_eq!(headers.headers().unwrap()[AUTHORIZATION], "Bearer rotating");
+        let sent = headers.current().unwrap().headers;
+        assert_eq!(sent[AUTHORIZATION], "Bearer rotating");
     }
 
     #[test]
@@ -260,16 +267,22 @@ mod tests {
             match counted.fetch_add(1, Ordering::SeqCst) {
                 0 | 1 => Credentials::bearer("first"),
                 2 | 3 => Credentials::bearer("second"),
+                4 => panic!("hunter2"),
                 _ => Credentials::bearer("hunter2\n"),
             }
         }));
         let headers = CredentialHeaders::new(source, Client::new()).unwrap();
-        assert_eq!(headers.version().unwrap(), Some(0));
-        let second = headers.headers().unwrap();
-        assert_eq!(second[AUTHORIZATION], "Bearer second");
-        assert_eq!(headers.version().unwrap(), Some(1));
-        let error = headers.version().unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::PermissionDenied);
-        assert!(!error.to_string().contains("hunter2"));
+        assert_eq!(headers.current().unwrap().version, 0);
+        for _ in 0..2 {
+            let second = headers.current().unwrap();
+            assert_eq!(second.headers[AUTHORIZATION], "Bearer second");
+            assert_eq!(second.version, 1);
+        }
+        for what in ["panicked", "cannot be sent"] {
+            let error = headers.current().err().unwrap();
+            assert_eq!(error.kind, StoreErrorKind::PermissionDenied);
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(!error.to_string().contains("hunter2"));
+        }
     }
 }

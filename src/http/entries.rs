@@ -7,13 +7,13 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::base_url;
 use super::base_url::BaseUrl;
-use super::client::{HttpClient, Request, Response};
-use super::credentials::CredentialHeaders;
+use super::client::{Connection, HttpClient, Request, Response};
+use super::credentials::{CredentialHeaders, SentCredentials};
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    AnswerBegan, Backend, CredentialsVersion, HttpStatusError, RequestError, Upload,
+    AnswerBegan, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
 };
 use crate::store::{Fetched, StoreErrorKind};
 
@@ -31,51 +31,75 @@ pub(super) struct Entries {
 }
 
 impl Backend for Entries {
+    type Credentials = SentCredentials;
+
+    fn credentials(&self) -> Result<SentCredentials, RequestError> {
+        self.credentials.current()
+    }
+
+    fn version(&self, credentials: &SentCredentials) -> Option<u64> {
+        let authenticates = self.has_certificate || !credentials.headers.is_empty();
+        authenticates.then_some(credentials.version)
+    }
+
     async fn download(
         &self,
         key: &PipelineFingerprint,
+        credentials: SentCredentials,
         answer: &AnswerBegan,
     ) -> Result<Fetched, RequestError> {
-        let response = self.request(Method::GET, key, None).await?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let error = response.status_error();
-            response.drain().await;
-            return if self.is_absent(status) {
-                Ok(Fetched::Miss)
-            } else {
-                Err(error.of_a_read())
-            };
+        let get = Entry::new(Method::GET, key, &credentials);
+        let (fetched, is_kept) = self.fetch(&get, answer).await?;
+        if !is_kept || !is_of_another_key(&fetched) {
+            return Ok(fetched);
         }
-        answer.signal();
-        let limit = self.format.max_frame();
-        let Some(frame) = response.read(limit).await? else {
-            return Ok(Fetched::Corrupt(FrameError::TooLarge));
-        };
-        Ok(match self.format.decode_blocking(key, frame).await {
-            Ok(artifact) => Fetched::Hit(artifact),
-            Err(reason) => Fetched::Corrupt(reason),
-        })
+        // Either the entry is wrong, or the connection delivers the responses to other requests.
+        let again = self.fetch(&get.over(Connection::New), answer).await;
+        if !matches!(&again, Ok((fetched, _)) if is_of_another_key(fetched))
+            && self.client.connections.replace()
+        {
+            tracing::warn!(
+                base = %self.base, %key,
+                "a kept connection delivered a frame of another key: all kept connections are given up"
+            );
+        }
+        Ok(again?.0)
     }
 
-    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError> {
-        let (status, error) = self.change(Method::PUT, key, Some(upload)).await?;
+    async fn upload(
+        &self,
+        key: &PipelineFingerprint,
+        upload: &Upload,
+        credentials: SentCredentials,
+    ) -> Result<(), RequestError> {
+        let put = Entry::new(Method::PUT, key, &credentials);
+        let (status, error) = self.change(&put, Some(upload)).await?;
         if status.is_success() {
             return Ok(());
         }
-        self.rejected_upload(key, error).await
+        self.rejected_upload(key, error, credentials).await
     }
 
-    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        match self.change(Method::DELETE, key, None).await? {
+    async fn delete(
+        &self,
+        key: &PipelineFingerprint,
+        credentials: SentCredentials,
+    ) -> Result<bool, RequestError> {
+        let delete = Entry::new(Method::DELETE, key, &credentials);
+        match self.change(&delete, None).await? {
             (status, _) if status.is_success() => Ok(true),
             (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Ok(false),
             (_, error) => Err(error.of_a_write()),
         }
     }
 
-    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        let mut response = self.request(Method::HEAD, key, None).await?;
+    async fn probe(
+        &self,
+        key: &PipelineFingerprint,
+        credentials: SentCredentials,
+    ) -> Result<bool, RequestError> {
+        let head = Entry::new(Method::HEAD, key, &credentials);
+        let mut response = self.request(&head, None).await?;
         if matches!(
             response.status(),
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
@@ -83,7 +107,8 @@ impl Backend for Entries {
             response.drain().await;
             // The head of the full response says the same. Of its body no more is read than keeps
             // the connection.
-            response = self.request(Method::GET, key, None).await?;
+            let get = Entry::new(Method::GET, key, &credentials);
+            response = self.request(&get, None).await?;
         }
         let found = match response.status() {
             StatusCode::OK => Ok(self.may_be_frame(&response)),
@@ -94,41 +119,131 @@ impl Backend for Entries {
         found
     }
 
+    /// Not by HEAD: proxies were seen to keep its empty response for the entry.
+    async fn check_health(
+        &self,
+        key: &PipelineFingerprint,
+        credentials: SentCredentials,
+    ) -> Result<(), RequestError> {
+        let get = Entry::new(Method::GET, key, &credentials);
+        let response = self.request(&get, None).await?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return response.read_start(HEADER_LEN).await;
+        }
+        let error = response.status_error();
+        response.drain().await;
+        match self.is_absent(status) {
+            true => Ok(()),
+            false => Err(error.of_a_read()),
+        }
+    }
+
     fn format(&self) -> &FrameFormat {
         &self.format
     }
-}
 
-impl CredentialsVersion for Entries {
-    fn version(&self) -> Result<Option<u64>, RequestError> {
-        let version = self.credentials.version()?;
-        Ok((self.has_certificate || version.is_some()).then(|| version.unwrap_or_default()))
+    fn connection_counts(&self) -> ConnectionCounts {
+        let connections = &self.client.connections;
+        ConnectionCounts {
+            repeated: connections.repeated.get(),
+            replaced: connections.replaced.get(),
+        }
     }
 }
 
+/// What is asked about an entry, and as whom.
+#[derive(Clone)]
+struct Entry<'a> {
+    method: Method,
+    key: &'a PipelineFingerprint,
+    credentials: &'a SentCredentials,
+    connection: Connection,
+}
+
+impl<'a> Entry<'a> {
+    const fn new(
+        method: Method,
+        key: &'a PipelineFingerprint,
+        credentials: &'a SentCredentials,
+    ) -> Self {
+        Self {
+            method,
+            key,
+            credentials,
+            connection: Connection::Kept,
+        }
+    }
+
+    fn over(&self, connection: Connection) -> Self {
+        Self {
+            connection,
+            ..self.clone()
+        }
+    }
+}
+
+fn is_of_another_key(fetched: &Fetched) -> bool {
+    matches!(fetched, Fetched::Corrupt(FrameError::OtherFingerprint))
+}
+
 impl Entries {
+    /// What one request finds, and whether it came over a connection that may have served others.
+    async fn fetch(
+        &self,
+        get: &Entry<'_>,
+        answer: &AnswerBegan,
+    ) -> Result<(Fetched, bool), RequestError> {
+        let response = self.request(get, None).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let error = response.status_error();
+            response.drain().await;
+            return match self.is_absent(status) {
+                true => Ok((Fetched::Miss, false)),
+                false => Err(error.of_a_read()),
+            };
+        }
+        answer.signal();
+        if let Some(encoding) = response.encoding() {
+            response.drain().await;
+            let reason = FrameError::ContentEncoded(encoding);
+            return Ok((Fetched::Corrupt(reason), false));
+        }
+        let is_kept = response.is_over_kept_connection();
+        let Some(frame) = response.read(self.format.max_frame()).await? else {
+            return Ok((Fetched::Corrupt(FrameError::TooLarge), is_kept));
+        };
+        let fetched = match self.format.decode_blocking(get.key, frame).await {
+            Ok(artifact) => Fetched::Hit(artifact),
+            Err(reason) => Fetched::Corrupt(reason),
+        };
+        Ok((fetched, is_kept))
+    }
+
     /// The response to one request about a key, after redirects. Its body is still to be read.
     async fn request(
         &self,
-        method: Method,
-        key: &PipelineFingerprint,
+        entry: &Entry<'_>,
         upload: Option<&Upload>,
     ) -> Result<Response, RequestError> {
-        let mut url = self.base.entry(key);
+        let method = &entry.method;
+        let mut url = self.base.entry(entry.key);
         // Once another origin was asked, no credentials are sent any more, even where that origin
         // points back: the request is then of its making.
         let mut is_base_origin = true;
         for _ in 0..=self.max_redirects {
             let headers = match is_base_origin {
-                true => self.credentials.headers()?,
+                true => entry.credentials.headers.clone(),
                 false => HeaderMap::new(),
             };
             let request = Request {
-                method: &method,
+                method,
                 url: &url,
                 headers,
                 upload,
                 is_base_origin,
+                connection: entry.connection,
             };
             let response = self.client.send(request).await?;
             let status = response.status();
@@ -136,7 +251,7 @@ impl Entries {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION);
-            let Some(target) = target(&method, status, &url, location)? else {
+            let Some(target) = target(method, status, &url, location)? else {
                 return Ok(response);
             };
             response.drain().await;
@@ -159,11 +274,10 @@ impl Entries {
     /// not a success. The body is of no use.
     async fn change(
         &self,
-        method: Method,
-        key: &PipelineFingerprint,
+        entry: &Entry<'_>,
         upload: Option<&Upload>,
     ) -> Result<(StatusCode, HttpStatusError), RequestError> {
-        let response = self.request(method, key, upload).await?;
+        let response = self.request(entry, upload).await?;
         let answer = (response.status(), response.status_error());
         response.drain().await;
         Ok(answer)
@@ -173,8 +287,12 @@ impl Entries {
         self.absent_statuses.contains(&status.as_u16())
     }
 
-    /// Whether the announced length, if there is one, is that of a frame.
+    /// Whether the body is as it was stored, and the announced length, if there is one, is that of a
+    /// frame.
     fn may_be_frame(&self, response: &Response) -> bool {
+        if response.encoding().is_some() {
+            return false;
+        }
         let length = response
             .headers()
             .get(CONTENT_LENGTH)

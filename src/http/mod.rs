@@ -5,14 +5,18 @@
 
 // A call goes through the `NetworkTier`, which decides whether and how often a request is made.
 // Inside it `entries` knows what to request, follows redirects, attaches credentials and knows what a
-// response means, and `client` sends single requests through `reqwest`.
+// response means. `client` sends single requests through `reqwest`, over the connections that
+// `connections` keeps or gives up; `upload` is a body on its way.
 
 mod base_url;
 mod builder;
 mod client;
+mod client_settings;
+mod connections;
 mod credentials;
 mod entries;
 mod request_error;
+mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
 pub use credentials::Credentials;
@@ -30,9 +34,10 @@ use entries::Entries;
 /// static web server. The tier only reads, unless [`writes`](RemoteCacheBuilder::writes) is set.
 ///
 /// A response is verified before it is served: an empty body, an error page with status 200,
-/// another key's frame or a truncated one is [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a
-/// miss. 404 and 410 are misses, see [`absent_statuses`](RemoteCacheBuilder::absent_statuses).
-/// Everything else is a [`StoreError`](crate::StoreError) whose
+/// another key's frame, a truncated one or one with a `Content-Encoding` is
+/// [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a miss. 404 and 410 are misses, see
+/// [`absent_statuses`](RemoteCacheBuilder::absent_statuses). Everything else is a
+/// [`StoreError`](crate::StoreError) whose
 /// [`kind`](crate::StoreError::kind) says what helps:
 ///
 /// | the server | kind |
@@ -59,6 +64,13 @@ use entries::Entries;
 ///
 /// Trouble is logged once where it begins and once where it ends, with the number of calls that failed
 /// in between; those are logged at debug level.
+///
+/// Two faults of kept connections cost no lookup. A request whose connection is closed before the
+/// response begins is made again at once over a new one, outside the budget for retries, at most
+/// once for each answered request. A frame of another key that came over a kept connection is asked
+/// for again over a new one; where that helps, all kept connections are given up and none is kept
+/// for a second, see
+/// [`connections_replaced`](crate::PipelineCacheMetrics::connections_replaced).
 ///
 /// Entries are trusted as far as the server is, unless a
 /// [`shared_secret`](RemoteCacheBuilder::shared_secret) is set: the frame of an artifact proves

@@ -25,6 +25,13 @@ impl From<reqwest::Error> for RequestError {
     }
 }
 
+/// Whether the connection was there and was lost, so that a new one may do better. A stream of
+/// HTTP/2 that the server gave up counts as well.
+pub(super) fn is_lost_connection(error: &reqwest::Error) -> bool {
+    let is_other = error.is_connect() || error.is_builder() || error.is_timeout();
+    !is_other && !chain(error).any(is_not_http)
+}
+
 /// An error and its causes in one line. Stops below an error of hyper, unless an I/O error is the
 /// cause: an HTTP/2 error may quote the text with which the peer closed the connection.
 fn reason(error: &(dyn Error + 'static)) -> String {

@@ -24,12 +24,32 @@ pub(crate) trait CredentialsVersion: Sync {
     fn version(&self) -> Result<Option<u64>, RequestError>;
 }
 
+/// What became of the connections of a tier.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ConnectionCounts {
+    /// Requests made again because their connection was lost.
+    pub(crate) repeated: u64,
+    /// Times that all kept connections were given up.
+    pub(crate) replaced: u64,
+}
+
 /// Makes the requests of a tier.
-pub(crate) trait Backend: CredentialsVersion + Send + 'static {
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// What authenticates the requests of one attempt.
+    type Credentials: Clone + Send + Sync;
+
+    /// The credentials as they are now. Called once for each attempt.
+    fn credentials(&self) -> Result<Self::Credentials, RequestError>;
+
+    /// A number that grows whenever the credentials change. `None` where there are none, or where
+    /// that cannot be told.
+    fn version(&self, credentials: &Self::Credentials) -> Option<u64>;
+
     /// The verified artifact under a key, or why there is none. Signals when the body begins.
     fn download(
         &self,
         key: &PipelineFingerprint,
+        credentials: Self::Credentials,
         answer: &AnswerBegan,
     ) -> impl Future<Output = Result<Fetched, RequestError>> + Send;
 
@@ -37,19 +57,30 @@ pub(crate) trait Backend: CredentialsVersion + Send + 'static {
         &self,
         key: &PipelineFingerprint,
         upload: &Upload,
+        credentials: Self::Credentials,
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
     /// Whether there was an entry.
     fn delete(
         &self,
         key: &PipelineFingerprint,
+        credentials: Self::Credentials,
     ) -> impl Future<Output = Result<bool, RequestError>> + Send;
 
     /// Whether there is an entry that may well be a frame.
     fn probe(
         &self,
         key: &PipelineFingerprint,
+        credentials: Self::Credentials,
     ) -> impl Future<Output = Result<bool, RequestError>> + Send;
+
+    /// Whether the server answers, as it does to a lookup. Of an entry no more is read than a
+    /// frame's header.
+    fn check_health(
+        &self,
+        key: &PipelineFingerprint,
+        credentials: Self::Credentials,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
     /// The result of an upload that was answered with `status`. "Exists already" is as good as
     /// stored, if it is true. If it is not, the upload is to be made again. That the probe for it
@@ -58,12 +89,13 @@ pub(crate) trait Backend: CredentialsVersion + Send + 'static {
         &self,
         key: &PipelineFingerprint,
         status: HttpStatusError,
+        credentials: Self::Credentials,
     ) -> impl Future<Output = Result<(), RequestError>> + Send {
         async move {
             if !status.may_exist_already() {
                 return Err(status.of_a_write());
             }
-            match self.probe(key).await {
+            match self.probe(key, credentials).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(status.of_a_passing_conflict()),
                 Err(_) => Err(status.of_a_write()),
@@ -72,4 +104,8 @@ pub(crate) trait Backend: CredentialsVersion + Send + 'static {
     }
 
     fn format(&self) -> &FrameFormat;
+
+    fn connection_counts(&self) -> ConnectionCounts {
+        ConnectionCounts::default()
+    }
 }

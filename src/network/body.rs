@@ -39,17 +39,41 @@ pub(crate) async fn read_capped<E: Into<RequestError>>(
     let mut buffer = Buffer::new(announced, limit);
     let mut parts = pin!(parts);
     loop {
-        let next = timeout(inactivity_timeout, parts.next()).await;
-        let late = |_| RequestError::timed_out("no part of the body", inactivity_timeout);
-        let Some(part) = next.map_err(late)? else {
+        let Some(part) = next_part(&mut parts, inactivity_timeout).await? else {
             return Ok(Some(buffer.finish().await));
         };
-        let part = part.map_err(Into::into)?;
         if part.len() > limit - buffer.bytes.len() {
             return Ok(None);
         }
         buffer = buffer.with(part).await;
     }
+}
+
+/// Reads at least so many bytes, or all there are, and no further part. Each part must come within
+/// the inactivity timeout.
+pub(crate) async fn read_start<E: Into<RequestError>>(
+    parts: impl Stream<Item = Result<Bytes, E>> + Send,
+    wanted: usize,
+    inactivity_timeout: Duration,
+) -> Result<(), RequestError> {
+    let mut parts = pin!(parts);
+    let mut received = 0;
+    while received < wanted {
+        match next_part(&mut parts, inactivity_timeout).await? {
+            Some(part) => received += part.len(),
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+async fn next_part<E: Into<RequestError>>(
+    parts: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
+    inactivity_timeout: Duration,
+) -> Result<Option<Bytes>, RequestError> {
+    let next = timeout(inactivity_timeout, parts.next()).await;
+    let late = |_| RequestError::timed_out("no part of the body", inactivity_timeout);
+    next.map_err(late)?.transpose().map_err(Into::into)
 }
 
 /// Reads the rest of a short unwanted body: an HTTP/1.1 connection is only used again once its

@@ -339,10 +339,11 @@ async fn until_answered<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::backend::CredentialsVersion;
     use super::*;
     use crate::key::PipelineFingerprint;
+    use crate::network::BreakerState;
     use crate::network::caller::Caller;
-    use crate::network::{BreakerState, CredentialsVersion};
     use crate::store::StoreOperation;
     use futures::FutureExt as _;
     use std::future::{pending, ready};

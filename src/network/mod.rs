@@ -6,6 +6,7 @@
 // names a type of an HTTP library.
 
 mod access;
+mod attempt;
 mod auth_block;
 mod backend;
 mod body;
@@ -14,6 +15,7 @@ mod breaker_policy;
 mod call;
 mod call_policy;
 mod caller;
+mod content_encoding;
 mod failure_window;
 mod healer;
 mod http_status;
@@ -26,13 +28,15 @@ mod store;
 mod tier;
 mod time;
 mod trouble;
+mod unhealed;
 
 pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-pub(crate) use backend::{Backend, CredentialsVersion, Upload};
-pub(crate) use body::{drain, read_capped};
+pub(crate) use backend::{Backend, ConnectionCounts, Upload};
+pub(crate) use body::{drain, read_capped, read_start};
 pub(crate) use caller::AnswerBegan;
+pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
 pub(crate) use settings::{NetworkSettings, network_settings};

@@ -19,6 +19,7 @@ pub(crate) struct NetworkSettings {
     pub(crate) absent_statuses: Vec<u16>,
     pub(crate) remember_misses: Option<Duration>,
     pub(crate) max_remembered_misses: usize,
+    pub(crate) heal_interval: Duration,
     pub(crate) required: Requirement,
     pub(crate) max_artifact_bytes: u64,
     pub(crate) trust: Trust,
@@ -36,6 +37,7 @@ impl Default for NetworkSettings {
             absent_statuses: vec![404, 410],
             remember_misses: None,
             max_remembered_misses: 16 * 1024,
+            heal_interval: Duration::from_secs(60),
             required: Requirement::default(),
             max_artifact_bytes: 64 << 20,
             trust: Trust::Server,
@@ -86,7 +88,8 @@ macro_rules! network_settings {
         }
 
         /// The longest time in which nothing is sent or received while a request connects, waits
-        /// for the response, or moves a body. Default: 5 seconds.
+        /// for the response, or moves a body. An upload over HTTP gets up to 8 seconds more: one for
+        /// each 64 KiB that was handed to the system, which may still hold them. Default: 5 seconds.
         #[must_use]
         pub const fn inactivity_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.network.inactivity_timeout = timeout;
@@ -123,6 +126,17 @@ macro_rules! network_settings {
         #[must_use]
         pub const fn max_remembered_misses(mut self, keys: usize) -> Self {
             self.network.max_remembered_misses = keys;
+            self
+        }
+
+        /// How long a corrupt or refused entry that an upload did not change is not uploaded again:
+        /// an edge may transform every response. A put of it fails meanwhile, with
+        /// [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol), and `contains` says
+        /// `false`. At most 4,096 such entries are remembered. Zero: every put is sent. Default: 60
+        /// seconds.
+        #[must_use]
+        pub const fn heal_interval(mut self, time: std::time::Duration) -> Self {
+            self.network.heal_interval = time;
             self
         }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::access::Access;
+use super::attempt::Attempt;
 use super::backend::{Backend, Upload};
 use super::breaker::Breaker;
 use super::breaker_policy::BreakerState;
@@ -22,6 +23,7 @@ use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
 use super::trouble::{Ended, Trouble};
+use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
@@ -38,6 +40,7 @@ pub(crate) struct NetworkTier<B> {
     pub(crate) promotable: bool,
     policy: CallPolicy,
     misses: Option<RememberedMisses>,
+    unhealed: UnhealedEntries,
     closed: AtomicBool,
     counters: StoreCounters,
     remembered_misses: Counter,
@@ -64,6 +67,7 @@ impl<B: Backend> NetworkTier<B> {
             misses: settings
                 .remember_misses
                 .map(|time| RememberedMisses::new(settings.max_remembered_misses, time)),
+            unhealed: UnhealedEntries::new(settings.heal_interval),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
             remembered_misses: Counter::default(),
@@ -103,14 +107,15 @@ impl<B: Backend> NetworkTier<B> {
         as_task(|caller| async move {
             let misses = tier.misses.as_ref();
             let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
-            let download = |answer: AnswerBegan| {
+            let download = |credentials, answer: AnswerBegan| {
                 let tier = &tier;
-                async move { tier.backend.download(&key, &answer).await }
+                async move { tier.backend.download(&key, credentials, &answer).await }
             };
             let fetched = tier.call(&caller, StoreOperation::Get, &key, download);
             let fetched = fetched.await?;
             let fetched = tier.check_metadata(fetched);
             tier.count_lookup(&key, &fetched);
+            tier.learn_health(&key, &fetched);
             if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
                 lookup.remember_miss();
             }
@@ -137,12 +142,12 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<bool, StoreError> {
-        if self.is_remembered_miss(key) {
+        if self.is_remembered_miss(key) || self.unhealed.contains(key) {
             return Ok(false);
         }
         let (tier, key) = (Arc::clone(self), *key);
         as_task(|caller| async move {
-            let probe = |_| tier.backend.probe(&key);
+            let probe = |credentials, _| tier.backend.probe(&key, credentials);
             tier.call(&caller, StoreOperation::Contains, &key, probe)
                 .await
         })
@@ -156,11 +161,12 @@ impl<B: Backend> NetworkTier<B> {
         self.check_writable(StoreOperation::Remove)?;
         let (tier, key) = (Arc::clone(self), *key);
         let removed = as_task(|caller| async move {
-            let delete = |_| tier.backend.delete(&key);
+            let delete = |credentials, _| tier.backend.delete(&key, credentials);
             tier.call(&caller, StoreOperation::Remove, &key, delete)
                 .await
         });
         let removed = removed.await?;
+        self.unhealed.forget(&key);
         if removed {
             self.counters.removes.increment();
         }
@@ -180,10 +186,12 @@ impl<B: Backend> NetworkTier<B> {
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {
         let (reads, writes) = (self.policy.of(Access::Read), self.policy.of(Access::Write));
         let is_open = |breaker: &Breaker| u64::from(breaker.state() != BreakerState::Closed);
+        let connections = self.backend.connection_counts();
         PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
             remembered_misses: self.remembered_misses.get(),
-            retries: self.policy.retries.get(),
+            retries: self.policy.retries.get() + connections.repeated,
+            connections_replaced: connections.replaced,
             short_circuited: reads.short_circuited.get(),
             breaker_opened: reads.breaker.opened.get(),
             breaker_closed: reads.breaker.closed.get(),
@@ -203,7 +211,7 @@ impl<B: Backend> NetworkTier<B> {
         caller: &Caller,
         operation: StoreOperation,
         key: &PipelineFingerprint,
-        request: impl Fn(AnswerBegan) -> F + Send,
+        request: impl Fn(B::Credentials, AnswerBegan) -> F + Send + Sync,
     ) -> Option<Result<T, StoreError>>
     where
         T: Send,
@@ -211,14 +219,17 @@ impl<B: Backend> NetworkTier<B> {
     {
         // However the call ends, also where it is dropped, it may have opened the breaker.
         let _heal = HealOnDrop(self);
+        let attempt = Attempt::new(&self.backend);
         let call = Call {
             tier: &self.name,
             operation,
             key,
-            credentials: &self.backend,
+            credentials: &attempt,
             caller,
         };
-        let result = self.policy.run(call, request).await?;
+        let (request, attempt) = (&request, &attempt);
+        let send = |answer| async move { request(attempt.credentials()?, answer).await };
+        let result = self.policy.run(call, send).await?;
         Some(result.map_err(|error| self.error(error.kind, operation).with_source(error)))
     }
 
@@ -261,6 +272,22 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
+    /// Learns whether the last upload of a key did any good.
+    fn learn_health(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
+        match fetched {
+            Err(_) => {}
+            Ok(Fetched::Hit(_) | Fetched::Miss) => self.unhealed.forget(key),
+            Ok(Fetched::Corrupt(_) | Fetched::Refused) => {
+                if self.unhealed.found(key) {
+                    tracing::warn!(
+                        tier = self.name, %key,
+                        "an upload left its entry corrupt or refused; not uploaded again for heal_interval"
+                    );
+                }
+            }
+        }
+    }
+
     /// A site that answers with a page of its own does so for every key.
     fn log_corrupt(&self, key: &PipelineFingerprint, reason: &FrameError) {
         let tier = &self.name;
@@ -295,8 +322,11 @@ impl<B: Backend> NetworkTier<B> {
         };
         // Whatever becomes of the upload, the entry may be there from its start.
         self.forget_miss(key);
-        let request = |_| self.backend.upload(key, &upload);
+        let request = |credentials, _| self.backend.upload(key, &upload, credentials);
         let stored = self.call(caller, StoreOperation::Put, key, request).await?;
+        if stored.is_ok() {
+            self.unhealed.uploaded(key);
+        }
         // A lookup that began before the upload may have remembered its miss meanwhile.
         self.forget_miss(key);
         Some(stored)
@@ -308,6 +338,11 @@ impl<B: Backend> NetworkTier<B> {
         artifact: &Artifact,
     ) -> Result<Upload, StoreError> {
         self.check_writable(StoreOperation::Put)?;
+        if self.unhealed.contains(key) {
+            let kind = StoreErrorKind::Protocol;
+            let reason = "not sent: the last upload left the entry corrupt or refused";
+            return Err(self.error(kind, StoreOperation::Put).with_source(reason));
+        }
         let frame = self.backend.format().encode(key, artifact).await;
         let (head, payload) = frame.map_err(|reason| {
             let kind = match reason {
@@ -362,9 +397,11 @@ impl<B: Backend> Probed for NetworkTier<B> {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> bool {
-        let answer = AnswerBegan::default();
-        let download = self.backend.download(key, &answer);
-        let works = self.policy.probe(download).await;
+        let check = async {
+            let credentials = self.backend.credentials()?;
+            self.backend.check_health(key, credentials).await
+        };
+        let works = self.policy.probe(check).await;
         let trouble = &self.policy.of(Access::Read).trouble;
         match works {
             true => log_success(&self.name, Access::Read, trouble),

@@ -19,11 +19,19 @@ use crate::network::{NetworkSettings, NetworkTier, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
+/// Redirects are not followed, since they would carry the credentials of the store to another server:
+/// a store that redirects is a [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol) error.
+/// Set its region and endpoint.
+///
 /// Set credentials, certificates, proxies and HTTP/2 (off by default) with
 /// [`store_option`](Self::store_option). The other settings are those of a `RemoteCacheBuilder`. The number of connections is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle ones are kept, and a burst may
 /// open more for a moment. The inactivity timeout does not apply to an upload: once it is connected,
 /// [`attempt_timeout`](Self::attempt_timeout) is its only time limit.
+///
+/// A connection that the store closes under a request costs one of the [`retry`](Self::retry)
+/// attempts. Connections are not given up because one delivered another key's frame, as those of a
+/// `RemoteCache` are: such a lookup is a miss, counted as corrupt.
 ///
 /// ```
 /// use pipeline_cache::{ObjectStoreCache, PipelineCacheStore as _};

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
 };
 use std::time::Duration;
 use tokio::time::timeout;
 
+use super::client;
 use crate::network::{HttpStatusError, drain};
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
+        let client = HttpClient::new(client::client(options)?);
         let inactivity = self.inactivity;
         Ok(HttpClient::new(Client { client, inactivity }))
     }

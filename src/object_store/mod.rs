@@ -6,6 +6,7 @@
 // `network` makes the calls. This folder holds only how one request is made.
 
 mod builder;
+mod client;
 mod connector;
 mod objects;
 

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
-use object_store::{Error, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{
+    Attribute, Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutPayload,
+};
 use std::error::Error as StdError;
 use std::iter::successors;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    AnswerBegan, Backend, CredentialsVersion, HttpStatusError, RequestError, Upload, read_capped,
+    AnswerBegan, Backend, HttpStatusError, RequestError, Upload, content_encoding, read_capped,
+    read_start,
 };
 use crate::store::{Fetched, StoreErrorKind};
 
@@ -51,9 +54,21 @@ impl Objects {
 }
 
 impl Backend for Objects {
+    /// The store has its own, and does not say when they change.
+    type Credentials = ();
+
+    fn credentials(&self) -> Result<(), RequestError> {
+        Ok(())
+    }
+
+    fn version(&self, (): &()) -> Option<u64> {
+        None
+    }
+
     async fn download(
         &self,
         key: &PipelineFingerprint,
+        (): (),
         answer: &AnswerBegan,
     ) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
@@ -62,6 +77,9 @@ impl Backend for Objects {
             Err(error) => return Err(of_a_read(error)),
         };
         answer.signal();
+        if let Some(encoding) = encoding(&object) {
+            return Ok(Fetched::Corrupt(FrameError::ContentEncoded(encoding)));
+        }
         let Some(frame) = self.read(object).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
@@ -71,19 +89,24 @@ impl Backend for Objects {
         })
     }
 
-    async fn upload(&self, key: &PipelineFingerprint, upload: &Upload) -> Result<(), RequestError> {
+    async fn upload(
+        &self,
+        key: &PipelineFingerprint,
+        upload: &Upload,
+        (): (),
+    ) -> Result<(), RequestError> {
         let payload = PutPayload::from_iter([upload.head.clone(), upload.payload.clone()]);
         // Not only where there is none: a put is what heals a corrupt entry.
         let Err(error) = self.store.put(&self.path(key), payload).await else {
             return Ok(());
         };
         match status(&error) {
-            Some(status) => self.rejected_upload(key, status).await,
+            Some(status) => self.rejected_upload(key, status, ()).await,
             None => Err(request_error(&error)),
         }
     }
 
-    async fn delete(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
+    async fn delete(&self, key: &PipelineFingerprint, (): ()) -> Result<bool, RequestError> {
         let path = self.path(key);
         // Most stores do not say whether there was an object to delete.
         match self.store.head(&path).await {
@@ -98,10 +121,22 @@ impl Backend for Objects {
         }
     }
 
-    async fn probe(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        match self.store.head(&self.path(key)).await {
-            Ok(object) => Ok(self.may_be_frame(object.size)),
+    async fn probe(&self, key: &PipelineFingerprint, (): ()) -> Result<bool, RequestError> {
+        let head = GetOptions::new().with_head(true);
+        match self.store.get_opts(&self.path(key), head).await {
+            Ok(object) => Ok(encoding(&object).is_none() && self.may_be_frame(object.meta.size)),
             Err(error) if self.is_absent(&error) => Ok(false),
+            Err(error) => Err(of_a_read(error)),
+        }
+    }
+
+    async fn check_health(&self, key: &PipelineFingerprint, (): ()) -> Result<(), RequestError> {
+        match self.store.get(&self.path(key)).await {
+            Ok(object) => {
+                let parts = object.into_stream().map_err(of_a_read);
+                read_start(parts, HEADER_LEN, self.inactivity).await
+            }
+            Err(error) if self.is_absent(&error) => Ok(()),
             Err(error) => Err(of_a_read(error)),
         }
     }
@@ -111,10 +146,10 @@ impl Backend for Objects {
     }
 }
 
-impl CredentialsVersion for Objects {
-    fn version(&self) -> Result<Option<u64>, RequestError> {
-        Ok(None)
-    }
+/// The transformation of the object that nobody asked for, if there is one.
+fn encoding(object: &GetResult) -> Option<&'static str> {
+    let encoding = object.attributes.get(&Attribute::ContentEncoding)?;
+    content_encoding(encoding)
 }
 
 /// The status of the response, where there is a server and it sent one.

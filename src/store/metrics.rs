@@ -111,6 +111,9 @@ metrics! {
     flush_errors,
     /// Requests that were made again after one that failed.
     retries,
+    /// Times that all kept connections were given up, because one delivered the response to another
+    /// request.
+    connections_replaced,
     /// Lookups that failed at once because the circuit breaker of the reads was open.
     short_circuited,
     /// Times that the circuit breaker of the reads opened.

@@ -1,7 +1,9 @@
 //! A remote tier whose server has a bad day costs little, says so once, and comes back by itself.
 
 use crate::support::captured_trace::{capture, captured};
-use crate::support::scripted_http::{Request, ScriptedServer, Step, answer, redirect};
+use crate::support::scripted_http::{
+    Request, ScriptedServer, Step, answer, answer_of_length, redirect,
+};
 use pipeline_cache::network::{BreakerPolicy, BreakerState, RetryPolicy};
 use pipeline_cache::{
     Artifact, Credentials, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache,
@@ -387,6 +389,45 @@ async fn settings_without_measure_do_no_harm() {
     assert_eq!(
         kind(remote.fetch(&KEY).await),
         Some(StoreErrorKind::BreakerOpen)
+    );
+}
+
+/// Of an entry as large as may be, too: its header says that the server works.
+#[tokio::test]
+async fn a_health_probe_reads_no_more_of_an_entry_than_its_header() {
+    let is_ill = Arc::new(AtomicBool::new(true));
+    let ill = Arc::clone(&is_ill);
+    let server = ScriptedServer::start(move |_| {
+        if ill.load(Ordering::SeqCst) {
+            return answer("503 Busy", b"");
+        }
+        let mut large = answer_of_length("200 OK", &[7; 128], 64 << 20);
+        large.push(Step::Hang);
+        large
+    });
+    let remote = builder()
+        .inactivity_timeout(Duration::from_secs(60))
+        .attempt_timeout(Duration::from_secs(60))
+        .request_timeout(Duration::from_secs(60))
+        .retry(RetryPolicy::default().attempts(1))
+        .breaker(
+            BreakerPolicy::default()
+                .min_calls(1)
+                .probe_interval(20 * MS),
+        )
+        .build(server.url())
+        .unwrap();
+    remote.fetch(&KEY).await.unwrap_err();
+    is_ill.store(false, Ordering::SeqCst);
+    let mut state = remote.watch_breaker();
+    let closed = state.wait_for(|state| *state == BreakerState::Closed);
+    let closed = tokio::time::timeout(Duration::from_secs(20), closed).await;
+    closed.expect("it reads the whole entry").unwrap();
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.method == "GET")
     );
 }
 

@@ -668,6 +668,26 @@ async fn an_upload_that_moves_is_not_taken_for_one_that_hangs() {
     assert!(started.elapsed() > INACTIVITY, "too fast to show anything");
 }
 
+/// As over a slow uplink: the system has taken the whole body, and the server has not.
+#[tokio::test]
+async fn an_upload_has_time_for_what_the_system_still_has_to_send() {
+    let server = ScriptedServer::always(
+        [
+            // Not a byte of the response for much longer than the inactivity timeout.
+            vec![Step::Drip(b"HTTP/1.1 ".to_vec(), SOON)],
+            vec![Step::Send(
+                b"201 Created\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            )],
+        ]
+        .concat(),
+    );
+    let remote = builder().writes().inactivity_timeout(SOON);
+    let remote = remote.build(server.url()).unwrap();
+    let upload = Artifact::new(vec![7; 256 << 10]);
+    remote.put(&KEY, upload).await.unwrap();
+}
+
+/// Plus what the system may still have to send, see `inactivity_timeout`.
 #[tokio::test]
 async fn an_upload_that_stands_still_costs_the_inactivity_limit() {
     // Connections are taken by the system and never read.

@@ -1,16 +1,22 @@
 //! A remote tier and an HTTP/2 server that ends streams and connections, as one does that is
 //! restarted or has a limit on requests.
 
+use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::join_all;
-use pipeline_cache::network::RetryPolicy;
+use futures::stream::FuturesUnordered;
+use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
 use pipeline_cache::{
     Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
 };
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 
@@ -24,6 +30,10 @@ enum Act {
     GiveUp,
     /// The connection takes no more: neither this request, nor those after it.
     Close,
+    /// It is never answered.
+    Hold,
+    /// It is refused before its body has come, of which no more is read.
+    RefuseEarly,
 }
 
 struct Server {
@@ -50,7 +60,7 @@ async fn server(acts: impl Fn(usize) -> Act + Send + Sync + 'static) -> Server {
             let (acts, requests) = (Arc::clone(&acts), Arc::clone(&requests));
             let next = move || acts(requests.fetch_add(1, Ordering::SeqCst));
             // It ends as the client leaves.
-            tokio::spawn(async move { serve(stream, next).await.unwrap_err() });
+            tokio::spawn(async move { serve(stream, next).await });
         }
     });
     server
@@ -69,11 +79,18 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
+const ENHANCE_YOUR_CALM: u64 = 11;
+
+/// How many resets the server takes on a connection before it closes it, as servers do that guard
+/// against floods of them.
+const TOLERATED_RESETS: usize = 10;
 
 async fn serve(mut stream: TcpStream, next: impl Fn() -> Act + Send) -> io::Result<()> {
     stream.read_exact(&mut [0; 24]).await?;
     send(&mut stream, SETTINGS, 0, 0, &[]).await?;
     let mut is_closing = false;
+    let mut refused = HashSet::new();
+    let mut resets = 0;
     loop {
         let head = stream.read_u64().await?;
         let (length, kind) = ((head >> 40) as usize, (head >> 32) as u8);
@@ -91,6 +108,15 @@ async fn serve(mut stream: TcpStream, next: impl Fn() -> Act + Send) -> io::Resu
                 send(&mut stream, PING, ACKNOWLEDGED, 0, &payload).await?;
                 continue;
             }
+            DATA if refused.contains(&id) => continue,
+            RESET => {
+                resets += 1;
+                if resets > TOLERATED_RESETS {
+                    let last = u64::from(id) << 32 | ENHANCE_YOUR_CALM;
+                    return send(&mut stream, GO_AWAY, 0, 0, &last.to_be_bytes()).await;
+                }
+                continue;
+            }
             DATA if length > 0 => {
                 for stream_id in [0, id] {
                     let room = (length as u32).to_be_bytes();
@@ -103,6 +129,11 @@ async fn serve(mut stream: TcpStream, next: impl Fn() -> Act + Send) -> io::Resu
             HEADERS if is_closing => continue,
             HEADERS => match next() {
                 Act::Answer => {}
+                Act::Hold => continue,
+                Act::RefuseEarly => {
+                    refused.insert(id);
+                    ends = true;
+                }
                 reset @ (Act::Refuse | Act::GiveUp) => {
                     let code = match reset {
                         Act::Refuse => REFUSED_STREAM,
@@ -225,4 +256,66 @@ async fn no_lookup_is_lost_where_a_server_limits_the_requests_on_a_connection() 
         }
         assert!(server.connections.load(Ordering::SeqCst) > 1);
     }
+}
+
+/// Each caller that gives up resets its request. A server that sees many resets closes the
+/// connection, and with it the requests of all others.
+#[tokio::test]
+async fn callers_that_give_up_cost_no_other_caller_a_lookup() {
+    const WAVES: usize = 40;
+    let server = server(|number| match number % 4 {
+        3 => Act::Hold,
+        _ => Act::Answer,
+    })
+    .await;
+    let breaker = BreakerPolicy::default().failure_percent(101);
+    let remote = builder().breaker(breaker).build(&server.url).unwrap();
+    for _ in 0..WAVES {
+        let mut lookups: FuturesUnordered<_> = (0..40).map(|_| remote.fetch(&KEY)).collect();
+        // The others are not answered, or one or two too many after a connection was closed.
+        for _ in 0..28 {
+            let answer = timeout(Duration::from_secs(20), lookups.next()).await;
+            assert_eq!(answer.unwrap().unwrap().unwrap(), Fetched::Miss);
+        }
+    }
+    let connections = server.connections.load(Ordering::SeqCst);
+    assert!(connections > 1, "the server never saw too many resets");
+}
+
+/// Bytes that tell when nobody holds them any more.
+struct Held(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Its connection lives on, and with it the stream that waits for the server to read.
+#[tokio::test]
+async fn the_bytes_of_an_upload_that_is_refused_early_are_freed() {
+    let server = server(|number| match number {
+        0 => Act::RefuseEarly,
+        _ => Act::Answer,
+    })
+    .await;
+    let remote = remote(&server);
+    let is_freed = Arc::new(AtomicBool::new(false));
+    let payload = Held(vec![7; 8 << 20], Arc::clone(&is_freed));
+    let artifact = Artifact::new(Bytes::from_owner(payload));
+    remote.put(&KEY, artifact).await.unwrap_err();
+    let freed = async {
+        while !is_freed.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), freed).await.unwrap();
+    assert_eq!(remote.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }

@@ -4,12 +4,15 @@ mod bad_days;
 mod confined_trouble;
 #[cfg(target_os = "linux")]
 mod connections;
+mod credentials;
 #[cfg(unix)]
 mod faults;
 mod hostile_server;
 mod http2;
+mod kept_connections;
 mod nginx;
 #[cfg(unix)]
 mod partial_faults;
 mod proxy;
 mod tls;
+mod transformed;

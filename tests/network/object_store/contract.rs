@@ -1,7 +1,7 @@
 //! An object store is a tier like any other: it keeps the contract, verifies what it serves, and
 //! says what failed.
 
-use crate::support::scripted_http::{ScriptedServer, Step, answer, chunk};
+use crate::support::scripted_http::{ScriptedServer, Step, answer, chunk, redirect};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -9,8 +9,9 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::network::{BreakerState, RetryPolicy};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, Fetched, ObjectStoreCache, ObjectStoreCacheBuilder,
-    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+    Artifact, ArtifactMetadata, DiskCache, Fetched, FrameError, ObjectStoreCache,
+    ObjectStoreCacheBuilder, PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind,
+    Trust, TrustedKeys,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -315,6 +316,72 @@ async fn a_store_that_will_refuse_again_is_not_asked_again() {
         let error = cache.get(&KEY).await.unwrap_err();
         assert_eq!(error.kind(), expected, "{answered}");
         assert_eq!(server.requests().len(), 1, "{answered}");
+    }
+}
+
+/// The token of a session would go wherever the redirect says.
+#[tokio::test]
+async fn a_redirect_is_a_typed_error_and_carries_no_credentials_elsewhere() {
+    let elsewhere = ScriptedServer::always(answer("404 Not Found", b""));
+    let target = elsewhere.url();
+    for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+        let target = format!("{target}/x");
+        let server = ScriptedServer::start(move |_| redirect(status, &target));
+        let cache = on_s3(&server)
+            .store_option("aws_session_token", "hunter2")
+            .writes()
+            .build("s3://bucket")
+            .unwrap();
+        let get = cache.get(&KEY).await.map(|_| ());
+        let put = cache.put(&KEY, Artifact::new("code")).await;
+        let contains = cache.contains(&KEY).await.map(|_| ());
+        for result in [get, put, contains] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Protocol, "{status}");
+            assert!(format!("{error:#}").contains(&status[..3]), "{error:#}");
+        }
+    }
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_object_in_another_encoding_is_named_and_contains_agrees() {
+    let server = ScriptedServer::start(|request| {
+        let head = "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nContent-Encoding: gzip\r\n\
+                    Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
+                    Content-Length: 900\r\n\r\n";
+        let body: &[u8] = match request.method.as_str() {
+            "HEAD" => &[],
+            _ => &[0x1f; 900],
+        };
+        vec![Step::Send([head.as_bytes(), body].concat())]
+    });
+    let cache = on_s3(&server).build("s3://bucket").unwrap();
+    let fetched = cache.fetch(&KEY).await.unwrap();
+    let expected = FrameError::ContentEncoded("gzip");
+    assert_eq!(fetched, Fetched::Corrupt(expected));
+    assert!(!cache.contains(&KEY).await.unwrap());
+    for request in server.requests() {
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+    }
+}
+
+/// The options are those of the `object_store` crate, under its names.
+#[test]
+fn the_options_of_the_client_are_checked() {
+    for (name, value, is_valid) in [
+        ("timeout", "30s", true),
+        ("timeout", "soon", false),
+        ("http2_keep_alive_interval", "1m 5s", true),
+        ("pool_max_idle_per_host", "many", false),
+        ("allow_http", "perhaps", false),
+        ("randomize_addresses", "off", true),
+        ("proxy_url", "http://127.0.0.1:1", true),
+        ("proxy_ca_certificate", "none", true),
+    ] {
+        let builder = ObjectStoreCache::builder().store_option(name, value);
+        let built = builder.build("s3://bucket");
+        assert_eq!(built.is_ok(), is_valid, "{name}={value}: {built:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! `PIPELINE_CACHE_LONG_TESTS=1` runs the cluster test at its full size: 2,000 artifacts, longer
 //! faults.
 
-use crate::support::seaweed::{ACCESS_KEY, BUCKET, Cluster, SECRET_KEY, Single};
+use crate::support::seaweed::{ACCESS_KEY, BUCKET, Cluster, SECRET_KEY, Single, TURN};
 use futures::future::join_all;
 use pipeline_cache::network::BreakerPolicy;
 use pipeline_cache::testing::check_conformance;
@@ -45,22 +45,24 @@ fn artifact(number: u64) -> Artifact {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tier_conforms_on_s3() {
-    let Some(server) = Single::start() else {
+    let _turn = TURN.lock().await;
+    let Some(server) = tokio::task::spawn_blocking(Single::start).await.unwrap() else {
         return;
     };
+    let endpoint = &server.endpoint();
     let stores = AtomicU64::new(0);
     let on_s3 = || async {
         // A prefix of its own is an empty store.
         let prefix = format!("conforms/{}", stores.fetch_add(1, Ordering::Relaxed));
-        let builder = builder(&server.endpoint()).max_artifact_bytes(4 << 20);
+        let builder = builder(endpoint).max_artifact_bytes(4 << 20);
         Arc::new(open(builder, &prefix)) as Arc<dyn PipelineCacheStore>
     };
     check_conformance(on_s3, &[SECRET_KEY]).await.unwrap();
 
     // What one client puts another gets, large enough to be split by the store, too.
     let (one, other) = (
-        open(builder(&server.endpoint()), "team"),
-        open(builder(&server.endpoint()), "team"),
+        open(builder(endpoint), "team"),
+        open(builder(endpoint), "team"),
     );
     for bytes in [0, 1, 4096, 9 << 20] {
         let artifact = Artifact::new(vec![7; bytes]);
@@ -74,7 +76,7 @@ async fn the_tier_conforms_on_s3() {
     assert_eq!(other.fetch(&key(1)).await.unwrap(), Fetched::Miss);
 
     // The wrong key of the store is said as such, and not repeated.
-    let stranger = builder(&server.endpoint()).store_option("aws_secret_access_key", "hunter2");
+    let stranger = builder(endpoint).store_option("aws_secret_access_key", "hunter2");
     let refused = open(stranger, "team").get(&key(0)).await.unwrap_err();
     assert_eq!(refused.kind(), StoreErrorKind::PermissionDenied);
     assert!(!format!("{refused} {refused:?}").contains("hunter2"));
@@ -194,6 +196,7 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_loses_servers_gives_no_wrong_answer_and_none_too_late() {
+    let _turn = TURN.lock().await;
     let long = std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some();
     let (artifacts, phase) = if long {
         (2000, Duration::from_secs(20))
@@ -253,7 +256,7 @@ async fn a_cluster_that_loses_servers_gives_no_wrong_answer_and_none_too_late() 
     cluster.volumes[0].restart();
     cluster.masters[leader].restart();
     let cluster = tokio::task::spawn_blocking(move || {
-        cluster.wait_for_volumes(3);
+        cluster.wait_for_volumes();
         cluster
     });
     let cluster = cluster.await.unwrap();

@@ -1,5 +1,5 @@
 //! Real SeaweedFS servers on 127.0.0.1, single or in a cluster, with all they write in a folder of
-//! their own. They die with the value.
+//! their own. They die with the value. Tests take turns with them: a machine has room for one.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +10,11 @@ use tempfile::TempDir;
 
 use crate::support::real_server::installed;
 
-/// How long a server may take to be of use.
-const STARTING: Duration = Duration::from_secs(90);
+/// How long a server may take to be of use, on a machine that does much else.
+const STARTING: Duration = Duration::from_secs(240);
+
+/// How often servers are started, with other ports each time.
+const TRIES: usize = 3;
 
 pub(crate) const ACCESS_KEY: &str = "team";
 pub(crate) const SECRET_KEY: &str = "a-secret-of-the-team";
@@ -41,6 +44,9 @@ fn free_ports<const N: usize>() -> [Ports; N] {
         Ports { http, grpc }
     })
 }
+
+/// Held by the test that has servers.
+pub(crate) static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// One server, which can be killed, frozen and started again.
 pub(crate) struct Node {
@@ -88,8 +94,12 @@ impl Node {
         self.child = spawn(&self.program, &self.arguments, &self.log);
     }
 
-    fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// What it wrote last, if it has ended.
+    fn end(&mut self) -> Option<String> {
+        self.child.try_wait().unwrap()?;
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        Some(lines[lines.len().saturating_sub(5)..].join("\n"))
     }
 }
 
@@ -128,12 +138,23 @@ fn ask(method: &str, port: u16, path: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
+/// Waits until it is so, as long as all these servers run.
+fn wait_until(
+    what: &str,
+    nodes: &mut [Node],
+    mut reached: impl FnMut() -> bool,
+) -> Result<(), String> {
     let deadline = Instant::now() + STARTING;
     while !reached() {
-        assert!(Instant::now() < deadline, "{what}: not within {STARTING:?}");
+        if let Some(ended) = nodes.iter_mut().find_map(Node::end) {
+            return Err(format!("{what}: a server ended: {ended}"));
+        }
+        if Instant::now() > deadline {
+            return Err(format!("{what}: not within {STARTING:?}"));
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(())
 }
 
 fn identities(folder: &Path) -> String {
@@ -150,9 +171,22 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Tries to start servers. `None` where SeaweedFS is not installed.
+fn start<T>(try_start: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
+    let program = installed("weed")?;
+    let mut failures = Vec::new();
+    for _ in 0..TRIES {
+        match try_start(&program) {
+            Ok(started) => return Some(started),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    panic!("SeaweedFS did not start: {failures:#?}");
+}
+
 /// Everything in one process.
 pub(crate) struct Single {
-    _node: Node,
+    _node: [Node; 1],
     s3: Ports,
     _folder: TempDir,
 }
@@ -160,13 +194,10 @@ pub(crate) struct Single {
 impl Single {
     /// `None` where SeaweedFS is not installed.
     pub(crate) fn start() -> Option<Self> {
-        let program = installed("weed")?;
-        (0..3)
-            .find_map(|_| Self::try_start(&program))
-            .or_else(|| panic!("weed did not start"))
+        start(Self::try_start)
     }
 
-    fn try_start(program: &Path) -> Option<Self> {
+    fn try_start(program: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let [master, volume, filer, s3] = free_ports();
         let identities = identities(folder.path());
@@ -185,13 +216,11 @@ impl Single {
             s3.http,
             s3.grpc,
         ));
-        let mut node = Node::start(program, folder.path(), master, &arguments);
-        let mut ended = false;
-        wait_until("a single server", || {
-            ended = node.has_ended();
-            ended || (make_bucket(filer) && ask("GET", s3.http, "/").is_some())
-        });
-        (!ended).then_some(Self {
+        let mut node = [Node::start(program, folder.path(), master, &arguments)];
+        wait_until("a single server", &mut node, || {
+            make_bucket(filer) && ask("GET", s3.http, "/").is_some()
+        })?;
+        Ok(Self {
             _node: node,
             s3,
             _folder: folder,
@@ -214,7 +243,7 @@ pub(crate) struct Cluster {
     pub(crate) masters: Vec<Node>,
     pub(crate) volumes: Vec<Node>,
     /// Each is a filer and an S3 server on it.
-    gateways: Vec<Node>,
+    _gateways: Vec<Node>,
     endpoints: [Ports; 2],
     _folder: TempDir,
 }
@@ -222,30 +251,29 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `None` where SeaweedFS is not installed.
     pub(crate) fn start() -> Option<Self> {
-        let program = installed("weed")?;
+        start(Self::try_start)
+    }
+
+    fn try_start(program: &Path) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str, number: usize| {
-            let path = folder.path().join(format!("{name}-{number}"));
-            std::fs::create_dir(&path).unwrap();
-            path.to_str().unwrap().to_owned()
-        };
         let [m0, m1, m2, v0, v1, v2, f0, f1, s0, s1] = free_ports();
         let masters = [m0, m1, m2];
         let all_masters = masters.map(Ports::address).join(",");
         let common = "-ip=127.0.0.1 -ip.bind=127.0.0.1";
         let start =
-            |ports: Ports, line: String| Node::start(&program, folder.path(), ports, &words(&line));
+            |ports: Ports, line: String| Node::start(program, folder.path(), ports, &words(&line));
         let numbered = |(number, ports): (usize, Ports), what: &str, rest: String| {
-            let dir = path(what, number);
+            let dir = folder.path().join(format!("{what}-{number}"));
+            std::fs::create_dir(&dir).unwrap();
             let dir_flag = match what {
-                "master" => format!("-mdir={dir}"),
-                "volume" => format!("-dir={dir}"),
-                _ => format!("-defaultStoreDir={dir}"),
+                "master" => "mdir",
+                "volume" => "dir",
+                _ => "defaultStoreDir",
             };
-            let Ports { http, grpc } = ports;
+            let (dir, Ports { http, grpc }) = (dir.display(), ports);
             start(
                 ports,
-                format!("{what} {common} -port={http} -port.grpc={grpc} {dir_flag} {rest}"),
+                format!("{what} {common} -port={http} -port.grpc={grpc} -{dir_flag}={dir} {rest}"),
             )
         };
         let masters = masters.into_iter().enumerate().map(|master| {
@@ -255,20 +283,21 @@ impl Cluster {
             );
             numbered(master, "master", rest)
         });
-        let mut cluster = Self {
-            masters: masters.collect(),
-            volumes: Vec::new(),
-            gateways: Vec::new(),
-            endpoints: [s0, s1],
-            _folder: TempDir::new().unwrap(),
-        };
-        wait_until("a leader of the masters", || cluster.leader().is_some());
-        for volume in [v0, v1, v2].into_iter().enumerate() {
+        let mut masters: Vec<_> = masters.collect();
+        let ports: Vec<_> = masters.iter().map(|master| master.ports).collect();
+        wait_until("a leader of the masters", &mut masters, || {
+            leader(&ports).is_some()
+        })?;
+        let volumes = [v0, v1, v2].into_iter().enumerate().map(|volume| {
             let rest = format!("-master={all_masters} -max=24 -preStopSeconds=0");
-            cluster.volumes.push(numbered(volume, "volume", rest));
-        }
-        cluster.wait_for_volumes(3);
+            numbered(volume, "volume", rest)
+        });
+        let mut volumes: Vec<_> = volumes.collect();
+        wait_until("the volume servers", &mut volumes, || {
+            has_volumes(&ports, 3)
+        })?;
         let identities = identities(folder.path());
+        let mut gateways = Vec::new();
         for (filer, s3) in [f0, f1].into_iter().enumerate().zip([s0, s1]) {
             let store = numbered(filer, "filer", format!("-master={all_masters}"));
             let gateway = format!(
@@ -278,14 +307,19 @@ impl Cluster {
                 s3.grpc,
                 filer.1.address()
             );
-            cluster.gateways.extend([store, start(s3, gateway)]);
+            gateways.extend([store, start(s3, gateway)]);
             // The second filer finds the first, and takes over what it knows.
-            wait_until("a gateway", || {
+            wait_until("a gateway", &mut gateways, || {
                 make_bucket(filer.1) && ask("GET", s3.http, "/").is_some()
-            });
+            })?;
         }
-        cluster._folder = folder;
-        Some(cluster)
+        Ok(Self {
+            masters,
+            volumes,
+            _gateways: gateways,
+            endpoints: [s0, s1],
+            _folder: folder,
+        })
     }
 
     pub(crate) fn endpoints(&self) -> [String; 2] {
@@ -295,18 +329,33 @@ impl Cluster {
 
     /// Which of the masters leads, as they themselves see it.
     pub(crate) fn leader(&self) -> Option<usize> {
-        self.masters.iter().position(|master| {
-            let status = ask("GET", master.ports.http, "/cluster/status");
-            status.is_some_and(|(_, body)| body.replace(' ', "").contains("\"IsLeader\":true"))
-        })
+        leader(&self.master_ports())
     }
 
-    /// Waits until the leader knows so many volume servers.
-    pub(crate) fn wait_for_volumes(&self, servers: usize) {
-        wait_until("the volume servers", || {
-            let leader = self.leader().map(|leader| self.masters[leader].ports.http);
-            let status = leader.and_then(|port| ask("GET", port, "/dir/status"));
-            status.is_some_and(|(_, body)| body.matches("\"PublicUrl\"").count() >= servers)
+    /// Waits until the leader knows all volume servers again.
+    pub(crate) fn wait_for_volumes(&mut self) {
+        let (masters, servers) = (self.master_ports(), self.volumes.len());
+        let back = wait_until("the volume servers", &mut self.volumes, || {
+            has_volumes(&masters, servers)
         });
+        back.unwrap();
     }
+
+    fn master_ports(&self) -> Vec<Ports> {
+        self.masters.iter().map(|master| master.ports).collect()
+    }
+}
+
+fn leader(masters: &[Ports]) -> Option<usize> {
+    masters.iter().position(|master| {
+        let status = ask("GET", master.http, "/cluster/status");
+        status.is_some_and(|(_, body)| body.replace(' ', "").contains("\"IsLeader\":true"))
+    })
+}
+
+/// Whether the leader knows so many volume servers.
+fn has_volumes(masters: &[Ports], servers: usize) -> bool {
+    let leader = leader(masters).map(|leader| masters[leader].http);
+    let status = leader.and_then(|port| ask("GET", port, "/dir/status"));
+    status.is_some_and(|(_, body)| body.matches("\"PublicUrl\"").count() >= servers)
 }
