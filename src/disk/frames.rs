@@ -36,7 +36,7 @@ impl DiskCache {
     /// let key = PipelineFingerprint::from_bytes([1; 32]);
     /// cache.put(&key, Artifact::new("code")).await?;
     /// let frame = cache.open_frame(&key).await?.expect("it was just put");
-    /// assert_eq!(frame.len(), 128 + 4);
+    /// assert_eq!(frame.len(), 144 + 4);
     /// # Ok(())
     /// # }
     /// ```

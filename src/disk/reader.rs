@@ -145,6 +145,12 @@ impl Reader {
                 self.set_aside(key, &file, error);
                 Ok(Fetched::Corrupt(error))
             }
+            Ok(Found::Foreign(_, why)) => {
+                counters.refused.increment();
+                counters.misses.increment();
+                self.shared.log_foreign(key, why);
+                Ok(Fetched::Refused)
+            }
             Err(fault) => {
                 counters.errors.increment();
                 Err(fault)
@@ -182,7 +188,7 @@ impl Reader {
                 Start::Other => break,
             }
         }
-        // A full read counts what is wrong with the entry and sets it aside.
+        // A full read counts what is wrong with the entry, and sets it aside if it is damaged.
         self.fetch(key).await.map(|_| None)
     }
 

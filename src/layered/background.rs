@@ -12,7 +12,7 @@ use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::{CompileLease, Locality, StoreError, StoreOperation};
+use crate::store::{CompileLease, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::write_queue::{
     Block, Generation, Submission, Submitted, WriteJob, WriteKind, WriteLimits, WriteQueue,
 };
@@ -39,6 +39,8 @@ struct Reports {
 pub(super) enum Presence {
     Missing,
     Unknown,
+    /// It has an entry that its settings refuse, and that may be another reader's: it is kept.
+    Refused,
 }
 
 impl BackgroundWrites {
@@ -88,6 +90,7 @@ impl BackgroundWrites {
         }
         let targets: Vec<_> = (0..source)
             .filter(|&tier| self.tiers[tier].takes(artifact))
+            .filter(|&tier| presence(tier) != Presence::Refused)
             .map(|tier| (tier, Vec::new()))
             .collect();
         if targets.is_empty() {
@@ -230,6 +233,11 @@ impl WriteJob for TierWrite {
                 WriteEnd::Written(bytes)
             }
             Ok(false) => WriteEnd::WasThere,
+            // It is the tier's to say which entry it keeps, and it has.
+            Err(error) if error.kind() == StoreErrorKind::Foreign => {
+                tracing::debug!(%key, %cause, error = %format_args!("{error:#}"), "background write refused");
+                WriteEnd::WasThere
+            }
             Err(error) => {
                 tracing::warn!(%key, %cause, error = %format_args!("{error:#}"), "background write failed");
                 WriteEnd::Failed(error)

@@ -4,6 +4,7 @@
 //! Every call runs as a task from its start. A caller that no longer polls its future then holds no
 //! request permit and no connection; a caller that drops its future aborts the task.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,8 +93,7 @@ impl<B: Backend> NetworkTier<B> {
             let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
             let download = || tier.backend.download(&key);
             let fetched = tier.call(StoreOperation::Get, &key, download).await;
-            let fetched = tier.check_metadata(fetched);
-            tier.count_lookup(&key, &fetched);
+            let fetched = tier.count_lookup(&key, fetched);
             if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
                 lookup.remember_miss();
             }
@@ -211,38 +211,44 @@ impl<B: Backend> NetworkTier<B> {
         }
     }
 
-    fn check_metadata(&self, fetched: Result<Fetched, StoreError>) -> Result<Fetched, StoreError> {
-        match fetched {
-            Ok(Fetched::Hit(artifact)) if !self.required.is_met_by(artifact.metadata()) => {
-                Ok(Fetched::Refused)
-            }
-            fetched => fetched,
-        }
-    }
-
-    fn count_lookup(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
+    /// Counts a lookup. The entry of another reader, and what the settings refuse, is
+    /// [`Fetched::Refused`].
+    fn count_lookup(
+        &self,
+        key: &PipelineFingerprint,
+        fetched: Result<Fetched, StoreError>,
+    ) -> Result<Fetched, StoreError> {
         let counters = &self.counters;
-        match fetched {
+        match &fetched {
             Err(_) => counters.errors.increment(),
+            Ok(Fetched::Hit(artifact)) if !self.required.is_met_by(artifact.metadata()) => {
+                const WHY: &str = "metadata does not match require_provenance or require_device";
+                return Ok(self.refuse(key, &WHY));
+            }
             Ok(Fetched::Hit(_)) => counters.hits.increment(),
             Ok(Fetched::Miss) => counters.misses.increment(),
             Ok(Fetched::Corrupt(reason)) => {
-                counters.misses.increment();
-                counters.corrupt.increment();
-                if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
+                if reason.is_unauthenticated() {
                     self.unauthenticated.increment();
                 }
+                if reason.is_foreign() {
+                    return Ok(self.refuse(key, reason));
+                }
+                counters.misses.increment();
+                counters.corrupt.increment();
                 tracing::warn!(tier = self.name, %key, %reason, "corrupt entry not served");
             }
-            Ok(Fetched::Refused) => {
-                counters.misses.increment();
-                counters.refused.increment();
-                tracing::debug!(
-                    tier = self.name, %key,
-                    "artifact refused: metadata does not match require_provenance or require_device"
-                );
-            }
+            // No backend judges more than the frame.
+            Ok(Fetched::Refused) => return Ok(self.refuse(key, &"refused by the server's client")),
         }
+        fetched
+    }
+
+    fn refuse(&self, key: &PipelineFingerprint, reason: &dyn fmt::Display) -> Fetched {
+        self.counters.misses.increment();
+        self.counters.refused.increment();
+        tracing::debug!(tier = self.name, %key, %reason, "entry refused");
+        Fetched::Refused
     }
 
     fn count_put(&self, result: &Result<(), StoreError>) {

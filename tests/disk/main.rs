@@ -15,6 +15,7 @@ mod durability;
 mod failures;
 #[cfg(target_os = "linux")]
 mod files_closed_off_the_workers;
+mod foreign_entries;
 mod hostile_folders;
 mod maintenance;
 mod many_processes;
