@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
 use super::files::{
-    again_if_stale, ignore_missing, look, open, open_once, open_with, read_up_to, regular,
+    again_if_stale, ignore_missing, look, look_once, open, open_once, open_with, read_up_to, regular,
     renew_use, same_file, sync_folder, unless_stale,
 };
 use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
@@ -134,11 +134,11 @@ impl Directory {
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
         let opened = regular(file, &path);
-        let found = opened.and_then(|opened| self.verify(key, &path, opened, renew_file_use));
-        match unless_stale(found)? {
-            Some(found) => Ok(found),
-            None => self.read(key),
+        let mut found = opened.and_then(|opened| self.verify(key, &path, opened, renew_file_use));
+        if found.as_ref().is_err_and(Fault::is_stale) {
+            found = self.examine_once(key, &path, renew_file_use);
         }
+        Ok(unless_stale(found)?.unwrap_or(Found::Missing))
     }
 
     /// Reads and verifies an entry, and calls `whole` if it is whole.
@@ -148,12 +148,20 @@ impl Directory {
         whole: impl Fn(&File, &Metadata),
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
-        let examine = || match open_once(&path)? {
-            Some(opened) => self.verify(key, &path, opened, &whole),
+        let found = again_if_stale(|| self.examine_once(key, &path, &whole));
+        Ok(unless_stale(found)?.unwrap_or(Found::Missing))
+    }
+
+    fn examine_once(
+        &self,
+        key: &PipelineFingerprint,
+        path: &Path,
+        whole: impl Fn(&File, &Metadata),
+    ) -> Result<Found, Fault> {
+        match open_once(path)? {
+            Some(opened) => self.verify(key, path, opened, whole),
             None => Ok(Found::Missing),
-        };
-        let found = unless_stale(again_if_stale(examine))?;
-        Ok(found.unwrap_or(Found::Missing))
+        }
     }
 
     fn verify(
@@ -224,7 +232,8 @@ impl Directory {
     pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<Option<u64>, Fault> {
         self.remove_aside(key)?;
         let path = self.entry(key);
-        let Some(metadata) = look(&path)? else {
+        // What stays stale may still be there.
+        let Some(metadata) = again_if_stale(|| look_once(&path))? else {
             return Ok(None);
         };
         let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;

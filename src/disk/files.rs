@@ -151,11 +151,12 @@ pub(super) fn read_up_to(file: &File, len: u64) -> io::Result<Vec<u8>> {
 
 /// The metadata of a regular file. `None` where there is no file.
 pub(super) fn look(path: &Path) -> Result<Option<Metadata>, Fault> {
-    let inspect = || {
-        let found = ignore_missing(fs::symlink_metadata(path));
-        Ok(found.map_err(at("inspect", path))?)
-    };
-    match unless_stale(again_if_stale(inspect))?.flatten() {
+    unless_stale(again_if_stale(|| look_once(path))).map(Option::flatten)
+}
+
+/// [`look`], where a stale file is a fault.
+pub(super) fn look_once(path: &Path) -> Result<Option<Metadata>, Fault> {
+    match ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))? {
         Some(metadata) if !metadata.is_file() => Err(Fault::NotAFile(path.to_owned())),
         found => Ok(found),
     }
