@@ -171,6 +171,10 @@ fn failed(error: &StoreError) -> HttpError {
             let reason = error.source().map(ToString::to_string);
             HttpError::Unverified(reason.unwrap_or_default())
         }
+        // The source names a path.
+        StoreErrorKind::Foreign => HttpError::Unverified(
+            "an entry in use, of another secret or release, is in its place".into(),
+        ),
         StoreErrorKind::TooLarge => HttpError::TooLarge,
         StoreErrorKind::StorageFull => HttpError::DiskFull,
         StoreErrorKind::Closed => HttpError::Busy,

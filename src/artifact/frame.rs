@@ -273,13 +273,32 @@ impl FrameFormat {
         blocking::run(work, move || format.decode(&key, &frame)).await
     }
 
+    /// What a header says, if it may be that of this key in a file of this length. What the tag covers
+    /// is not checked.
+    pub(crate) fn stored_tag(
+        &self,
+        key: &PipelineFingerprint,
+        header: &[u8; HEADER_LEN],
+        file_len: u64,
+    ) -> Option<StoredTag> {
+        let head = Head::parse_header(header).ok()?;
+        let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
+        let is_frame = head.fingerprint == key.as_bytes() && len == Some(file_len);
+        is_frame.then(|| StoredTag {
+            tag: *head.tag,
+            is_foreign: match &self.keys {
+                Some(keys) => !head.is_keyed() || keys.of(head.secret_id).next().is_none(),
+                None => head.is_keyed(),
+            },
+        })
+    }
+
     fn check_tag(&self, head: &Head<'_>, metadata: &[u8]) -> Result<(), FrameError> {
         let matches = |secret| tag(secret, head.signed(), metadata) == *head.tag;
         let other_secret = || head.foreign(FrameError::OtherSecret);
         let accepted = match (head.is_keyed(), &self.keys) {
             (true, Some(keys)) => {
-                let is_its = |secret: &&SharedSecret| secret.id() == *head.secret_id;
-                let mut secrets = keys.accepted().iter().filter(is_its).peekable();
+                let mut secrets = keys.of(head.secret_id).peekable();
                 secrets.peek().ok_or_else(other_secret)?;
                 secrets.any(|secret| matches(Some(secret)))
             }
@@ -297,6 +316,15 @@ impl FrameFormat {
     }
 }
 
+/// The tag of a frame, as its header says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredTag {
+    pub(crate) tag: [u8; 32],
+    /// Whether it says that it was made with a secret that this reader does not have, or with none
+    /// where this reader has one.
+    pub(crate) is_foreign: bool,
+}
+
 /// How many bytes are read or made when a frame is decoded: of a compressed one, what comes out of
 /// it.
 #[cfg(any(
@@ -309,18 +337,6 @@ pub(crate) fn decoding_work(frame: &[u8]) -> usize {
     usize::try_from(served)
         .unwrap_or(usize::MAX)
         .max(frame.len())
-}
-
-/// The tag of a frame, if its header, in a file of this length, may be the one of this key. What the
-/// tag covers is not checked.
-pub(crate) fn stored_tag(
-    key: &PipelineFingerprint,
-    header: &[u8; HEADER_LEN],
-    file_len: u64,
-) -> Option<[u8; 32]> {
-    let head = Head::parse_header(header).ok()?;
-    let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
-    (head.fingerprint == key.as_bytes() && len == Some(file_len)).then_some(*head.tag)
 }
 
 fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3::Hash {

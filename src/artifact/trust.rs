@@ -88,8 +88,9 @@ impl TrustedKeys {
         self.accepted.first()
     }
 
-    pub(super) fn accepted(&self) -> &[SharedSecret] {
-        &self.accepted
+    /// The accepted secrets of this id.
+    pub(super) fn of(&self, id: &[u8; 8]) -> impl Iterator<Item = &SharedSecret> {
+        self.accepted.iter().filter(move |secret| secret.id == *id)
     }
 }
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
 use super::files::{
-    again_if_stale, ignore_missing, look, look_once, open, open_once, open_with, read_up_to, regular,
-    renew_use, same_file, sync_folder, unless_stale,
+    again_if_stale, ignore_missing, look, look_once, open, open_once, open_with, read_up_to,
+    regular, renew_use, same_file, sync_folder, unless_stale,
 };
 use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};

@@ -214,6 +214,31 @@ async fn a_put_replaces_no_entry_that_its_owner_uses() {
     }
 }
 
+/// Or a server that passes it on would keep it for ever.
+#[tokio::test]
+async fn to_pass_a_foreign_frame_on_is_not_to_use_it() {
+    for (what, theirs, ours) in STRANGERS.into_iter().skip(2) {
+        let folder = folder();
+        let owner = open_with(folder.path(), theirs).await;
+        let server = open_with(folder.path(), ours).await;
+        owner.put(&key(1), artifact(LEN)).await.unwrap();
+        let unused = SystemTime::now() - 2 * DAY;
+        let file = fs::File::open(entry(folder.path(), &key(1))).unwrap();
+        file.set_modified(unused).unwrap();
+        assert!(
+            server.open_frame(&key(1)).await.unwrap().is_some(),
+            "{what}"
+        );
+        assert_eq!(
+            file.metadata().unwrap().modified().unwrap(),
+            unused,
+            "{what}"
+        );
+        server.put(&key(1), artifact(LEN)).await.unwrap();
+        assert!(server.get(&key(1)).await.unwrap().is_some(), "{what}");
+    }
+}
+
 /// The tier below can read the artifact, and the one above refuses what it has.
 #[tokio::test]
 async fn a_promotion_does_not_overwrite_a_foreign_entry() {
