@@ -252,7 +252,8 @@ async fn a_promotion_does_not_overwrite_a_foreign_entry() {
         let small = Artifact::new("code");
         lower.put(&key(1), small.clone()).await.unwrap();
         let memory = Arc::new(InMemoryPipelineCache::new());
-        let tiers: [Arc<dyn PipelineCacheStore>; 3] = [memory.clone(), disk.clone(), lower.clone()];
+        let tiers: [Arc<dyn PipelineCacheStore>; 3] =
+            [Arc::clone(&memory) as _, Arc::clone(&disk) as _, lower];
         let cache = LayeredPipelineCache::builder()
             .tiers(tiers)
             .lookup_policy(LookupPolicy::Sequential)
