@@ -22,8 +22,8 @@ use crate::uploads::Uploads;
 /// the memory for what comes out as the budget of uploads bounds that for what comes in.
 const VERIFIED_AT_ONCE: usize = 4;
 
-/// The most that a frame adds to a payload: a header of 128 bytes and 64 KiB of metadata.
-const FRAME_OVERHEAD: u64 = 128 + 64 * 1024;
+/// The most that a frame adds to a payload: a header of 144 bytes and 64 KiB of metadata.
+const FRAME_OVERHEAD: u64 = 144 + 64 * 1024;
 
 /// Where a frame has its flags, and the one that says that its payload is compressed.
 const FLAGS_OFFSET: u64 = 10;
@@ -171,6 +171,10 @@ fn failed(error: &StoreError) -> HttpError {
             let reason = error.source().map(ToString::to_string);
             HttpError::Unverified(reason.unwrap_or_default())
         }
+        // The source names a path.
+        StoreErrorKind::Foreign => HttpError::Unverified(
+            "an entry in use, of another secret or release, is in its place".into(),
+        ),
         StoreErrorKind::TooLarge => HttpError::TooLarge,
         StoreErrorKind::StorageFull => HttpError::DiskFull,
         StoreErrorKind::Closed => HttpError::Busy,

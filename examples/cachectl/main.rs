@@ -6,35 +6,35 @@
 //! cachectl --cache-dir DIR trim --max-bytes 10G
 //! ```
 //!
-//! It exits with 1 where something was found wrong or missing, and with 2 where it could not look, or
-//! where the folder is not one of a disk tier.
+//! It exits with 1 where something was found wrong or missing, with 2 where it could not look, or where
+//! the folder is not one of a disk tier, and with 3 where nothing was found wrong but its settings keep
+//! it from judging some entries. Those may be somebody's good entries, and stay.
 
 mod folder;
+mod settings;
+mod units;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth};
 use pipeline_cache::{
     ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _, PipelineFingerprint,
-    SharedSecret,
 };
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use settings::Settings;
+use units::{bytes, human};
 
 #[derive(Debug, Parser)]
 #[command(about = "Looks after the folder of a disk cache")]
 struct Options {
-    /// The cache's folder [default: the user's cache folder]
-    #[arg(long, global = true, value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
-    /// A file with the secret that the entries are authenticated with
-    #[arg(long, global = true, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
     /// Print JSON: one object, or one a line for ls and verify
     #[arg(long, global = true)]
     json: bool,
@@ -48,7 +48,8 @@ enum Command {
     Stat,
     /// Every entry
     Ls,
-    /// Read every entry, say what is wrong, and set aside what is corrupt
+    /// Read every entry, say what is wrong, and set aside what is corrupt. What these settings cannot
+    /// judge stays
     Verify,
     /// Remove the least recently used entries
     Trim {
@@ -65,8 +66,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Options::parse()).await {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Wrong) => ExitCode::from(1),
+        Ok(Outcome::Unjudged) => ExitCode::from(3),
         // A reader that has seen enough, as `head`, is no failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -76,19 +78,18 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all is well.
-async fn run(options: Options) -> Result<bool> {
-    let mut settings = DiskCache::builder();
-    if let Some(root) = &options.cache_dir {
-        // Before it is opened: to look at a cache is not to make one.
-        folder::check(root)?;
-        settings = settings.root(root);
-    }
-    if let Some(path) = &options.secret_file {
-        let secret =
-            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        settings = settings.shared_secret(SharedSecret::new(secret));
-    }
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Fine,
+    /// Something is damaged or missing.
+    Wrong,
+    /// Nothing is known to be wrong, and not all could be judged.
+    Unjudged,
+}
+
+async fn run(options: Options) -> Result<Outcome> {
+    let settings = options.settings.builder()?;
     let json = options.json;
     match options.command {
         Command::Stat => stat(&settings.open().await?, json).await,
@@ -111,12 +112,16 @@ async fn run(options: Options) -> Result<bool> {
                     }
                 },
             )?;
-            Ok(removed)
+            Ok(if removed {
+                Outcome::Fine
+            } else {
+                Outcome::Wrong
+            })
         }
     }
 }
 
-async fn stat(cache: &DiskCache, json: bool) -> Result<bool> {
+async fn stat(cache: &DiskCache, json: bool) -> Result<Outcome> {
     let (mut count, mut bytes) = (0_u64, 0_u64);
     let (mut oldest, mut newest) = (None::<SystemTime>, None::<SystemTime>);
     let mut entries = cache.entries();
@@ -146,28 +151,28 @@ async fn stat(cache: &DiskCache, json: bool) -> Result<bool> {
             used("newest use  ", newest),
         )
     })?;
-    Ok(true)
+    Ok(Outcome::Fine)
 }
 
-async fn list(cache: &DiskCache, json: bool) -> Result<bool> {
+async fn list(cache: &DiskCache, json: bool) -> Result<Outcome> {
     let mut entries = cache.entries();
     while let Some(entry) = entries.try_next().await? {
         print(json, &entry_json(&entry), || {
             let used = ago(entry.last_used);
-            let about = entry.metadata.as_ref().map_or("damaged".into(), about);
             format!(
-                "{}  {:>10}  {used:>14}  {about}",
+                "{}  {:>10}  {used:>14}  {}",
                 entry.key,
-                human(entry.bytes)
+                human(entry.bytes),
+                about(&entry)
             )
         })?;
     }
-    Ok(true)
+    Ok(Outcome::Fine)
 }
 
-async fn verify(cache: &DiskCache, json: bool) -> Result<bool> {
+async fn verify(cache: &DiskCache, json: bool) -> Result<Outcome> {
     let bar = progress_bar();
-    let (mut whole, mut bad) = (0_u64, 0_u64);
+    let (mut whole, mut bad, mut unjudged) = (0_u64, 0_u64, 0_u64);
     let mut checks = cache.verify();
     while let Some(check) = checks.try_next().await? {
         bar.set_length(check.of);
@@ -177,12 +182,16 @@ async fn verify(cache: &DiskCache, json: bool) -> Result<bool> {
                 whole += 1;
                 continue;
             }
+            DiskCacheHealth::Foreign(why) => ("not judged", why.to_string()),
             DiskCacheHealth::Corrupt(error) => ("corrupt", error.to_string()),
             DiskCacheHealth::Unsafe => ("unsafe", "it is no regular file".to_owned()),
             DiskCacheHealth::Unreadable(error) => ("unreadable", error.to_string()),
             other => ("damaged", format!("{other:?}")),
         };
-        bad += 1;
+        match &check.health {
+            DiskCacheHealth::Foreign(_) => unjudged += 1,
+            _ => bad += 1,
+        }
         let value = json!({
             "key": check.key.to_hex(),
             "health": health,
@@ -192,12 +201,23 @@ async fn verify(cache: &DiskCache, json: bool) -> Result<bool> {
         bar.suspend(|| print(json, &value, || format!("{}  {health}: {why}", check.key)))?;
     }
     bar.finish_and_clear();
-    let value = json!({ "verified": whole + bad, "whole": whole, "bad": bad });
-    print(json, &value, || format!("{whole} whole, {bad} bad"))?;
-    Ok(bad == 0)
+    let verified = whole + bad + unjudged;
+    let value = json!({ "verified": verified, "whole": whole, "bad": bad, "not_judged": unjudged });
+    print(json, &value, || match unjudged {
+        0 => format!("{whole} whole, {bad} bad"),
+        _ => format!(
+            "{whole} whole, {bad} bad, {unjudged} not judged and left: see --secret-file and \
+             --max-artifact"
+        ),
+    })?;
+    Ok(match (bad, unjudged) {
+        (0, 0) => Outcome::Fine,
+        (0, _) => Outcome::Unjudged,
+        _ => Outcome::Wrong,
+    })
 }
 
-async fn trim(settings: DiskCacheBuilder, max_bytes: u64, json: bool) -> Result<bool> {
+async fn trim(settings: DiskCacheBuilder, max_bytes: u64, json: bool) -> Result<Outcome> {
     let cache = settings.max_bytes(max_bytes).open().await?;
     let bar = progress_bar();
     bar.set_message("trimming");
@@ -221,10 +241,10 @@ async fn trim(settings: DiskCacheBuilder, max_bytes: u64, json: bool) -> Result<
             human(report.scanned_bytes)
         )
     })?;
-    Ok(true)
+    Ok(Outcome::Fine)
 }
 
-async fn show(cache: &DiskCache, key: PipelineFingerprint, json: bool) -> Result<bool> {
+async fn show(cache: &DiskCache, key: PipelineFingerprint, json: bool) -> Result<Outcome> {
     // A lookup would count as a use of the entry, and set it aside if it is corrupt.
     let Some(entry) = cache.entry(&key).await? else {
         print(
@@ -232,7 +252,7 @@ async fn show(cache: &DiskCache, key: PipelineFingerprint, json: bool) -> Result
             &json!({ "key": key.to_hex(), "found": false }),
             || "no such entry".into(),
         )?;
-        return Ok(false);
+        return Ok(Outcome::Wrong);
     };
     print(json, &entry_json(&entry), || {
         format!(
@@ -240,10 +260,14 @@ async fn show(cache: &DiskCache, key: PipelineFingerprint, json: bool) -> Result
             entry.key,
             human(entry.bytes),
             ago(entry.last_used),
-            entry.metadata.as_ref().map_or("damaged".into(), about)
+            about(&entry)
         )
     })?;
-    Ok(entry.metadata.is_some())
+    Ok(match (&entry.metadata, entry.foreign) {
+        (Some(_), _) => Outcome::Fine,
+        (None, Some(_)) => Outcome::Unjudged,
+        (None, None) => Outcome::Wrong,
+    })
 }
 
 fn entry_json(entry: &DiskCacheEntry) -> Value {
@@ -260,11 +284,20 @@ fn entry_json(entry: &DiskCacheEntry) -> Value {
         "bytes": entry.bytes,
         "last_used": unix(entry.last_used),
         "metadata": metadata,
+        "not_judged": entry.foreign.map(|why| why.to_string()),
     })
 }
 
-/// Metadata, on one line.
-fn about(metadata: &ArtifactMetadata) -> String {
+/// What is known of an entry, on one line.
+fn about(entry: &DiskCacheEntry) -> String {
+    match (&entry.metadata, entry.foreign) {
+        (Some(metadata), _) => about_metadata(metadata),
+        (None, Some(why)) => format!("not judged: {why}"),
+        (None, None) => "damaged".into(),
+    }
+}
+
+fn about_metadata(metadata: &ArtifactMetadata) -> String {
     let texts = [
         metadata.provenance(),
         metadata.device(),
@@ -316,35 +349,4 @@ fn ago(time: SystemTime) -> String {
         7200..172_800 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
     }
-}
-
-const UNITS: [(&str, u64); 4] = [
-    ("T", 1 << 40),
-    ("G", 1 << 30),
-    ("M", 1 << 20),
-    ("K", 1 << 10),
-];
-
-fn human(bytes: u64) -> String {
-    let unit = UNITS.iter().find(|(_, unit)| bytes >= *unit);
-    unit.map_or(format!("{bytes} B"), |(name, unit)| {
-        format!("{:.1} {name}iB", bytes as f64 / *unit as f64)
-    })
-}
-
-/// Reads a number of bytes, as in 500M.
-fn bytes(text: &str) -> Result<u64, String> {
-    let text = text.trim().to_uppercase();
-    let text = text.trim_end_matches('B').trim_end_matches('I').trim_end();
-    let unit = UNITS.iter().find(|(name, _)| text.ends_with(name));
-    let (number, unit) = match unit {
-        Some((name, unit)) => (text.trim_end_matches(name).trim_end(), *unit),
-        None => (text, 1),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "not a number of bytes, as 500M is".to_owned())?;
-    number
-        .checked_mul(unit)
-        .ok_or_else(|| "too many bytes".to_owned())
 }

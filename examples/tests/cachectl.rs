@@ -3,7 +3,8 @@
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, PipelineCacheStore as _, PipelineFingerprint,
+    Artifact, ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _,
+    PipelineFingerprint, SharedSecret,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -145,6 +146,79 @@ fn verify_finds_each_damage_among_ten_thousand() {
         .filter(|health| *health == "unsafe")
         .count();
     assert!(text(&output).ends_with(&format!("{left} bad\n")));
+}
+
+/// An entry that the tool cannot judge is somebody's good entry.
+#[test]
+fn what_the_settings_cannot_judge_is_named_and_left() {
+    const LARGE: usize = 65 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("cache");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let secret = || SharedSecret::new("the team's secret");
+    let put = |settings: DiskCacheBuilder, number, artifact| {
+        let settings = settings.root(&root).max_artifact_bytes(256 << 20);
+        runtime.block_on(async {
+            let cache = settings.open().await.unwrap();
+            cache.put(&key(number), artifact).await.unwrap();
+        });
+    };
+    put(DiskCache::builder(), 1, Artifact::new(vec![7; LARGE]));
+    put(DiskCache::builder(), 2, artifact(2));
+    put(DiskCache::builder().shared_secret(secret()), 3, artifact(3));
+    let file = |name: &str, content: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, content).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    // As cache_server reads it: without the line break.
+    let (team, other) = (
+        file("team", "the team's secret\n"),
+        file("other", "another"),
+    );
+
+    let verify = |arguments: &[&str]| {
+        let output = cachectl(&root, &[arguments, &["verify", "--json"]].concat());
+        let mut lines = json(&output);
+        let summary = lines.pop().unwrap();
+        assert_eq!(
+            (&summary["verified"], &summary["bad"]),
+            (&3.into(), &0.into())
+        );
+        let whole = summary["whole"].as_u64().unwrap();
+        assert_eq!(summary["not_judged"], 3 - whole);
+        assert_eq!(lines.len() as u64, 3 - whole);
+        for line in lines {
+            assert_eq!(line["health"], "not judged", "{line}");
+        }
+        // Nothing was found wrong, and not all was judged.
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        for number in [1, 2, 3] {
+            assert!(entry(&root, number).exists(), "{arguments:?}");
+        }
+        whole
+    };
+    assert_eq!(verify(&[]), 1, "64 MiB, and no secret");
+    assert_eq!(verify(&["--max-artifact", "256M"]), 2);
+    assert_eq!(verify(&["--secret-file", &team]), 1);
+    assert_eq!(verify(&["--secret-file", &other]), 0);
+    let both = ["--secret-file", &other, "--secret-file", &team];
+    assert_eq!(verify(&both), 1);
+    let said = text(&cachectl(&root, &["verify"]));
+    assert!(said.contains("2 not judged and left"), "{said}");
+
+    let listed = text(&cachectl(&root, &["ls"]));
+    let signed = listed
+        .lines()
+        .find(|line| line.starts_with(&key(3).to_hex()));
+    assert!(
+        signed.unwrap().contains("not judged: the frame is signed"),
+        "{listed}"
+    );
+    let hex = key(3).to_hex();
+    assert_eq!(cachectl(&root, &["show", &hex]).status.code(), Some(3));
+    let with_secret = ["--secret-file", &team, "show", &hex];
+    assert!(cachectl(&root, &with_secret).status.success());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The frame: the one stored form of an artifact, on disk, over HTTP and in object stores.
 //!
-//! A header of 128 bytes, then the metadata, then the payload to the end. Integers are
+//! A header of 144 bytes, then the metadata, then the payload to the end. Integers are
 //! little-endian.
 //!
 //! | offset | bytes | what |
@@ -13,14 +13,22 @@
 //! | 24 | 8 | length of the payload as served; the same unless a flag says otherwise |
 //! | 32 | 32 | the fingerprint this artifact answers |
 //! | 64 | 32 | BLAKE3 of the payload as served |
-//! | 96 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 95 and the metadata |
-//! | 128 | m | metadata, see [`ArtifactMetadata`] |
-//! | 128 + m | p | payload |
+//! | 96 | 8 | id of the secret that the tag is keyed with; 0 where it is not keyed |
+//! | 104 | 8 | check: the start of BLAKE3 of bytes 0 to 103 |
+//! | 112 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 111 and the metadata |
+//! | 144 | m | metadata, see [`ArtifactMetadata`] |
+//! | 144 + m | p | payload |
 //!
 //! The tag binds the payload through its digest, and the fingerprint with it: a frame that was
 //! renamed to another key, or whose metadata was edited, is refused as surely as one with a
 //! flipped bit. The first byte of the magic is no text, and the line ends in it break when a
 //! transfer "corrects" them.
+//!
+//! The check tells a foreign frame, which is somebody else's good entry, from a damaged one. It guards
+//! against accidents, not against attackers: only the tag makes a frame acceptable. A frame is foreign
+//! if it is of another version, signed with another secret, unsigned where a secret is required,
+//! larger than the limit, or compressed in an unknown way, and its header is whole. Every later
+//! version keeps the magic, the version and the check where they are.
 //!
 //! Decoding copies nothing: the payload is a slice of the buffer that was read, unless it was
 //! compressed. It is only unpacked once the tag has been checked.
@@ -40,7 +48,7 @@ use super::digest::PayloadDigest;
     any(feature = "remote-cache", feature = "object-store")
 ))]
 use super::header::FLAG_ZSTD;
-use super::header::{FLAG_KEYED, Head, MAGIC, MAX_METADATA, TAG_OFFSET, VERSION};
+use super::header::{FLAG_KEYED, Head, MAGIC, MAX_METADATA, VERSION, check};
 pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
@@ -124,6 +132,9 @@ impl FrameFormat {
         head.put_u64_le(payload_len);
         head.put_slice(key.as_bytes());
         head.put_slice(artifact.digest());
+        head.put_slice(&secret.map_or([0; 8], SharedSecret::id));
+        let check = check(&head);
+        head.put_slice(&check);
         let tag = tag(secret, &head, &metadata);
         head.put_slice(tag.as_bytes());
         head.put_slice(&metadata);
@@ -172,22 +183,8 @@ impl FrameFormat {
         frame: &Bytes,
         digest: PayloadDigest,
     ) -> Result<Artifact, FrameError> {
-        let head = Head::parse(frame)?;
-        if head.fingerprint != key.as_bytes() {
-            return Err(FrameError::OtherFingerprint);
-        }
+        let (head, metadata) = self.check_head(key, frame, frame.len() as u64)?;
         let payload_start = HEADER_LEN + head.metadata_len;
-        let stored = (frame.len() as u64).checked_sub(payload_start as u64);
-        if stored != Some(head.payload_len)
-            || (!head.is_compressed() && head.served_len != head.payload_len)
-        {
-            return Err(FrameError::LengthMismatch);
-        }
-        if head.payload_len.max(head.served_len) > self.max_payload {
-            return Err(FrameError::TooLarge);
-        }
-        let metadata = &frame[HEADER_LEN..payload_start];
-        self.check_tag(&head, &frame[..TAG_OFFSET], metadata)?;
         let metadata = ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)?;
 
         let payload = frame.slice(payload_start..);
@@ -205,6 +202,49 @@ impl FrameFormat {
         Ok(Artifact::from_verified(payload, *head.digest, metadata))
     }
 
+    /// Checks all of a frame but its payload, from no more than its start. The header, and the bytes
+    /// of the metadata, which were not parsed.
+    fn check_head<'a>(
+        &self,
+        key: &PipelineFingerprint,
+        start: &'a [u8],
+        frame_len: u64,
+    ) -> Result<(Head<'a>, &'a [u8]), FrameError> {
+        let head = Head::parse(start)?;
+        if head.fingerprint != key.as_bytes() {
+            return Err(FrameError::OtherFingerprint);
+        }
+        let payload_start = HEADER_LEN + head.metadata_len;
+        let stored = frame_len.checked_sub(payload_start as u64);
+        if stored != Some(head.payload_len)
+            || (!head.is_compressed() && head.served_len != head.payload_len)
+        {
+            return Err(FrameError::LengthMismatch);
+        }
+        let metadata = &start[HEADER_LEN..payload_start];
+        self.check_tag(&head, metadata)?;
+        // Last: an entry that is only too large, or only compressed, may be replaced.
+        if head.payload_len.max(head.served_len) > self.max_payload {
+            return Err(FrameError::TooLarge);
+        }
+        if head.is_compressed() && !cfg!(feature = "zstd") {
+            return Err(FrameError::UnknownCompression);
+        }
+        Ok((head, metadata))
+    }
+
+    /// Why a frame that is longer than [`max_frame`](Self::max_frame) is not accepted. `start` has at
+    /// least its first [`MAX_OVERHEAD`] bytes.
+    pub(crate) fn judge_oversized(
+        &self,
+        key: &PipelineFingerprint,
+        start: &[u8],
+        frame_len: u64,
+    ) -> FrameError {
+        let checked = self.check_head(key, start, frame_len);
+        checked.err().unwrap_or(FrameError::TooLarge)
+    }
+
     /// The metadata of a frame, from no more than its start. [`FrameError::LengthMismatch`] where
     /// that does not hold the metadata. The payload is not looked at.
     pub(crate) fn decode_metadata(
@@ -217,7 +257,7 @@ impl FrameFormat {
             return Err(FrameError::OtherFingerprint);
         }
         let metadata = &start[HEADER_LEN..HEADER_LEN + head.metadata_len];
-        self.check_tag(&head, &start[..TAG_OFFSET], metadata)?;
+        self.check_tag(&head, metadata)?;
         ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)
     }
 
@@ -233,22 +273,40 @@ impl FrameFormat {
         blocking::run(work, move || format.decode(&key, &frame)).await
     }
 
-    fn check_tag(
+    /// What a header says, if it may be that of this key in a file of this length. What the tag covers
+    /// is not checked.
+    pub(crate) fn stored_tag(
         &self,
-        head: &Head<'_>,
-        covered: &[u8],
-        metadata: &[u8],
-    ) -> Result<(), FrameError> {
-        let keyed = head.flags & FLAG_KEYED != 0;
-        let accepted = match (keyed, &self.keys) {
+        key: &PipelineFingerprint,
+        header: &[u8; HEADER_LEN],
+        file_len: u64,
+    ) -> Option<StoredTag> {
+        let head = Head::parse_header(header).ok()?;
+        let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
+        let is_frame = head.fingerprint == key.as_bytes() && len == Some(file_len);
+        is_frame.then(|| StoredTag {
+            tag: *head.tag,
+            is_foreign: match &self.keys {
+                Some(keys) => !head.is_keyed() || keys.of(head.secret_id).next().is_none(),
+                None => head.is_keyed(),
+            },
+        })
+    }
+
+    fn check_tag(&self, head: &Head<'_>, metadata: &[u8]) -> Result<(), FrameError> {
+        let matches = |secret| tag(secret, head.signed(), metadata) == *head.tag;
+        let other_secret = || head.foreign(FrameError::OtherSecret);
+        let accepted = match (head.is_keyed(), &self.keys) {
             (true, Some(keys)) => {
-                let mut secrets = keys.accepted().iter();
-                secrets.any(|secret| tag(Some(secret), covered, metadata) == *head.tag)
+                let mut secrets = keys.of(head.secret_id).peekable();
+                secrets.peek().ok_or_else(other_secret)?;
+                secrets.any(|secret| matches(Some(secret)))
             }
-            (false, None) => tag(None, covered, metadata) == *head.tag,
             // A reader without the secret cannot tell a keyed tag from a forged one.
-            (true, None) => false,
-            (false, Some(_)) => return Err(FrameError::Unauthenticated),
+            (true, None) => return Err(other_secret()),
+            (false, None) => matches(None),
+            (false, Some(_)) if matches(None) => return Err(FrameError::Unauthenticated),
+            (false, Some(_)) => false,
         };
         if accepted {
             Ok(())
@@ -256,6 +314,15 @@ impl FrameFormat {
             Err(FrameError::BadTag)
         }
     }
+}
+
+/// The tag of a frame, as its header says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredTag {
+    pub(crate) tag: [u8; 32],
+    /// Whether it says that it was made with a secret that this reader does not have, or with none
+    /// where this reader has one.
+    pub(crate) is_foreign: bool,
 }
 
 /// How many bytes are read or made when a frame is decoded: of a compressed one, what comes out of
@@ -272,18 +339,6 @@ pub(crate) fn decoding_work(frame: &[u8]) -> usize {
         .max(frame.len())
 }
 
-/// The tag of a frame, if its header, in a file of this length, may be the one of this key. What the
-/// tag covers is not checked.
-pub(crate) fn stored_tag(
-    key: &PipelineFingerprint,
-    header: &[u8; HEADER_LEN],
-    file_len: u64,
-) -> Option<[u8; 32]> {
-    let head = Head::parse_header(header).ok()?;
-    let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
-    (head.fingerprint == key.as_bytes() && len == Some(file_len)).then_some(*head.tag)
-}
-
 fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3::Hash {
     let mut hasher = secret.map_or_else(blake3::Hasher::new, SharedSecret::hasher);
     hasher.update(header).update(metadata).finalize()
@@ -291,6 +346,7 @@ fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3:
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::TAG_OFFSET;
     use super::*;
     use std::time::Duration;
 
@@ -342,6 +398,68 @@ mod tests {
         }
     }
 
+    /// Readers who cannot read a frame leave it only as long as its header is whole.
+    #[test]
+    fn a_flipped_bit_makes_no_frame_foreign() {
+        let readers = [None, Some("a"), Some("b")].map(format);
+        let small = FrameFormat::new(None, 6);
+        for writer in &readers {
+            let good = frame(writer, &artifact());
+            for reader in readers.iter().chain([&small]) {
+                let is_foreign = |bytes| decode(reader, bytes).is_err_and(FrameError::is_foreign);
+                let was_foreign = decode(reader, good.clone());
+                // Beyond the header, only its owner can tell.
+                for bit in 0..HEADER_LEN * 8 {
+                    let mut bad = good.clone();
+                    bad[bit / 8] ^= 1 << (bit % 8);
+                    let in_tag = bit / 8 >= TAG_OFFSET;
+                    let unjudged = in_tag && was_foreign == Err(FrameError::OtherSecret);
+                    assert_eq!(is_foreign(bad), unjudged, "bit {bit}, {was_foreign:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_frame_of_another_version_is_foreign() {
+        let format = format(None);
+        for (byte, value) in [(8, 2), (8, 0), (9, 1), (10, 4), (11, 0x80)] {
+            let mut other = frame(&format, &artifact());
+            other[byte] = value;
+            assert_eq!(decode(&format, other.clone()), Err(FrameError::BadHeader));
+            let check = check(&other[..104]);
+            other[104..112].copy_from_slice(&check);
+            assert_eq!(decode(&format, other), Err(FrameError::UnknownFormat));
+        }
+    }
+
+    /// Who has no secret can claim to have one, and gains nothing by it.
+    #[test]
+    fn a_forged_id_makes_no_frame_acceptable() {
+        let (ours, theirs) = (format(Some("a")), format(Some("b")));
+        let mut forged = frame(&theirs, &artifact());
+        forged[96..104].copy_from_slice(&SharedSecret::new("a").id());
+        assert_eq!(decode(&ours, forged.clone()), Err(FrameError::BadTag));
+        let check = check(&forged[..104]);
+        forged[104..112].copy_from_slice(&check);
+        assert_eq!(decode(&ours, forged), Err(FrameError::BadTag));
+    }
+
+    #[cfg(not(feature = "zstd"))]
+    #[test]
+    fn without_the_feature_a_compressed_frame_is_foreign() {
+        let mut bytes = frame(&format(None), &artifact());
+        bytes[10] = 2;
+        let check = check(&bytes[..104]);
+        bytes[104..112].copy_from_slice(&check);
+        let metadata = bytes[HEADER_LEN..bytes.len() - artifact().len()].to_vec();
+        let tag = tag(None, &bytes[..TAG_OFFSET], &metadata);
+        bytes[TAG_OFFSET..HEADER_LEN].copy_from_slice(tag.as_bytes());
+        let error = decode(&format(None), bytes).unwrap_err();
+        assert_eq!(error, FrameError::UnknownCompression);
+        assert!(error.is_foreign() && error.is_replaceable());
+    }
+
     #[test]
     fn every_prefix_and_every_extension_is_refused() {
         let format = format(None);
@@ -378,11 +496,10 @@ mod tests {
             decode(&with_secret, plain),
             Err(FrameError::Unauthenticated)
         );
-        assert_eq!(
-            decode(&format(Some("b")), keyed.clone()),
-            Err(FrameError::BadTag)
-        );
-        assert_eq!(decode(&format(None), keyed), Err(FrameError::BadTag));
+        for other in [Some("b"), None] {
+            let other = format(other);
+            assert_eq!(decode(&other, keyed.clone()), Err(FrameError::OtherSecret));
+        }
     }
 
     #[test]
@@ -393,12 +510,13 @@ mod tests {
         let old = frame(&format(Some("old")), &artifact());
         assert!(decode(&rotating, old.clone()).is_ok());
         let new = frame(&rotating, &artifact());
+        let other_secret = Err(FrameError::OtherSecret);
         assert!(decode(&rotating, new.clone()).is_ok());
         assert!(decode(&format(Some("new")), new.clone()).is_ok());
-        assert_eq!(decode(&format(Some("old")), new), Err(FrameError::BadTag));
-        assert_eq!(decode(&format(Some("new")), old), Err(FrameError::BadTag));
+        assert_eq!(decode(&format(Some("old")), new), other_secret);
+        assert_eq!(decode(&format(Some("new")), old), other_secret);
         let strange = frame(&format(Some("strange")), &artifact());
-        assert_eq!(decode(&rotating, strange), Err(FrameError::BadTag));
+        assert_eq!(decode(&rotating, strange), other_secret);
         let plain = frame(&format(None), &artifact());
         assert_eq!(decode(&rotating, plain), Err(FrameError::Unauthenticated));
     }
@@ -441,14 +559,18 @@ mod tests {
                 "897063660d0a1a0a010000001400000007000000000000000700000000000000",
                 "1111111111111111111111111111111111111111111111111111111111111111",
                 "ec90915fa26ab012a89a88ecc8b47e4dd76c4adfd6abd1fc10e321b0fca18d1d",
-                "b1f5401ece855cc890fe7b14fca4126aa8c1f8d5c9dc6a61d1c13feb5ced3b50",
+                "0000000000000000ceb7a2536b6d7a8c",
+                "64bb21279a7337ad2321bac12c40f979c8c1b24108c508e1902e6371de4de9ba",
                 "01020000006369040800000088130000000000007061796c6f6164",
             )
         );
         let keyed = frame(&format(Some("secret")), &artifact());
         assert_eq!(
-            hex(&keyed[TAG_OFFSET..HEADER_LEN]),
-            "0f6a3d276a667c15db45b13427877064c3b8a9a7dab8e8f9d3b87d1fb705f99c"
+            hex(&keyed[96..HEADER_LEN]),
+            concat!(
+                "75718ad9afb28fed56dec516d7058b2e",
+                "60197baf35b8e2f6991ad8a01d3e37003c2bec29c3634887bf5d3aba8e578eb8",
+            )
         );
     }
 
@@ -474,6 +596,8 @@ mod tests {
         /// The header with other fields and its tag made anew, as an attacker without a secret can.
         fn forged(mut frame: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
             change(&mut frame);
+            let check = check(&frame[..104]);
+            frame[104..112].copy_from_slice(&check);
             let metadata_len = u32::from_le_bytes(frame[12..16].try_into().unwrap()) as usize;
             let tag = tag(
                 None,
@@ -492,7 +616,8 @@ mod tests {
                 "897063660d0a1a0a01000200000000000a000000000000006400000000000000",
                 "1111111111111111111111111111111111111111111111111111111111111111",
                 "065e9dc90a3ebac447458e5c8146571def200c7718b9a0cd38d0929d2572c96f",
-                "655fed89ac1e2f469fb37efda72fa96a5c7ff9e8a15fd31a73ad06aa1c51ca7e",
+                "0000000000000000b820d872b98600c9",
+                "c32c304058db4e7e460420c48c0ae19a2c8645c88badb74ffe6dc54cf0b5d7af",
                 "28b52ffd206423030007",
             );
             let bytes = (0..hex.len()).step_by(2);

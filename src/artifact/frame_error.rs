@@ -2,7 +2,9 @@
 
 /// Why bytes are not the frame of an artifact, or why an artifact does not fit a frame.
 ///
-/// To the reader of a tier each of these is a miss, counted as corrupt.
+/// To the reader of a tier each of these is a miss. A *damaged* frame is counted as corrupt, and a disk
+/// tier sets it aside. A [*foreign*](Self::is_foreign) frame may be another reader's good entry: it is
+/// counted as refused, and left where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -12,9 +14,15 @@ pub enum FrameError {
     /// The bytes do not begin as a frame does.
     #[error("not a frame: the magic bytes differ")]
     NotAFrame,
+    /// The header does not match its check.
+    #[error("the header does not match its check")]
+    BadHeader,
     /// The frame is of a version, or uses a feature, that this release does not know.
     #[error("the frame is of an unknown version or uses an unknown feature")]
     UnknownFormat,
+    /// The payload is compressed with zstd, and this build lacks the feature `zstd`.
+    #[error("the payload is compressed with zstd, and this build lacks the feature `zstd`")]
+    UnknownCompression,
     /// The frame belongs to another key.
     #[error("the frame belongs to another key")]
     OtherFingerprint,
@@ -27,9 +35,12 @@ pub enum FrameError {
     /// The metadata is larger than 64 KiB, or not metadata.
     #[error("the metadata is too large or malformed")]
     BadMetadata,
-    /// The header or the metadata were changed, or the tag was made with another secret.
-    #[error("tag mismatch: header or metadata damaged, or signed with another secret")]
+    /// The header or the metadata were changed, or the tag was forged.
+    #[error("tag mismatch: header or metadata damaged or forged")]
     BadTag,
+    /// The frame is signed with a secret that this reader does not have.
+    #[error("the frame is signed with a secret that this reader does not have")]
+    OtherSecret,
     /// The frame is not signed, and the tier requires a signature.
     #[error("the frame is not signed, and this tier requires a signature")]
     Unauthenticated,
@@ -40,4 +51,49 @@ pub enum FrameError {
     /// The payload was changed.
     #[error("the payload does not match its digest")]
     BadPayload,
+}
+
+impl FrameError {
+    /// Whether the frame may be good for a reader with other settings: a newer release, a larger limit,
+    /// another secret, or more features. Nothing that such a frame holds is served.
+    ///
+    /// ```
+    /// use pipeline_cache::FrameError;
+    ///
+    /// assert!(FrameError::OtherSecret.is_foreign());
+    /// assert!(!FrameError::BadPayload.is_foreign());
+    /// ```
+    #[must_use]
+    pub const fn is_foreign(self) -> bool {
+        match self {
+            Self::UnknownFormat
+            | Self::UnknownCompression
+            | Self::TooLarge
+            | Self::OtherSecret
+            | Self::Unauthenticated => true,
+            Self::TooShort(_)
+            | Self::NotAFrame
+            | Self::BadHeader
+            | Self::OtherFingerprint
+            | Self::LengthMismatch
+            | Self::BadMetadata
+            | Self::BadTag
+            | Self::BadPayload
+            | Self::ContentEncoded(_) => false,
+        }
+    }
+
+    /// Whether whoever can read the frame can also read the one that this reader writes in its place.
+    pub(crate) const fn is_replaceable(self) -> bool {
+        !self.is_foreign() || matches!(self, Self::TooLarge | Self::UnknownCompression)
+    }
+
+    /// Whether the frame carries no valid tag of an accepted secret.
+    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
+    pub(crate) const fn is_unauthenticated(self) -> bool {
+        matches!(
+            self,
+            Self::BadTag | Self::OtherSecret | Self::Unauthenticated
+        )
+    }
 }

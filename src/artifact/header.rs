@@ -5,17 +5,14 @@ use super::FrameError;
 pub(super) const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
 pub(super) const VERSION: u16 = 1;
 pub(super) const FLAG_KEYED: u16 = 1;
-#[cfg(feature = "zstd")]
 pub(super) const FLAG_ZSTD: u16 = 2;
-#[cfg(feature = "zstd")]
 const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD;
-#[cfg(not(feature = "zstd"))]
-const KNOWN_FLAGS: u16 = FLAG_KEYED;
-pub(super) const TAG_OFFSET: usize = 96;
+const CHECK_OFFSET: usize = 104;
+pub(super) const TAG_OFFSET: usize = 112;
 pub(super) const MAX_METADATA: usize = 64 * 1024;
 
 /// The length of the header.
-pub(crate) const HEADER_LEN: usize = 128;
+pub(crate) const HEADER_LEN: usize = 144;
 
 /// The most bytes a frame adds to a payload.
 pub(crate) const MAX_OVERHEAD: usize = HEADER_LEN + MAX_METADATA;
@@ -28,12 +25,45 @@ pub(super) struct Head<'a> {
     pub(super) served_len: u64,
     pub(super) fingerprint: &'a [u8; 32],
     pub(super) digest: &'a [u8; 32],
+    pub(super) secret_id: &'a [u8; 8],
     pub(super) tag: &'a [u8; 32],
+    header: &'a [u8; HEADER_LEN],
+}
+
+/// The check of a header: every version has it at the same place, over the bytes before it. So a
+/// reader tells a frame of another version from one whose version was damaged.
+pub(super) fn check(covered: &[u8]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(covered).as_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// `foreign` if the header matches its check, or else that it does not.
+fn unless_damaged(header: &[u8; HEADER_LEN], foreign: FrameError) -> FrameError {
+    let (covered, rest) = header.split_at(CHECK_OFFSET);
+    if rest.starts_with(&check(covered)) {
+        foreign
+    } else {
+        FrameError::BadHeader
+    }
 }
 
 impl<'a> Head<'a> {
     pub(super) const fn is_compressed(&self) -> bool {
-        self.flags & KNOWN_FLAGS & !FLAG_KEYED != 0
+        self.flags & FLAG_ZSTD != 0
+    }
+
+    pub(super) const fn is_keyed(&self) -> bool {
+        self.flags & FLAG_KEYED != 0
+    }
+
+    /// What the tag covers, but for the metadata.
+    pub(super) fn signed(&self) -> &'a [u8] {
+        &self.header[..TAG_OFFSET]
+    }
+
+    /// Why this reader cannot judge the frame, unless its header is damaged.
+    pub(super) fn foreign(&self, why: FrameError) -> FrameError {
+        unless_damaged(self.header, why)
     }
 
     /// The header at the start of a frame that goes on at least to the end of its metadata.
@@ -48,22 +78,24 @@ impl<'a> Head<'a> {
     }
 
     pub(super) fn parse_header(header: &'a [u8; HEADER_LEN]) -> Result<Self, FrameError> {
-        let (magic, header) = take::<8>(header);
-        let (version, header) = take::<2>(header);
-        let (flags, header) = take::<2>(header);
-        let (metadata_len, header) = take::<4>(header);
-        let (payload_len, header) = take::<8>(header);
-        let (served_len, header) = take::<8>(header);
-        let (fingerprint, header) = take::<32>(header);
-        let (digest, header) = take::<32>(header);
-        let (tag, _) = take::<32>(header);
+        let (magic, rest) = take::<8>(header);
+        let (version, rest) = take::<2>(rest);
+        let (flags, rest) = take::<2>(rest);
+        let (metadata_len, rest) = take::<4>(rest);
+        let (payload_len, rest) = take::<8>(rest);
+        let (served_len, rest) = take::<8>(rest);
+        let (fingerprint, rest) = take::<32>(rest);
+        let (digest, rest) = take::<32>(rest);
+        let (secret_id, rest) = take::<8>(rest);
+        let (_check, rest) = take::<8>(rest);
+        let (tag, _) = take::<32>(rest);
 
         if *magic != MAGIC {
             return Err(FrameError::NotAFrame);
         }
         let flags = u16::from_le_bytes(*flags);
         if u16::from_le_bytes(*version) != VERSION || flags & !KNOWN_FLAGS != 0 {
-            return Err(FrameError::UnknownFormat);
+            return Err(unless_damaged(header, FrameError::UnknownFormat));
         }
         let metadata_len = u32::from_le_bytes(*metadata_len) as usize;
         if metadata_len > MAX_METADATA {
@@ -76,7 +108,9 @@ impl<'a> Head<'a> {
             served_len: u64::from_le_bytes(*served_len),
             fingerprint,
             digest,
+            secret_id,
             tag,
+            header,
         })
     }
 }

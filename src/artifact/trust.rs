@@ -13,19 +13,34 @@ use std::fmt;
 /// assert_eq!(format!("{secret:?}"), "SharedSecret(..)");
 /// ```
 #[derive(Clone)]
-pub struct SharedSecret([u8; 32]);
+pub struct SharedSecret {
+    key: [u8; 32],
+    /// Tells the frames of one secret from those of another. It reveals no more of the secret than
+    /// a tag does.
+    id: [u8; 8],
+}
 
 impl SharedSecret {
     /// Derives a key from a secret of any length. Use at least 16 random bytes.
     #[must_use]
     pub fn new(secret: impl AsRef<[u8]>) -> Self {
         const CONTEXT: &str = "pipeline-cache 2026-11 frame authentication v1";
-        Self(blake3::derive_key(CONTEXT, secret.as_ref()))
+        const ID_CONTEXT: &str = "pipeline-cache 2026-11 frame secret id v1";
+        let key = blake3::derive_key(CONTEXT, secret.as_ref());
+        let [a, b, c, d, e, f, g, h, ..] = blake3::derive_key(ID_CONTEXT, &key);
+        Self {
+            key,
+            id: [a, b, c, d, e, f, g, h],
+        }
+    }
+
+    pub(super) const fn id(&self) -> [u8; 8] {
+        self.id
     }
 
     /// A hasher whose digests only those who have the secret can make.
     pub(super) fn hasher(&self) -> blake3::Hasher {
-        blake3::Hasher::new_keyed(&self.0)
+        blake3::Hasher::new_keyed(&self.key)
     }
 }
 
@@ -73,8 +88,9 @@ impl TrustedKeys {
         self.accepted.first()
     }
 
-    pub(super) fn accepted(&self) -> &[SharedSecret] {
-        &self.accepted
+    /// The accepted secrets of this id.
+    pub(super) fn of(&self, id: &[u8; 8]) -> impl Iterator<Item = &SharedSecret> {
+        self.accepted.iter().filter(move |secret| secret.id == *id)
     }
 }
 
@@ -108,8 +124,8 @@ pub enum Trust {
     Server,
     /// As [`Server`](Self::Server), but hits are not promoted, so that no copy outlives the tier.
     ServerUnpromoted,
-    /// Only writers that have one of the secrets. An entry without a valid tag is corrupt, and counted
-    /// as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
+    /// Only writers that have one of the secrets. An entry without a valid tag is not served, and
+    /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
     Authenticated(TrustedKeys),
 }
 

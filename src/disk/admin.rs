@@ -6,11 +6,12 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use std::fs::DirEntry;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::DiskCache;
 use super::directory::Found;
 use super::error::{Fault, at};
-use super::files::look;
+use super::files::{look, not_in_future};
 use super::gc::survey::{Listing, Named, inspect};
 use super::reader::Reader;
 use super::report::{DiskCacheEntry, DiskCacheHealth, DiskCacheTrimReport, DiskCacheVerification};
@@ -64,12 +65,8 @@ impl DiskCache {
                 if named == Named::Aside {
                     return Ok(None);
                 }
-                Ok(inspect(key, file)?.map(|seen| DiskCacheEntry {
-                    key,
-                    bytes: seen.bytes,
-                    last_used: seen.used,
-                    metadata: shared.directory.metadata(&key),
-                }))
+                let seen = inspect(key, file)?;
+                Ok(seen.map(|seen| entry(shared, key, seen.bytes, seen.used)))
             },
         )
     }
@@ -93,19 +90,21 @@ impl DiskCache {
             let Some(metadata) = look(&path)? else {
                 return Ok(None);
             };
-            Ok(Some(DiskCacheEntry {
+            let used = metadata.modified().map_err(at("inspect", &path))?;
+            Ok(Some(entry(
+                &shared,
                 key,
-                bytes: metadata.len(),
-                last_used: metadata.modified().map_err(at("inspect", &path))?,
-                metadata: shared.directory.metadata(&key),
-            }))
+                metadata.len(),
+                not_in_future(used),
+            )))
         });
         let failed = |fault| self.shared.failed(StoreOperation::List, Some(&key), fault);
         found.await.map_err(failed)
     }
 
-    /// Reads and verifies every entry, and sets corrupt ones aside. For an operator or a cron job:
-    /// every lookup verifies what it reads anyway.
+    /// Reads and verifies every entry, and sets corrupt ones aside. What this cache's settings keep it
+    /// from judging is [`DiskCacheHealth::Foreign`], and stays. For an operator or a cron job: every
+    /// lookup verifies what it reads anyway.
     ///
     /// Entries come in no order. This counts neither as a lookup nor as a use of an entry.
     ///
@@ -240,6 +239,26 @@ impl DiskCache {
     }
 }
 
+fn entry(
+    shared: &Shared,
+    key: PipelineFingerprint,
+    bytes: u64,
+    last_used: SystemTime,
+) -> DiskCacheEntry {
+    let (metadata, foreign) = match shared.directory.metadata(&key) {
+        Some(Ok(metadata)) => (Some(metadata), None),
+        Some(Err(why)) => (None, Some(why).filter(|why| why.is_foreign())),
+        None => (None, None),
+    };
+    DiskCacheEntry {
+        key,
+        bytes,
+        last_used,
+        metadata,
+        foreign,
+    }
+}
+
 /// What `each` makes of the names in the folder, step by step on the blocking pool. Takes no permits:
 /// the reader of a stream may start an operation, and read on only when that is over.
 fn steps<T, F>(
@@ -336,6 +355,7 @@ fn check(
             reader.set_aside(&key, &file, error);
             DiskCacheHealth::Corrupt(error)
         }
+        Ok(Found::Foreign(_, why)) => DiskCacheHealth::Foreign(why),
         Err(Fault::NotAFile(_)) => DiskCacheHealth::Unsafe,
         Err(fault) => {
             let error = shared.failed(StoreOperation::Verify, Some(&key), fault);

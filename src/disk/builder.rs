@@ -70,7 +70,8 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// The largest payload that is stored or read, in bytes. Default: 64 MiB.
+    /// The largest payload that is stored or read, in bytes. A larger entry is
+    /// [`Fetched::Refused`](crate::Fetched::Refused), and stays until a put replaces it. Default: 64 MiB.
     pub fn max_artifact_bytes(mut self, bytes: u64) -> Self {
         self.max_artifact_bytes = bytes;
         self
@@ -87,8 +88,12 @@ impl DiskCacheBuilder {
     /// secret can be replaced while entries of the old one are in use. Default: none, every whole
     /// entry is accepted.
     ///
-    /// All caches on the folder need keys that accept each other's entries: an entry that no
-    /// accepted secret signed counts as corrupt.
+    /// An entry that no accepted secret signed is [`Fetched::Refused`](crate::Fetched::Refused), and
+    /// stays for whoever accepts it. A put of its key fails with
+    /// [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign) until it has not been used for a day.
+    /// So caches with different secrets are better off in different folders, and after a change of
+    /// secrets without an overlap the keys in use are cached again a day later, or after a
+    /// [`clear`](DiskCache::clear).
     ///
     /// ```
     /// use pipeline_cache::{DiskCache, SharedSecret, TrustedKeys};

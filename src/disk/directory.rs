@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Fault, at};
 use super::files::{
-    ignore_missing, look, open, open_with, read_up_to, regular, renew_use, same_file, sync_folder,
+    again_if_stale, ignore_missing, look, look_once, open, open_once, open_with, read_up_to,
+    regular, renew_use, same_file, sync_folder, unless_stale,
 };
 use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
@@ -31,6 +32,8 @@ pub(super) enum Found {
     /// A regular file that is not the frame of this key. With the file, to tell it from one that
     /// replaces it.
     Corrupt(File, FrameError),
+    /// A frame that another reader may accept.
+    Foreign(File, FrameError),
 }
 
 impl Directory {
@@ -130,18 +133,33 @@ impl Directory {
         file: File,
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
-        self.verify(key, &path, regular(file, &path)?, renew_file_use)
+        let opened = regular(file, &path);
+        let mut found = opened.and_then(|opened| self.verify(key, &path, opened, renew_file_use));
+        if found.as_ref().is_err_and(Fault::is_stale) {
+            found = self.examine_once(key, &path, renew_file_use);
+        }
+        Ok(unless_stale(found)?.unwrap_or(Found::Missing))
     }
 
     /// Reads and verifies an entry, and calls `whole` if it is whole.
     pub(super) fn examine(
         &self,
         key: &PipelineFingerprint,
-        whole: impl FnOnce(&File, &Metadata),
+        whole: impl Fn(&File, &Metadata),
     ) -> Result<Found, Fault> {
         let path = self.entry(key);
-        match open(&path)? {
-            Some(opened) => self.verify(key, &path, opened, whole),
+        let found = again_if_stale(|| self.examine_once(key, &path, &whole));
+        Ok(unless_stale(found)?.unwrap_or(Found::Missing))
+    }
+
+    fn examine_once(
+        &self,
+        key: &PipelineFingerprint,
+        path: &Path,
+        whole: impl Fn(&File, &Metadata),
+    ) -> Result<Found, Fault> {
+        match open_once(path)? {
+            Some(opened) => self.verify(key, path, opened, whole),
             None => Ok(Found::Missing),
         }
     }
@@ -151,21 +169,26 @@ impl Directory {
         key: &PipelineFingerprint,
         path: &Path,
         (file, metadata): (File, Metadata),
-        whole: impl FnOnce(&File, &Metadata),
+        whole: impl Fn(&File, &Metadata),
     ) -> Result<Found, Fault> {
         let len = metadata.len();
-        if len > self.format.max_frame() {
-            return Ok(Found::Corrupt(file, FrameError::TooLarge));
-        }
+        let oversized = len > self.format.max_frame();
+        let read = if oversized { MAX_OVERHEAD as u64 } else { len };
         // A file that shrinks meanwhile is read short, and one that grows is read to its old length.
         // The frame is verified in either case.
-        let frame = read_up_to(&file, len).map_err(at("read", path))?;
-        Ok(match self.format.decode(key, &Bytes::from(frame)) {
+        let frame = read_up_to(&file, read).map_err(at("read", path))?;
+        let decoded = if oversized {
+            Err(self.format.judge_oversized(key, &frame, len))
+        } else {
+            self.format.decode(key, &Bytes::from(frame))
+        };
+        Ok(match decoded {
             Ok(artifact) => {
                 whole(&file, &metadata);
                 Found::Whole(artifact)
             }
-            Err(error) => Found::Corrupt(file, error),
+            Err(why) if why.is_foreign() => Found::Foreign(file, why),
+            Err(why) => Found::Corrupt(file, why),
         })
     }
 
@@ -177,8 +200,11 @@ impl Directory {
         open(&self.entry(key))
     }
 
-    /// The metadata of an entry, from the start of its file. `None` where that is no frame of the key.
-    pub(super) fn metadata(&self, key: &PipelineFingerprint) -> Option<ArtifactMetadata> {
+    /// The metadata of an entry, from the start of its file. `None` where that cannot be read.
+    pub(super) fn metadata(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Option<Result<ArtifactMetadata, FrameError>> {
         // Metadata is short, as a rule.
         const USUAL: u64 = 4096;
         let (mut file, _) = open(&self.entry(key)).ok()??;
@@ -188,7 +214,7 @@ impl Directory {
             file.by_ref().take(more).read_to_end(&mut start).ok()?;
             match self.format.decode_metadata(key, &start) {
                 Err(FrameError::LengthMismatch) => {}
-                decoded => return decoded.ok(),
+                decoded => return Some(decoded),
             }
         }
         None
@@ -206,7 +232,8 @@ impl Directory {
     pub(super) fn remove(&self, key: &PipelineFingerprint) -> Result<Option<u64>, Fault> {
         self.remove_aside(key)?;
         let path = self.entry(key);
-        let Some(metadata) = look(&path)? else {
+        // What stays stale may still be there.
+        let Some(metadata) = again_if_stale(|| look_once(&path))? else {
             return Ok(None);
         };
         let removed = ignore_missing(fs::remove_file(&path)).map_err(at("remove", &path))?;
@@ -250,13 +277,13 @@ impl Directory {
         let mut options = OpenOptions::new();
         // Windows syncs only a file that is open for writing.
         options.read(true).write(cfg!(windows));
-        match open_with(options, &path) {
+        match again_if_stale(|| open_with(&mut options.clone(), &path)) {
             Ok(Some((file, _))) => {
                 let synced = file.sync_data().map_err(at("sync", &path));
                 synced.map(|()| true).map_err(SyncError::Sync)
             }
             // The entry that was put is gone.
-            Ok(None) | Err(Fault::NotAFile(_)) => Ok(false),
+            Ok(None) | Err(Fault::NotAFile(_) | Fault::Foreign { .. }) => Ok(false),
             Err(Fault::Io(error)) => Err(SyncError::Open(error)),
         }
     }

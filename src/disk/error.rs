@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 
@@ -61,12 +62,24 @@ pub(super) enum Fault {
     Io(#[from] io::Error),
     #[error("{0} is not a regular file; remove it")]
     NotAFile(PathBuf),
+    #[error(
+        "{path} is kept for other readers: {why}; it can be replaced once it has not been used for a day"
+    )]
+    Foreign { path: PathBuf, why: FrameError },
 }
 
 impl Fault {
+    /// Whether a network file system lost track of the file, because it was replaced or removed.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle)
+    }
+
     pub(super) fn into_store_error(self, tier: String, operation: StoreOperation) -> StoreError {
         match self {
             Self::Io(error) => StoreError::io(tier, operation, error),
+            foreign @ Self::Foreign { .. } => {
+                StoreError::new(StoreErrorKind::Foreign, tier, operation).with_source(foreign)
+            }
             unsafe_entry @ Self::NotAFile(_) => {
                 StoreError::new(StoreErrorKind::UnsafeEntry, tier, operation)
                     .with_source(unsafe_entry)

@@ -14,6 +14,10 @@ use super::error::{Fault, at};
 /// How old the recorded time of use may get before a hit renews it.
 const USE_GRANULARITY: Duration = Duration::from_secs(60 * 60);
 
+/// How far ahead of this machine's clock a recorded time may be: the clock of a file server differs a
+/// little.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
+
 /// How a path is opened under which there may be anything: no link is followed, a FIFO without another
 /// end does not block, and no terminal becomes the controlling one. The standard library adds
 /// close-on-exec.
@@ -24,14 +28,18 @@ pub(super) const SAFE_OPEN: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
 
 /// Opens a regular file to read it. `None` where there is no file.
 pub(super) fn open(path: &Path) -> Result<Option<(File, Metadata)>, Fault> {
+    unless_stale(again_if_stale(|| open_once(path))).map(Option::flatten)
+}
+
+/// [`open`], where a stale file is a fault.
+pub(super) fn open_once(path: &Path) -> Result<Option<(File, Metadata)>, Fault> {
     let mut options = OpenOptions::new();
     options.read(true);
-    open_with(options, path)
+    open_with(&mut options, path)
 }
 
 pub(super) fn open_with(
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has flags to add"))]
-    mut options: OpenOptions,
+    options: &mut OpenOptions,
     path: &Path,
 ) -> Result<Option<(File, Metadata)>, Fault> {
     #[cfg(not(unix))]
@@ -73,10 +81,30 @@ pub(super) fn renew_use(file: &File, used: Option<SystemTime>) {
     }
 }
 
-/// Whether the recorded time of use is so old that the next use is recorded.
+/// Whether the recorded time of use is so old, or so far in the future, that the next use is recorded.
 pub(super) fn is_use_stale(used: Option<SystemTime>) -> bool {
-    let age = used.and_then(|used| SystemTime::now().duration_since(used).ok());
-    age.is_some_and(|age| age >= USE_GRANULARITY)
+    // A time that cannot be told would never get old.
+    used.is_none_or(|used| is_unused_for(used, USE_GRANULARITY) || is_in_future(used))
+}
+
+/// Whether an entry was last used at least so long ago.
+pub(super) fn is_unused_for(used: SystemTime, time: Duration) -> bool {
+    used.elapsed().is_ok_and(|age| age >= time)
+}
+
+/// Whether a clock was wrong when the time was recorded. Such a time counts as now.
+pub(super) fn is_in_future(used: SystemTime) -> bool {
+    let ahead = used.duration_since(SystemTime::now());
+    ahead.is_ok_and(|ahead| ahead > CLOCK_TOLERANCE)
+}
+
+/// The time itself, or now where it is in the future.
+pub(super) fn not_in_future(used: SystemTime) -> SystemTime {
+    if is_in_future(used) {
+        SystemTime::now()
+    } else {
+        used
+    }
 }
 
 /// Sets an entry's modification time to now. Errors are ignored: the entry is then evicted earlier
@@ -123,9 +151,31 @@ pub(super) fn read_up_to(file: &File, len: u64) -> io::Result<Vec<u8>> {
 
 /// The metadata of a regular file. `None` where there is no file.
 pub(super) fn look(path: &Path) -> Result<Option<Metadata>, Fault> {
+    unless_stale(again_if_stale(|| look_once(path))).map(Option::flatten)
+}
+
+/// [`look`], where a stale file is a fault.
+pub(super) fn look_once(path: &Path) -> Result<Option<Metadata>, Fault> {
     match ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))? {
         Some(metadata) if !metadata.is_file() => Err(Fault::NotAFile(path.to_owned())),
         found => Ok(found),
+    }
+}
+
+/// Takes a step that begins with a name, and once more if a network file system replaced or removed the
+/// file meanwhile.
+pub(super) fn again_if_stale<T>(step: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+    match step() {
+        Err(fault) if fault.is_stale() => step(),
+        done => done,
+    }
+}
+
+/// `None` where the file is still stale. To a reader it is then not there.
+pub(super) fn unless_stale<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match result {
+        Err(fault) if fault.is_stale() => Ok(None),
+        done => done.map(Some),
     }
 }
 

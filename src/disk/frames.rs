@@ -12,10 +12,11 @@ use crate::key::PipelineFingerprint;
 use crate::store::StoreError;
 
 impl DiskCache {
-    /// The stored form of an entry, or `None`. Counts as a lookup and as a use.
+    /// The stored form of an entry, or `None`. Counts as a lookup, and as a use unless the header says
+    /// that this cache has not the secret of the entry.
     ///
     /// Only the header is verified. A file that does not begin with a frame header of this key is set
-    /// aside as corrupt. The receiver of the bytes verifies the rest, for example with
+    /// aside as corrupt, and left if it is of another version. The receiver of the bytes verifies the rest, for example with
     /// [`Artifact::from_frame`](crate::Artifact::from_frame).
     ///
     /// # Errors
@@ -36,7 +37,7 @@ impl DiskCache {
     /// let key = PipelineFingerprint::from_bytes([1; 32]);
     /// cache.put(&key, Artifact::new("code")).await?;
     /// let frame = cache.open_frame(&key).await?.expect("it was just put");
-    /// assert_eq!(frame.len(), 128 + 4);
+    /// assert_eq!(frame.len(), 144 + 4);
     /// # Ok(())
     /// # }
     /// ```

@@ -74,6 +74,11 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   into place. Every read is verified in full. An entry that does not verify is a miss, counted in
 ///   [`corrupt`](crate::PipelineCacheMetrics::corrupt), and renamed to `<hex>.corrupt`, of which there is at
 ///   most one per key. The next put writes the entry again.
+/// - **Other readers' entries stay.** An entry that this cache's settings keep it from reading is a miss,
+///   counted in [`refused`](crate::PipelineCacheMetrics::refused), and stays: it is of another version,
+///   larger than the limit, or signed with another secret. A put replaces it only where its readers can
+///   read the new one, or where it has not been used for a day. Otherwise the put fails with
+///   [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign).
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
 ///   survives a power loss once [`flush`](crate::PipelineCacheStore::flush) has returned; see
 ///   [`durability_report`](Self::durability_report). An entry that a power loss removed or tore is a

@@ -15,7 +15,7 @@ use super::page_cache::{Cached, Opened, PageCache};
 use super::report::DiskCacheFrame;
 use super::shared::Shared;
 use crate::artifact::FrameError;
-use crate::artifact::frame::{HEADER_LEN, stored_tag};
+use crate::artifact::frame::HEADER_LEN;
 use crate::key::PipelineFingerprint;
 use crate::store::{Fetched, StoreError, StoreOperation};
 #[cfg(target_os = "linux")]
@@ -145,6 +145,12 @@ impl Reader {
                 self.set_aside(key, &file, error);
                 Ok(Fetched::Corrupt(error))
             }
+            Ok(Found::Foreign(_, why)) => {
+                counters.refused.increment();
+                counters.misses.increment();
+                self.shared.log_foreign(key, why);
+                Ok(Fetched::Refused)
+            }
             Err(fault) => {
                 counters.errors.increment();
                 Err(fault)
@@ -182,7 +188,7 @@ impl Reader {
                 Start::Other => break,
             }
         }
-        // A full read counts what is wrong with the entry and sets it aside.
+        // A full read counts what is wrong with the entry, and sets it aside if it is damaged.
         self.fetch(key).await.map(|_| None)
     }
 
@@ -204,11 +210,16 @@ impl Reader {
         let len = metadata.len();
         let mut head = [0; HEADER_LEN];
         let read = file.read_exact(&mut head).ok();
-        let Some(tag) = read.and_then(|()| stored_tag(key, &head, len)) else {
+        let format = &self.shared.directory.format;
+        let Some(stored) = read.and_then(|()| format.stored_tag(key, &head, len)) else {
             return Ok(Start::Other);
         };
-        renew_use(&file, metadata.modified().ok());
+        // To pass on what its owner may not want any more would keep it for ever.
+        if !stored.is_foreign {
+            renew_use(&file, metadata.modified().ok());
+        }
         counters.hits.increment();
+        let tag = stored.tag;
         Ok(Start::Frame(DiskCacheFrame { file, len, tag }))
     }
 

@@ -19,11 +19,15 @@ pub struct DiskCacheEntry {
     pub key: PipelineFingerprint,
     /// The size of its file in bytes.
     pub bytes: u64,
-    /// When it was last used, to within an hour.
+    /// When it was last used, to within an hour. A time in the future counts as now.
     pub last_used: SystemTime,
     /// The metadata of the artifact. `None` where the file does not begin with a frame header of
-    /// this key. The payload is not verified.
+    /// this key that this cache accepts. The payload is not verified.
     pub metadata: Option<ArtifactMetadata>,
+    /// Why this cache's settings keep it from judging the entry, if they do: see
+    /// [`FrameError::is_foreign`]. It may be another reader's good entry.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_text_if_any"))]
+    pub foreign: Option<FrameError>,
 }
 
 /// What [`DiskCache::verify`](crate::DiskCache::verify) found of one entry.
@@ -52,10 +56,21 @@ pub enum DiskCacheHealth {
     Whole,
     /// The file is not a frame of this key. It has been set aside, as a lookup would have done.
     Corrupt(#[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))] FrameError),
+    /// This cache's settings keep it from judging the file: see [`FrameError::is_foreign`]. It may be
+    /// another reader's good entry, and stays where it is.
+    Foreign(#[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))] FrameError),
     /// It is no regular file. It stays where it is. A put replaces it, unless it is a folder.
     Unsafe,
     /// It cannot be read.
     Unreadable(#[cfg_attr(feature = "serde", serde(serialize_with = "as_text"))] StoreError),
+}
+
+#[cfg(feature = "serde")]
+fn as_text_if_any<S: Serializer>(error: &Option<FrameError>, to: S) -> Result<S::Ok, S::Error> {
+    match error {
+        Some(error) => as_text(error, to),
+        None => to.serialize_none(),
+    }
 }
 
 #[cfg(feature = "serde")]

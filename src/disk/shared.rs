@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::directory::Directory;
 use super::error::Fault;
 use super::operations::Operations;
+use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
 use crate::store::{StoreError, StoreErrorKind, StoreOperation};
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// What a close waits for: writes, and work in the background.
     pub(super) tasks: TaskTracker,
     closed: AtomicBool,
+    /// Whether an entry of another reader was found and logged.
+    met_foreign: AtomicBool,
 }
 
 impl Shared {
@@ -37,6 +40,7 @@ impl Shared {
             key_locks: KeyedMutex::default(),
             tasks: TaskTracker::new(),
             closed: AtomicBool::new(false),
+            met_foreign: AtomicBool::new(false),
         }
     }
 
@@ -76,8 +80,25 @@ impl Shared {
         let error = fault.into_store_error(self.to_string(), operation);
         let key = key.map(tracing::field::display);
         let reason = format_args!("{error:#}");
-        tracing::warn!(key, error = %reason, "disk tier operation failed");
+        match error.kind() {
+            // Logged when the first one was found.
+            StoreErrorKind::Foreign => {
+                tracing::debug!(key, error = %reason, "put refused");
+            }
+            _ => tracing::warn!(key, error = %reason, "disk tier operation failed"),
+        }
         error
+    }
+
+    /// Logs an entry of another reader. Where there is one there are many, so only the first is a
+    /// warning.
+    pub(super) fn log_foreign(&self, key: &PipelineFingerprint, why: FrameError) {
+        const MESSAGE: &str = "entry refused and left in place: it may be another reader's";
+        if self.met_foreign.swap(true, Ordering::Relaxed) {
+            tracing::debug!(tier = %self, %key, reason = %why, "{MESSAGE}");
+        } else {
+            tracing::warn!(tier = %self, %key, reason = %why, "{MESSAGE}; further ones are logged at debug level");
+        }
     }
 
     /// An error that is not a failure of the medium.

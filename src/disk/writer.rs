@@ -6,14 +6,17 @@
 //! and a permit, in this order.
 
 use bytes::{Buf as _, Bytes};
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::directory::Found;
 use super::durability::flush::{Durability, Reservation};
 use super::durability::ledger::Ledger;
 use super::error::Fault;
+use super::files::{is_in_future, is_unused_for, touch};
 use super::gc::collector::Collector;
 use super::operations::{Permit, once_admitted, run_with};
 use super::shared::Shared;
@@ -24,6 +27,10 @@ use crate::store::compile_lease::HeldLeases;
 use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedGuard;
+
+/// How long a foreign entry is kept for its owner after the last use. Then the owner has gone, or its
+/// secret was replaced.
+const FOREIGN_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Stores and removes entries.
 #[derive(Debug)]
@@ -149,7 +156,11 @@ impl Writer {
                 Ok(())
             }
             Err(fault) => {
-                self.shared.counters.put_errors.increment();
+                let counters = &self.shared.counters;
+                match fault {
+                    Fault::Foreign { .. } => counters.rejected_puts.increment(),
+                    _ => counters.put_errors.increment(),
+                }
                 Err(self.shared.failed(StoreOperation::Put, Some(&key), fault))
             }
         }
@@ -175,18 +186,26 @@ impl Writer {
         }
     }
 
-    /// Creates a temporary file. `None` where the entry is whole: a key names one artifact.
+    /// Creates a temporary file. `None` where the entry is whole: a key names one artifact. A foreign
+    /// entry in use is not replaced: its owner could not read the new one, would replace it in turn, and
+    /// both would compile for ever.
     ///
     /// In one closure on the blocking pool: it looks for the entry, inspects the lock file and creates
     /// the temporary file. Together that takes a few microseconds; each hop to the pool takes 17 or
     /// more. So a put makes three hops that it waits for, as many as its steps through `tokio::fs`
     /// alone: measured, it takes 1.07 to 1.09 times as long as those for 4 KiB.
     fn stage(&self, key: &PipelineFingerprint) -> Result<Option<Staged>, Fault> {
-        // The rename replaces anything but a whole entry, or reports why it cannot.
-        if let Ok(Found::Whole(_)) = self.shared.directory.read(key) {
-            return Ok(None);
-        }
         let shared = &self.shared;
+        // The rename replaces anything else, or reports why it cannot.
+        match shared.directory.read(key) {
+            Ok(Found::Whole(_)) => return Ok(None),
+            Ok(Found::Foreign(file, why)) if !why.is_replaceable() && is_in_use(&file) => {
+                shared.log_foreign(key, why);
+                let path = shared.directory.entry(key);
+                return Err(Fault::Foreign { path, why });
+            }
+            _ => {}
+        }
         Ok(Some(self.staging.stage(&shared.directory, &shared.tasks)?))
     }
 
@@ -236,4 +255,14 @@ impl Writer {
         }
         Ok(removed.is_some())
     }
+}
+
+/// Whether the owner of a foreign entry has used it lately. A time that cannot be told counts as now.
+fn is_in_use(file: &File) -> bool {
+    let used = file.metadata().and_then(|metadata| metadata.modified());
+    if used.as_ref().is_ok_and(|used| is_in_future(*used)) {
+        // So that it gets old.
+        touch(file);
+    }
+    !used.is_ok_and(|used| is_unused_for(used, FOREIGN_KEPT))
 }

@@ -35,7 +35,9 @@ use entries::Entries;
 ///
 /// A response is verified before it is served: an empty body, an error page with status 200,
 /// another key's frame, a truncated one or one with a `Content-Encoding` is
-/// [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a miss. 404 and 410 are misses, see
+/// [`Fetched::Corrupt`](crate::Fetched::Corrupt) and a miss. What only this tier's settings reject,
+/// such as an entry above the limit or of another secret, is
+/// [`Fetched::Refused`](crate::Fetched::Refused) and a miss. 404 and 410 are misses, see
 /// [`absent_statuses`](RemoteCacheBuilder::absent_statuses). Everything else is a
 /// [`StoreError`](crate::StoreError) whose
 /// [`kind`](crate::StoreError::kind) says what helps:

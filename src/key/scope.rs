@@ -28,6 +28,42 @@ use super::WireWriter;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # What a host refuses
+///
+/// What the host allows belongs in the scope, too: SIMD, threads, a limit, a policy. A hit skips the
+/// compile function, and with it each check that is made there. If two hosts share a scope, the strict
+/// one is served what the permissive one compiled, although it would have refused the program. So name
+/// each rule whose answer can differ, with its effective value, also where a program does not use the
+/// feature:
+///
+/// ```
+/// use pipeline_cache::{
+///     Artifact, CompileScope, InMemoryPipelineCache, OpaqueProgram, PipelineCacheStore as _,
+///     PipelineFingerprint,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let scope = |simd: bool, threads: bool| {
+///     let scope = CompileScope::new("wasm-compiler 4f2a91c", "x86_64-unknown-linux-gnu")?;
+///     Ok::<_, pipeline_cache::key::CompileScopeError>(
+///         scope
+///             .option("host: simd", simd.to_string())
+///             .option("host: threads", threads.to_string()),
+///     )
+/// };
+/// let module = PipelineFingerprint::of(&OpaqueProgram::new("wasm", "(module ..)"))?;
+/// let permissive = module.scoped(&scope(true, true)?);
+/// let strict = module.scoped(&scope(false, true)?);
+///
+/// let cache = InMemoryPipelineCache::new();
+/// cache.put(&permissive, Artifact::new("code that uses SIMD")).await?;
+/// // So the strict host compiles, and refuses the program.
+/// assert_eq!(cache.get(&strict).await?, None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CompileScope {
     compiler: String,

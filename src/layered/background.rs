@@ -15,7 +15,7 @@ use super::tier::Tier;
 use super::unwritten::{Kept, Unwritten, passes};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::{CompileLease, Locality, StoreError, StoreOperation};
+use crate::store::{CompileLease, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::write_queue::{
     Block, Generation, Submission, Submitted, WriteJob, WriteKind, WriteLimits, WriteQueue,
 };
@@ -46,6 +46,8 @@ struct Reports {
 pub(super) enum Presence {
     Missing,
     Unknown,
+    /// It has an entry that its settings refuse, and that may be another reader's: it is kept.
+    Refused,
 }
 
 impl BackgroundWrites {
@@ -114,6 +116,7 @@ impl BackgroundWrites {
         }
         let targets: Vec<_> = (0..source)
             .filter(|&tier| self.tiers[tier].takes(artifact))
+            .filter(|&tier| presence(tier) != Presence::Refused)
             .map(|tier| (tier, Vec::new()))
             .collect();
         if targets.is_empty() {
@@ -338,6 +341,11 @@ impl WriteJob for TierWrite {
                 WriteEnd::Written(bytes)
             }
             Ok(false) => WriteEnd::WasThere,
+            // It is the tier's to say which entry it keeps, and it has.
+            Err(error) if error.kind() == StoreErrorKind::Foreign => {
+                tracing::debug!(%key, %cause, error = %format_args!("{error:#}"), "background write refused");
+                WriteEnd::WasThere
+            }
             Err(error) => {
                 // The tier has logged its failure where it began.
                 tracing::debug!(%key, %cause, error = %format_args!("{error:#}"), "background write failed");

@@ -122,7 +122,7 @@ pub enum TierOutcome {
     Miss,
     /// It held a corrupt entry.
     Corrupt(FrameError),
-    /// It had the artifact and refused to serve it, because of its metadata.
+    /// It had an entry that its settings refuse: see [`Fetched::Refused`](crate::Fetched::Refused).
     Refused,
     /// It failed.
     Failed(StoreError),

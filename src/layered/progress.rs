@@ -55,12 +55,23 @@ impl Progress {
         tiers[tier] = TierProgress::Answered(TierReport { outcome, elapsed });
     }
 
-    /// Whether the tier is known not to have the artifact.
+    /// Whether the tier is known not to have the artifact, nor another reader's entry of its key.
     pub(super) fn is_missing(&self, tier: usize) -> bool {
         matches!(
             &self.lock()[tier],
             TierProgress::Answered(TierReport {
-                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_) | TierOutcome::Refused,
+                outcome: TierOutcome::Miss | TierOutcome::Corrupt(_),
+                ..
+            })
+        )
+    }
+
+    /// Whether the tier has an entry that its settings refuse.
+    pub(super) fn is_refused(&self, tier: usize) -> bool {
+        matches!(
+            &self.lock()[tier],
+            TierProgress::Answered(TierReport {
+                outcome: TierOutcome::Refused,
                 ..
             })
         )

@@ -294,16 +294,13 @@ impl RunningSearch {
         progress.end(&unanswered);
         let found = hit.ok().flatten().map(|(tier, artifact)| {
             // Before the flight ends, so that the next lookup finds the promotion.
-            search.background.promote(
-                &self.key,
-                &artifact,
-                tier,
-                generation,
-                |tier| match progress.is_missing(tier) {
-                    true => Presence::Missing,
-                    false => Presence::Unknown,
-                },
-            );
+            search
+                .background
+                .promote(&self.key, &artifact, tier, generation, |tier| match () {
+                    () if progress.is_missing(tier) => Presence::Missing,
+                    () if progress.is_refused(tier) => Presence::Refused,
+                    () => Presence::Unknown,
+                });
             (artifact, LookupSource::Tier(tier))
         });
         Lookup {

@@ -206,7 +206,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// Signs what is written, and rejects as corrupt what was not signed with the same secret.
+        /// Signs what is written, and serves only what was signed with the same secret. Anything else is
+        /// [`Fetched::Refused`](crate::Fetched::Refused).
         /// Without a secret, any writer of the server can make an artifact. Default: none.
         #[must_use]
         pub fn shared_secret(mut self, secret: $crate::artifact::SharedSecret) -> Self {
@@ -225,7 +226,7 @@ macro_rules! network_settings {
 
         /// Writes payloads of at least `min_bytes` compressed with zstd at this level, 1 to 19,
         /// where that makes them shorter. Readers need the feature `zstd` as well: without it,
-        /// compressed entries are corrupt. With it, they are read whether or not this is set.
+        /// compressed entries are refused. With it, they are read whether or not this is set.
         /// Default: nothing is compressed.
         #[cfg(feature = "zstd")]
         #[must_use]

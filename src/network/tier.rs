@@ -4,6 +4,7 @@
 //! Every call runs as a task from its start, see `caller`. A caller that no longer polls its future
 //! then holds no request permit and no connection.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,9 +113,7 @@ impl<B: Backend> NetworkTier<B> {
                 async move { tier.backend.download(&key, credentials, &answer).await }
             };
             let fetched = tier.call(&caller, StoreOperation::Get, &key, download);
-            let fetched = fetched.await?;
-            let fetched = tier.check_metadata(fetched);
-            tier.count_lookup(&key, &fetched);
+            let fetched = tier.count_lookup(&key, fetched.await?);
             tier.learn_health(&key, &fetched);
             if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
                 lookup.remember_miss();
@@ -233,19 +232,20 @@ impl<B: Backend> NetworkTier<B> {
         Some(result.map_err(|error| self.error(error.kind, operation).with_source(error)))
     }
 
-    fn check_metadata(&self, fetched: Result<Fetched, StoreError>) -> Result<Fetched, StoreError> {
-        match fetched {
-            Ok(Fetched::Hit(artifact)) if !self.required.is_met_by(artifact.metadata()) => {
-                Ok(Fetched::Refused)
-            }
-            fetched => fetched,
-        }
-    }
-
-    fn count_lookup(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
+    /// Counts a lookup. The entry of another reader, and what the settings refuse, is
+    /// [`Fetched::Refused`].
+    fn count_lookup(
+        &self,
+        key: &PipelineFingerprint,
+        fetched: Result<Fetched, StoreError>,
+    ) -> Result<Fetched, StoreError> {
         let counters = &self.counters;
-        match fetched {
+        match &fetched {
             Err(_) => counters.errors.increment(),
+            Ok(Fetched::Hit(artifact)) if !self.required.is_met_by(artifact.metadata()) => {
+                const WHY: &str = "metadata does not match require_provenance or require_device";
+                return Ok(self.refuse(key, &WHY));
+            }
             Ok(Fetched::Hit(_)) => {
                 counters.hits.increment();
                 if let Some(Ended { failed, lasted }) = self.corruption.succeeded() {
@@ -254,22 +254,27 @@ impl<B: Backend> NetworkTier<B> {
             }
             Ok(Fetched::Miss) => counters.misses.increment(),
             Ok(Fetched::Corrupt(reason)) => {
-                counters.misses.increment();
-                counters.corrupt.increment();
-                if matches!(reason, FrameError::BadTag | FrameError::Unauthenticated) {
+                if reason.is_unauthenticated() {
                     self.unauthenticated.increment();
                 }
+                if reason.is_foreign() {
+                    return Ok(self.refuse(key, reason));
+                }
+                counters.misses.increment();
+                counters.corrupt.increment();
                 self.log_corrupt(key, reason);
             }
-            Ok(Fetched::Refused) => {
-                counters.misses.increment();
-                counters.refused.increment();
-                tracing::debug!(
-                    tier = self.name, %key,
-                    "artifact refused: metadata does not match require_provenance or require_device"
-                );
-            }
+            // No backend judges more than the frame.
+            Ok(Fetched::Refused) => return Ok(self.refuse(key, &"refused by the server's client")),
         }
+        fetched
+    }
+
+    fn refuse(&self, key: &PipelineFingerprint, reason: &dyn fmt::Display) -> Fetched {
+        self.counters.misses.increment();
+        self.counters.refused.increment();
+        tracing::debug!(tier = self.name, %key, %reason, "entry refused");
+        Fetched::Refused
     }
 
     /// Learns whether the last upload of a key did any good.

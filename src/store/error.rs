@@ -33,6 +33,9 @@ pub enum StoreErrorKind {
     InvalidArtifact,
     /// The name of the entry belongs to a symbolic link, a folder or a device. It is not touched.
     UnsafeEntry,
+    /// The key has an entry that this tier's settings refuse and that another reader may still use. It is
+    /// not replaced.
+    Foreign,
     /// The response of the tier is not valid in its protocol.
     Protocol,
     /// The tier was closed.
@@ -68,6 +71,7 @@ impl fmt::Display for StoreErrorKind {
             Self::TooLarge => "artifact too large",
             Self::InvalidArtifact => "artifact cannot be stored",
             Self::UnsafeEntry => "entry is not a regular file",
+            Self::Foreign => "the entry of another reader is kept",
             Self::Protocol => "invalid response",
             Self::Closed => "closed",
             Self::Panicked => "panicked",

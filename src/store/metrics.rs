@@ -85,9 +85,10 @@ metrics! {
     misses,
     /// Lookups that found something that is not the artifact. Counted as misses too.
     corrupt,
-    /// Lookups that found an artifact that this tier's settings refuse. Counted as misses too.
+    /// Lookups that found an entry that this tier's settings refuse: it is too large, signed with
+    /// another secret, of another version, or its metadata is not as required. Counted as misses too.
     refused,
-    /// Corrupt entries without a valid tag of an accepted secret. Counted in `corrupt` too.
+    /// Entries without a valid tag of an accepted secret. Counted in `corrupt` or `refused` too.
     unauthenticated,
     /// Misses answered from memory: a remembered miss sends no request.
     remembered_misses,
@@ -95,7 +96,8 @@ metrics! {
     errors,
     /// Artifacts that were stored.
     puts,
-    /// Artifacts that were not stored because they are over a limit.
+    /// Artifacts that were not stored because they are over a limit, or because another reader may
+    /// still use the entry of their key.
     rejected_puts,
     /// Artifacts that could not be stored for another reason.
     put_errors,

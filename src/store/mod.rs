@@ -318,7 +318,9 @@ pub enum Fetched {
     Miss,
     /// An entry that is damaged. It has been set aside; the next put replaces it.
     Corrupt(FrameError),
-    /// A whole artifact whose metadata the tier is configured to refuse.
+    /// An entry that the settings of the tier refuse. It may be another reader's good entry: it is too
+    /// large, signed with another secret, of another version, or its metadata is not as required. It is
+    /// left where it is.
     Refused,
 }
 

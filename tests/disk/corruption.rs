@@ -3,7 +3,7 @@
 use crate::support::{artifact, entry, folder, key, names, open};
 use pipeline_cache::{
     Artifact, DiskCache, Fetched, FrameError, PipelineCacheStore, PipelineFingerprint,
-    SharedSecret, TrustedKeys,
+    SharedSecret, StoreErrorKind, TrustedKeys,
 };
 use std::fs;
 
@@ -95,13 +95,29 @@ async fn another_secrets_file() {
         .await
         .unwrap();
     plain.put(&key(1), artifact(24)).await.unwrap();
-    let forged = authenticated.fetch(&key(1)).await.unwrap();
-    assert_eq!(forged, Fetched::Corrupt(FrameError::Unauthenticated));
+    assert_eq!(
+        authenticated.fetch(&key(1)).await.unwrap(),
+        Fetched::Refused
+    );
 
-    // And a put does not take the forged entry for its own.
-    plain.put(&key(2), artifact(24)).await.unwrap();
+    // And a put does not take the unsigned entry for its own.
+    let error = authenticated.put(&key(1), artifact(24)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Foreign);
+    assert_eq!(authenticated.get(&key(1)).await.unwrap(), None);
+
+    // What claims to be signed with the secret, and is not, is forged.
+    let mut forged = fs::read(entry(plain.root(), &key(1))).unwrap();
     authenticated.put(&key(2), artifact(24)).await.unwrap();
-    assert!(authenticated.get(&key(2)).await.unwrap().is_some());
+    let signed = fs::read(entry(plain.root(), &key(2))).unwrap();
+    forged[10] = signed[10];
+    forged[96..104].copy_from_slice(&signed[96..104]);
+    let check = blake3::hash(&forged[..104]);
+    forged[104..112].copy_from_slice(&check.as_bytes()[..8]);
+    fs::write(entry(plain.root(), &key(1)), forged).unwrap();
+    let found = authenticated.fetch(&key(1)).await.unwrap();
+    assert_eq!(found, Fetched::Corrupt(FrameError::BadTag));
+    authenticated.put(&key(1), artifact(24)).await.unwrap();
+    assert!(authenticated.get(&key(1)).await.unwrap().is_some());
 }
 
 /// First all readers accept the new secret, then writers sign with it, then the old one is dropped.
@@ -122,8 +138,7 @@ async fn a_secret_is_replaced_while_its_entries_are_in_use() {
         assert!(during.get(&key(number)).await.unwrap().is_some());
     }
     assert!(after.get(&key(2)).await.unwrap().is_some());
-    let refused = after.fetch(&key(1)).await.unwrap();
-    assert_eq!(refused, Fetched::Corrupt(FrameError::BadTag));
+    assert_eq!(after.fetch(&key(1)).await.unwrap(), Fetched::Refused);
 }
 
 #[tokio::test]

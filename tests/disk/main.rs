@@ -8,6 +8,7 @@ mod answers_as_a_map;
 #[cfg(target_os = "linux")]
 mod bad_names;
 mod bounds_under_load;
+mod clocks;
 mod compile_leases;
 mod compile_locks;
 mod corruption;
@@ -15,6 +16,7 @@ mod durability;
 mod failures;
 #[cfg(target_os = "linux")]
 mod files_closed_off_the_workers;
+mod foreign_entries;
 mod hostile_folders;
 mod maintenance;
 mod many_processes;
@@ -25,6 +27,8 @@ mod power_loss;
 #[cfg(target_os = "linux")]
 mod scales;
 mod shared_folders;
+#[cfg(target_os = "linux")]
+mod stale_handles;
 mod support;
 mod survives;
 mod trim;

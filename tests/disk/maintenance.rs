@@ -61,6 +61,11 @@ async fn entries_tell_key_size_metadata_and_last_use() {
     let secret = secret.open().await.unwrap();
     let found: Vec<_> = secret.entries().try_collect().await.unwrap();
     assert!(found.iter().all(|entry| entry.metadata.is_none()));
+    // And which of them may be good for somebody else.
+    let found = found.iter().map(|entry| (entry.key, entry.foreign));
+    let found: BTreeMap<_, _> = found.collect();
+    assert_eq!(found[&key(0)], Some(FrameError::Unauthenticated));
+    assert_eq!(found[&key(701)], None, "it is damaged");
 }
 
 #[tokio::test]
@@ -124,7 +129,7 @@ async fn verify_finds_each_damage_and_sets_it_aside() {
         (1, FrameError::LengthMismatch),
         (2, FrameError::TooShort(0)),
         (3, FrameError::OtherFingerprint),
-        (5, FrameError::TooLarge),
+        (5, FrameError::NotAFrame),
     ];
     let expected = expected.map(|(number, error)| (key(number), error));
     assert_eq!(corrupt, BTreeMap::from(expected));

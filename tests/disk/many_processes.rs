@@ -37,7 +37,7 @@ const NEVER: u64 = 1 << 40;
 /// The artifact of a key. Its file is of whole pages, so that the file system counts as the cache
 /// does.
 fn artifact_of(number: u64) -> Artifact {
-    const OVERHEAD: u64 = 128;
+    const OVERHEAD: u64 = 144;
     let pages = 1 + number * 7919 % MAX_PAGES;
     crate::support::artifact_of(number, (pages * PAGE - OVERHEAD) as usize)
 }

@@ -227,6 +227,9 @@ fn compressed(
     frame.extend_from_slice(&(artifact.len() as u64).to_le_bytes());
     frame.extend_from_slice(key.as_bytes());
     frame.extend_from_slice(artifact.digest());
+    frame.extend_from_slice(&[0; 8]);
+    let check = blake3::hash(&frame);
+    frame.extend_from_slice(&check.as_bytes()[..8]);
     let tag = blake3::hash(&frame);
     frame.extend_from_slice(tag.as_bytes());
     frame.extend_from_slice(stored);

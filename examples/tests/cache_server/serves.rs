@@ -11,6 +11,7 @@ use reqwest::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use reqwest::{Method, StatusCode};
+use std::time::{Duration, SystemTime};
 
 #[tokio::test]
 async fn what_one_of_the_team_puts_the_others_get() {
@@ -220,6 +221,20 @@ async fn signed_and_compressed_frames_are_kept_as_their_makers_had_them() {
     let unsigned = remote(&server, WRITER).put(&OTHER, artifact(10)).await;
     assert!(unsigned.is_err());
     assert_eq!(ours().get(&OTHER).await.unwrap(), None);
+
+    // What was stored before there was a secret is somebody's, until nobody has used it for a day.
+    let old = artifact(10).to_frame(&OTHER, None).unwrap();
+    let file = server.folder().join(path(&OTHER).trim_start_matches('/'));
+    std::fs::write(&file, &old).unwrap();
+    assert_eq!(ours().fetch(&OTHER).await.unwrap(), Fetched::Refused);
+    assert!(ours().put(&OTHER, artifact(10)).await.is_err());
+    assert_eq!(std::fs::read(&file).unwrap(), old);
+    let unused = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+    let opened = std::fs::File::open(&file).unwrap();
+    opened.set_modified(unused).unwrap();
+    assert_eq!(ours().fetch(&OTHER).await.unwrap(), Fetched::Refused);
+    ours().put(&OTHER, artifact(10)).await.unwrap();
+    assert_eq!(ours().get(&OTHER).await.unwrap(), Some(artifact(10)));
 }
 
 #[tokio::test]

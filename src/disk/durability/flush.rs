@@ -298,6 +298,8 @@ impl Durability {
                 self.reader.set_aside_locked(key, &file, error);
                 return self.report_loss(key).map(|()| None);
             }
+            // Another process replaced it.
+            Ok(Found::Foreign(..)) => return self.report_loss(key).map(|()| None),
             Err(fault) => return Err(fault),
         };
         let head = directory.format.encode_head(key, &artifact);
@@ -405,6 +407,21 @@ mod tests {
             cache.flush().await.unwrap();
             assert!(cache.durability_report().durable);
         }
+    }
+
+    /// As when a process with another secret replaced a suspect entry.
+    #[tokio::test]
+    async fn a_foreign_entry_in_place_of_a_lost_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path()).await;
+        cache.durability.ledger.suspect([&KEY]);
+        let entry = cache.shared.directory.entry(&KEY);
+        let keys = crate::artifact::SharedSecret::new("theirs").into();
+        let theirs = Artifact::new("code").to_frame(&KEY, Some(&keys)).unwrap();
+        std::fs::write(&entry, &theirs).unwrap();
+        cache.flush().await.unwrap_err();
+        assert_eq!(std::fs::read(&entry).unwrap(), theirs);
+        cache.flush().await.unwrap();
     }
 
     #[tokio::test]

@@ -178,7 +178,7 @@ impl Evictor {
         };
         let path = self.shared.directory.entry(&seen.key);
         match look(&path) {
-            Ok(Some(metadata)) if metadata.modified().ok() == Some(seen.used) => {}
+            Ok(Some(metadata)) if metadata.modified().is_ok_and(|used| seen.is_unused(used)) => {}
             Ok(None) => return Ok(Eviction::Gone),
             Ok(Some(_)) | Err(Fault::NotAFile(_)) => return Ok(Eviction::Used),
             Err(fault) => return Err(fault),

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::disk::directory::Directory;
 use crate::disk::error::{Fault, at};
+use crate::disk::files::{is_in_future, not_in_future, open, touch};
 use crate::key::PipelineFingerprint;
 use crate::sync::blocking;
 
@@ -27,6 +28,32 @@ pub(in crate::disk) struct Seen {
     pub(in crate::disk) used: SystemTime,
     pub(in crate::disk) key: PipelineFingerprint,
     pub(in crate::disk) bytes: u64,
+    /// Whether the recorded time of use is in the future. Then `used` is the time of the look.
+    pub(in crate::disk) in_future: bool,
+}
+
+impl Seen {
+    /// Whether the recorded time of use, which now is this one, is that of the look.
+    pub(in crate::disk) fn is_unused(&self, used: SystemTime) -> bool {
+        used == self.used || (self.in_future && is_in_future(used))
+    }
+
+    /// Sets a time in the future to now, so that the entry gets old.
+    pub(in crate::disk) fn dated_now(self, file: &DirEntry) -> Self {
+        let opened = self.in_future.then(|| open(&file.path()).ok().flatten());
+        let Some((opened, _)) = opened.flatten() else {
+            return self;
+        };
+        touch(&opened);
+        match opened.metadata().and_then(|metadata| metadata.modified()) {
+            Ok(used) if !is_in_future(used) => Self {
+                used,
+                in_future: false,
+                ..self
+            },
+            _ => self,
+        }
+    }
 }
 
 /// One pass over the names of a folder. An entry that is stored or removed meanwhile may be seen or
@@ -92,12 +119,24 @@ pub(in crate::disk) fn inspect(
     file: &DirEntry,
 ) -> Result<Option<Seen>, Fault> {
     let metadata = match file.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::StaleNetworkFileHandle => file.metadata(),
+        found => found,
+    };
+    let metadata = match metadata {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(at("inspect", &file.path())(error).into()),
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle => Ok(None),
+                _ => Err(at("inspect", &file.path())(error).into()),
+            };
+        }
     };
     let used = metadata.modified().map_err(at("inspect", &file.path()))?;
-    let bytes = metadata.len();
-    Ok(Some(Seen { used, key, bytes }))
+    Ok(Some(Seen {
+        used: not_in_future(used),
+        key,
+        bytes: metadata.len(),
+        in_future: is_in_future(used),
+    }))
 }

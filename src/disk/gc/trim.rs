@@ -38,7 +38,11 @@ impl Survey {
             let outcome = match (named, inspect(key, file)) {
                 (Named::Aside, Ok(Some(_))) => directory.remove_aside(&key),
                 // `None` where it is gone meanwhile, or no regular file.
-                (_, seen) => seen.map(|seen| seen.into_iter().for_each(|seen| self.count(seen))),
+                (_, Ok(Some(seen))) => {
+                    self.count(seen.dated_now(file));
+                    Ok(())
+                }
+                (_, seen) => seen.map(drop),
             };
             if let Err(fault) = outcome {
                 self.failures.note(&key, fault);
@@ -209,6 +213,7 @@ mod tests {
                 used: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
                 key: PipelineFingerprint::from_bytes(key),
                 bytes: 1,
+                in_future: false,
             });
         }
         assert_eq!((survey.total.entries, survey.total.bytes), (total, total));

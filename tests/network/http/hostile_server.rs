@@ -299,7 +299,6 @@ async fn contains_asks_with_get_where_there_is_no_head() {
 async fn what_is_not_the_frame_of_the_key_is_corrupt_and_counted_and_never_served() {
     let good = frame().await;
     let other = frame_of(builder(), &OTHER).await;
-    let signed = frame_of(builder().shared_secret(SharedSecret::new("s")), &KEY).await;
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let html = b"<!DOCTYPE html><html><body>".repeat(20);
@@ -308,7 +307,6 @@ async fn what_is_not_the_frame_of_the_key_is_corrupt_and_counted_and_never_serve
         (b"<html></html>".to_vec(), FrameError::TooShort(13)),
         (html, FrameError::NotAFrame),
         (other, FrameError::OtherFingerprint),
-        (signed, FrameError::BadTag),
         (good[..good.len() - 1].to_vec(), FrameError::LengthMismatch),
         ([&good[..], b"more"].concat(), FrameError::LengthMismatch),
         (flipped, FrameError::BadPayload),
@@ -400,7 +398,7 @@ async fn an_endless_body_is_given_up_at_the_limit() {
             .build(server.url())
             .unwrap();
         let fetched = remote.fetch(&KEY).await.unwrap();
-        assert_eq!(fetched, Fetched::Corrupt(FrameError::TooLarge));
+        assert_eq!(fetched, Fetched::Refused);
         // The limit, and what the sockets' buffers hold.
         assert!(
             server.bytes_sent() < 32 * 1024 * 1024,
@@ -417,7 +415,7 @@ async fn a_body_announced_above_the_limit_is_not_even_read() {
         steps.push(Step::Hang);
         let started = Instant::now();
         let fetched = fetched(steps).await.unwrap();
-        assert_eq!(fetched, Fetched::Corrupt(FrameError::TooLarge));
+        assert_eq!(fetched, Fetched::Refused);
         assert!(started.elapsed() < PATIENCE, "it waited for the body");
     }
 }
@@ -462,7 +460,7 @@ async fn with_a_secret_only_what_it_signed_is_served() {
     let signed = frame_of(builder().shared_secret(secret()), &KEY).await;
     for (frame, expected) in [
         (signed, Fetched::Hit(artifact())),
-        (unsigned, Fetched::Corrupt(FrameError::Unauthenticated)),
+        (unsigned, Fetched::Refused),
     ] {
         let server = ScriptedServer::always(answer("200 OK", &frame));
         let remote = builder()
@@ -471,6 +469,45 @@ async fn with_a_secret_only_what_it_signed_is_served() {
             .unwrap();
         assert_eq!(remote.fetch(&KEY).await.unwrap(), expected);
     }
+}
+
+/// Whoever makes a frame can make its check.
+fn check(frame: &mut [u8]) {
+    let check = blake3::hash(&frame[..104]);
+    frame[104..112].copy_from_slice(&check.as_bytes()[..8]);
+}
+
+#[tokio::test]
+async fn the_good_entry_of_another_reader_is_refused_and_counted() {
+    let signed = frame_of(builder().shared_secret(SharedSecret::new("s")), &KEY).await;
+    let mut later = frame().await;
+    later[8] = 2;
+    check(&mut later);
+    let small = || builder().max_artifact_bytes(100);
+    for (what, frame, reader) in [
+        ("another secret", signed, builder()),
+        ("a later version", later, builder()),
+        ("a smaller limit", frame().await, small()),
+    ] {
+        let server = ScriptedServer::always(answer("200 OK", &frame));
+        let remote = reader.build(server.url()).unwrap();
+        assert_eq!(
+            remote.fetch(&KEY).await.unwrap(),
+            Fetched::Refused,
+            "{what}"
+        );
+        let metrics = remote.metrics();
+        let counted = (metrics.refused, metrics.misses, metrics.corrupt);
+        assert_eq!(counted, (1, 1, 0), "{what}");
+        assert_eq!((metrics.lookups, metrics.errors), (1, 0), "{what}");
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Served,
+    Corrupt,
+    Refused,
 }
 
 #[tokio::test]
@@ -490,29 +527,36 @@ async fn what_the_secrets_did_not_sign_is_refused_and_counted() {
     // The unsigned header says that it is signed.
     let mut claimed = unsigned.clone();
     claimed[10] = 1;
+    check(&mut claimed);
+    // It even names the secret.
+    let mut named = claimed.clone();
+    named[96..104].copy_from_slice(&new[96..104]);
+    check(&mut named);
     // The body, the metadata and the tag of frames that are good by themselves.
     let mut swapped = new.clone();
     let body = swapped.len() - 3000;
     swapped[body..].fill(0x5a);
     let mut edited = new.clone();
-    edited[140] ^= 1;
+    edited[150] ^= 1;
     let mut grafted = unsigned.clone();
-    grafted[..128].copy_from_slice(&replayed[..128]);
+    grafted[..144].copy_from_slice(&replayed[..144]);
     let mut truncated = new.clone();
     truncated.truncate(new.len() - 1);
     let extended = [&new[..], &[0]].concat();
-    for (attack, frame, served, unauthenticated) in [
-        ("new", new, true, 0),
-        ("old", old, true, 0),
-        ("strange secret", strange, false, 1),
-        ("unsigned", unsigned, false, 1),
-        ("claims to be signed", claimed, false, 1),
-        ("replayed under another key", replayed, false, 0),
-        ("swapped body", swapped, false, 0),
-        ("edited metadata", edited, false, 1),
-        ("grafted header", grafted, false, 0),
-        ("truncated", truncated, false, 0),
-        ("extended", extended, false, 0),
+    use Expected::{Corrupt, Refused, Served};
+    for (attack, frame, expected, unauthenticated) in [
+        ("new", new, Served, 0),
+        ("old", old, Served, 0),
+        ("strange secret", strange, Refused, 1),
+        ("unsigned", unsigned, Refused, 1),
+        ("claims to be signed", claimed, Refused, 1),
+        ("names the secret", named, Corrupt, 1),
+        ("replayed under another key", replayed, Corrupt, 0),
+        ("swapped body", swapped, Corrupt, 0),
+        ("edited metadata", edited, Corrupt, 1),
+        ("grafted header", grafted, Corrupt, 0),
+        ("truncated", truncated, Corrupt, 0),
+        ("extended", extended, Corrupt, 0),
     ] {
         let server = ScriptedServer::always(answer("200 OK", &frame));
         let remote = builder()
@@ -520,9 +564,14 @@ async fn what_the_secrets_did_not_sign_is_refused_and_counted() {
             .build(server.url())
             .unwrap();
         let got = remote.get(&KEY).await.unwrap();
-        assert_eq!(got.is_some(), served, "{attack}");
+        assert_eq!(got.is_some(), expected == Served, "{attack}");
         let metrics = remote.metrics();
-        assert_eq!(metrics.corrupt, u64::from(!served), "{attack}");
+        let counted = (metrics.corrupt, metrics.refused);
+        let expected = (
+            u64::from(expected == Corrupt),
+            u64::from(expected == Refused),
+        );
+        assert_eq!(counted, expected, "{attack}");
         assert_eq!(metrics.unauthenticated, unauthenticated, "{attack}");
     }
 }

@@ -132,10 +132,8 @@ async fn an_object_longer_than_any_frame_is_not_read() {
         .unwrap();
     let builder = ObjectStoreCache::builder().max_artifact_bytes(1_000);
     let cache = builder.build_on(Arc::clone(&store) as Arc<dyn ObjectStore>, "artifacts");
-    assert!(matches!(
-        cache.fetch(&KEY).await.unwrap(),
-        Fetched::Corrupt(_)
-    ));
+    assert_eq!(cache.fetch(&KEY).await.unwrap(), Fetched::Refused);
+    assert_eq!((cache.metrics().refused, cache.metrics().corrupt), (1, 0));
     assert!(!cache.contains(&KEY).await.unwrap());
 }
 

@@ -1,0 +1,56 @@
+//! The folder, and what it takes to judge its entries as their readers do.
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use pipeline_cache::{DiskCache, DiskCacheBuilder, SharedSecret, TrustedKeys};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::folder;
+use crate::units::bytes;
+
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// The cache's folder [default: the user's cache folder]
+    #[arg(long, global = true, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// A file with a secret that entries are signed with, as for cache_server. Give one for each
+    /// secret in use. Without any, signed entries are not judged; with some, unsigned ones are not
+    #[arg(long = "secret-file", global = true, value_name = "FILE")]
+    secret_files: Vec<PathBuf>,
+    /// The largest artifact to judge, as in 64M or 1G: that of the cache's users
+    #[arg(long, global = true, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
+    max_artifact: u64,
+}
+
+impl Settings {
+    pub(crate) fn builder(&self) -> Result<DiskCacheBuilder> {
+        let mut settings = DiskCache::builder().max_artifact_bytes(self.max_artifact);
+        if let Some(root) = &self.cache_dir {
+            // Before it is opened: to look at a cache is not to make one.
+            folder::check(root)?;
+            settings = settings.root(root);
+        }
+        let mut keys: Option<TrustedKeys> = None;
+        for file in &self.secret_files {
+            let secret = secret(file)?;
+            keys = Some(match keys {
+                Some(keys) => keys.also_accepting(secret),
+                None => secret.into(),
+            });
+        }
+        if let Some(keys) = keys {
+            settings = settings.trusted_keys(keys);
+        }
+        Ok(settings)
+    }
+}
+
+/// The line break at the end of a file is not part of its secret: `cache_server` reads it so.
+fn secret(file: &Path) -> Result<SharedSecret> {
+    let text = fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let secret = text.trim_end();
+    ensure!(!secret.is_empty(), "{} holds no secret", file.display());
+    Ok(SharedSecret::new(secret))
+}
