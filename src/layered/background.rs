@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::timeout;
 
+use super::lease::TierLease;
 use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
@@ -32,6 +33,8 @@ struct Reports {
     behind: WriteBehindReport,
     /// The first failure of a write behind since it was last taken.
     behind_error: Option<StoreError>,
+    /// Puts whose writes behind were lost since that was last taken.
+    behind_lost: u64,
 }
 
 /// Whether a tier is known to lack the artifact, or has to be asked before it is written to.
@@ -62,6 +65,11 @@ impl BackgroundWrites {
     /// The first failure of a write behind since the last call, for a flush to return.
     pub(super) fn take_behind_error(&self) -> Option<StoreError> {
         lock(&self.reports).behind_error.take()
+    }
+
+    /// How many puts have lost writes behind since the last call, for a flush to return.
+    pub(super) fn take_behind_lost(&self) -> u64 {
+        std::mem::take(&mut lock(&self.reports).behind_lost)
     }
 
     /// The artifact, if it is on its way to a tier.
@@ -116,19 +124,25 @@ impl BackgroundWrites {
         report.events += 1;
     }
 
-    /// Leaves a write to these tiers to the background; whether the caller may rely on it. The
-    /// leases are held until the artifact is in the local tiers: other processes on this machine
-    /// find it there, and need not wait for a network.
+    /// Leaves a write to these tiers to the background; whether the caller may rely on it.
+    ///
+    /// A lease is held until the artifact is where others look for it: in the tier that granted the
+    /// lease, or, for a local one, in all local tiers. Other processes on this machine need not wait
+    /// for a network. A write that hangs holds a lease no longer than its timeout.
     pub(super) fn write_behind(
         &self,
         key: &PipelineFingerprint,
         artifact: &Artifact,
         tiers: &[usize],
-        leases: &[CompileLease],
+        leases: &[TierLease],
     ) -> bool {
-        let holds = |tier: usize| match self.tiers[tier].locality {
-            Locality::Local => leases.to_vec(),
-            Locality::Network => Vec::new(),
+        let is_local = |tier: usize| self.tiers[tier].locality == Locality::Local;
+        let holds = |tier: usize| {
+            let held = leases.iter().filter(|held| match held.tier {
+                Some(granter) if !is_local(granter) => granter == tier,
+                _ => is_local(tier),
+            });
+            held.map(|held| held.lease.clone()).collect()
         };
         let submission = Submission {
             key,
@@ -163,7 +177,7 @@ impl BackgroundWrites {
                 presence: presence(tier),
                 write_timeout: self.write_timeout,
                 event: Arc::clone(event),
-                end: WriteEnd::Dropped,
+                end: WriteEnd::Lost,
             }
         })
     }
@@ -208,7 +222,9 @@ enum WriteEnd {
     /// The tier had the artifact.
     WasThere,
     Failed(StoreError),
-    Dropped,
+    GivenUp,
+    /// Nobody gave it up: it went down with its runtime.
+    Lost,
 }
 
 impl WriteJob for TierWrite {
@@ -237,6 +253,10 @@ impl WriteJob for TierWrite {
         };
         !matches!(self.end, WriteEnd::Failed(_))
     }
+
+    fn give_up(&mut self) {
+        self.end = WriteEnd::GivenUp;
+    }
 }
 
 /// Writes to a tier, unless it turns out to have the artifact; whether it was written.
@@ -254,7 +274,7 @@ async fn write(
 
 impl Drop for TierWrite {
     fn drop(&mut self) {
-        let end = std::mem::replace(&mut self.end, WriteEnd::Dropped);
+        let end = std::mem::replace(&mut self.end, WriteEnd::Lost);
         lock(&self.event.total).add(end);
     }
 }
@@ -273,6 +293,7 @@ struct Total {
     tiers_written: u64,
     bytes_written: u64,
     any_dropped: bool,
+    any_lost: bool,
     first_error: Option<StoreError>,
 }
 
@@ -287,7 +308,8 @@ impl Total {
             WriteEnd::Failed(error) => {
                 self.first_error.get_or_insert(error);
             }
-            WriteEnd::Dropped => self.any_dropped = true,
+            WriteEnd::GivenUp => self.any_dropped = true,
+            WriteEnd::Lost => (self.any_dropped, self.any_lost) = (true, true),
         }
     }
 }
@@ -365,6 +387,10 @@ impl Reports {
             } => &mut report.dropped,
             _ => &mut report.written,
         } += 1;
+        if total.any_lost {
+            report.lost += 1;
+            self.behind_lost += 1;
+        }
         if let Some(error) = total.first_error {
             self.behind_error.get_or_insert(error);
         }
