@@ -8,6 +8,7 @@ mod answers_as_a_map;
 #[cfg(target_os = "linux")]
 mod bad_names;
 mod bounds_under_load;
+mod cleaners;
 mod compile_leases;
 mod compile_locks;
 mod corruption;
@@ -16,6 +17,7 @@ mod failures;
 #[cfg(target_os = "linux")]
 mod files_closed_off_the_workers;
 mod hostile_folders;
+mod large_entries;
 mod maintenance;
 mod many_processes;
 #[cfg(target_os = "linux")]
