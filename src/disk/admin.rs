@@ -84,6 +84,7 @@ impl DiskCache {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<DiskCacheEntry>, StoreError> {
+        self.shared.require_runtime(StoreOperation::List)?;
         let (key, shared) = (*key, Arc::clone(&self.shared));
         let found = self.shared.operations.run(move || {
             let path = shared.directory.entry(&key);
@@ -175,6 +176,7 @@ impl DiskCache {
     ///
     /// A dropped trim has removed some of the entries.
     pub async fn trim(&self) -> Result<DiskCacheTrimReport, StoreError> {
+        self.shared.require_runtime(StoreOperation::Trim)?;
         self.collector.trim().await
     }
 
@@ -208,6 +210,7 @@ impl DiskCache {
     pub async fn clear(&self) -> Result<u64, StoreError> {
         let operation = StoreOperation::Clear;
         let shared = &self.shared;
+        shared.require_runtime(operation)?;
         shared.check_open(operation)?;
         // A key with nothing but a file that was set aside is removed as well: a flush has nothing
         // more to report of it.
@@ -277,6 +280,7 @@ where
     let steps = stream::try_unfold(Next::Open, move |next| {
         let shared = Arc::clone(&shared);
         async move {
+            shared.require_runtime(operation)?;
             let step = shared.run_in_background(move |shared| {
                 let mut listing = match next {
                     Next::Open => Listing::open(&shared.directory)?,

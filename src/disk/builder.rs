@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 use super::directory::Directory;
 use super::error::DiskCacheError;
@@ -71,7 +72,8 @@ impl DiskCacheBuilder {
     }
 
     /// The largest payload that is stored or read, in bytes. A larger entry is
-    /// [`Fetched::Refused`](crate::Fetched::Refused), and stays until a put replaces it. Default: 64 MiB.
+    /// [`Fetched::Refused`](crate::Fetched::Refused), and stays until a put replaces it. A bound on the
+    /// folder's bytes lowers it for puts: see [`max_bytes`](Self::max_bytes). Default: 64 MiB.
     pub fn max_artifact_bytes(mut self, bytes: u64) -> Self {
         self.max_artifact_bytes = bytes;
         self
@@ -146,8 +148,15 @@ impl DiskCacheBuilder {
     /// The most bytes of files that the folder holds. Default: no bound.
     ///
     /// - Puts start a trim in the background when the folder is 15/16 full. It stops at 7/8.
-    /// - Puts do not wait for it, unless the bound itself is exceeded. Then a put waits for at most
-    ///   0.1 s while entries are evicted. No put waits for a scan of the folder.
+    /// - Puts do not wait for it, unless the folder and the puts under way exceed the bound. Then a
+    ///   put waits for room: for at most 1 s for each percent above the bound, at least 0.1 s and at
+    ///   most 10 s. Where nothing can be evicted, it waits for 0.1 s. See
+    ///   [`throttled_puts`](crate::PipelineCacheMetrics::throttled_puts).
+    /// - So as long as entries can be evicted, the folder holds at most the bound, the puts under way
+    ///   and 10 percent.
+    /// - A put whose file would take more than half of the bound fails with
+    ///   [`StoreErrorKind::TooLarge`](crate::StoreErrorKind::TooLarge): it would evict most of what
+    ///   others use. An entry that others stored and that exceeds 7/8 of the bound is evicted first.
     /// - All bounded caches on the folder share one count. An hourly scan finds what unbounded ones
     ///   stored.
     /// - The next candidates are remembered, in at most 4 MiB, so that one scan serves many trims.
@@ -231,11 +240,15 @@ impl DiskCacheBuilder {
     /// [`DiskCacheError::CacheDirUnknown`] where no root was set and the environment names no cache
     /// folder. [`DiskCacheError::NotAFolder`] and [`DiskCacheError::Io`] where the folder cannot be
     /// created or read. A folder that cannot be written opens: its entries are read, and puts fail.
+    /// [`DiskCacheError::NoRuntime`] outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///
     /// A dropped open may have created the folder.
     pub async fn open(self) -> Result<DiskCache, DiskCacheError> {
+        if Handle::try_current().is_err() {
+            return Err(DiskCacheError::NoRuntime);
+        }
         blocking::blocking(move || self.open_blocking()).await
     }
 

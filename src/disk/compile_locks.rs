@@ -105,10 +105,9 @@ impl Drop for LockedFile {
 
 /// Takes the compile lock of a key. `None` where another holds it.
 fn lock(directory: &Directory, key: &PipelineFingerprint) -> io::Result<Option<CompileLock>> {
-    let name = compile_lock_name(key);
-    let path = directory.staging().join(&name);
+    let path = directory.staging().join(compile_lock_name(key));
     for _ in 0..ATTEMPTS {
-        match open_locked(directory, &name) {
+        match open_locked(directory, &path) {
             Ok(file) if is_linked(&file) => {
                 let file = Some(file);
                 return Ok(Some(CompileLock(Some(LockedFile { file, path }))));

@@ -16,6 +16,9 @@ use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
 use crate::key::PipelineFingerprint;
 
+/// How often a folder is created again that somebody removes while it is empty.
+const FOLDER_ATTEMPTS: usize = 64;
+
 /// The folder of a disk tier.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -48,6 +51,11 @@ impl Directory {
         self.root.join(".staging")
     }
 
+    /// The count of what the folder holds. Not among the temporary files, where cleaners are welcome.
+    pub(super) fn usage(&self) -> PathBuf {
+        self.root.join(".usage")
+    }
+
     /// The path of a corrupt entry that was set aside. One per key, so that they do not pile up.
     fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
         self.of_key(key, ".corrupt")
@@ -66,31 +74,54 @@ impl Directory {
 
     /// Creates the folder where it is missing.
     pub(super) fn create(&self) -> io::Result<()> {
+        self.create_and(|| Ok(()))
+    }
+
+    /// Creates the folder where it is missing, and does `work` in it.
+    fn create_and<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let missing: Vec<&Path> = self.root.ancestors().take_while(|a| !a.exists()).collect();
         self.dir_builder().recursive(true).create(&self.root)?;
+        // Before the syncs, which take long: meanwhile somebody may remove a folder that is empty.
+        let done = work();
         // A durable entry is found again only if the names of the folders above it are durable.
         for parent in missing.iter().filter_map(|folder| folder.parent()) {
             if let Err(error) = sync_folder(parent) {
                 tracing::warn!(folder = %parent.display(), %error, "cannot sync the parent of a new cache folder: a power loss may remove it");
             }
         }
-        Ok(())
+        done
     }
 
-    /// Creates the folder for temporary files, and the folder itself, where they are missing.
-    pub(super) fn create_staging(&self) -> io::Result<()> {
-        if !self.root.exists() {
-            self.create().map_err(at("create", &self.root))?;
-        }
+    /// Does `work` in the folder. Where something is missing, creates the folder and tries again.
+    pub(super) fn in_root<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        again_where_missing(&work, || {
+            self.create_and(|| Ok(work()))
+                .map_err(at("create", &self.root))?
+        })
+    }
+
+    /// Does `work` in the folder for temporary files. Where something is missing, creates that folder,
+    /// and the folder itself, and tries again.
+    pub(super) fn in_staging<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        again_where_missing(&work, || {
+            let create = || {
+                self.create_staging()?;
+                Ok(work())
+            };
+            self.create_and(create)
+                .map_err(at("create", &self.staging()))?
+        })
+    }
+
+    /// Creates the folder for temporary files where it is missing.
+    fn create_staging(&self) -> io::Result<()> {
         let staging = self.staging();
         match self.dir_builder().create(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(at("create", &staging)(error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             Ok(()) if !self.private => {
                 // Users that may add entries must be able to stage them, whatever the umask is.
                 let permissions = fs::metadata(&self.root)?.permissions();
-                fs::set_permissions(&staging, permissions).map_err(at("open up", &staging))
+                fs::set_permissions(&staging, permissions)
             }
             _ => Ok(()),
         }
@@ -307,6 +338,22 @@ pub(super) enum SyncError {
     /// The sync failed. A later one may succeed although the data is lost: see
     /// [`super::durability::ledger`].
     Sync(io::Error),
+}
+
+/// Does `work`. Where something is missing, does `create_and_work`, a bounded number of times: somebody
+/// may remove a new folder before there is anything in it.
+fn again_where_missing<T>(
+    work: impl Fn() -> io::Result<T>,
+    create_and_work: impl Fn() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut done = work();
+    for _ in 0..FOLDER_ATTEMPTS {
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => done = create_and_work(),
+            done => return done,
+        }
+    }
+    done
 }
 
 fn renew_file_use(file: &File, metadata: &Metadata) {

@@ -34,6 +34,9 @@ pub enum DiskCacheError {
         /// The path.
         path: PathBuf,
     },
+    /// The cache was opened outside of a tokio runtime.
+    #[error("cannot open the disk cache outside of a tokio runtime")]
+    NoRuntime,
     /// A system call failed.
     #[error("disk cache: cannot {action} {path}")]
     Io {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::DiskCache;
 use super::report::DiskCacheFrame;
 use crate::key::PipelineFingerprint;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreOperation};
 
 impl DiskCache {
     /// The stored form of an entry, or `None`. Counts as a lookup, and as a use unless the header says
@@ -45,6 +45,7 @@ impl DiskCache {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<DiskCacheFrame>, StoreError> {
+        self.shared.require_runtime(StoreOperation::Get)?;
         self.reader.open_frame(key).await
     }
 
@@ -85,6 +86,7 @@ impl DiskCache {
         key: &PipelineFingerprint,
         frame: Bytes,
     ) -> Result<(), StoreError> {
+        self.shared.require_runtime(StoreOperation::Put)?;
         self.writer.put_frame(*key, frame).await
     }
 }

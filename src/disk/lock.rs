@@ -36,17 +36,11 @@ pub(super) fn try_lock(file: &File) -> io::Result<()> {
     Ok(fs4::FileExt::try_lock(file)?)
 }
 
-/// Opens a file of the staging folder and locks it. Creates the file, and the folder, where they
-/// are missing. Fails at once, with the kind `WouldBlock`, where another holds the lock.
-pub(super) fn open_locked(directory: &Directory, name: &str) -> io::Result<File> {
-    let path = directory.staging().join(name);
-    match try_open_locked(directory, &path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            directory.create_staging()?;
-            try_open_locked(directory, &path)
-        }
-        opened => opened,
-    }
+/// Opens a file of the folder, or of its staging folder, and locks it. Creates the file, and both
+/// folders, where they are missing. Fails at once, with the kind `WouldBlock`, where another holds the
+/// lock.
+pub(super) fn open_locked(directory: &Directory, path: &Path) -> io::Result<File> {
+    directory.in_staging(|| try_open_locked(directory, path))
 }
 
 fn try_open_locked(directory: &Directory, path: &Path) -> io::Result<File> {

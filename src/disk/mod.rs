@@ -92,7 +92,15 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   local file system is read on the worker, by calls that fail where they would wait, in slices of
 ///   about 0.1 ms.
 /// - **A missing folder is an empty cache.** If the folder is removed meanwhile, lookups miss and the
-///   next put creates it again.
+///   next put creates it again. Cleaners of temporary files and empty folders may work on it: a put
+///   whose temporary file is removed writes it again, up to 8 times.
+/// - **On a runtime.** Every call is to be awaited on a tokio runtime, with its timer enabled where the
+///   cache has bounds or compile locks. Outside of one it fails with
+///   [`StoreErrorKind::NoRuntime`](crate::StoreErrorKind::NoRuntime). A put and a removal run as tasks
+///   of the runtime that polls them first, in several steps: they get on only while that runtime is
+///   driven. A `current_thread` runtime is driven only inside of `block_on`. When the runtime is shut
+///   down in the middle of a put, there is the whole entry or none. The cache may be used on another
+///   runtime after that.
 ///
 /// A put of a key that the folder holds already verifies the entry and leaves it: a key names one
 /// artifact. The folder grows without bound, unless the builder sets

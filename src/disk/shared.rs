@@ -12,6 +12,7 @@ use super::operations::Operations;
 use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
+use crate::store::runtime::require_runtime;
 use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedMutex;
@@ -59,6 +60,11 @@ impl Shared {
             return Err(self.error(StoreErrorKind::Closed, operation));
         }
         Ok(())
+    }
+
+    /// An error outside of a tokio runtime: everything here runs on its pool or as its task.
+    pub(super) fn require_runtime(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        require_runtime(|| self.to_string(), operation)
     }
 
     /// Runs work of the tier's own, one call after the other, which takes no permit from callers.

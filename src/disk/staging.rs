@@ -8,22 +8,27 @@
 //! is dropped or closed. The names of its temporary files begin with the lock's name. So a temporary
 //! file belongs to a dead owner exactly when that lock can be taken or is gone, in whatever
 //! namespace the process ids are. No name is ever used twice.
+//!
+//! Cleaners of temporary files and of empty folders may work there. A put whose temporary file they
+//! remove stages it again, in the end beside the entries, in the root. What a crash leaves there is
+//! found by its age, by the next scan of the folder.
 
-use bytes::{Bytes, buf::Chain};
+use bytes::{Buf as _, Bytes, buf::Chain};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::directory::Directory;
-use super::error::at;
+use super::error::{Fault, at};
 use super::lock::{
     is_compile_lock, is_linked, lock_existing, lock_options, remove_locked, try_lock,
 };
@@ -31,9 +36,19 @@ use crate::sync::blocking;
 
 const LOCK: &str = ".lock";
 const TEMPORARY: &str = ".tmp";
+/// The ending of a temporary file beside the entries, which is the only one of its owner.
+const BESIDE: &str = ".0.tmp";
+
+/// A put does not write to a temporary file for so long.
+const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 
 /// The head and the payload.
 pub(super) type Frame = Chain<Bytes, Bytes>;
+
+/// The same frame, without a copy of its bytes.
+pub(super) fn copy_of(frame: &Frame) -> Frame {
+    frame.first_ref().clone().chain(frame.last_ref().clone())
+}
 
 /// The most bytes that one poll copies and one call writes.
 const MAX_WRITE: usize = 256 * 1024;
@@ -50,16 +65,26 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Creates a temporary file, and the staging folder where it is missing. Waits for the disk.
-    pub(super) fn stage(&self, directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
-        let staged = self.try_stage(directory, tasks);
-        match staged {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                directory.create_staging()?;
-                self.try_stage(directory, tasks)
+    /// Creates a temporary file, and the folder for it where that is missing. Waits for the disk.
+    ///
+    /// Beside the entries also where no file stays in the staging folder for long enough.
+    pub(super) fn stage(
+        &self,
+        directory: &Directory,
+        tasks: &TaskTracker,
+        place: Place,
+    ) -> io::Result<Staged> {
+        if place == Place::Staging {
+            match directory.in_staging(|| self.create_staged(directory, tasks)) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::WouldBlock
+                    ) => {}
+                staged => return staged,
             }
-            staged => staged,
         }
+        directory.in_root(|| create_beside_entries(directory, tasks))
     }
 
     /// Removes the lock file. A closed cache has no file open, and leaves only its entries.
@@ -74,20 +99,13 @@ impl Staging {
         }
     }
 
-    fn try_stage(&self, directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
+    fn create_staged(&self, directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
         let owner = self.owner(directory)?;
         let path = owner.next_path(&directory.staging());
         let file = directory.create_new().open(&path);
         let file = file.map_err(at("create", &path))?;
         let path = TempPath::try_from_path(path)?;
-        let mut file = tokio::fs::File::from_std(file);
-        file.set_max_buf_size(MAX_WRITE);
-        Ok(Staged(Some(Open {
-            file: Some(file),
-            path,
-            _owner: owner,
-            token: tasks.token(),
-        })))
+        Ok(Staged::new(file, path, Some(owner), tasks))
     }
 
     fn owner(&self, directory: &Directory) -> io::Result<Arc<Owner>> {
@@ -98,6 +116,24 @@ impl Staging {
             _ => Ok(Arc::clone(owner.insert(Arc::new(Owner::new(directory)?)))),
         }
     }
+}
+
+/// A temporary file that no lock file protects: it counts as left behind when it is [`LEFT_BEHIND`]
+/// old.
+fn create_beside_entries(directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
+    let prefix = owner_prefix();
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(BESIDE).rand_bytes(16);
+    let file = builder.make_in(&directory.root, |path| directory.create_new().open(path));
+    let (file, path) = file
+        .map_err(at("create a temporary file in", &directory.root))?
+        .into_parts();
+    Ok(Staged::new(file, path, None, tasks))
+}
+
+/// The start of the name of an owner.
+fn owner_prefix() -> String {
+    format!(".{}-", std::process::id())
 }
 
 #[derive(Debug)]
@@ -116,7 +152,7 @@ impl Owner {
             let error = io::ErrorKind::NotADirectory.into();
             return Err(at("stage in", &staging)(error));
         }
-        let prefix = format!(".{}-", std::process::id());
+        let prefix = owner_prefix();
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(LOCK).rand_bytes(16);
         for _ in 0..LOCK_ATTEMPTS {
@@ -176,9 +212,54 @@ struct Open {
     file: Option<tokio::fs::File>,
     path: TempPath,
     /// The lock file stays as long as the temporary files of its owner.
-    _owner: Arc<Owner>,
+    _owner: Option<Arc<Owner>>,
     /// A close of the cache waits until the file is closed.
     token: TaskTrackerToken,
+}
+
+/// Where a temporary file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the staging folder.
+    Staging,
+    /// In the folder of the entries, where no cleaner of temporary files works.
+    BesideEntries,
+}
+
+/// Where a frame is staged, one try after the other.
+const TRIES: [Place; 8] = {
+    let mut tries = [Place::BesideEntries; 8];
+    (tries[0], tries[1]) = (Place::Staging, Place::Staging);
+    tries
+};
+
+/// Writes a frame to its entry, by a temporary file that `begin` makes. Returns whether there was
+/// anything to write.
+///
+/// Begins again where somebody removed the temporary file or its folder before the rename, as cleaners
+/// do.
+pub(super) async fn publish<B>(
+    entry: &Path,
+    durable: Durable,
+    begin: impl Fn(Place) -> B,
+) -> Result<bool, Fault>
+where
+    B: Future<Output = Result<Option<(Frame, Staged)>, Fault>>,
+{
+    let mut left = TRIES.len();
+    for place in TRIES {
+        left -= 1;
+        let Some((frame, staged)) = begin(place).await? else {
+            return Ok(false);
+        };
+        match staged.publish(frame, durable, entry).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && left > 0 => {
+                tracing::debug!(entry = %entry.display(), %error, "temporary file removed by somebody: writing it again");
+            }
+            published => return Ok(published.map(|()| true)?),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether an entry's data is made durable before it is renamed into place.
@@ -189,13 +270,19 @@ pub(super) enum Durable {
 }
 
 impl Staged {
+    fn new(file: File, path: TempPath, owner: Option<Arc<Owner>>, tasks: &TaskTracker) -> Self {
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(MAX_WRITE);
+        Self(Some(Open {
+            file: Some(file),
+            path,
+            _owner: owner,
+            token: tasks.token(),
+        }))
+    }
+
     /// Writes the frame and renames the file to its entry. After a failure nothing is left of it.
-    pub(super) async fn publish(
-        mut self,
-        frame: Frame,
-        durable: Durable,
-        entry: &Path,
-    ) -> io::Result<()> {
+    async fn publish(mut self, frame: Frame, durable: Durable, entry: &Path) -> io::Result<()> {
         let Some(open) = &mut self.0 else {
             return Ok(());
         };
@@ -264,7 +351,11 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
     }
     let mut owners = BTreeSet::new();
     let mut temporaries = Vec::new();
-    for file in fs::read_dir(staging)? {
+    let files = match fs::read_dir(staging) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
         let file = file?.file_name();
         let Some(name) = file.to_str() else { continue };
         if let Some(owner) = name.strip_suffix(LOCK).filter(|owner| is_owner(owner)) {
@@ -298,6 +389,21 @@ pub(super) fn sweep(staging: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a file beside the entries, if it is a temporary one that a crash has left there.
+pub(super) fn sweep_beside_entries(file: &DirEntry) {
+    let name = file.file_name();
+    if name.to_str().and_then(owner_of).is_none() {
+        return;
+    }
+    let written = file.metadata().ok().filter(fs::Metadata::is_file);
+    let written = written.and_then(|metadata| metadata.modified().ok());
+    let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
+    if age.is_some_and(|age| age >= LEFT_BEHIND) {
+        let path = file.path();
+        warn_if_left(&path, fs::remove_file(&path));
+    }
 }
 
 fn warn_if_left(path: &Path, removed: io::Result<()>) {

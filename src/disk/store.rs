@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::DiskCache;
 use crate::artifact::Artifact;
+use crate::artifact::frame::HEADER_LEN;
 use crate::key::PipelineFingerprint;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError,
@@ -16,22 +17,26 @@ use crate::sync::blocking;
 #[async_trait]
 impl PipelineCacheStore for DiskCache {
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.shared.require_runtime(StoreOperation::Get)?;
         self.reader.fetch(key).await
     }
 
     /// A put whose future is dropped while it waits is cancelled. Once it writes, it is finished.
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.shared.require_runtime(StoreOperation::Put)?;
         self.writer.put(*key, artifact).await
     }
 
     /// Looks at the kind and the length of the file, and does not read it.
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.shared.require_runtime(StoreOperation::Contains)?;
         self.reader.contains(*key).await
     }
 
     /// Also removes the corrupt file that was set aside for the key. A power loss may bring a
     /// removed entry back.
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.shared.require_runtime(StoreOperation::Remove)?;
         self.writer.remove(*key).await
     }
 
@@ -42,6 +47,7 @@ impl PipelineCacheStore for DiskCache {
     /// data. If the entry can no longer be read, that flush reports it once as lost. While the medium
     /// refuses every entry, a flush tries 16 of them.
     async fn flush(&self) -> Result<(), StoreError> {
+        self.shared.require_runtime(StoreOperation::Flush)?;
         self.durability.flush(StoreOperation::Flush).await
     }
 
@@ -49,6 +55,7 @@ impl PipelineCacheStore for DiskCache {
     /// [`CompileLease`] that was granted stays with its holder. No more are granted, because the
     /// artifact could not be stored.
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+        self.shared.require_runtime(StoreOperation::Close)?;
         self.shared.close();
         let closing = async {
             self.shared.tasks.wait().await;
@@ -89,7 +96,11 @@ impl PipelineCacheStore for DiskCache {
     }
 
     fn max_artifact_bytes(&self) -> u64 {
-        self.shared.directory.format.max_payload
+        let largest_frame = self.collector.max_entry_bytes();
+        let format = &self.shared.directory.format;
+        format
+            .max_payload
+            .min(largest_frame.saturating_sub(HEADER_LEN as u64))
     }
 }
 
@@ -102,6 +113,7 @@ impl CompileLeases for DiskCache {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
+        self.shared.require_runtime(StoreOperation::CompileLease)?;
         match &self.compile_locks {
             Some(locks) => locks.lease(*key).await,
             None => Ok(None),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
+use super::lease::TierLease;
 use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
@@ -39,6 +40,8 @@ struct Reports {
     behind: WriteBehindReport,
     /// The first write behind that was lost since it was last taken.
     behind_error: Option<StoreError>,
+    /// Puts whose writes behind were lost since that was last taken.
+    behind_lost: u64,
 }
 
 /// Whether a tier is known to lack the artifact, or has to be asked before it is written to.
@@ -90,6 +93,11 @@ impl BackgroundWrites {
     /// How many writes behind are kept to be offered again.
     pub(super) fn unwritten(&self) -> u64 {
         self.unwritten.len()
+    }
+
+    /// How many puts have lost writes behind since the last call, for a flush to return.
+    pub(super) fn take_behind_lost(&self) -> u64 {
+        std::mem::take(&mut lock(&self.reports).behind_lost)
     }
 
     /// The artifact, if it is on its way to a tier.
@@ -145,19 +153,25 @@ impl BackgroundWrites {
         report.events += 1;
     }
 
-    /// Leaves a write to these tiers to the background; whether the caller may rely on it. The
-    /// leases are held until the artifact is in the local tiers: other processes on this machine
-    /// find it there, and need not wait for a network.
+    /// Leaves a write to these tiers to the background; whether the caller may rely on it.
+    ///
+    /// A lease is held until the artifact is where others look for it: in the tier that granted the
+    /// lease, or, for a local one, in all local tiers. Other processes on this machine need not wait
+    /// for a network. A write that hangs holds a lease no longer than its timeout.
     pub(super) fn write_behind(
         &self,
         key: &PipelineFingerprint,
         artifact: &Artifact,
         tiers: &[usize],
-        leases: &[CompileLease],
+        leases: &[TierLease],
     ) -> bool {
-        let holds = |tier: usize| match self.tiers[tier].locality {
-            Locality::Local => leases.to_vec(),
-            Locality::Network => Vec::new(),
+        let is_local = |tier: usize| self.tiers[tier].locality == Locality::Local;
+        let holds = |tier: usize| {
+            let held = leases.iter().filter(|held| match held.tier {
+                Some(granter) if !is_local(granter) => granter == tier,
+                _ => is_local(tier),
+            });
+            held.map(|held| held.lease.clone()).collect()
         };
         let submission = Submission {
             key,
@@ -193,7 +207,7 @@ impl BackgroundWrites {
                 presence: presence(tier),
                 write_timeout: self.write_timeout,
                 event: Arc::clone(event),
-                end: WriteEnd::Dropped,
+                end: WriteEnd::Lost,
             }
         })
     }
@@ -319,7 +333,9 @@ enum WriteEnd {
     /// It will be offered again.
     Kept,
     Failed(StoreError),
-    Dropped,
+    GivenUp,
+    /// Nobody gave it up: it went down with its runtime.
+    Lost,
 }
 
 impl WriteJob for TierWrite {
@@ -354,6 +370,10 @@ impl WriteJob for TierWrite {
         };
         self.keep_or_forget(key, artifact);
         matches!(self.end, WriteEnd::Written(_) | WriteEnd::WasThere)
+    }
+
+    fn give_up(&mut self) {
+        self.end = WriteEnd::GivenUp;
     }
 }
 
@@ -392,7 +412,7 @@ async fn write(
 
 impl Drop for TierWrite {
     fn drop(&mut self) {
-        let end = std::mem::replace(&mut self.end, WriteEnd::Dropped);
+        let end = std::mem::replace(&mut self.end, WriteEnd::Lost);
         lock(&self.event.total).add(end);
     }
 }
@@ -438,6 +458,7 @@ struct Total {
     tiers_written: u64,
     bytes_written: u64,
     any_dropped: bool,
+    any_lost: bool,
     any_failed: bool,
     /// Of the failures that are not kept.
     first_error: Option<StoreError>,
@@ -456,7 +477,8 @@ impl Total {
                 self.any_failed = true;
                 self.first_error.get_or_insert(error);
             }
-            WriteEnd::Dropped => self.any_dropped = true,
+            WriteEnd::GivenUp => self.any_dropped = true,
+            WriteEnd::Lost => (self.any_dropped, self.any_lost) = (true, true),
         }
     }
 }
@@ -532,6 +554,10 @@ impl Reports {
             } => &mut report.dropped,
             _ => &mut report.written,
         } += 1;
+        if total.any_lost {
+            report.lost += 1;
+            self.behind_lost += 1;
+        }
         self.remember(total.first_error);
     }
 
@@ -542,8 +568,8 @@ impl Reports {
     }
 
     /// For a flush to return.
-    fn remember(&mut self, lost: Option<StoreError>) {
-        self.behind_error = self.behind_error.take().or(lost);
+    fn remember(&mut self, given_up: Option<StoreError>) {
+        self.behind_error = self.behind_error.take().or(given_up);
     }
 }
 

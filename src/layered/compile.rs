@@ -35,10 +35,6 @@ impl LayeredPipelineCache {
     /// [`CompileError`], the same for all callers that waited. A failing tier is not an error: what
     /// it cannot serve is compiled.
     ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    ///
     /// # Cancel safety
     ///
     /// Dropping the future stops this caller's wait. Other callers are not held up.
@@ -108,10 +104,6 @@ impl LayeredPipelineCache {
     /// # Errors
     ///
     /// [`CompileError`], the same for all callers that waited.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///

@@ -82,6 +82,8 @@ pub enum CompileError<E> {
     Panicked(Arc<str>),
     /// The runtime that the compile ran on was shut down.
     Interrupted,
+    /// The call was made outside of a tokio runtime.
+    NoRuntime,
 }
 
 impl<E> CompileError<E> {
@@ -90,7 +92,7 @@ impl<E> CompileError<E> {
     pub fn failed(&self) -> Option<&E> {
         match self {
             Self::Failed(error) => Some(error),
-            Self::Panicked(_) | Self::Interrupted => None,
+            Self::Panicked(_) | Self::Interrupted | Self::NoRuntime => None,
         }
     }
 }
@@ -102,6 +104,7 @@ impl<E> Clone for CompileError<E> {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
             Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
             Self::Interrupted => Self::Interrupted,
+            Self::NoRuntime => Self::NoRuntime,
         }
     }
 }
@@ -111,8 +114,8 @@ impl<E: PartialEq> PartialEq for CompileError<E> {
         match (self, other) {
             (Self::Failed(one), Self::Failed(two)) => one == two,
             (Self::Panicked(one), Self::Panicked(two)) => one == two,
-            (Self::Interrupted, Self::Interrupted) => true,
-            (Self::Failed(_) | Self::Panicked(_) | Self::Interrupted, _) => false,
+            (Self::Interrupted, Self::Interrupted) | (Self::NoRuntime, Self::NoRuntime) => true,
+            (Self::Failed(_) | Self::Panicked(_) | Self::Interrupted | Self::NoRuntime, _) => false,
         }
     }
 }
@@ -125,6 +128,7 @@ impl<E: fmt::Debug> fmt::Debug for CompileError<E> {
             Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
             Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
             Self::Interrupted => f.write_str("Interrupted"),
+            Self::NoRuntime => f.write_str("NoRuntime"),
         }
     }
 }
@@ -137,6 +141,7 @@ impl<E> fmt::Display for CompileError<E> {
             Self::Interrupted => f.write_str(
                 "the compile was interrupted: the tokio runtime it ran on was shut down",
             ),
+            Self::NoRuntime => f.write_str("nothing was compiled: not called on a tokio runtime"),
         }
     }
 }
@@ -145,7 +150,7 @@ impl<E: Error + 'static> Error for CompileError<E> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Failed(error) => Some(&**error),
-            Self::Panicked(_) | Self::Interrupted => None,
+            Self::Panicked(_) | Self::Interrupted | Self::NoRuntime => None,
         }
     }
 }

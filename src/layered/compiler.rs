@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::builder::CompilePolicy;
 use super::compiled::{CompileError, CompileSource, Compiled};
-use super::lease;
+use super::lease::{self, TierLease};
 use super::lookup::{Found, LookupOptions};
 use super::metrics::CompileCounters;
 use super::put::Writer;
@@ -20,7 +21,6 @@ use super::tier::Tier;
 use super::verify::Verifier;
 use crate::artifact::Artifact;
 use crate::key::{PipelineFingerprint, Unkeyable};
-use crate::store::CompileLease;
 use crate::sync::single_flight::{Outcome, SingleFlight, panic_message};
 
 /// How a cache compiles.
@@ -48,7 +48,7 @@ enum Made {
     /// Another process, or a slower tier, had it after all.
     Found(Found),
     /// It was compiled under these leases.
-    Compiled(Artifact, Vec<CompileLease>),
+    Compiled(Artifact, Vec<TierLease>),
 }
 
 impl Compiler {
@@ -91,6 +91,9 @@ impl Compiler {
         if let Some(found) = self.search.peek_and_promote(&key) {
             self.verifier.maybe_verify(key, &found.0, compile);
             return Ok(Compiled::cached(key, found));
+        }
+        if Handle::try_current().is_err() {
+            return Err(CompileError::NoRuntime);
         }
         let mut compile = Some(compile);
         loop {
@@ -239,8 +242,11 @@ impl Compiler {
         compile: impl Future<Output = Result<Artifact, E>> + Send + 'static,
         reason: Unkeyable,
     ) -> Result<Compiled, CompileError<E>> {
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(CompileError::NoRuntime);
+        };
         self.counters.compiles.increment();
-        let compiled = AbortOnDropHandle::new(tokio::spawn(compile)).await;
+        let compiled = AbortOnDropHandle::new(runtime.spawn(compile)).await;
         if !matches!(compiled, Ok(Ok(_))) {
             self.counters.compile_errors.increment();
         }

@@ -181,7 +181,7 @@ fn tier_metric(field: &str) -> String {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 25] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26] {
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
     [
@@ -284,6 +284,11 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 25]
             "pipeline_cache_writes_behind_dropped_total",
             "Writes in the background given up: the key was removed, the cache closed, or the runtime ended.",
             behind.dropped,
+        ),
+        (
+            "pipeline_cache_writes_behind_lost_total",
+            "Writes in the background that were lost with their runtime.",
+            behind.lost,
         ),
         (
             "pipeline_cache_writes_behind_failed_total",

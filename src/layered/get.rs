@@ -19,10 +19,6 @@ impl LayeredPipelineCache {
     /// The short form of [`lookup`](Self::lookup). A failure of a tier looks like a miss here; it is
     /// counted and traced.
     ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, unless a tier answers at once.
-    ///
     /// # Cancel safety
     ///
     /// Dropping the future stops this caller's wait. Other callers are not held up.
@@ -39,10 +35,6 @@ impl LayeredPipelineCache {
     /// nothing and starts no task.
     ///
     /// A search that has to wait runs as a task: a lookup that is not polled holds up no other.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime, unless a tier answers at once.
     ///
     /// # Cancel safety
     ///
@@ -65,10 +57,6 @@ impl LayeredPipelineCache {
     /// Each is one [`lookup`](Self::lookup): it joins others of the same key, and shares the bounds
     /// of the cache. A key that is given twice is answered once. Lookups under way go on while the
     /// stream is not polled.
-    ///
-    /// # Panics
-    ///
-    /// When polled outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///

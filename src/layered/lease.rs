@@ -7,11 +7,19 @@ use super::tier::Tier;
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, StoreOperation};
 
+/// A lease and the tier that granted it, where others look for the artifact. `None` is a tier of a
+/// layered store above this one.
+#[derive(Debug, Clone)]
+pub(super) struct TierLease {
+    pub(super) tier: Option<usize>,
+    pub(super) lease: CompileLease,
+}
+
 /// What the tiers granted for one key.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     /// While these are held, no other process that shares their tiers compiles the key.
-    pub(super) held: Vec<CompileLease>,
+    pub(super) held: Vec<TierLease>,
     /// Whether a tier failed to answer, so that another process may compile the key as well.
     pub(super) any_failed: bool,
 }
@@ -30,11 +38,14 @@ pub(super) async fn acquire(
         return leases;
     }
     let start = Instant::now();
-    for tier in in_acquiring_order(tiers) {
+    for (index, tier) in in_acquiring_order(tiers) {
         let left = max_wait.saturating_sub(start.elapsed());
         let lease = timeout(left, tier.compile_lease(key)).await;
         match lease.unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::CompileLease))) {
-            Ok(lease) => leases.held.extend(lease),
+            Ok(lease) => leases.held.extend(lease.map(|lease| TierLease {
+                tier: Some(index),
+                lease,
+            })),
             Err(error) => {
                 tracing::warn!(%key, error = %format_args!("{error:#}"), "no compile lease: another process may compile the same key");
                 leases.any_failed = true;
@@ -46,8 +57,8 @@ pub(super) async fn acquire(
 
 /// The tiers by name. Two stores that acquire leases in the same order never wait for each other,
 /// however they layer their tiers.
-pub(super) fn in_acquiring_order(tiers: &[Tier]) -> Vec<&Tier> {
-    let mut tiers: Vec<_> = tiers.iter().collect();
-    tiers.sort_by_key(|tier| tier.name());
+pub(super) fn in_acquiring_order(tiers: &[Tier]) -> Vec<(usize, &Tier)> {
+    let mut tiers: Vec<_> = tiers.iter().enumerate().collect();
+    tiers.sort_by_key(|(_, tier)| tier.name());
     tiers
 }

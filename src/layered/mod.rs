@@ -64,7 +64,14 @@ use verify::Verifier;
 /// costs its own answer and nothing more.
 ///
 /// One search for a key runs at a time, and beside it at most one that asks the local tiers alone.
-/// Methods that look up or compile must be called on a tokio runtime with its timer enabled.
+///
+/// Methods are to be awaited on a tokio runtime with its timer enabled; without the timer they panic.
+/// Outside of a runtime, a lookup that no tier answers at once reports
+/// [`StoreErrorKind::NoRuntime`](crate::StoreErrorKind::NoRuntime) for each tier, a compile fails with
+/// [`CompileError::NoRuntime`], and all others fail with that kind. A cache may be used on several
+/// runtimes, and goes on when one is shut down. What was still on its way in the background of that
+/// one is lost: the next [`flush`](Self::flush) or [`close`](Self::close) says how much. Flush before
+/// a shutdown.
 ///
 /// A clone is another handle to the same cache.
 ///
@@ -253,9 +260,11 @@ impl LayeredPipelineCache {
     ///
     /// # Errors
     ///
-    /// The first tier's error, in the order of the tiers, or else that of a write behind that is not
+    /// Of kind [`StoreErrorKind::Lost`](crate::StoreErrorKind::Lost), once, if writes behind were lost
+    /// since the last flush because their runtime was shut down: the error says of how many puts. Else
+    /// the first tier's error, in the order of the tiers, or else that of a write behind that is not
     /// done: one that is still kept to be [offered
-    /// again](LayeredPipelineCacheBuilder::write_retry_interval), or the first that was lost since
+    /// again](LayeredPipelineCacheBuilder::write_retry_interval), or the first that was given up since
     /// the last flush. The other tiers have been flushed.
     ///
     /// # Cancel safety

@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::background::{BackgroundWrites, TierWrite};
 use super::builder::WritePolicy;
+use super::lease::TierLease;
 use super::metrics::WriteCounters;
 use super::report::CloseReport;
 use super::search::Search;
@@ -14,7 +15,8 @@ use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
-use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
+use crate::store::runtime::require_runtime;
+use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::write_queue::Block;
 
 /// How a cache writes.
@@ -50,6 +52,11 @@ impl Writer {
         }
     }
 
+    /// An error outside of a tokio runtime.
+    pub(super) fn require_runtime(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        require_runtime(|| stack_name(&self.tiers), operation)
+    }
+
     /// Writes to the tiers that the policy names.
     ///
     /// The first error, in the order of the tiers, of those that this waited for.
@@ -58,6 +65,7 @@ impl Writer {
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> Result<(), StoreError> {
+        self.require_runtime(StoreOperation::Put)?;
         let takers = self.takers(artifact);
         let errors = match (takers.split_first(), self.policy) {
             (None, _) => vec![self.no_taker(artifact)],
@@ -65,7 +73,10 @@ impl Writer {
             (Some(_), WritePolicy::Through) => self.write(&takers, key, artifact).await,
             (Some((&first, others)), WritePolicy::Behind) => {
                 let mut errors = self.write(&[first], key, artifact).await;
-                let leases: Vec<_> = self.held_leases.of(key).into_iter().collect();
+                let leases = self.held_leases.of(key).into_iter();
+                let leases = leases
+                    .map(|lease| TierLease { tier: None, lease })
+                    .collect();
                 errors.extend(self.write_behind(others, key, artifact, leases).await);
                 errors
             }
@@ -75,14 +86,15 @@ impl Writer {
     }
 
     /// Writes what was compiled to every tier that takes it, in the background. Until it is in the
-    /// local tiers it is served from there, and the leases are held.
+    /// local tiers it is served from there, and the leases are held as
+    /// [`BackgroundWrites::write_behind`] says.
     ///
     /// Where the background takes no more, this waits for the writes, so that what waits is bounded.
     pub(super) async fn put_compiled(
         &self,
         key: &PipelineFingerprint,
         artifact: &Artifact,
-        leases: Vec<CompileLease>,
+        leases: Vec<TierLease>,
     ) {
         let takers = self.takers(artifact);
         let errors = match takers.is_empty() {
@@ -147,7 +159,7 @@ impl Writer {
         tiers: &[usize],
         key: &PipelineFingerprint,
         artifact: &Artifact,
-        leases: Vec<CompileLease>,
+        leases: Vec<TierLease>,
     ) -> Vec<StoreError> {
         if tiers.is_empty() || self.background.write_behind(key, artifact, tiers, &leases) {
             return Vec::new();
@@ -183,11 +195,15 @@ impl Writer {
     }
 
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        self.require_runtime(StoreOperation::Flush)?;
         self.background.drain().await;
         self.background.offer_again().await;
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
         let failed = flushed.into_iter().find_map(Result::err);
-        // Taken when nothing is awaited any more: a flush that is dropped must not lose it.
+        // Taken when nothing is awaited any more: a flush that is dropped must not lose it. A loss
+        // comes first: it is told once, and what a tier could not flush fails its next flush again.
+        let lost = self.take_loss(StoreOperation::Flush);
+        let failed = lost.or(failed);
         match failed.or_else(|| self.background.take_behind_error()) {
             None => {
                 self.counters.flushes.increment();
@@ -201,7 +217,28 @@ impl Writer {
         }
     }
 
+    /// The loss of writes behind that nobody was told of, if there is one.
+    fn take_loss(&self, operation: StoreOperation) -> Option<StoreError> {
+        let puts = match self.background.take_behind_lost() {
+            0 => return None,
+            1 => "1 put was".to_owned(),
+            lost => format!("{lost} puts were"),
+        };
+        let reason = format!(
+            "{puts} not written to all tiers, because the runtime was shut down; flush or close before a shutdown"
+        );
+        let lost = StoreError::new(StoreErrorKind::Lost, stack_name(&self.tiers), operation);
+        Some(lost.with_source(reason))
+    }
+
     pub(super) async fn close(&self, deadline: Duration) -> CloseReport {
+        let operation = StoreOperation::Close;
+        if let Err(error) = self.require_runtime(operation) {
+            return CloseReport {
+                unfinished_writes: 0,
+                errors: vec![error],
+            };
+        }
         let start = Instant::now();
         self.background.close();
         // Half the time is kept for the tiers, so that a write that hangs costs no tier its flush.
@@ -211,7 +248,8 @@ impl Writer {
         };
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
-        let errors = closed.into_iter().filter_map(Result::err);
+        let errors = self.take_loss(operation).into_iter();
+        let errors = errors.chain(closed.into_iter().filter_map(Result::err));
         CloseReport {
             unfinished_writes: unfinished_writes + self.background.unwritten(),
             errors: errors.chain(self.background.take_behind_error()).collect(),

@@ -56,6 +56,9 @@ pub struct WriteBehindReport {
     pub failed: u64,
     /// Of these, those under way.
     pub pending: u64,
+    /// Of those dropped or failed, the ones of which some write was lost: nobody gave it up, and its
+    /// runtime was shut down. The next flush or close reports them.
+    pub lost: u64,
     /// Puts and compiles that relied on writes behind of the same key that were already under way.
     pub coalesced: u64,
     /// Puts and compiles that waited for their writes, because the background was full, closed, or
@@ -79,7 +82,8 @@ pub struct CloseReport {
     /// Background writes to a tier that were given up, and those that were kept to be offered again.
     pub unfinished_writes: u64,
     /// The errors of the tiers that failed to close, or not in time, and of the first write behind
-    /// that failed since the last flush.
+    /// that failed since the last flush. Before them, the loss of writes behind since the last flush,
+    /// of kind [`StoreErrorKind::Lost`](crate::StoreErrorKind::Lost).
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_messages"))]
     pub errors: Vec<StoreError>,
 }

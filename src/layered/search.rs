@@ -17,9 +17,10 @@ use super::lookup::{
 };
 use super::metrics::LookupCounters;
 use super::progress::Progress;
-use super::tier::Tier;
+use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
+use crate::store::runtime::require_runtime;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
@@ -133,6 +134,7 @@ impl Search {
         if self.background.peek(key).is_some() {
             return Ok(true);
         }
+        require_runtime(|| stack_name(&self.tiers), StoreOperation::Contains)?;
         let answers = self.tiers.iter().map(|tier| async move {
             timeout(self.deadline, tier.contains(key))
                 .await
@@ -174,6 +176,10 @@ impl Search {
         key: &PipelineFingerprint,
         options: &LookupOptions,
     ) -> Lookup {
+        let operation = StoreOperation::Get;
+        if let Err(error) = require_runtime(|| stack_name(&self.tiers), operation) {
+            return self.failed(options.tiers, error);
+        }
         let longest = self.deadline.saturating_add(GRACE);
         let patience = options
             .deadline
@@ -184,6 +190,23 @@ impl Search {
             return lookup;
         }
         let state = state.unwrap_or_else(|| self.new_state(options.tiers));
+        self.unfound(&state)
+    }
+
+    /// A lookup in which every tier that may be asked fails with this error.
+    fn failed(&self, selection: TierSelection, error: StoreError) -> Lookup {
+        let state = self.new_state(selection);
+        for (index, tier) in self.tiers.iter().enumerate() {
+            if selection.allows(tier.locality) {
+                let failed = TierOutcome::Failed(error.clone());
+                state.progress.answered(index, failed);
+            }
+        }
+        self.unfound(&state)
+    }
+
+    /// A lookup without an artifact. Tiers that have not answered have timed out.
+    fn unfound(&self, state: &SearchState) -> Lookup {
         Lookup {
             found: None,
             asked: Some(state.progress.reports(&TierOutcome::TimedOut)),

@@ -61,6 +61,7 @@ impl PipelineCacheStore for LayeredPipelineCache {
         let Parts {
             writer, compiler, ..
         } = &*self.parts;
+        writer.require_runtime(StoreOperation::Remove)?;
         let block = writer.block(key).await;
         let removed = writer.remove(key).await;
         // A later call must not join one that found the artifact before it was removed.
@@ -145,11 +146,13 @@ impl CompileLeases for LayeredPipelineCache {
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
+        let writer = &self.parts.writer;
+        writer.require_runtime(StoreOperation::CompileLease)?;
         let mut leases = Vec::new();
-        for tier in lease::in_acquiring_order(&self.parts.tiers) {
+        for (_, tier) in lease::in_acquiring_order(&self.parts.tiers) {
             leases.extend(tier.compile_lease(key).await?);
         }
-        let held = &self.parts.writer.held_leases;
+        let held = &writer.held_leases;
         Ok((!leases.is_empty()).then(|| held.give(*key, leases)))
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::artifact::Artifact;
@@ -88,10 +89,13 @@ impl Verifier {
         let Ok(slot) = Arc::clone(&self.slot).try_acquire_owned() else {
             return;
         };
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
         let (verifier, stored) = (Arc::clone(self), stored.clone());
         let on_mismatch = Arc::clone(&settings.on_mismatch);
         // Detached: a panic ends this task alone.
-        drop(tokio::spawn(async move {
+        drop(runtime.spawn(async move {
             let _slot = slot;
             // A failed compile says nothing about the artifact.
             if let Ok(recompiled) = compile().await {

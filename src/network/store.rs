@@ -34,6 +34,13 @@ macro_rules! delegate_to_network_tier {
             ) -> tokio::sync::watch::Receiver<$crate::network::BreakerState> {
                 self.tier.watch_write_breaker()
             }
+
+            fn require_runtime(
+                &self,
+                operation: $crate::store::StoreOperation,
+            ) -> Result<(), $crate::store::StoreError> {
+                $crate::store::runtime::require_runtime(|| self.tier.name.clone(), operation)
+            }
         }
 
         #[async_trait::async_trait]
@@ -42,6 +49,7 @@ macro_rules! delegate_to_network_tier {
                 &self,
                 key: &$crate::key::PipelineFingerprint,
             ) -> Result<$crate::store::Fetched, $crate::store::StoreError> {
+                self.require_runtime($crate::store::StoreOperation::Get)?;
                 self.tier.fetch(key).await
             }
 
@@ -51,6 +59,7 @@ macro_rules! delegate_to_network_tier {
                 key: &$crate::key::PipelineFingerprint,
                 artifact: $crate::artifact::Artifact,
             ) -> Result<(), $crate::store::StoreError> {
+                self.require_runtime($crate::store::StoreOperation::Put)?;
                 self.tier.put(key, artifact).await
             }
 
@@ -59,6 +68,7 @@ macro_rules! delegate_to_network_tier {
                 &self,
                 key: &$crate::key::PipelineFingerprint,
             ) -> Result<bool, $crate::store::StoreError> {
+                self.require_runtime($crate::store::StoreOperation::Contains)?;
                 self.tier.contains(key).await
             }
 
@@ -67,6 +77,7 @@ macro_rules! delegate_to_network_tier {
                 &self,
                 key: &$crate::key::PipelineFingerprint,
             ) -> Result<bool, $crate::store::StoreError> {
+                self.require_runtime($crate::store::StoreOperation::Remove)?;
                 self.tier.remove(key).await
             }
 

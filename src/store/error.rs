@@ -40,6 +40,11 @@ pub enum StoreErrorKind {
     Protocol,
     /// The tier was closed.
     Closed,
+    /// Writes that were accepted are lost, because their runtime was shut down. Compile or put
+    /// again.
+    Lost,
+    /// The call was made outside of a tokio runtime, which the tier needs.
+    NoRuntime,
     /// The tier panicked, which is a bug in it.
     Panicked,
     /// Anything else.
@@ -74,6 +79,8 @@ impl fmt::Display for StoreErrorKind {
             Self::Foreign => "the entry of another reader is kept",
             Self::Protocol => "invalid response",
             Self::Closed => "closed",
+            Self::Lost => "accepted writes were lost",
+            Self::NoRuntime => "not called on a tokio runtime",
             Self::Panicked => "panicked",
             Self::Other => "failed",
         })

@@ -101,6 +101,10 @@ metrics! {
     rejected_puts,
     /// Artifacts that could not be stored for another reason.
     put_errors,
+    /// Puts that waited for evictions, because the tier was over its bounds.
+    throttled_puts,
+    /// How long these puts waited, in microseconds, over all of them.
+    throttled_micros,
     /// Artifacts that were removed by a caller.
     removes,
     /// Artifacts that were evicted to keep a budget.
@@ -291,6 +295,8 @@ pub(crate) struct StoreCounters {
     pub(crate) puts: Counter,
     pub(crate) rejected_puts: Counter,
     pub(crate) put_errors: Counter,
+    pub(crate) throttled_puts: Counter,
+    pub(crate) throttled_micros: Counter,
     pub(crate) removes: Counter,
     pub(crate) evictions: Counter,
     pub(crate) evicted_bytes: Counter,
@@ -316,6 +322,8 @@ impl StoreCounters {
             puts: self.puts.get(),
             rejected_puts: self.rejected_puts.get(),
             put_errors: self.put_errors.get(),
+            throttled_puts: self.throttled_puts.get(),
+            throttled_micros: self.throttled_micros.get(),
             removes: self.removes.get(),
             evictions: self.evictions.get(),
             evicted_bytes: self.evicted_bytes.get(),

@@ -3,6 +3,7 @@
 pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
+pub(crate) mod runtime;
 
 pub use compile_lease::{CompileLease, CompileLeases};
 pub use error::{StoreError, StoreErrorKind, StoreOperation};
@@ -31,6 +32,8 @@ use crate::key::PipelineFingerprint;
 ///   once, as a warning, where it begins. A [`LayeredPipelineCache`](crate::LayeredPipelineCache)
 ///   repeats it at debug level only.
 /// - Every queue and buffer is bounded.
+/// - A tier that needs a tokio runtime fails with [`StoreErrorKind::NoRuntime`] outside of one. It may
+///   panic on one whose timer or I/O driver is not enabled.
 ///
 /// `Display` names the tier in traces and reports, as `disk(/var/cache/x)` does.
 ///

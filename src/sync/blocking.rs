@@ -4,7 +4,7 @@
 //! [`INLINE_BYTES`] the hop costs more than it saves.
 
 use tokio::runtime::Handle;
-use tokio::task::{self, JoinError};
+use tokio::task::JoinError;
 
 /// The most bytes that are hashed, compared or copied on a runtime worker, unless
 /// [`consume_budget`] is called for them first.
@@ -27,9 +27,13 @@ pub(crate) async fn run<T: Send + 'static>(
 /// caller.
 ///
 /// The runtime refuses blocking work only while it shuts down. This future then stays pending, and
-/// is dropped with the runtime.
+/// is dropped with the runtime. Outside of a runtime there is no pool, and no worker to block: the
+/// work is done inline.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    join(task::spawn_blocking(work)).await
+    match Handle::try_current() {
+        Ok(runtime) => join(runtime.spawn_blocking(work)).await,
+        Err(_) => work(),
+    }
 }
 
 /// Waits for a task that is never aborted. Its panic resumes in the caller. If the runtime shuts

@@ -29,6 +29,11 @@ pub(crate) trait WriteJob: Debug + Send + 'static {
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> impl Future<Output = bool> + Send;
+
+    /// Told that the write is given up on purpose: its key is blocked, or the queue is aborted. A
+    /// job that is dropped without this and without an attempt that ended was lost, as with its
+    /// runtime.
+    fn give_up(&mut self);
 }
 
 /// What the submitter of a write may rely on.
@@ -394,22 +399,31 @@ struct Task<J: WriteJob> {
 impl<J: WriteJob> Task<J> {
     async fn run(mut self, artifact: Artifact) {
         let abort = self.queue.abort.clone();
-        abort.run_until_cancelled(self.write(&artifact)).await;
+        let ended = abort.run_until_cancelled(self.write(&artifact)).await;
+        if let (false, Some(write)) = (ended.unwrap_or(false), &mut self.write) {
+            write.give_up();
+        }
     }
 
-    async fn write(&mut self, artifact: &Artifact) {
+    /// Whether the write ended by itself. The failure of a key that was blocked meanwhile is of no
+    /// interest to anybody.
+    async fn write(&mut self, artifact: &Artifact) -> bool {
         let Some(write) = &mut self.write else {
-            return;
+            return true;
         };
         loop {
             let slot = self.queue.slots[self.target].acquire();
             let Some(_slot) = self.cancel.run_until_cancelled(slot).await else {
-                return;
+                return false;
             };
-            if write.attempt(&self.key, artifact).await
-                || !self.queue.owes_a_try(&self.key, self.target)
-            {
-                return;
+            if write.attempt(&self.key, artifact).await {
+                return true;
+            }
+            if self.cancel.is_cancelled() {
+                return false;
+            }
+            if !self.queue.owes_a_try(&self.key, self.target) {
+                return true;
             }
         }
     }
@@ -426,3 +440,6 @@ impl<J: WriteJob> Drop for Task<J> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment there are ten times as many.
 
-use crate::support::{artifact, block_on, entry, folder, is_long, key, names};
+use crate::support::{STAGING, artifact, block_on, entry, folder, is_long, key, names};
 use futures::StreamExt as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore};
 use std::path::Path;
@@ -62,4 +62,66 @@ fn a_flood_of_puts() {
     assert!(most <= BOUND as usize + IN_FLIGHT, "{most}");
     assert!(left <= BOUND as usize, "{left}");
     assert!(entry(folder.path(), &key(puts - 1)).exists());
+}
+
+const MIB: u64 = 1 << 20;
+
+/// The bytes of all files in the folder, those that are being written included.
+fn bytes(root: &Path) -> u64 {
+    let in_folder = |folder: &Path| {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let files = files.filter_map(|file| file.metadata().ok());
+        files
+            .filter(|file| file.is_file())
+            .map(|file| file.len())
+            .sum::<u64>()
+    };
+    in_folder(root) + in_folder(&root.join(STAGING))
+}
+
+#[test]
+fn puts_that_outrun_the_evictions_are_slowed_down() {
+    const BOUND: u64 = 20 * MIB;
+    const TASKS: u64 = 64;
+    let each = if is_long() { 100 } else { 12 };
+    let folder = folder();
+    let over = AtomicBool::new(false);
+    let (most, metrics) = std::thread::scope(|threads| {
+        let watcher = threads.spawn(|| {
+            let mut most = 0;
+            while !over.load(Ordering::SeqCst) {
+                most = most.max(bytes(folder.path()));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            most
+        });
+        let metrics = block_on(async {
+            let cache = DiskCache::builder().root(folder.path()).max_bytes(BOUND);
+            let cache = cache.open().await.unwrap();
+            let tasks = (0..TASKS).map(|task| {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    for number in 0..each {
+                        let number = task * each + number;
+                        cache
+                            .put(&key(number), artifact(MIB as usize))
+                            .await
+                            .unwrap();
+                    }
+                })
+            });
+            for task in tasks.collect::<Vec<_>>() {
+                task.await.unwrap();
+            }
+            cache.close(Duration::from_secs(60)).await.unwrap();
+            cache.metrics()
+        });
+        over.store(true, Ordering::SeqCst);
+        (watcher.join().unwrap(), metrics)
+    });
+    println!("at most {} KiB; {metrics}", most >> 10);
+    let in_flight = TASKS * (MIB + 1024);
+    assert!(most <= BOUND + in_flight + BOUND / 10, "{} MiB", most >> 20);
+    assert_eq!(metrics.puts, TASKS * each);
+    assert!(metrics.throttled_puts > 0 && metrics.throttled_micros > 0);
 }

@@ -8,6 +8,7 @@ mod answers_as_a_map;
 #[cfg(target_os = "linux")]
 mod bad_names;
 mod bounds_under_load;
+mod cleaners;
 mod clocks;
 mod compile_leases;
 mod compile_locks;
@@ -18,6 +19,7 @@ mod failures;
 mod files_closed_off_the_workers;
 mod foreign_entries;
 mod hostile_folders;
+mod large_entries;
 mod maintenance;
 mod many_processes;
 #[cfg(target_os = "linux")]

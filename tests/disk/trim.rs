@@ -1,6 +1,6 @@
 //! A trim brings the folder within its bounds and harms nothing else in it.
 
-use crate::support::{artifact, entry, folder, key, names, open};
+use crate::support::{USAGE, artifact, entry, folder, key, names, open};
 use pipeline_cache::{DiskCache, DiskCacheBuilder, PipelineCacheStore, StoreErrorKind};
 use std::fs::{self, File};
 use std::path::Path;
@@ -221,7 +221,7 @@ async fn what_others_stored_counts() {
     for number in 0..200 {
         unbounded.put(&key(number), artifact(1000)).await.unwrap();
     }
-    fs::remove_file(folder.path().join(".staging/usage")).unwrap();
+    fs::remove_file(folder.path().join(USAGE)).unwrap();
     let cache = bounded().await;
     cache.put(&key(5000), artifact(1000)).await.unwrap();
     eventually("within the bound", async || entries(&cache) < 90).await;
@@ -241,7 +241,7 @@ async fn age_alone_starts_a_trim() {
 #[tokio::test]
 async fn nonsense_in_the_count_is_counted_anew() {
     let (folder, cache) = filled(DiskCache::builder().max_entries(5)).await;
-    let usage = folder.path().join(".staging/usage");
+    let usage = folder.path().join(USAGE);
     let nonsense = [&b""[..], b"pcusage1", &[255; 40], &[0; 5000]];
     for (round, nonsense) in (1..).zip(nonsense) {
         fs::write(&usage, nonsense).unwrap();
@@ -319,7 +319,7 @@ async fn one_lists_at_a_time() {
 async fn a_count_that_is_just_being_written_is_waited_for() {
     let folder = counted().await;
     let cache = bounded(folder.path(), 100).await;
-    let usage = folder.path().join(".staging/usage");
+    let usage = folder.path().join(USAGE);
     let lock = File::open(&usage).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     cache.put(&key(1), artifact(10)).await.unwrap();

@@ -893,3 +893,27 @@ async fn memory_is_looked_at_once_before_a_search_and_once_in_it() {
     };
     assert_eq!(looks(&memory), (1, 1));
 }
+
+/// The lookup before it may have brought the artifact.
+#[tokio::test]
+async fn a_search_that_waited_for_its_permit_looks_at_memory_before_the_lower_tiers() {
+    let memory = Arc::new(Watched::default());
+    let disk = Arc::new(FaultyStore::new("disk"));
+    disk.set(StoreOperation::Get, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&memory))
+        .tier(Arc::clone(&disk))
+        .max_searches(1)
+        .build();
+    let (one, other) = (key(1), key(2));
+    let mut first = pin!(cache.get(&one));
+    assert!(poll!(&mut first).is_pending());
+    disk.called(StoreOperation::Get, 1).await;
+    let mut second = pin!(cache.get(&other));
+    assert!(poll!(&mut second).is_pending());
+    memory.put(&other, Artifact::new("code")).await.unwrap();
+    disk.open(StoreOperation::Get, 1);
+    assert_eq!(first.await, None);
+    assert_eq!(second.await, Some(Artifact::new("code")));
+    assert_eq!(disk.calls(StoreOperation::Get), 1);
+}

@@ -7,8 +7,9 @@
 
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
-    Artifact, CompilePolicy, CompileSource, InMemoryPipelineCache, LayeredPipelineCache,
-    LookupOptions, LookupSource, PipelineCacheStore, PipelineFingerprint, StoreErrorKind,
+    Artifact, CompileLease, CompileLeases, CompilePolicy, CompileSource, Fetched,
+    InMemoryPipelineCache, LayeredPipelineCache, Locality, LookupOptions, LookupSource,
+    PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
     StoreOperation, WritePolicy,
 };
 use std::convert::Infallible;
@@ -291,4 +292,87 @@ async fn new_puts_to_the_first_tier_and_the_builder_writes_behind() {
     }
     assert_eq!(first.calls(StoreOperation::Put), 0);
     assert_eq!(behind.calls(StoreOperation::Put), 1);
+}
+
+/// A network tier that grants a lease of every key, and counts those that are held.
+#[derive(Debug)]
+struct Leasing {
+    inner: Arc<FaultyStore>,
+    held: Arc<()>,
+}
+
+impl Leasing {
+    fn leases(&self) -> usize {
+        Arc::strong_count(&self.held) - 1
+    }
+}
+
+impl std::fmt::Display for Leasing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("leasing")
+    }
+}
+
+#[async_trait::async_trait]
+impl CompileLeases for Leasing {
+    async fn compile_lease(
+        &self,
+        _: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        Ok(Some(CompileLease::new(Arc::clone(&self.held))))
+    }
+}
+
+#[async_trait::async_trait]
+impl PipelineCacheStore for Leasing {
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.inner.fetch(key).await
+    }
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        self.inner.put(key, artifact).await
+    }
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.contains(key).await
+    }
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(key).await
+    }
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
+    fn locality(&self) -> Locality {
+        Locality::Network
+    }
+    fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        Some(self)
+    }
+}
+
+/// Others in the fleet look for the artifact in the tier that granted the lease. Not longer than the
+/// write may take, though.
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_a_network_tier_is_held_until_the_artifact_is_there() {
+    for hangs in [false, true] {
+        let inner = Arc::new(FaultyStore::new("remote"));
+        inner.set(StoreOperation::Put, Fault::Gate);
+        let remote = Arc::new(Leasing {
+            inner: Arc::clone(&inner),
+            held: Arc::new(()),
+        });
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .tier(Arc::clone(&remote))
+            .write_timeout(1000 * MS)
+            .build();
+        let compile = || compile_in(MS);
+        cache.get_or_insert_with(&KEY, compile).await.unwrap();
+        inner.called(StoreOperation::Put, 1).await;
+        sleep(100 * MS).await;
+        assert_eq!(remote.leases(), 1);
+        if !hangs {
+            inner.open(StoreOperation::Put, 1);
+        }
+        assert_eq!(cache.flush().await.is_err(), hangs);
+        assert_eq!(remote.leases(), 0);
+    }
 }

@@ -4,6 +4,7 @@
 mod bounds;
 mod compile;
 mod lookup;
+mod lost_writes;
 mod promotion;
 mod removal;
 mod single_flight;

@@ -11,6 +11,7 @@
 mod http;
 #[cfg(all(feature = "object-store", feature = "testing"))]
 mod object_store;
+mod outside_of_a_runtime;
 mod support;
 #[cfg(all(feature = "remote-cache", feature = "testing"))]
 mod traces;

@@ -6,6 +6,7 @@ mod explain;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_export;
+mod outside_of_a_runtime;
 #[cfg(feature = "metrics")]
 mod prometheus;
 mod source_aliases;

@@ -224,3 +224,17 @@ fn reports_are_kept_up_to_a_bound() {
     assert_eq!(cache.eviction_reports().len(), 256);
     assert_eq!(cache.metrics().evictions, 999);
 }
+
+/// Whatever is refused, by the limit or by the policy, evicts nothing.
+#[tokio::test]
+async fn an_artifact_near_or_above_the_budget_does_not_empty_the_tier() {
+    let cache = InMemoryPipelineCache::with_limits(1_000, 1_000_000);
+    for n in 0..80 {
+        cache.put(&key(n), artifact(n, 10_000)).await.unwrap();
+    }
+    let error = cache.put(&key(100), artifact(0, 5_000_000)).await;
+    assert_eq!(error.unwrap_err().kind(), StoreErrorKind::TooLarge);
+    cache.put(&key(100), artifact(0, 900_000)).await.unwrap();
+    assert!(cache.len() >= 80, "{}", cache.len());
+    assert_eq!(cache.max_artifact_bytes(), 1_000_000);
+}

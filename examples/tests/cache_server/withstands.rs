@@ -438,3 +438,19 @@ async fn arguments_that_make_no_sense_stop_it() {
         assert!(said.contains(expected), "{option}={value}: {said}");
     }
 }
+
+/// It would evict everything else, and then itself.
+#[tokio::test]
+async fn an_artifact_near_the_bound_of_the_folder_is_refused_and_evicts_nothing() {
+    let server = CacheServer::start(&["--max-bytes", "1M"]);
+    let small = frame(&KEY, artifact(10_000)).await;
+    assert_eq!(server.put(&path(&KEY), small).await, StatusCode::CREATED);
+    for bytes in [5 << 20, 1 << 20, 900_000] {
+        let large = frame(&OTHER, artifact(bytes)).await;
+        is_too_large(&server, &path(&OTHER), large).await;
+    }
+    for (key, status) in [(KEY, StatusCode::OK), (OTHER, StatusCode::NOT_FOUND)] {
+        let answer = server.get(&path(&key), HeaderMap::new()).await;
+        assert_eq!(answer.status(), status);
+    }
+}

@@ -18,7 +18,7 @@ use crate::disk::error::{Failures, Fault};
 use crate::disk::operations::{in_task, once_admitted};
 use crate::disk::reader::Reader;
 use crate::disk::shared::Shared;
-use crate::disk::staging::{Durable, Frame, Staged, Staging};
+use crate::disk::staging::{Durable, Frame, Place, Staged, Staging, publish};
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
@@ -276,18 +276,21 @@ impl Durability {
     /// Writes a suspect entry again, durably, from what can be read of it. The caller holds the lock
     /// of the key and a permit.
     async fn rewrite(self: &Arc<Self>, key: PipelineFingerprint) -> Result<(), Fault> {
-        let durability = Arc::clone(self);
-        let begun = blocking::blocking(move || durability.begin_rewrite(&key)).await?;
-        let Some((frame, staged)) = begun else {
-            return Ok(());
-        };
         let entry = self.shared.directory.entry(&key);
-        Ok(staged.publish(frame, Durable::Now, &entry).await?)
+        let begin = |place| {
+            let durability = Arc::clone(self);
+            blocking::blocking(move || durability.begin_rewrite(&key, place))
+        };
+        publish(&entry, Durable::Now, begin).await.map(drop)
     }
 
     /// Reads and verifies the entry, and creates the file that replaces it. `None` where there is
     /// nothing to write.
-    fn begin_rewrite(&self, key: &PipelineFingerprint) -> Result<Option<(Frame, Staged)>, Fault> {
+    fn begin_rewrite(
+        &self,
+        key: &PipelineFingerprint,
+        place: Place,
+    ) -> Result<Option<(Frame, Staged)>, Fault> {
         let directory = &self.shared.directory;
         let artifact = match directory.read(key) {
             Ok(Found::Whole(artifact)) => artifact,
@@ -304,7 +307,7 @@ impl Durability {
         };
         let head = directory.format.encode_head(key, &artifact);
         let head = head.map_err(io::Error::other)?;
-        let staged = self.staging.stage(directory, &self.shared.tasks)?;
+        let staged = self.staging.stage(directory, &self.shared.tasks, place)?;
         Ok(Some((head.chain(artifact.payload().clone()), staged)))
     }
 

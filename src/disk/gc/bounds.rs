@@ -26,6 +26,22 @@ impl Bounds {
             && self.max_entries.is_none_or(|max| total.entries <= max)
     }
 
+    /// The largest file that a put may add: no put evicts more than about half of the folder.
+    pub(in crate::disk) fn max_entry_bytes(&self) -> u64 {
+        self.max_bytes.map_or(u64::MAX, |max| max / 2)
+    }
+
+    /// By how much a total exceeds the bounds, in thousandths of a bound.
+    pub(in crate::disk) fn excess(&self, total: &Total) -> u64 {
+        let excess = |held: u64, max: Option<u64>| {
+            let max = max.unwrap_or(u64::MAX);
+            let over = u128::from(held.saturating_sub(max)) * 1000;
+            u64::try_from(over / u128::from(max.max(1))).unwrap_or(u64::MAX)
+        };
+        let bytes = excess(total.bytes, self.max_bytes);
+        bytes.max(excess(total.entries, self.max_entries))
+    }
+
     /// An entry that was last used before this time is too old.
     pub(in crate::disk) fn expired(&self) -> Option<SystemTime> {
         self.max_age
@@ -77,6 +93,27 @@ impl Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_excess_is_that_of_the_bound_that_is_exceeded_most() {
+        let bounds = Bounds {
+            max_bytes: Some(2000),
+            max_entries: Some(10),
+            ..Bounds::default()
+        };
+        let excess = |bytes, entries| {
+            bounds.excess(&Total {
+                bytes,
+                entries,
+                ..Total::default()
+            })
+        };
+        assert_eq!(excess(2000, 10), 0);
+        assert_eq!(excess(2002, 10), 1);
+        assert_eq!(excess(2002, 12), 200);
+        assert!(excess(u64::MAX, 0) > 1000);
+        assert_eq!(Bounds::default().excess(&Total::default()), 0);
+    }
 
     #[test]
     fn the_marks_of_a_small_bound_are_not_zero() {

@@ -9,15 +9,13 @@
 
 use std::fs::File;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::bounds::Bounds;
 use super::evict::{Counted, Evictor, Sweep};
+use super::room::{Room, Throttle};
 use super::trim::Trimmer;
 use super::usage::{Change, Total, Usage};
 use crate::disk::durability::ledger::Ledger;
@@ -37,9 +35,6 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 const PAUSE_WHILE_OTHERS_WRITE: Duration = Duration::from_millis(1);
 const ATTEMPTS: u32 = 20;
 
-/// The longest time that a put waits for evictions where the bound is exceeded.
-const MAX_WAIT: Duration = Duration::from_millis(100);
-
 /// Starts trims, in the background and on demand.
 #[derive(Debug)]
 pub(in crate::disk) struct Collector {
@@ -47,8 +42,7 @@ pub(in crate::disk) struct Collector {
     bounds: Bounds,
     usage: Arc<Usage>,
     trimmer: Trimmer,
-    /// Notified after each step of an eviction.
-    evicted: Notify,
+    throttle: Throttle,
 }
 
 impl Collector {
@@ -59,8 +53,8 @@ impl Collector {
             shared: Arc::clone(shared),
             bounds,
             trimmer: Trimmer::new(shared, &usage, bounds, evictor),
+            throttle: Throttle::new(shared, &usage, bounds),
             usage,
-            evicted: Notify::new(),
         }
     }
 
@@ -81,6 +75,18 @@ impl Collector {
             return;
         }
         self.usage.add(Change::put(bytes));
+        self.collect();
+    }
+
+    /// Starts a task that trims the folder, if that is due.
+    fn collect_if_due(self: &Arc<Self>) {
+        let is_due = |total: Total| self.is_due(&total);
+        if !self.usage.is_paused() && self.usage.estimate().is_none_or(is_due) {
+            self.collect();
+        }
+    }
+
+    fn collect(self: &Arc<Self>) {
         if self.usage.start_collecting() {
             let collection = Collection {
                 collector: Arc::clone(self),
@@ -171,7 +177,8 @@ impl Collector {
     async fn lock_trim(&self) -> io::Result<TrimLock> {
         let token = self.shared.tasks.token();
         let lock = self.shared.run_in_background(|shared| {
-            let file = open_locked(&shared.directory, "trim")?;
+            let path = shared.directory.staging().join("trim");
+            let file = open_locked(&shared.directory, &path)?;
             Ok(TrimLock(Some((file, token))))
         });
         lock.await
@@ -185,41 +192,24 @@ impl Collector {
             candidates: self.trimmer.candidates().take(),
             ..Sweep::default()
         };
-        let _evicting = Evicting::start(self);
         let evictor = self.trimmer.evictor();
         let mut more = !sweep.candidates.is_empty();
         // When no candidates are left, a scan tries the failed ones again and reports them.
         while more && !low_water.admit(&sweep.left) && !self.shared.is_closed() {
             more = evictor.step(low_water, &mut sweep, Counted::Before).await;
-            self.evicted.notify_waiters();
         }
         self.trimmer.candidates().keep(sweep.candidates);
         more
     }
 
-    /// Lets a put wait where the bound is exceeded and entries are being evicted, so that puts do not
-    /// outrun the eviction. No put waits for a scan. Called in the task of the put.
-    pub(in crate::disk) async fn await_room(&self) {
-        let is_exceeded = || {
-            let total = self.usage.estimate();
-            total.is_some_and(|total| !self.bounds.admit(&total))
-        };
-        if !self.bounds.is_any() || !is_exceeded() {
-            return;
-        }
-        let room = async {
-            loop {
-                let mut step = pin!(self.evicted.notified());
-                // Registered before the look, so that no step falls between the two.
-                step.as_mut().enable();
-                if !is_exceeded() || !self.usage.is_evicting() {
-                    return;
-                }
-                step.await;
-            }
-        };
-        // An eviction that makes no progress delays a put by no more than this.
-        let _ = timeout(MAX_WAIT, room).await;
+    /// Waits for room for an entry of so many bytes. Called in the task of the put.
+    pub(in crate::disk) async fn await_room(self: &Arc<Self>, bytes: u64) -> Room {
+        self.throttle.room(bytes, || self.collect_if_due()).await
+    }
+
+    /// The largest file that a put may add.
+    pub(in crate::disk) fn max_entry_bytes(&self) -> u64 {
+        self.bounds.max_entry_bytes()
     }
 
     async fn report(&self) -> (Option<Total>, bool) {
@@ -245,23 +235,6 @@ impl Drop for TrimLock {
         if let Some(lock) = self.0.take() {
             blocking::discard(lock);
         }
-    }
-}
-
-/// Marks an eviction in progress. When it is dropped, the puts that wait for it go on.
-struct Evicting<'a>(&'a Collector);
-
-impl<'a> Evicting<'a> {
-    fn start(collector: &'a Collector) -> Self {
-        collector.usage.set_evicting(true);
-        Self(collector)
-    }
-}
-
-impl Drop for Evicting<'_> {
-    fn drop(&mut self) {
-        self.0.usage.set_evicting(false);
-        self.0.evicted.notify_waiters();
     }
 }
 
@@ -342,49 +315,91 @@ mod tests {
     use crate::store::PipelineCacheStore as _;
     use futures::poll;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_put_waits_for_an_eviction_where_the_bound_is_exceeded_and_not_for_long() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = DiskCache::builder().root(folder.path()).max_entries(4);
+    /// A cache of at most 1000 entries, of whose folder the count says that it holds so many. The test
+    /// evicts.
+    async fn holding(folder: &std::path::Path, entries: u64) -> DiskCache {
+        let cache = DiskCache::builder().root(folder).max_entries(1000);
         let cache = cache.open().await.unwrap();
-        let put = |number| {
-            let key = PipelineFingerprint::from_bytes([number; 32]);
-            let cache = cache.clone();
-            async move { cache.put(&key, Artifact::new("code")).await.unwrap() }
+        assert!(cache.collector.usage.start_collecting());
+        let (directory, stored) = (&cache.shared.directory, Stored::default());
+        let total = Total {
+            entries,
+            ..Total::default()
         };
-        let collector = &cache.collector;
-        cache.shared.directory.create_staging().unwrap();
-        let hold = |entries| {
-            let total = Total {
-                entries,
-                ..Total::default()
-            };
-            let stored = Stored::default();
-            let directory = &cache.shared.directory;
-            collector.usage.correct(directory, None, stored, total);
-        };
-        // No trim in the background interferes.
-        collector.usage.pause(Duration::from_secs(3600));
+        let usage = &cache.collector.usage;
+        usage.correct(directory, None, stored, total);
+        cache
+    }
 
-        hold(5);
-        put(1).await;
-        let evicting = Evicting::start(collector);
-        let mut second = Box::pin(put(2));
-        assert!(poll!(&mut second).is_pending());
-        collector.evicted.notify_waiters();
-        assert!(poll!(&mut second).is_pending());
-        tokio::time::advance(MAX_WAIT - Duration::from_millis(1)).await;
-        assert!(poll!(&mut second).is_pending());
-        assert_eq!(cache.ledger.len(), 1);
-        tokio::time::advance(Duration::from_millis(2)).await;
-        second.await;
+    fn put(cache: &DiskCache, number: u8) -> impl Future<Output = ()> + use<> {
+        let (cache, key) = (cache.clone(), PipelineFingerprint::from_bytes([number; 32]));
+        async move { cache.put(&key, Artifact::new("code")).await.unwrap() }
+    }
 
-        let mut third = Box::pin(put(3));
-        assert!(poll!(&mut third).is_pending());
+    fn evict(cache: &DiskCache, entries: u64) {
+        for _ in 0..entries {
+            cache.collector.usage.add(Change::removal(0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_waits_the_longer_the_further_the_bound_is_exceeded() {
+        for (excess, patience) in [(1, 100), (20, 2000), (99, 9900), (500, 10_000)] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = holding(folder.path(), 1000 + excess).await;
+            let start = tokio::time::Instant::now();
+            put(&cache, 1).await;
+            assert_eq!(start.elapsed(), Duration::from_millis(patience));
+            let metrics = cache.metrics();
+            assert_eq!(metrics.throttled_puts, 1);
+            assert_eq!(metrics.throttled_micros, 1000 * patience);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_waits_no_longer_than_until_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = holding(folder.path(), 1050).await;
+        let mut waits = Box::pin(put(&cache, 1));
+        assert!(poll!(&mut waits).is_pending());
         let start = tokio::time::Instant::now();
-        drop(evicting);
-        third.await;
+        evict(&cache, 49);
+        tokio::task::yield_now().await;
+        assert!(poll!(&mut waits).is_pending());
+        evict(&cache, 1);
+        waits.await;
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_can_be_evicted_a_put_waits_for_a_moment_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = holding(folder.path(), 2000).await;
+        cache.collector.usage.pause(Duration::from_secs(3600));
+        let start = tokio::time::Instant::now();
+        put(&cache, 1).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_put_that_is_given_up_or_has_failed_holds_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = holding(folder.path(), 1001).await;
+        let mut waits = Box::pin(put(&cache, 1));
+        assert!(poll!(&mut waits).is_pending());
+        drop(waits);
+        // Its task ends.
+        tokio::task::yield_now().await;
+        evict(&cache, 1);
+        // In place of the entry, so that the put fails.
+        let key = PipelineFingerprint::from_bytes([2; 32]);
+        std::fs::create_dir(cache.shared.directory.entry(&key)).unwrap();
+        cache.put(&key, Artifact::new("code")).await.unwrap_err();
+        tokio::task::yield_now().await;
+        assert_eq!(cache.collector.usage.held().entries, 1000);
+        put(&cache, 3).await;
+        assert_eq!(cache.collector.usage.held().entries, 1001);
+        assert_eq!(cache.metrics().throttled_puts, 0);
     }
 
     /// Another process evicts the rest. A close does not wait for it.

@@ -5,11 +5,13 @@
 //! - [`survey`]: lists the folder's names in steps
 //! - [`evict`]: removes the least recently used entries
 //! - [`trim`]: brings the folder back within its bounds
+//! - [`room`]: slows puts down that outrun the evictions
 //! - [`collector`]: starts trims in the background
 
 pub(super) mod bounds;
 pub(super) mod collector;
 pub(super) mod evict;
+pub(super) mod room;
 pub(super) mod survey;
 pub(super) mod trim;
 pub(super) mod usage;

@@ -22,9 +22,12 @@ pub(in crate::disk) enum Named {
     Aside,
 }
 
-/// A regular file under a key's name. Ordered by its last use.
+/// A regular file under a key's name. Ordered by its last use; one that does not fit the bounds comes
+/// before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::disk) struct Seen {
+    /// Whether it fits the bounds on its own. Otherwise it would make a trim remove all others first.
+    pub(in crate::disk) fits: bool,
     pub(in crate::disk) used: SystemTime,
     pub(in crate::disk) key: PipelineFingerprint,
     pub(in crate::disk) bytes: u64,
@@ -85,7 +88,17 @@ impl Listing {
     pub(in crate::disk) fn step(
         &mut self,
         directory: &Directory,
+        each: impl FnMut(PipelineFingerprint, Named, &DirEntry),
+    ) -> Result<bool, Fault> {
+        self.step_over_all(directory, each, |_| ())
+    }
+
+    /// [`step`](Self::step), and calls `other` for what is not named for a key.
+    pub(in crate::disk) fn step_over_all(
+        &mut self,
+        directory: &Directory,
         mut each: impl FnMut(PipelineFingerprint, Named, &DirEntry),
+        other: impl Fn(&DirEntry),
     ) -> Result<bool, Fault> {
         let Some(files) = &mut self.files else {
             return Ok(false);
@@ -96,21 +109,25 @@ impl Listing {
                 return Ok(false);
             };
             let file = file.map_err(at("list", &directory.root))?;
-            let name = file.file_name();
-            let Some((key, ending)) = name.to_str().and_then(|name| name.split_once('.')) else {
-                continue;
-            };
-            let named = match ending {
-                "bin" => Named::Entry,
-                "corrupt" => Named::Aside,
-                _ => continue,
-            };
-            if let Ok(key) = key.parse() {
-                each(key, named, &file);
+            match name_of(&file) {
+                Some((key, named)) => each(key, named, &file),
+                None => other(&file),
             }
         }
         Ok(true)
     }
+}
+
+/// The key in a file's name, and what the file is.
+fn name_of(file: &DirEntry) -> Option<(PipelineFingerprint, Named)> {
+    let name = file.file_name();
+    let (key, ending) = name.to_str()?.split_once('.')?;
+    let named = match ending {
+        "bin" => Named::Entry,
+        "corrupt" => Named::Aside,
+        _ => return None,
+    };
+    Some((key.parse().ok()?, named))
 }
 
 /// The file of a name, if it still exists and is a regular one. A link is not followed.
@@ -134,6 +151,7 @@ pub(in crate::disk) fn inspect(
     };
     let used = metadata.modified().map_err(at("inspect", &file.path()))?;
     Ok(Some(Seen {
+        fits: true,
         used: not_in_future(used),
         key,
         bytes: metadata.len(),

@@ -7,6 +7,7 @@
 //! any time, and takes the same memory for a million entries as for a hundred thousand.
 
 use std::collections::BinaryHeap;
+use std::fs::DirEntry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use super::usage::{Total, Usage};
 use crate::disk::error::{Failures, Fault};
 use crate::disk::report::DiskCacheTrimReport;
 use crate::disk::shared::Shared;
+use crate::disk::staging::sweep_beside_entries;
 use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
 
@@ -28,13 +30,15 @@ pub(in crate::disk) struct Survey {
     pub(in crate::disk) oldest: BinaryHeap<Seen>,
     /// Entries that could not be inspected.
     failures: Failures,
+    /// An entry of more bytes does not fit. `None` is no bound.
+    max_entry_bytes: Option<u64>,
 }
 
 impl Survey {
     /// Looks at the next names. Returns whether there may be more.
     fn step(&mut self, shared: &Shared, listing: &mut Listing) -> Result<bool, Fault> {
         let directory = &shared.directory;
-        listing.step(directory, |key, named, file| {
+        let each = |key, named, file: &DirEntry| {
             let outcome = match (named, inspect(key, file)) {
                 (Named::Aside, Ok(Some(_))) => directory.remove_aside(&key),
                 // `None` where it is gone meanwhile, or no regular file.
@@ -47,10 +51,12 @@ impl Survey {
             if let Err(fault) = outcome {
                 self.failures.note(&key, fault);
             }
-        })
+        };
+        listing.step_over_all(directory, each, sweep_beside_entries)
     }
 
-    fn count(&mut self, seen: Seen) {
+    fn count(&mut self, mut seen: Seen) {
+        seen.fits = self.max_entry_bytes.is_none_or(|max| seen.bytes <= max);
         self.total.entries += 1;
         self.total.bytes = self.total.bytes.saturating_add(seen.bytes);
         if self.oldest.len() < MAX_CANDIDATES {
@@ -128,7 +134,7 @@ impl Trimmer {
                 scanned_bytes: found.bytes,
                 removed: sweep.removed,
                 removed_bytes: sweep.removed_bytes,
-                oldest_kept: sweep.candidates.front().map(|seen| seen.used),
+                oldest_kept: sweep.candidates.iter().map(|seen| seen.used).min(),
                 elapsed: start.elapsed(),
             };
             tracing::debug!(tier = %self.shared, ?report, "disk cache trimmed");
@@ -161,7 +167,11 @@ impl Trimmer {
             listing.map(|listing| (before, stored_before, listing))
         });
         let (before, stored_before, mut listing) = opened.await.map_err(failed)?;
-        let mut survey = Survey::default();
+        let mut survey = Survey {
+            // What a trim in the background cannot keep on its own.
+            max_entry_bytes: self.bounds.low_water().max_bytes,
+            ..Survey::default()
+        };
         loop {
             self.shared.check_open(operation)?;
             let step = self.shared.run_in_background(move |shared| {
@@ -210,6 +220,7 @@ mod tests {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_le_bytes());
             survey.count(Seen {
+                fits: true,
                 used: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
                 key: PipelineFingerprint::from_bytes(key),
                 bytes: 1,

@@ -1,6 +1,6 @@
 //! How much the folder holds: a count that all bounded caches on it keep together.
 //!
-//! Each adds what it stored and removed to a small file, `.staging/usage`, so that none lists a
+//! Each adds what it stored and removed to a small file, `.usage`, so that none lists a
 //! million names to know whether a trim is due. The count is an estimate. It misses what a process
 //! did not report before it died, and what came from unbounded caches or by hand. So each trim, which
 //! scans the folder anyway, corrects it, and a trim is due when the last is an hour old. Nothing but
@@ -11,6 +11,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::disk::directory::Directory;
@@ -51,8 +52,8 @@ pub(in crate::disk) struct Usage {
     state: Mutex<State>,
     /// Whether a task reports and trims.
     collecting: AtomicBool,
-    /// Whether entries are being evicted.
-    evicting: AtomicBool,
+    /// Notified when there may be more room, and when nobody reports and trims any more.
+    pub(in crate::disk) changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ struct State {
     unreported: Change,
     /// By this cache, since it was opened.
     stored: Stored,
+    /// What puts of this cache are about to store.
+    reserved: Stored,
     /// No trim in the background before this time.
     paused_until: Option<Instant>,
 }
@@ -71,6 +74,34 @@ impl Usage {
         let mut state = self.lock();
         state.unreported = state.unreported.plus(change);
         state.stored = state.stored.plus(change.stored);
+        drop(state);
+        if change.entries < 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Reserves room for an entry of so many bytes, if what is stored and reserved is `within` the
+    /// bounds. So one entry at most exceeds them.
+    pub(in crate::disk) fn reserve(&self, bytes: u64, within: impl FnOnce(&Total) -> bool) -> bool {
+        let mut state = self.lock();
+        let within = within(&state.held());
+        if within {
+            state.reserved = state.reserved.plus(Stored { bytes, entries: 1 });
+        }
+        within
+    }
+
+    /// Gives back what was reserved for an entry: by now it is counted, or was not stored.
+    pub(in crate::disk) fn release(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.reserved = state.reserved.since(Stored { bytes, entries: 1 });
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What is stored, as far as it is known, and reserved.
+    pub(in crate::disk) fn held(&self) -> Total {
+        self.lock().held()
     }
 
     /// What this cache has stored since it was opened.
@@ -86,14 +117,7 @@ impl Usage {
 
     pub(in crate::disk) fn stop_collecting(&self) {
         self.collecting.store(false, Ordering::Release);
-    }
-
-    pub(in crate::disk) fn set_evicting(&self, evicting: bool) {
-        self.evicting.store(evicting, Ordering::SeqCst);
-    }
-
-    pub(in crate::disk) fn is_evicting(&self) -> bool {
-        self.evicting.load(Ordering::SeqCst)
+        self.changed.notify_waiters();
     }
 
     pub(in crate::disk) fn has_unreported(&self) -> bool {
@@ -104,10 +128,14 @@ impl Usage {
         self.lock().paused_until = Instant::now().checked_add(pause);
     }
 
+    /// Until when no trim starts in the background, if that is not over.
+    pub(in crate::disk) fn paused_until(&self) -> Option<Instant> {
+        let until = self.lock().paused_until?;
+        (Instant::now() < until).then_some(until)
+    }
+
     pub(in crate::disk) fn is_paused(&self) -> bool {
-        self.lock()
-            .paused_until
-            .is_some_and(|until| Instant::now() < until)
+        self.paused_until().is_some()
     }
 
     /// The best estimate without a system call.
@@ -140,6 +168,9 @@ impl Usage {
             Ok(None) | Err(_) => state.unreported = state.unreported.plus(change),
         }
         let total = state.known.map(|known| known.plus(state.unreported));
+        drop(state);
+        // Others may have removed entries.
+        self.changed.notify_waiters();
         (total, done)
     }
 
@@ -200,11 +231,22 @@ impl Usage {
             };
         }
         state.known = Some(corrected.unwrap_or(counted));
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // No holder of the lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn held(&self) -> Total {
+        let mut total = self.known.unwrap_or_default().plus(self.unreported);
+        total.bytes = total.bytes.saturating_add(self.reserved.bytes);
+        total.entries = total.entries.saturating_add(self.reserved.entries);
+        total
     }
 }
 
@@ -276,7 +318,7 @@ fn with_file<T>(
     directory: &Directory,
     work: impl FnOnce(&mut File) -> io::Result<T>,
 ) -> io::Result<T> {
-    work(&mut open_locked(directory, "usage")?)
+    work(&mut open_locked(directory, &directory.usage())?)
 }
 
 /// What the file says. `None` where it is new, or torn by a crash.

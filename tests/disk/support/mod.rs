@@ -65,19 +65,22 @@ pub(crate) fn entry(root: impl AsRef<Path>, key: &PipelineFingerprint) -> PathBu
     root.as_ref().join(format!("{key}.bin"))
 }
 
-/// The names in a folder, in order, but that of the folder for temporary files.
+/// The names in a folder, in order, but those of the folder for temporary files and of the count.
 pub(crate) fn names(root: impl AsRef<Path>) -> Vec<String> {
     let files = fs::read_dir(root).unwrap();
     let mut names: Vec<_> = files
         .map(|file| file.unwrap().file_name().into_string().unwrap())
         .collect();
-    names.retain(|name| name != STAGING);
+    names.retain(|name| name != STAGING && name != USAGE);
     names.sort();
     names
 }
 
 /// Where temporary files and locks are.
 pub(crate) const STAGING: &str = ".staging";
+
+/// Where the caches count what the folder holds.
+pub(crate) const USAGE: &str = ".usage";
 
 /// The temporary files of a cache.
 pub(crate) fn temporaries(root: impl AsRef<Path>) -> Vec<String> {
