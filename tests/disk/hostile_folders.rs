@@ -132,7 +132,7 @@ async fn a_sparse_file_over_the_limit_is_refused_unread() {
     File::create(&path).unwrap().set_len(1 << 42).unwrap();
     assert!(!cache.contains(&key(1)).await.unwrap());
     let fetched = cache.fetch(&key(1)).await.unwrap();
-    assert_eq!(fetched, Fetched::Corrupt(FrameError::TooLarge));
+    assert_eq!(fetched, Fetched::Corrupt(FrameError::NotAFrame));
     cache.put(&key(1), artifact(10)).await.unwrap();
     assert_eq!(cache.get(&key(1)).await.unwrap(), Some(artifact(10)));
 }

@@ -91,6 +91,7 @@ fn a_loss_is_told_beside_a_failure() {
             StoreErrorKind::Lost
         );
         assert_eq!(cache.flush().await.unwrap_err().kind(), StoreErrorKind::Io);
+        lower.set(StoreOperation::Put, Fault::None);
         cache.flush().await.unwrap();
     });
 }
@@ -113,6 +114,7 @@ fn what_was_given_up_on_purpose_is_no_loss() {
         PipelineCacheStore::remove(&cache, &key(2)).await.unwrap();
         let error = cache.flush().await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::TimedOut);
+        lower.set(StoreOperation::Put, Fault::None);
         cache.flush().await.unwrap();
         assert_eq!(cache.write_behind_report().lost, 0);
     });
