@@ -401,7 +401,7 @@ async fn a_health_probe_reads_no_more_of_an_entry_than_its_header() {
         if ill.load(Ordering::SeqCst) {
             return answer("503 Busy", b"");
         }
-        let mut large = answer_of_length("200 OK", &[7; 128], 64 << 20);
+        let mut large = answer_of_length("200 OK", &[7; 256], 64 << 20);
         large.push(Step::Hang);
         large
     });
