@@ -124,7 +124,7 @@ async fn a_flush_does_not_wait_for_what_took_an_entrys_place() {
 }
 
 #[tokio::test]
-async fn a_sparse_file_over_the_limit_is_refused_unread() {
+async fn a_sparse_file_over_the_limit_is_damage_and_only_its_start_is_read() {
     let folder = folder();
     let cache = open(folder.path()).await;
     let path = entry(folder.path(), &key(1));
