@@ -270,7 +270,8 @@ impl Writer {
     fn remove_locked(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
         let removed = self.shared.directory.remove(key)?;
         self.ledger.forget(key);
-        if let Some(bytes) = removed {
+        // No put stored a larger one. It is not in the count, or a scan put it there: the next corrects it.
+        if let Some(bytes) = removed.filter(|bytes| *bytes <= self.collector.max_entry_bytes()) {
             self.collector.account_removal(bytes);
         }
         Ok(removed.is_some())

@@ -238,6 +238,32 @@ async fn age_alone_starts_a_trim() {
     .await;
 }
 
+/// Or the bound could be passed until the next scan, an hour later.
+#[tokio::test]
+async fn to_remove_what_was_never_counted_does_not_hide_what_is_there() {
+    const MAX: u64 = 100_000;
+    for (len, files) in [(1 << 40, 1), (MAX / 2 + 1, 1), (MAX / 3, 5)] {
+        let folder = folder();
+        let cache = DiskCache::builder().root(folder.path()).max_bytes(MAX);
+        let cache = cache.open().await.unwrap();
+        for number in 0..8 {
+            cache.put(&key(number), artifact(10_000)).await.unwrap();
+        }
+        cache.trim().await.unwrap();
+        let stored = cache.metrics().cached_bytes;
+        assert!(stored > 80_000);
+        for number in 10..10 + files {
+            let file = File::create(entry(folder.path(), &key(number))).unwrap();
+            file.set_len(len).unwrap();
+            assert!(cache.remove(&key(number)).await.unwrap());
+        }
+        // Counted at once, or by a scan.
+        cache.put(&key(9), artifact(10)).await.unwrap();
+        let what = format!("{files} of {len} bytes");
+        eventually(&what, async || cache.metrics().cached_bytes > stored).await;
+    }
+}
+
 #[tokio::test]
 async fn nonsense_in_the_count_is_counted_anew() {
     let (folder, cache) = filled(DiskCache::builder().max_entries(5)).await;

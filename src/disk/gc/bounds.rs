@@ -49,9 +49,9 @@ impl Bounds {
     }
 
     /// Whether a trim in the background is due: the total is above the high-water mark, or the last
-    /// scan is too old.
-    pub(in crate::disk) fn is_due(&self, total: &Total) -> bool {
-        !self.high_water().admit(total) || total.age() > self.scan_interval()
+    /// scan, of this age, is too old.
+    pub(in crate::disk) fn is_due(&self, total: &Total, age: Duration) -> bool {
+        !self.high_water().admit(total) || age > self.scan_interval()
     }
 
     pub(in crate::disk) fn scan_interval(&self) -> Duration {

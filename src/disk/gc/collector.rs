@@ -130,12 +130,13 @@ impl Collector {
         let unprepared = self.trimmer.candidates().are_few(total.entries)
             && !self.bounds.low_water().admit(total)
             && self.bounds.is_part(self.usage.stored(), 256);
-        unprepared || self.bounds.is_due(total)
+        unprepared || self.bounds.is_due(total, self.usage.age(total))
     }
 
     async fn trim_in_background(&self, total: Option<Total>) -> Trimmed {
         let only_full = |total: &Total| {
-            total.age() <= self.bounds.scan_interval() && !self.bounds.high_water().admit(total)
+            self.usage.age(total) <= self.bounds.scan_interval()
+                && !self.bounds.high_water().admit(total)
         };
         if let Some(total) = total.filter(only_full) {
             if self.evict_candidates(total).await {
@@ -400,6 +401,27 @@ mod tests {
         put(&cache, 3).await;
         assert_eq!(cache.collector.usage.held().entries, 1001);
         assert_eq!(cache.metrics().throttled_puts, 0);
+    }
+
+    /// Each would find that the other's scan is long ago or to come, and scan again at every put.
+    #[tokio::test]
+    async fn machines_whose_clocks_differ_do_not_scan_in_turn() {
+        for theirs in [-7200, 0, 30, 7200] {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = DiskCache::builder().root(folder.path()).max_entries(1000);
+            let cache = cache.open().await.unwrap();
+            cache.trim().await.unwrap();
+            // Only a scan finds this.
+            let unbounded = DiskCache::new(folder.path()).await.unwrap();
+            put(&unbounded, 1).await;
+            cache
+                .collector
+                .usage
+                .date_scan(&cache.shared.directory, theirs);
+            put(&cache, 2).await;
+            cache.close(Duration::from_secs(60)).await.unwrap();
+            assert_eq!(cache.metrics().entries, 1, "{theirs}");
+        }
     }
 
     /// Another process evicts the rest. A close does not wait for it.

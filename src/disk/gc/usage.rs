@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::disk::directory::Directory;
+use crate::disk::files::is_in_future;
 use crate::disk::lock::open_locked;
 
 const MAGIC: &[u8; 8] = b"pcusage2";
@@ -27,7 +28,8 @@ const BODY: usize = 48;
 pub(in crate::disk) struct Total {
     pub(in crate::disk) bytes: u64,
     pub(in crate::disk) entries: u64,
-    /// When it was last scanned, in seconds since the Unix epoch.
+    /// When it was last scanned, in seconds since the Unix epoch. 0 where a scan is due whatever the
+    /// time is.
     pub(in crate::disk) scanned_at: u64,
     pub(in crate::disk) stored: Stored,
 }
@@ -65,6 +67,8 @@ struct State {
     stored: Stored,
     /// What puts of this cache are about to store.
     reserved: Stored,
+    /// When this cache last scanned the folder.
+    scanned: Option<Instant>,
     /// No trim in the background before this time.
     paused_until: Option<Instant>,
 }
@@ -118,6 +122,14 @@ impl Usage {
     pub(in crate::disk) fn stop_collecting(&self) {
         self.collecting.store(false, Ordering::Release);
         self.changed.notify_waiters();
+    }
+
+    /// How long ago the folder was scanned. A scan of this cache counts by its own clock: machines whose
+    /// clocks differ would scan in turn.
+    pub(in crate::disk) fn age(&self, total: &Total) -> Duration {
+        let own = self.lock().scanned.filter(|_| total.scanned_at != 0);
+        let own = own.map_or(Duration::MAX, |scanned| scanned.elapsed());
+        total.age().min(own)
     }
 
     pub(in crate::disk) fn has_unreported(&self) -> bool {
@@ -231,8 +243,21 @@ impl Usage {
             };
         }
         state.known = Some(corrected.unwrap_or(counted));
+        state.scanned = Some(Instant::now());
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Dates the last scan so many seconds from now, as another machine does by its clock.
+    #[cfg(test)]
+    pub(super) fn date_scan(&self, directory: &Directory, seconds: i64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let dated = with_file(directory, |file| {
+            let mut total = read(file)?.unwrap_or_default();
+            total.scanned_at = now.as_secs().saturating_add_signed(seconds);
+            write(file, total)
+        });
+        dated.unwrap();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -296,20 +321,28 @@ impl Stored {
 
 impl Total {
     fn plus(self, change: Change) -> Self {
+        let bytes = self.bytes.checked_add_signed(change.bytes);
+        let entries = self.entries.checked_add_signed(change.entries);
         Self {
             bytes: self.bytes.saturating_add_signed(change.bytes),
             entries: self.entries.saturating_add_signed(change.entries),
             stored: self.stored.plus(change.stored),
-            ..self
+            // More was removed than was counted: what is left is unknown.
+            scanned_at: match (bytes, entries) {
+                (Some(_), Some(_)) => self.scanned_at,
+                _ => 0,
+            },
         }
     }
 
-    /// How long ago it was scanned.
-    pub(in crate::disk) fn age(&self) -> Duration {
-        let counted = UNIX_EPOCH.checked_add(Duration::from_secs(self.scanned_at));
+    /// How long ago it was scanned, by the clock of the machine that scanned it.
+    fn age(&self) -> Duration {
+        let scanned = UNIX_EPOCH.checked_add(Duration::from_secs(self.scanned_at));
         // If the clock was set back, a scan is due.
-        let age = counted.and_then(|counted| counted.elapsed().ok());
-        age.unwrap_or(Duration::MAX)
+        match scanned.filter(|scanned| !is_in_future(*scanned)) {
+            Some(scanned) => scanned.elapsed().unwrap_or_default(),
+            None => Duration::MAX,
+        }
     }
 }
 
