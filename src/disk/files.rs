@@ -128,6 +128,14 @@ pub(super) fn touch(file: &File) {
     let _ = file.set_modified(SystemTime::now());
 }
 
+/// Sets the modification time of the file of this name to now, and returns the file. For one that is
+/// dated in the future, so that it gets old.
+pub(super) fn date_now(path: &Path) -> Option<File> {
+    let (file, _) = open(path).ok().flatten()?;
+    touch(&file);
+    Some(file)
+}
+
 /// The first `len` bytes of a file, or fewer if it has become shorter.
 pub(super) fn read_up_to(file: &File, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

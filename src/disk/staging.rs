@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::directory::Directory;
 use super::error::{Fault, at};
+use super::files::{date_now, is_in_future, is_unused_for};
 use super::lock::{
     is_compile_lock, is_linked, lock_existing, lock_options, remove_locked, try_lock,
 };
@@ -397,12 +398,15 @@ pub(super) fn sweep_beside_entries(file: &DirEntry) {
     if name.to_str().and_then(owner_of).is_none() {
         return;
     }
+    let path = file.path();
     let written = file.metadata().ok().filter(fs::Metadata::is_file);
-    let written = written.and_then(|metadata| metadata.modified().ok());
-    let age = written.and_then(|written| SystemTime::now().duration_since(written).ok());
-    if age.is_some_and(|age| age >= LEFT_BEHIND) {
-        let path = file.path();
+    let Some(written) = written.and_then(|metadata| metadata.modified().ok()) else {
+        return;
+    };
+    if is_unused_for(written, LEFT_BEHIND) {
         warn_if_left(&path, fs::remove_file(&path));
+    } else if is_in_future(written) {
+        date_now(&path);
     }
 }
 

@@ -156,9 +156,17 @@ async fn what_a_crash_left_beside_the_entries_is_removed_by_a_trim() {
         file.set_modified(std::time::SystemTime::now() - age)
             .unwrap();
     }
+    let future = folder.path().join(".123-0123456789abcdef.2.tmp");
+    fs::write(&future, "half a frame").unwrap();
+    let file = fs::File::open(&future).unwrap();
+    let ahead = std::time::SystemTime::now() + Duration::from_secs(3600 * 1000);
+    file.set_modified(ahead).unwrap();
     cache.trim().await.unwrap();
     assert_eq!(
         [&old, &young, &other].map(|path| path.exists()),
         [false, true, true]
     );
+    // It is dated now, so that it gets old.
+    let dated = file.metadata().unwrap().modified().unwrap();
+    assert!(dated < std::time::SystemTime::now() + Duration::from_secs(60));
 }

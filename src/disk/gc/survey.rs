@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::disk::directory::Directory;
 use crate::disk::error::{Fault, at};
-use crate::disk::files::{is_in_future, not_in_future, open, touch};
+use crate::disk::files::{date_now, is_in_future, not_in_future};
 use crate::key::PipelineFingerprint;
 use crate::sync::blocking;
 
@@ -43,12 +43,11 @@ impl Seen {
 
     /// Sets a time in the future to now, so that the entry gets old.
     pub(in crate::disk) fn dated_now(self, file: &DirEntry) -> Self {
-        let opened = self.in_future.then(|| open(&file.path()).ok().flatten());
-        let Some((opened, _)) = opened.flatten() else {
+        let dated = self.in_future.then(|| date_now(&file.path()));
+        let Some(dated) = dated.flatten() else {
             return self;
         };
-        touch(&opened);
-        match opened.metadata().and_then(|metadata| metadata.modified()) {
+        match dated.metadata().and_then(|metadata| metadata.modified()) {
             Ok(used) if !is_in_future(used) => Self {
                 used,
                 in_future: false,
