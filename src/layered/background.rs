@@ -182,6 +182,7 @@ impl BackgroundWrites {
             targets: tiers.iter().map(|&tier| (tier, holds(tier))).collect(),
         };
         let submitted = self.submit(submission, Cause::Put, |_| Presence::Missing);
+        self.start_offering();
         let behind = &mut lock(&self.reports).behind;
         match submitted {
             Submitted::Queued => {}
@@ -227,6 +228,11 @@ impl BackgroundWrites {
             drop(reports);
             tracing::debug!(key = %first.key, tier = self.tiers[first.tier].name(), "background write lost: too many wait for their tiers");
         }
+        self.start_offering();
+    }
+
+    /// Sees to it that what is kept is offered, on this runtime if that of the last offers is gone.
+    fn start_offering(&self) {
         if let Ok(runtime) = Handle::try_current() {
             if self.unwritten.start_offering() {
                 runtime.spawn(Offers(Weak::clone(&self.me)).run(self.retry_interval));

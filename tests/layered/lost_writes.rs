@@ -178,3 +178,24 @@ fn a_folder_whose_runtime_is_gone_works_on_that_of_the_caller() {
         assert!(cache.close(Duration::from_secs(10)).await.is_clean());
     });
 }
+
+/// A put on another runtime goes on with what the task of the first one left.
+#[test]
+fn a_put_offers_again_what_the_last_runtime_left() {
+    let lower = Arc::new(FaultyStore::new("lower"));
+    let cache = above(Arc::clone(&lower));
+    let fault = Fault::Error(StoreErrorKind::Unavailable);
+    lower.set(StoreOperation::Put, fault);
+    runtime().block_on(async {
+        cache.put(&key(0), artifact()).await.unwrap();
+        cache.flush().await.unwrap_err();
+    });
+    lower.set(StoreOperation::Put, Fault::None);
+    let mut paused = Builder::new_current_thread();
+    let paused = paused.enable_all().start_paused(true).build().unwrap();
+    paused.block_on(async {
+        cache.put(&key(1), artifact()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(lower.contains(&key(0)).await.unwrap());
+    });
+}
