@@ -167,9 +167,9 @@ impl BackgroundWrites {
     ) -> bool {
         let is_local = |tier: usize| self.tiers[tier].locality == Locality::Local;
         let holds = |tier: usize| {
-            let held = leases.iter().filter(|held| match held.tier {
-                Some(granter) if !is_local(granter) => granter == tier,
-                _ => is_local(tier),
+            let held = leases.iter().filter(|held| match is_local(held.tier) {
+                true => is_local(tier),
+                false => held.tier == tier,
             });
             held.map(|held| held.lease.clone()).collect()
         };

@@ -7,11 +7,10 @@ use super::tier::Tier;
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, StoreOperation};
 
-/// A lease and the tier that granted it, where others look for the artifact. `None` is a tier of a
-/// layered store above this one.
+/// A lease and the tier that granted it, where others look for the artifact.
 #[derive(Debug, Clone)]
 pub(super) struct TierLease {
-    pub(super) tier: Option<usize>,
+    pub(super) tier: usize,
     pub(super) lease: CompileLease,
 }
 
@@ -42,10 +41,9 @@ pub(super) async fn acquire(
         let left = max_wait.saturating_sub(start.elapsed());
         let lease = timeout(left, tier.compile_lease(key)).await;
         match lease.unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::CompileLease))) {
-            Ok(lease) => leases.held.extend(lease.map(|lease| TierLease {
-                tier: Some(index),
-                lease,
-            })),
+            Ok(lease) => leases
+                .held
+                .extend(lease.map(|lease| TierLease { tier: index, lease })),
             Err(error) => {
                 tracing::warn!(%key, error = %format_args!("{error:#}"), "no compile lease: another process may compile the same key");
                 leases.any_failed = true;

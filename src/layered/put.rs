@@ -16,7 +16,7 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
 use crate::store::runtime::require_runtime;
-use crate::store::{StoreError, StoreErrorKind, StoreOperation};
+use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::write_queue::Block;
 
 /// How a cache writes.
@@ -28,8 +28,8 @@ pub(super) struct Writer {
     timeout: Duration,
     background: Arc<BackgroundWrites>,
     search: Arc<Search>,
-    /// Leases of this cache that a layered store above it holds.
-    pub(super) held_leases: HeldLeases,
+    /// Leases of each tier that a layered store above this one holds.
+    held_leases: Box<[HeldLeases]>,
     pub(super) counters: WriteCounters,
 }
 
@@ -42,12 +42,12 @@ impl Writer {
         timeout: Duration,
     ) -> Self {
         Self {
+            held_leases: tiers.iter().map(|_| HeldLeases::default()).collect(),
             tiers,
             policy,
             timeout,
             background,
             search,
-            held_leases: HeldLeases::default(),
             counters: WriteCounters::default(),
         }
     }
@@ -73,16 +73,25 @@ impl Writer {
             (Some(_), WritePolicy::Through) => self.write(&takers, key, artifact).await,
             (Some((&first, others)), WritePolicy::Behind) => {
                 let mut errors = self.write(&[first], key, artifact).await;
-                let leases = self.held_leases.of(key).into_iter();
-                let leases = leases
-                    .map(|lease| TierLease { tier: None, lease })
-                    .collect();
+                let leases = self.held_leases(key);
                 errors.extend(self.write_behind(others, key, artifact, leases).await);
                 errors
             }
         };
         self.end_put(key, &errors);
         errors.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Passes the lease of a tier on to a layered store above this one.
+    pub(super) fn pass_on(&self, key: PipelineFingerprint, granted: TierLease) -> CompileLease {
+        self.held_leases[granted.tier].give(key, granted.lease)
+    }
+
+    /// The leases of a key that a layered store above this one holds.
+    fn held_leases(&self, key: &PipelineFingerprint) -> Vec<TierLease> {
+        let held = self.held_leases.iter().enumerate();
+        held.filter_map(|(tier, held)| held.of(key).map(|lease| TierLease { tier, lease }))
+            .collect()
     }
 
     /// Writes what was compiled to every tier that takes it, in the background. Until it is in the

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use std::time::Duration;
 
-use super::lease;
+use super::lease::{self, TierLease};
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
 use super::{LayeredPipelineCache, Parts};
@@ -140,8 +140,9 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
 #[async_trait]
 impl CompileLeases for LayeredPipelineCache {
-    /// The leases of all tiers that grant one. A put of the key holds them as well, until its
-    /// background writes to the local tiers have ended.
+    /// The leases of all tiers that grant one. A put of the key holds them as well: that of a network
+    /// tier until its background write to that tier has ended, that of a local tier until those to all
+    /// local tiers have.
     async fn compile_lease(
         &self,
         key: &PipelineFingerprint,
@@ -149,10 +150,10 @@ impl CompileLeases for LayeredPipelineCache {
         let writer = &self.parts.writer;
         writer.require_runtime(StoreOperation::CompileLease)?;
         let mut leases = Vec::new();
-        for (_, tier) in lease::in_acquiring_order(&self.parts.tiers) {
-            leases.extend(tier.compile_lease(key).await?);
+        for (tier, granter) in lease::in_acquiring_order(&self.parts.tiers) {
+            let granted = granter.compile_lease(key).await?;
+            leases.extend(granted.map(|lease| writer.pass_on(*key, TierLease { tier, lease })));
         }
-        let held = &writer.held_leases;
-        Ok((!leases.is_empty()).then(|| held.give(*key, leases)))
+        Ok((!leases.is_empty()).then(|| CompileLease::new(leases)))
     }
 }

@@ -376,3 +376,30 @@ async fn a_lease_of_a_network_tier_is_held_until_the_artifact_is_there() {
         assert_eq!(remote.leases(), 0);
     }
 }
+
+/// As above, where the tier that granted it is in a layered store below.
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_a_network_tier_of_a_nested_store_is_held_until_the_artifact_is_there() {
+    let inner = Arc::new(FaultyStore::new("remote"));
+    inner.set(StoreOperation::Put, Fault::Gate);
+    let remote = Arc::new(Leasing {
+        inner: Arc::clone(&inner),
+        held: Arc::new(()),
+    });
+    let nested = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(Arc::clone(&remote))
+        .build();
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(nested)
+        .build();
+    let compile = || compile_in(MS);
+    cache.get_or_insert_with(&KEY, compile).await.unwrap();
+    inner.called(StoreOperation::Put, 1).await;
+    sleep(100 * MS).await;
+    assert_eq!(remote.leases(), 1);
+    inner.open(StoreOperation::Put, 1);
+    cache.flush().await.unwrap();
+    assert_eq!(remote.leases(), 0);
+}
