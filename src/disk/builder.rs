@@ -8,7 +8,7 @@ use super::directory::Directory;
 use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
 use super::user_dir::user_cache_dir;
-use super::{DiskCache, Parts, staging};
+use super::{DiskCache, Parts, leftovers};
 use crate::artifact::frame::FrameFormat;
 use crate::artifact::{SharedSecret, TrustedKeys};
 use crate::sync::blocking;
@@ -273,7 +273,7 @@ impl DiskCacheBuilder {
             Err(_) => directory.create().map_err(failed("create", root))?,
         }
         let staging = directory.staging();
-        match staging::sweep(&staging) {
+        match leftovers::sweep(&staging) {
             // The folder of another user, whose processes sweep it.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
             swept => swept.map_err(failed("list", &staging))?,

@@ -13,6 +13,7 @@
 // - store: the tier, as the layered cache sees it
 // - reader, page_cache: lookups
 // - writer, staging: put and remove
+// - leftovers: what crashed processes have left
 // - durability: what has been put and is not yet durable, and how it becomes so
 // - gc: the folder kept within its bounds
 // - compile_locks, lock: one compile of a key at a time among processes; locks on files
@@ -27,6 +28,7 @@ mod error;
 mod files;
 mod frames;
 mod gc;
+mod leftovers;
 mod lock;
 mod operations;
 #[cfg(target_os = "linux")]

@@ -14,14 +14,12 @@
 //! found by its age, by the next scan of the folder.
 
 use bytes::{Buf as _, Bytes, buf::Chain};
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tempfile::TempPath;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::task::TaskTracker;
@@ -29,19 +27,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::directory::Directory;
 use super::error::{Fault, at};
-use super::files::{date_now, is_in_future, is_unused_for};
-use super::lock::{
-    is_compile_lock, is_linked, lock_existing, lock_options, remove_locked, try_lock,
-};
+use super::lock::{is_linked, lock_options, try_lock};
 use crate::sync::blocking;
 
-const LOCK: &str = ".lock";
-const TEMPORARY: &str = ".tmp";
+pub(super) const LOCK: &str = ".lock";
+pub(super) const TEMPORARY: &str = ".tmp";
 /// The ending of a temporary file beside the entries, which is the only one of its owner.
 const BESIDE: &str = ".0.tmp";
-
-/// A put does not write to a temporary file for so long.
-const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 
 /// The head and the payload.
 pub(super) type Frame = Chain<Bytes, Bytes>;
@@ -119,8 +111,7 @@ impl Staging {
     }
 }
 
-/// A temporary file that no lock file protects: it counts as left behind when it is [`LEFT_BEHIND`]
-/// old.
+/// A temporary file that no lock file protects: its age tells whether a crash left it.
 fn create_beside_entries(directory: &Directory, tasks: &TaskTracker) -> io::Result<Staged> {
     let prefix = owner_prefix();
     let mut builder = tempfile::Builder::new();
@@ -336,102 +327,7 @@ impl Open {
 }
 
 /// Whether a path is a folder, and not a link to one.
-fn is_folder(path: &Path) -> io::Result<bool> {
+pub(super) fn is_folder(path: &Path) -> io::Result<bool> {
     let metadata = fs::symlink_metadata(path).map_err(at("inspect", path))?;
     Ok(metadata.is_dir())
-}
-
-/// Removes what dead owners have left in a staging folder.
-pub(super) fn sweep(staging: &Path) -> io::Result<()> {
-    match is_folder(staging) {
-        Ok(true) => {}
-        // No cache made it. A put reports it.
-        Ok(false) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    }
-    let mut owners = BTreeSet::new();
-    let mut temporaries = Vec::new();
-    let files = match fs::read_dir(staging) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        files => files?,
-    };
-    for file in files {
-        let file = file?.file_name();
-        let Some(name) = file.to_str() else { continue };
-        if let Some(owner) = name.strip_suffix(LOCK).filter(|owner| is_owner(owner)) {
-            owners.insert(owner.to_owned());
-        } else if let Some(owner) = owner_of(name) {
-            owners.insert(owner.to_owned());
-            temporaries.push(name.to_owned());
-        } else if is_compile_lock(name) {
-            let path = staging.join(name);
-            if let Ok(Some(dead)) = lock_existing(&path) {
-                warn_if_left(&path, remove_locked(dead, &path));
-            }
-        }
-    }
-    for owner in owners {
-        let path = staging.join(format!("{owner}{LOCK}"));
-        // A lock that cannot be had is that of a living owner. This one is held until the last file
-        // is gone, so that two sweeps do not meet.
-        let Ok(dead) = lock_existing(&path) else {
-            continue;
-        };
-        for name in temporaries
-            .iter()
-            .filter(|name| owner_of(name) == Some(&owner))
-        {
-            let path = staging.join(name);
-            warn_if_left(&path, fs::remove_file(&path));
-        }
-        if let Some(dead) = dead {
-            warn_if_left(&path, remove_locked(dead, &path));
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file beside the entries, if it is a temporary one that a crash has left there.
-pub(super) fn sweep_beside_entries(file: &DirEntry) {
-    let name = file.file_name();
-    if name.to_str().and_then(owner_of).is_none() {
-        return;
-    }
-    let path = file.path();
-    let written = file.metadata().ok().filter(fs::Metadata::is_file);
-    let Some(written) = written.and_then(|metadata| metadata.modified().ok()) else {
-        return;
-    };
-    if is_unused_for(written, LEFT_BEHIND) {
-        warn_if_left(&path, fs::remove_file(&path));
-    } else if is_in_future(written) {
-        date_now(&path);
-    }
-}
-
-fn warn_if_left(path: &Path, removed: io::Result<()>) {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(file = %path.display(), %error, "cannot remove a stale staging file: remove it by hand");
-        }
-        _ => {}
-    }
-}
-
-/// The owner in the name of a temporary file.
-fn owner_of(name: &str) -> Option<&str> {
-    let (owner, number) = name.strip_suffix(TEMPORARY)?.rsplit_once('.')?;
-    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    (is_number && is_owner(owner)).then_some(owner)
-}
-
-/// Whether a name is one that [`Owner::new`] gives.
-fn is_owner(name: &str) -> bool {
-    let parts = name.strip_prefix('.').and_then(|name| name.split_once('-'));
-    parts.is_some_and(|(pid, random)| {
-        pid.bytes().all(|b| b.is_ascii_digit())
-            && random.len() == 16
-            && random.bytes().all(|b| b.is_ascii_alphanumeric())
-    })
 }

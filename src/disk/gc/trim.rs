@@ -16,9 +16,9 @@ use super::evict::{Counted, EvictionCandidates, Evictor, MAX_CANDIDATES, Sweep};
 use super::survey::{Listing, Named, Seen, inspect};
 use super::usage::{Total, Usage};
 use crate::disk::error::{Failures, Fault};
+use crate::disk::leftovers::sweep_beside_entries;
 use crate::disk::report::DiskCacheTrimReport;
 use crate::disk::shared::Shared;
-use crate::disk::staging::sweep_beside_entries;
 use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
 
