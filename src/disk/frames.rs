@@ -12,12 +12,12 @@ use crate::key::PipelineFingerprint;
 use crate::store::{StoreError, StoreOperation};
 
 impl DiskCache {
-    /// The stored form of an entry, or `None`. Counts as a lookup, and as a use unless the header says
-    /// that this cache has not the secret of the entry.
+    /// The stored form of an entry, or `None`. Counts as a lookup. Counts as a use of the entry, unless
+    /// the header names a secret that this cache does not have.
     ///
-    /// Only the header is verified. A file that does not begin with a frame header of this key is set
-    /// aside as corrupt, and left if it is of another version. The receiver of the bytes verifies the rest, for example with
-    /// [`Artifact::from_frame`](crate::Artifact::from_frame).
+    /// Only the key and the lengths in the header are checked. A file that does not begin with a frame
+    /// header of this key is set aside as corrupt; an entry of another version stays. The receiver of the
+    /// bytes verifies the rest, for example with [`Artifact::from_frame`](crate::Artifact::from_frame).
     ///
     /// # Errors
     ///

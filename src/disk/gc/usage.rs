@@ -3,8 +3,9 @@
 //! Each adds what it stored and removed to a small file, `.usage`, so that none lists a
 //! million names to know whether a trim is due. The count is an estimate. It misses what a process
 //! did not report before it died, and what came from unbounded caches or by hand. So each trim, which
-//! scans the folder anyway, corrects it, and a trim is due when the last is an hour old. Nothing but
-//! the time of a trim depends on the count.
+//! scans the folder anyway, corrects it. A trim is due when the last is an hour old, and when more was
+//! removed than was counted. The count decides when a trim starts and whether a put waits, and nothing
+//! else.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -18,6 +19,8 @@ use crate::disk::directory::Directory;
 use crate::disk::files::is_in_future;
 use crate::disk::lock::open_locked;
 
+/// The layout. A release that changes it also changes the name of the file, see [`Directory::usage`]:
+/// two releases on one folder would overwrite each other's count.
 const MAGIC: &[u8; 8] = b"pcusage2";
 
 /// The length of the file without its checksum.
