@@ -7,12 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::program_error::ProgramFault;
+use super::program_error::{ProgramFault, WRITE_KEYS_VARIABLE};
 use crate::key::WIRE_VERSION;
-
-/// The environment variable that lets [`check_program`](super::check_program) write its golden
-/// file: any value but an empty one or `0`.
-pub const WRITE_KEYS_VARIABLE: &str = "PIPELINE_CACHE_WRITE_KEYS";
 
 /// A fault of the file, or of a sample in it: which, what, and the detail.
 pub(super) type GoldenFault = (String, ProgramFault, String);

@@ -8,6 +8,5 @@ mod program_error;
 
 pub use conformance::{ConformanceError, check_conformance};
 pub use faulty::{Fault, FaultyStore};
-pub use golden_keys::WRITE_KEYS_VARIABLE;
 pub use program::{ProgramSamples, check_program};
-pub use program_error::{ProgramError, ProgramFault};
+pub use program_error::{ProgramError, ProgramFault, WRITE_KEYS_VARIABLE};

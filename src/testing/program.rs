@@ -17,10 +17,11 @@ const THREADS: usize = 4;
 const ROUNDS: usize = 8;
 
 type Make<P> = Box<dyn Fn() -> P + Send + Sync>;
+type Again<P> = Box<dyn Fn(&<P as Program>::Canonical) -> P + Send + Sync>;
 
 /// Sample programs for [`check_program`], and which of them are the same program.
 pub struct ProgramSamples<P: Program> {
-    again: Box<dyn Fn(&P::Canonical) -> P + Send + Sync>,
+    again: Again<P>,
     samples: Vec<(String, Make<P>)>,
     golden: Option<GoldenFile>,
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::golden_keys::WRITE_KEYS_VARIABLE;
+/// The environment variable that lets [`check_program`](super::check_program) write its golden
+/// file: any value but an empty one or `0`.
+pub const WRITE_KEYS_VARIABLE: &str = "PIPELINE_CACHE_WRITE_KEYS";
 
 /// A promise of [`Program`](crate::Program) or [`ToWire`](crate::ToWire) that an implementation
 /// does not keep.

@@ -5,8 +5,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
+#[cfg(feature = "naga")]
+use naga::front::wgsl::parse_str;
+#[cfg(feature = "naga")]
+use pipeline_cache::key::naga::CanonicalModule;
+#[cfg(feature = "wasm")]
+use pipeline_cache::key::wasm::{self, WasmModule};
 use pipeline_cache::testing::{ProgramError, ProgramFault, ProgramSamples, check_program};
-use pipeline_cache::{PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter};
+use pipeline_cache::{OpaqueProgram, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter};
 
 /// How one implementation breaks the promise.
 type Vice = u8;
@@ -314,4 +320,64 @@ fn a_golden_file_that_is_none_is_an_error_and_is_left_as_it_is() {
     assert_eq!(error.fault, ProgramFault::GoldenFile, "{error}");
     assert!(error.to_string().contains("names.keys"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's notes");
+}
+
+#[test]
+fn the_programs_of_the_crate_pass() {
+    let opaque = |bytes: &'static str| move || OpaqueProgram::new("text", bytes);
+    let samples = ProgramSamples::new(OpaqueProgram::clone)
+        .program("empty", opaque(""))
+        .program("a", opaque("a"))
+        .program("ab", opaque("ab"));
+    check_program(&samples).unwrap();
+
+    #[cfg(feature = "naga")]
+    check_program(&corpus("naga", "wgsl").into_iter().fold(
+        ProgramSamples::new(|canonical: &CanonicalModule| canonical.module().clone()),
+        |samples, (name, bytes)| {
+            let text = String::from_utf8(bytes).unwrap();
+            match parse_str(&text) {
+                Ok(module) if PipelineFingerprint::of(&module).is_ok() => {
+                    samples.program(name, move || parse_str(&text).unwrap())
+                }
+                // Not all of the corpus is valid.
+                _ => samples,
+            }
+        },
+    ))
+    .unwrap();
+
+    #[cfg(feature = "wasm")]
+    check_program(&corpus("wasm", "wasm").into_iter().fold(
+        ProgramSamples::new(|canonical: &wasm::CanonicalModule| {
+            WasmModule::new(canonical.bytes().clone())
+        }),
+        |samples, (name, bytes)| match PipelineFingerprint::of(&WasmModule::new(bytes.clone())) {
+            Ok(_) => samples.program(name, move || WasmModule::new(bytes.clone())),
+            Err(_unkeyable) => samples,
+        },
+    ))
+    .unwrap();
+}
+
+/// Real programs, by file name.
+#[cfg(any(feature = "naga", feature = "wasm"))]
+fn corpus(folder: &str, extension: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|is| is == extension))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files
+        .iter()
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs::read(path).unwrap())
+        })
+        .collect()
 }
