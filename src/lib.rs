@@ -48,6 +48,7 @@
 //! thread. Dropping a future at any await leaves no partial entry and no stuck waiter. A failure
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
+//! `testing::check_program` does the same for a [`Program`] of your own.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -58,6 +59,7 @@ pub mod explain;
 pub mod http;
 pub mod key;
 pub mod layered;
+mod locked_crates;
 pub mod memory;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub mod network;
@@ -88,6 +90,9 @@ pub use layered::{
     LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
     LookupPriority, LookupSource, TierSelection, WritePolicy,
 };
+pub use locked_crates::LockedCrates;
+#[doc(hidden)]
+pub use locked_crates::NotLocked;
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
 pub use source_alias::SourceAliases;
 pub use store::{

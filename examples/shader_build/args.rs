@@ -7,20 +7,23 @@ use clap::{Args as ClapArgs, Parser};
 
 const AFTER_HELP: &str = "\
 The passes:
+  without cache    parse, validate, write: what a compiler without a cache does. The speed-up of
+                   the other passes is against this one
   first            into an empty folder: everything is compiled
-  memory           the same again: everything is in memory
+  memory           the same again: the spellings are known, and everything is in memory
   respelled        the same programs, printed back to WGSL by naga and parsed again, so that names,
-                   layout and order differ: what the canonical form unites needs no compile
-  fresh process    another process on the same folder: everything is on disk
+                   layout and order differ: what the canonical form unites is parsed for its
+                   key, and needs no compile
+  fresh process    another process on the same folder: spellings and artifacts are on disk
   another machine  another process on an empty folder, with the first one's folder behind an HTTP
-                   server on 127.0.0.1: everything comes from the remote tier, and is promoted to
-                   disk and memory in the background
+                   server on 127.0.0.1: everything is parsed for its key, comes from the remote
+                   tier, and is promoted to disk and memory in the background
+  another, aliases the same, and the server has the known spellings too: nothing is parsed
 
-The times are those of the cached call: from a parsed module to its artifact, which is the key, the
-lookup and, where no tier has it, the compile. Reading and parsing are not in them. The programs of
-a pass run one after the other.
+The times are from source text to artifact: hash, parse, key, lookup, and the compile where no tier
+has the artifact. Reading the files is not in them. The programs of a pass run one after the other.
 
-Every artifact is compared, byte for byte, with a fresh compile of the same program.
+Every artifact that the cache returns is compared, byte for byte, with a fresh compile of the same program.
 
 Exit codes:
   0  all programs were compiled, and all artifacts were right
@@ -29,8 +32,8 @@ Exit codes:
   2  bad arguments, a path that cannot be read, a folder without programs, or a cache folder or
      process that cannot be used";
 
-/// Compiles shaders from WGSL to SPIR-V through a layered cache, five times over, and shows what
-/// caching did.
+/// Compiles shaders from WGSL to SPIR-V through a layered cache, and past it, and shows what
+/// caching did and what it cost.
 #[derive(Debug, Parser)]
 #[command(name = "shader_build", after_help = AFTER_HELP)]
 pub(crate) struct Args {
@@ -75,6 +78,8 @@ pub(crate) struct Worker {
     pub(crate) folder: PathBuf,
     #[arg(long = "worker-remote", hide = true, requires = "pass")]
     pub(crate) remote: Option<String>,
+    #[arg(long = "worker-aliases", hide = true, requires = "remote")]
+    pub(crate) aliases: bool,
 }
 
 impl Worker {
@@ -87,6 +92,9 @@ impl Worker {
         ];
         if let Some(url) = &self.remote {
             args.extend(["--worker-remote".into(), url.into()]);
+        }
+        if self.aliases {
+            args.push("--worker-aliases".into());
         }
         args
     }

@@ -1,6 +1,7 @@
 //! The compiler: naga's SPIR-V writer, its options, and the scope that names every one of them.
 
-use std::time::{Duration, Instant};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use naga::back::spv::{self, Options, WriterFlags, ZeroInitializeWorkgroupMemoryMode};
@@ -9,7 +10,7 @@ use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
 use pipeline_cache::key::CompileScopeError;
 use pipeline_cache::key::naga::CanonicalModule;
-use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, CompileScope};
+use pipeline_cache::{ArtifactMetadata, CompileScope, LockedCrates, locked_crates};
 
 /// Who makes these artifacts. What another machine serves must say the same.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/shader_build";
@@ -19,15 +20,21 @@ pub(crate) const TARGET: &str = "spirv-1.3";
 
 const VALIDATION: ValidationFlags = ValidationFlags::all();
 
-/// The build of the compiler, from the file that pins it: an upgraded naga is another scope, and
-/// so can never be served what the old one made.
-pub(crate) fn toolchain() -> String {
-    let lock = include_str!("../../Cargo.lock");
-    let version = lock
-        .split("[[package]]")
-        .filter(|package| package.contains("\nname = \"naga\"\n"))
-        .find_map(|package| package.split("version = \"").nth(1)?.split('"').next());
-    format!("naga {}", version.unwrap_or("of unknown version"))
+/// The compiler, from the files that pin it: an upgraded naga is another scope, and so can never
+/// be served what the old one made.
+const NAGA: LockedCrates = locked_crates!("../../Cargo.lock", ["../Cargo.toml"], ["naga"]);
+
+/// The compiler's name and version, for people.
+pub(crate) static TOOLCHAIN: LazyLock<String> =
+    LazyLock::new(|| format!("naga {}", NAGA.version("naga").unwrap_or_default()));
+
+/// The front end, for known spellings: what decides what a source means.
+pub(crate) static FRONT_END: LazyLock<String> =
+    LazyLock::new(|| format!("{NAGA} wgsl, without options"));
+
+/// Reads WGSL, and does not check it.
+pub(crate) fn parse(text: &[u8]) -> Result<Module> {
+    Ok(naga::front::wgsl::parse_str(std::str::from_utf8(text)?)?)
 }
 
 /// Checks all that naga can check, against what the SPIR-V writer can write.
@@ -36,35 +43,29 @@ pub(crate) fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<Valid
     validator.validate(module).map_err(Box::new)
 }
 
-/// Compiles what the cache hands to its compile function.
-pub(crate) fn compile(input: CompileInput<Module>) -> Result<Artifact> {
-    let start = Instant::now();
-    let spirv = match input {
-        CompileInput::Canonical(canonical) => compile_canonical(&canonical)?,
-        // A module without a key is compiled as it is. The cache keeps nothing of it.
-        CompileInput::Unkeyable(module, _reason) => write_spirv(&module, &validate(&module)?)?,
-        _ => anyhow::bail!("the cache handed over an unknown kind of input"),
-    };
-    Ok(Artifact::with_metadata(spirv, metadata(start.elapsed())))
-}
-
 /// SPIR-V of a canonical module.
 pub(crate) fn compile_canonical(canonical: &CanonicalModule) -> Result<Vec<u8>> {
     write_spirv(canonical.module(), canonical.info()?)
 }
 
+/// SPIR-V of a module as it is, which is checked first.
+pub(crate) fn compile_module(module: &Module) -> Result<Vec<u8>> {
+    write_spirv(module, &validate(module)?)
+}
+
 /// SPIR-V of a module, as little-endian bytes.
-pub(crate) fn write_spirv(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>> {
+fn write_spirv(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>> {
     let words = spv::write_vec(module, info, &options(), None)
         .context("naga cannot write this module as SPIR-V")?;
     Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
 }
 
-fn metadata(compile_time: Duration) -> ArtifactMetadata {
+/// What is kept beside an artifact.
+pub(crate) fn metadata(compile_time: Duration) -> ArtifactMetadata {
     ArtifactMetadata::new()
         .with_provenance(PROVENANCE)
         .with_device(TARGET)
-        .with_toolchain(toolchain())
+        .with_toolchain(TOOLCHAIN.as_str())
         .with_compile_time(compile_time)
 }
 
@@ -149,7 +150,7 @@ pub(crate) fn scope() -> Result<CompileScope, CompileScopeError> {
         ),
         ("emit-int-div-checks", &emit_int_div_checks),
     ];
-    let scope = CompileScope::new(toolchain(), TARGET)?;
+    let scope = CompileScope::new(NAGA.to_string(), TARGET)?;
     Ok(options.into_iter().fold(scope, |scope, (name, value)| {
         scope.option(name, format!("{value:?}"))
     }))

@@ -1,7 +1,7 @@
-//! Compiles shaders from WGSL to SPIR-V through the cache, five times over, and shows what caching
-//! did: `cargo run --release -p pipeline-cache-examples --example shader_build -- --help`.
+//! Compiles shaders from WGSL to SPIR-V past the cache and through it, and shows what caching did
+//! and what it cost: `cargo run --release -p pipeline-cache-examples --example shader_build -- --help`.
 //!
-//! For the cache itself see `tiers.rs`, which builds it, `pass.rs`, which calls it, and
+//! For the cache itself see `tiers.rs`, which builds it, `request.rs`, which calls it, and
 //! `compiler.rs`, which names the scope of the keys.
 
 mod args;
@@ -11,9 +11,11 @@ mod passes;
 mod programs;
 mod progress;
 mod report;
+mod request;
 mod serve;
 mod sources;
 mod tiers;
+mod times;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;

@@ -1,27 +1,33 @@
 //! One pass: every program through the cache once, timed, counted, and checked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Result;
-use pipeline_cache::{CompileInput, CompileScope, CompileSource, Compiled, LayeredPipelineCache};
+use pipeline_cache::{CompileScope, CompileSource};
 use serde::{Deserialize, Serialize};
 
-use crate::compiler;
 use crate::programs::Shader;
 use crate::progress::Progress;
-use crate::tiers::Tier;
+use crate::request::{self, Done};
+use crate::tiers::{Tier, Tiers};
+use crate::times::{Times, TimesMs, milliseconds};
 
 /// The figures of a pass: a row of the table, and an element of `passes` in the JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) name: String,
     pub(crate) programs: usize,
+    /// How many had to be parsed.
+    pub(crate) parsed: usize,
     pub(crate) compiled: usize,
     pub(crate) memory: usize,
     pub(crate) disk: usize,
     pub(crate) remote: usize,
     pub(crate) median_us: f64,
     pub(crate) total_ms: f64,
+    /// Where the total went.
+    pub(crate) times_ms: TimesMs,
+    /// How many times as long the pass without a cache takes; under 1 where the cache loses.
+    pub(crate) speed_up: f64,
 }
 
 /// A pass that was run.
@@ -37,23 +43,44 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Runs the programs one after the other, so that no call is slowed down by another.
-    pub(crate) async fn run(
+    /// Compiles every program as a compiler without a cache does.
+    pub(crate) async fn without_cache(name: &str, shaders: &[Shader]) -> Self {
+        Self::run(name, shaders, async |shader| request::without_cache(shader)).await
+    }
+
+    /// Asks the cache for every program.
+    pub(crate) async fn with_cache(
         name: &str,
-        cache: &LayeredPipelineCache,
+        tiers: &Tiers,
         scope: &CompileScope,
         shaders: &[Shader],
+    ) -> Self {
+        let ask = async |shader| {
+            let done = request::with_cache(tiers, scope, shader).await?;
+            if done.payload != shader.fresh {
+                anyhow::bail!("the artifact is not what a fresh compile gives");
+            }
+            Ok(done)
+        };
+        Self::run(name, shaders, ask).await
+    }
+
+    /// Runs the programs one after the other, so that no call is slowed down by another.
+    async fn run<'a>(
+        name: &str,
+        shaders: &'a [Shader],
+        compile: impl AsyncFn(&'a Shader) -> anyhow::Result<Done>,
     ) -> Self {
         let progress = Progress::new(name, shaders.len());
         let mut pass = Self::new(name, shaders.len());
         let mut times = Vec::with_capacity(shaders.len());
         for shader in shaders {
             progress.start(&shader.name);
-            let start = Instant::now();
-            let result = cached_compile(cache, scope, shader).await;
-            times.push(start.elapsed());
-            match result {
-                Ok(compiled) => pass.count(shader, &compiled),
+            match compile(shader).await {
+                Ok(done) => {
+                    pass.count(&shader.name, &done);
+                    times.push(done.times);
+                }
                 Err(error) => pass.faults.push(format!("{}: {error:#}", shader.name)),
             }
         }
@@ -74,10 +101,10 @@ impl Pass {
         }
     }
 
-    fn count(&mut self, shader: &Shader, compiled: &Compiled) {
-        let name = &shader.name;
+    fn count(&mut self, name: &str, done: &Done) {
         let figures = &mut self.figures;
-        match &compiled.source {
+        figures.parsed += usize::from(!done.times.parse.is_zero());
+        match &done.source {
             CompileSource::Cache(source) => match Tier::of(*source) {
                 Tier::Memory => figures.memory += 1,
                 Tier::Disk => figures.disk += 1,
@@ -85,47 +112,28 @@ impl Pass {
             },
             source => {
                 figures.compiled += 1;
-                self.compiled.push(name.clone());
+                self.compiled.push(name.to_owned());
                 if let CompileSource::Bypassed(reason) = source {
                     self.warnings.push(format!("{name}: not cached: {reason}"));
                 }
             }
         }
-        if compiled.artifact.payload() != &shader.fresh {
-            self.faults.push(format!(
-                "{name}: the artifact is not what a fresh compile gives"
-            ));
-        }
     }
 }
 
-/// What the cache is for: the artifact of a program, compiled only where no tier has it.
-async fn cached_compile(
-    cache: &LayeredPipelineCache,
-    scope: &CompileScope,
-    shader: &Shader,
-) -> Result<Compiled> {
-    // A compile does not await, so it must not run on a worker of the runtime.
-    let compile = |input: CompileInput<naga::Module>, _scope| async {
-        tokio::task::spawn_blocking(|| compiler::compile(input)).await?
-    };
-    cache
-        .get_or_compile(&shader.module, scope, compile)
-        .await
-        .map_err(|error| anyhow::anyhow!("{error}"))
-}
-
 impl Figures {
-    fn set_times(&mut self, mut times: Vec<Duration>) {
+    fn set_times(&mut self, all: Vec<Times>) {
+        let mut whole = Times::default();
+        all.iter().for_each(|times| whole += *times);
+        let mut times: Vec<Duration> = all.iter().map(Times::sum).collect();
         times.sort_unstable();
         let median = match (times.len() / 2, times.len() % 2) {
             (0, 0) => Duration::ZERO,
             (middle, 0) => (times[middle - 1] + times[middle]) / 2,
             (middle, _) => times[middle],
         };
-        let total: Duration = times.iter().sum();
-        // To the nanosecond, and not what binary fractions make of it.
         self.median_us = median.as_nanos() as f64 / 1e3;
-        self.total_ms = total.as_nanos() as f64 / 1e6;
+        self.total_ms = milliseconds(whole.sum());
+        self.times_ms = whole.to_ms();
     }
 }

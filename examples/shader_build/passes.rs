@@ -1,11 +1,9 @@
-//! The five passes, from an empty folder to another machine.
+//! The passes, from no cache at all to another machine.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use pipeline_cache::{CompileScope, Program as _, ToWire as _};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -14,7 +12,7 @@ use crate::compiler;
 use crate::pass::Pass;
 use crate::programs::{self, Rejected, Shader};
 use crate::serve::Server;
-use crate::tiers::{Promotion, Tiers};
+use crate::tiers::{Promotion, Remote, Tiers};
 
 /// All that there is to report.
 #[derive(Debug, Default)]
@@ -22,10 +20,8 @@ pub(crate) struct Passes {
     pub(crate) passes: Vec<Pass>,
     /// Programs that naga cannot print and read again.
     pub(crate) not_respelled: Vec<Rejected>,
-    /// Of the last pass.
+    /// Of the pass on another machine.
     pub(crate) promotion: Promotion,
-    /// What the keys of all programs cost, which every pass pays.
-    pub(crate) key_time: Duration,
 }
 
 /// What a process that ran one pass prints for the one that started it.
@@ -38,7 +34,6 @@ pub(crate) struct WorkerReport {
 /// Runs all passes in an empty folder, which the caller removes.
 pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Result<Passes> {
     let ours = folder.join("first");
-    let theirs = folder.join("another-machine");
     let mut all = Passes::default();
 
     this_process(&mut all, shaders, &ours).await?;
@@ -48,54 +43,62 @@ pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Resul
         pass: "fresh process".to_owned(),
         folder: ours,
         remote: None,
+        aliases: false,
     };
     all.passes.push(fresh_process(args, &fresh).await?.pass);
 
-    let another = Worker {
-        pass: "another machine".to_owned(),
-        folder: theirs,
-        remote: Some(server.url()),
-    };
-    let report = fresh_process(args, &another).await?;
+    for (pass, machine, aliases) in [
+        ("another machine", "another-machine", false),
+        ("another, aliases", "another-with-aliases", true),
+    ] {
+        let another = Worker {
+            pass: pass.to_owned(),
+            folder: folder.join(machine),
+            remote: Some(server.url()),
+            aliases,
+        };
+        let report = fresh_process(args, &another).await?;
+        all.passes.push(report.pass);
+        if !aliases {
+            all.promotion = report.promotion;
+        }
+    }
     server.shut_down().await?;
-    all.passes.push(report.pass);
-    all.promotion = report.promotion;
+    all.compare();
     Ok(all)
 }
 
-/// The passes that share one cache: into the empty folder, again, and in another spelling.
+impl Passes {
+    /// Holds the total of every pass against the first, which has no cache.
+    fn compare(&mut self) {
+        let totals = self.passes.iter().map(|pass| pass.figures.total_ms);
+        let without = totals.take(1).sum::<f64>();
+        for pass in &mut self.passes {
+            let total = pass.figures.total_ms;
+            pass.figures.speed_up = if total > 0.0 { without / total } else { 0.0 };
+        }
+    }
+}
+
+/// The pass without a cache, and those that share one: into the empty folder, again, and in another spelling.
 async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Result<()> {
     let tiers = Tiers::open(folder, None).await?;
     let scope = compiler::scope()?;
     let (respelled, not_respelled) = programs::respell(shaders);
     all.not_respelled = not_respelled;
+    all.passes
+        .push(Pass::without_cache("without cache", shaders).await);
     for (name, shaders) in [
         ("first", shaders),
         ("memory", shaders),
         ("respelled", &respelled),
     ] {
-        let pass = Pass::run(name, &tiers.cache, &scope, shaders).await;
+        let pass = Pass::with_cache(name, &tiers, &scope, shaders).await;
         all.passes.push(pass);
         // What was compiled is written in the background: the next pass shall find it in its tier.
-        tiers.cache.flush().await.context("not stored")?;
+        tiers.flush().await?;
     }
-    all.key_time = time_keys(shaders, &scope);
     tiers.close().await
-}
-
-/// How long all keys take, which each pass makes before it can look for anything. The best of a
-/// few times: what else the machine does is not a cost of the keys.
-fn time_keys(shaders: &[Shader], scope: &CompileScope) -> Duration {
-    let once = || {
-        let start = Instant::now();
-        for shader in shaders {
-            let canonical = shader.module.canonicalize();
-            let key = canonical.map(|canonical| canonical.fingerprint().scoped(scope));
-            let _ = std::hint::black_box(key);
-        }
-        start.elapsed()
-    };
-    (0..3).map(|_| once()).min().unwrap_or_default()
 }
 
 /// Starts this program anew for one pass. It shares nothing with this process but the folder.
@@ -120,9 +123,13 @@ async fn fresh_process(args: &Args, worker: &Worker) -> Result<WorkerReport> {
 
 /// The other end of [`fresh_process`].
 pub(crate) async fn work(worker: &Worker, shaders: &[Shader]) -> Result<WorkerReport> {
-    let tiers = Tiers::open(&worker.folder, worker.remote.as_deref()).await?;
+    let remote = worker.remote.as_deref().map(|url| Remote {
+        url,
+        aliases: worker.aliases,
+    });
+    let tiers = Tiers::open(&worker.folder, remote).await?;
     let scope = compiler::scope()?;
-    let pass = Pass::run(&worker.pass, &tiers.cache, &scope, shaders).await;
+    let pass = Pass::with_cache(&worker.pass, &tiers, &scope, shaders).await;
     let promotion = tiers.promotion(shaders, &scope).await?;
     tiers.close().await?;
     Ok(WorkerReport { pass, promotion })

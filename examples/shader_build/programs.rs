@@ -1,6 +1,7 @@
 //! Programs: WGSL parsed and checked, and the same program in another spelling.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use bytes::Bytes;
 use naga::Module;
 use naga::back::wgsl::{WriterFlags, write_string};
 use naga::front::wgsl::parse_str;
@@ -14,6 +15,8 @@ use crate::sources::Source;
 #[derive(Debug)]
 pub(crate) struct Shader {
     pub(crate) name: String,
+    pub(crate) text: Bytes,
+    /// What the text spells.
     pub(crate) module: Module,
     /// What the compiler makes of it without any cache. All that is served is held against this.
     pub(crate) fresh: Vec<u8>,
@@ -32,7 +35,7 @@ pub(crate) fn load(sources: Vec<Source>) -> (Vec<Shader>, Vec<Rejected>) {
     let (mut shaders, mut rejected) = (Vec::new(), Vec::new());
     for Source { name, text } in sources {
         progress.start(&name);
-        match parse(&name, &text).and_then(|module| with_fresh(&name, module)) {
+        match read(&name, text.into()) {
             Ok(shader) => shaders.push(shader),
             Err(message) => rejected.push(Rejected { name, message }),
         }
@@ -62,7 +65,7 @@ fn respell_one(shader: &Shader) -> Result<Shader, String> {
     let info = compiler::validate(&shader.module).map_err(|error| error.to_string())?;
     let text = write_string(&shader.module, &info, WriterFlags::EXPLICIT_TYPES)
         .map_err(|error| error.to_string())?;
-    with_fresh(&shader.name, parse(&shader.name, text.as_bytes())?)
+    read(&shader.name, text.into())
 }
 
 /// Reads WGSL and checks it. The error is the compiler's message for people, with file and line.
@@ -81,10 +84,12 @@ fn not_utf8(name: &str, text: &[u8], error: &std::str::Utf8Error) -> String {
     format!("error: {name}:{line}: not WGSL: {error}")
 }
 
-fn with_fresh(name: &str, module: Module) -> Result<Shader, String> {
+fn read(name: &str, text: Bytes) -> Result<Shader, String> {
+    let module = parse(name, &text)?;
     let fresh = compile_fresh(&module).map_err(|error| format!("error: {name}: {error:#}"))?;
     Ok(Shader {
         name: name.to_owned(),
+        text,
         module,
         fresh,
     })
@@ -94,9 +99,6 @@ fn with_fresh(name: &str, module: Module) -> Result<Shader, String> {
 fn compile_fresh(module: &Module) -> Result<Vec<u8>> {
     match module.canonicalize() {
         Ok(canonical) => compiler::compile_canonical(&canonical),
-        Err(_unkeyable) => {
-            let info = compiler::validate(module).context("naga's validator changed its mind")?;
-            compiler::write_spirv(module, &info)
-        }
+        Err(_unkeyable) => compiler::compile_module(module),
     }
 }

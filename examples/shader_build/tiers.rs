@@ -7,21 +7,36 @@ use anyhow::{Context as _, Result};
 use pipeline_cache::{
     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
     LayeredPromotionReport, LookupSource, PipelineCacheStore as _, Program as _, RemoteCache,
-    ToWire as _, WritePolicy,
+    RemoteCacheBuilder, SourceAliases, ToWire as _, WritePolicy,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::compiler;
 use crate::programs::Shader;
 
+/// The folders of a machine, also below the URL of its server.
+const ARTIFACTS: &str = "artifacts";
+const ALIASES: &str = "aliases";
+
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The layered cache, and the two tiers that can be looked into one by one.
+/// The layered cache, its two tiers that can be looked into one by one, and the known spellings,
+/// which have a cache of their own.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(crate) cache: LayeredPipelineCache,
+    pub(crate) aliases: SourceAliases,
+    alias_cache: LayeredPipelineCache,
     memory: InMemoryPipelineCache,
     disk: DiskCache,
+}
+
+/// A server of another machine's folder.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Remote<'a> {
+    pub(crate) url: &'a str,
+    /// Whether its known spellings are used as well.
+    pub(crate) aliases: bool,
 }
 
 /// Where an artifact came from, as the table counts it.
@@ -55,24 +70,25 @@ pub(crate) struct Promotion {
 impl Tiers {
     /// Writes go through to every tier that takes them, so that a folder is a full copy. The
     /// remote tier only reads, as is its default.
-    pub(crate) async fn open(folder: &Path, remote: Option<&str>) -> Result<Self> {
+    pub(crate) async fn open(folder: &Path, remote: Option<Remote<'_>>) -> Result<Self> {
         let memory = InMemoryPipelineCache::new();
-        let disk = DiskCache::new(folder).await?;
+        let disk = DiskCache::new(folder.join(ARTIFACTS)).await?;
+        let alias_cache = aliases(folder, remote.filter(|remote| remote.aliases)).await?;
         let mut cache = LayeredPipelineCache::builder()
             .write_policy(WritePolicy::Through)
             .tier(memory.clone())
             .tier(disk.clone());
-        if let Some(url) = remote {
-            let remote = RemoteCache::builder()
-                // The server is on this machine, where no proxy leads.
-                .no_proxy()
+        if let Some(Remote { url, .. }) = remote {
+            let remote = remote_tier()
                 .require_provenance(compiler::PROVENANCE)
                 .require_device(compiler::TARGET)
-                .build(url)?;
+                .build(format!("{url}/{ARTIFACTS}"))?;
             cache = cache.tier(remote);
         }
         Ok(Self {
             cache: cache.build(),
+            aliases: SourceAliases::new().kept_in(alias_cache.clone()),
+            alias_cache,
             memory,
             disk,
         })
@@ -102,12 +118,38 @@ impl Tiers {
 
     /// Ends all background work, so that what was stored is safe before the process ends.
     pub(crate) async fn close(self) -> Result<()> {
-        let report = self.cache.close(CLOSE_DEADLINE).await;
-        match report.errors.into_iter().next() {
-            Some(error) => Err(error).context("the cache could not be closed"),
-            None => Ok(()),
+        for cache in [self.cache, self.alias_cache] {
+            let report = cache.close(CLOSE_DEADLINE).await;
+            if let Some(error) = report.errors.into_iter().next() {
+                return Err(error).context("the cache could not be closed");
+            }
         }
+        Ok(())
     }
+
+    /// Waits until all that was stored is in its tier.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        self.cache.flush().await.context("not stored")?;
+        self.alias_cache.flush().await.context("aliases not stored")
+    }
+}
+
+/// Where known spellings are kept. They have no compiler and no device, as artifacts have, so they
+/// cannot be held to one: this machine takes the other one's word for what a source means.
+async fn aliases(folder: &Path, remote: Option<Remote<'_>>) -> Result<LayeredPipelineCache> {
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(DiskCache::new(folder.join(ALIASES)).await?);
+    Ok(match remote {
+        Some(Remote { url, .. }) => cache.tier(remote_tier().build(format!("{url}/{ALIASES}"))?),
+        None => cache,
+    }
+    .build())
+}
+
+fn remote_tier() -> RemoteCacheBuilder {
+    // The server is on this machine, where no proxy leads.
+    RemoteCache::builder().no_proxy()
 }
 
 impl Tier {

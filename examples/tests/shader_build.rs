@@ -54,12 +54,14 @@ fn half() -> f32 {
 fn main() { let x = half(); }
 ";
 
-const PASSES: [&str; 5] = [
+const PASSES: [&str; 7] = [
+    "without cache",
     "first",
     "memory",
     "respelled",
     "fresh process",
     "another machine",
+    "another, aliases",
 ];
 
 /// A folder of programs, and one for the cache.
@@ -114,7 +116,7 @@ impl Bench {
     fn cached_files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         for run in fs::read_dir(self.cache()).unwrap() {
-            for file in fs::read_dir(run.unwrap().path().join("first")).unwrap() {
+            for file in fs::read_dir(run.unwrap().path().join("first/artifacts")).unwrap() {
                 files.push(file.unwrap().path());
             }
         }
@@ -135,13 +137,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// `[compiled, memory, disk, remote]` of each pass.
-fn counts(json: &Value) -> Vec<[u64; 4]> {
+/// `[parsed, compiled, memory, disk, remote]` of each pass.
+fn counts(json: &Value) -> Vec<[u64; 5]> {
     let passes = json["passes"].as_array().unwrap();
     let count = |pass: &Value, name: &str| pass[name].as_u64().unwrap();
     passes
         .iter()
-        .map(|pass| ["compiled", "memory", "disk", "remote"].map(|name| count(pass, name)))
+        .map(|pass| {
+            ["parsed", "compiled", "memory", "disk", "remote"].map(|name| count(pass, name))
+        })
         .collect()
 }
 
@@ -159,18 +163,22 @@ fn each_pass_is_served_by_the_tier_it_is_about() {
     assert_eq!(
         counts(&json),
         [
-            [2, 0, 0, 0],
-            [0, 2, 0, 0],
-            [0, 2, 0, 0],
-            [0, 0, 2, 0],
-            [0, 0, 0, 2]
+            [2, 2, 0, 0, 0],
+            [2, 2, 0, 0, 0],
+            [0, 0, 2, 0, 0],
+            [2, 0, 2, 0, 0],
+            [0, 0, 0, 2, 0],
+            [2, 0, 0, 0, 2],
+            [0, 0, 0, 0, 2]
         ]
     );
     for pass in passes {
         assert_eq!(pass["programs"], 2);
         assert!(pass["median_us"].as_f64().unwrap() > 0.0);
         assert!(pass["total_ms"].as_f64().unwrap() > 0.0);
+        assert!(pass["speed_up"].as_f64().unwrap() > 0.0);
     }
+    assert_eq!(passes[0]["speed_up"], 1.0);
     let promotion = &json["promotion"];
     assert_eq!(promotion["events"], 2);
     // Each to the disk and to memory.
@@ -202,11 +210,87 @@ fn json_is_one_line_with_the_documented_fields_and_nothing_else() {
             "median_us",
             "memory",
             "name",
+            "parsed",
             "programs",
             "remote",
+            "speed_up",
+            "times_ms",
             "total_ms",
         ];
         assert_eq!(keys(pass), fields);
+        let times = ["compile", "hash", "key", "lookup", "parse"];
+        assert_eq!(keys(&pass["times_ms"]), times);
+        let spent: f64 = times
+            .map(|time| pass["times_ms"][time].as_f64().unwrap())
+            .iter()
+            .sum();
+        let total = pass["total_ms"].as_f64().unwrap();
+        assert!((spent - total).abs() < 1e-3, "{pass}");
+    }
+}
+
+#[test]
+fn each_kind_of_work_is_timed_where_it_is_done_and_nowhere_else() {
+    let bench = Bench::new(&[("double.wgsl", DOUBLE)]);
+    let (_, json) = bench.json();
+
+    let done = |pass: &Value| {
+        let did = |time: &&str| pass["times_ms"][*time].as_f64().unwrap() > 0.0;
+        let kinds = ["hash", "parse", "key", "lookup", "compile"];
+        kinds.into_iter().filter(did).collect::<Vec<_>>()
+    };
+    let all = ["hash", "parse", "key", "lookup", "compile"];
+    let expected: [&[&str]; 7] = [
+        &["parse", "compile"],
+        &all,
+        &["hash", "lookup"],
+        &all[..4],
+        &["hash", "lookup"],
+        &all[..4],
+        &["hash", "lookup"],
+    ];
+    for (pass, expected) in json["passes"].as_array().unwrap().iter().zip(expected) {
+        assert_eq!(done(pass), expected, "{pass}");
+    }
+}
+
+#[test]
+fn the_table_says_where_the_cache_loses() {
+    let bench = Bench::new(&[("double.wgsl", DOUBLE), ("fill.wgsl", FILL)]);
+    let output = bench.run(&[], &[&bench.programs()]);
+
+    let stdout = text(&output.stdout);
+    let start = "The cache loses here: ";
+    let losses = stdout.lines().find_map(|line| line.strip_prefix(start));
+    for pass in PASSES {
+        let row = stdout.lines().find(|line| line.starts_with(pass)).unwrap();
+        let speed_up = row.rsplit(' ').next().unwrap().trim_end_matches('x');
+        let named = losses.unwrap_or_default().contains(&format!("{pass} ("));
+        // Rounded, 1.0 may be of either side.
+        match speed_up.parse::<f64>().unwrap() {
+            ..0.95 => assert!(named, "{pass}: {stdout}"),
+            1.05.. => assert!(!named, "{pass}: {stdout}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_scope_names_the_compiler_that_was_built() {
+    let bench = Bench::new(&[("double.wgsl", DOUBLE)]);
+    let output = bench.run(&["--keep"], &[&bench.programs()]);
+    let lock = include_str!("../../Cargo.lock");
+    let naga = lock.split("name = \"naga\"\nversion = \"").nth(1).unwrap();
+    let version = naga.split('"').next().unwrap();
+
+    let stdout = text(&output.stdout);
+    assert!(stdout.contains(&format!("by naga {version}\n")), "{stdout}");
+    for file in bench.cached_files() {
+        let frame = fs::read(file).unwrap();
+        let named = frame
+            .windows(version.len())
+            .any(|part| part == version.as_bytes());
+        assert!(named, "the artifact does not name its compiler");
     }
 }
 
@@ -216,7 +300,7 @@ fn two_spellings_of_one_program_share_an_artifact() {
     let (output, json) = bench.json();
 
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(counts(&json)[0], [1, 1, 0, 0]);
+    assert_eq!(counts(&json)[1], [2, 1, 1, 0, 0]);
 }
 
 #[test]
@@ -227,7 +311,7 @@ fn every_run_starts_from_nothing_and_leaves_nothing() {
 
     for _ in 0..2 {
         let (_, json) = bench.json();
-        assert_eq!(counts(&json)[0], [1, 0, 0, 0]);
+        assert_eq!(counts(&json)[1], [1, 1, 0, 0, 0]);
         let left: Vec<_> = fs::read_dir(bench.cache()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
@@ -264,7 +348,7 @@ fn invalid_programs_are_named_with_their_line_and_the_others_are_done() {
     assert!(stderr.contains("3 of 4 programs"), "{stderr}");
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["programs"], 1);
-    assert_eq!(counts(&json)[0], [1, 0, 0, 0]);
+    assert_eq!(counts(&json)[1], [1, 1, 0, 0, 0]);
     assert_eq!(bench.cached_files().len(), 1);
 }
 
@@ -329,8 +413,10 @@ fn the_table_has_a_row_for_each_pass_and_pipes_get_no_progress_bar() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let stdout = text(&output.stdout);
     for pass in PASSES {
-        let rows = stdout.lines().filter(|line| line.starts_with(pass));
-        assert_eq!(rows.count(), 1, "{pass}: {stdout}");
+        // One of counts and totals, one of where the time went.
+        let row = format!("{pass}  ");
+        let rows = stdout.lines().filter(|line| line.starts_with(&row));
+        assert_eq!(rows.count(), 2, "{pass}: {stdout}");
     }
     assert!(output.stderr.is_empty(), "{output:?}");
     let is_control = |char: char| char.is_control() && char != '\n';
@@ -348,6 +434,7 @@ fn help_is_exit_code_0_and_bad_arguments_are_2() {
         "--keep",
         "Exit codes",
         "another machine",
+        "without cache",
     ] {
         assert!(help.contains(word), "{word}: {help}");
     }

@@ -29,6 +29,23 @@ use super::WireWriter;
 /// # }
 /// ```
 ///
+/// A compiler that is a library in this program has the version that Cargo resolved, which may be
+/// later than the one in Cargo.toml. [`locked_crates!`](crate::locked_crates) takes it from
+/// Cargo.lock, and the features from the manifest:
+///
+/// ```
+/// use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
+///
+/// const COMPILER: LockedCrates = locked_crates!(
+///     concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"),
+///     [concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
+///     ["naga"]
+/// );
+/// let scope = CompileScope::new(COMPILER.to_string(), "spirv-1.3")?;
+/// # assert!(scope.compiler().contains("default-features = false"));
+/// # Ok::<(), pipeline_cache::key::CompileScopeError>(())
+/// ```
+///
 /// # What a host refuses
 ///
 /// What the host allows belongs in the scope, too: SIMD, threads, a limit, a policy. A hit skips the

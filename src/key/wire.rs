@@ -39,16 +39,73 @@ const HASH_CHUNK: usize = 16 * 1024;
 /// compiler makes, match every enum exhaustively, and leave out nothing but what
 /// [`canonicalize`](Program::canonicalize) has already removed.
 ///
+/// `testing::check_program` (feature `testing`) checks an implementation against sample programs
+/// and keeps their keys in a file, so that no change of the wire goes unnoticed.
+///
 /// ```
 /// use pipeline_cache::{PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter};
 ///
-/// /// `add` and `mul` take their operands in any order.
-/// #[derive(Clone)]
+/// /// Arithmetic on 32-bit integers that wraps around. There, the order of what is added does
+/// /// not matter; for floats it does.
+/// #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 /// enum Expr {
-///     Literal(f32),
-///     Add(Box<Expr>, Box<Expr>),
+///     Literal(u32),
+///     Input { index: u32 },
+///     Sum(Vec<Expr>),
+///     Shift { value: Box<Expr>, by: Box<Expr> },
 /// }
 ///
+/// impl Expr {
+///     /// The one form of all spellings: sums inside of sums are one sum, in sorted order.
+///     fn canonical(&self) -> Self {
+///         match self {
+///             Self::Literal(_) | Self::Input { .. } => self.clone(),
+///             Self::Shift { value, by } => Self::Shift {
+///                 value: Box::new(value.canonical()),
+///                 by: Box::new(by.canonical()),
+///             },
+///             Self::Sum(terms) => {
+///                 let mut flat = Vec::new();
+///                 for term in terms {
+///                     match term.canonical() {
+///                         Self::Sum(inner) => flat.extend(inner),
+///                         other => flat.push(other),
+///                     }
+///                 }
+///                 flat.sort();
+///                 Self::Sum(flat)
+///             }
+///         }
+///     }
+///
+///     /// Without a wildcard: a new variant does not compile until it has a tag. A tag that was
+///     /// used once is never used for anything else.
+///     const fn tag(&self) -> u32 {
+///         match self {
+///             Self::Literal(_) => 0,
+///             Self::Input { .. } => 1,
+///             Self::Sum(_) => 2,
+///             Self::Shift { .. } => 3,
+///         }
+///     }
+///
+///     /// The tag is written in one place for all variants, so that none can go without.
+///     /// Without `..`: a new field does not compile until something is done about it.
+///     fn write(&self, wire: &mut WireWriter) {
+///         wire.tag(self.tag());
+///         match self {
+///             Self::Literal(value) => wire.u32(*value),
+///             Self::Input { index } => wire.u32(*index),
+///             Self::Sum(terms) => wire.seq(terms, |wire, term| term.write(wire)),
+///             Self::Shift { value, by } => {
+///                 value.write(wire);
+///                 by.write(wire);
+///             }
+///         }
+///     }
+/// }
+///
+/// /// The canonical form is a type of its own: nothing else can be keyed or compiled.
 /// struct Canonical(Expr);
 ///
 /// impl Program for Expr {
@@ -57,7 +114,7 @@ const HASH_CHUNK: usize = 16 * 1024;
 ///     type Canonical = Canonical;
 ///
 ///     fn canonicalize(&self) -> Result<Canonical, Unkeyable> {
-///         Ok(Canonical(self.clone()))
+///         Ok(Canonical(self.canonical()))
 ///     }
 /// }
 ///
@@ -65,23 +122,21 @@ const HASH_CHUNK: usize = 16 * 1024;
 ///     type Program = Expr;
 ///
 ///     fn write_body(&self, wire: &mut WireWriter) {
-///         match &self.0 {
-///             Expr::Literal(value) => {
-///                 wire.tag(0);
-///                 wire.f32(*value);
-///             }
-///             Expr::Add(left, right) => {
-///                 wire.tag(1);
-///                 Canonical((**left).clone()).write_body(wire);
-///                 Canonical((**right).clone()).write_body(wire);
-///             }
-///         }
+///         self.0.write(wire);
 ///     }
 /// }
 ///
-/// let zero = Expr::Literal(0.0).canonicalize()?;
-/// let minus_zero = Expr::Literal(-0.0).canonicalize()?;
-/// assert_ne!(zero.to_wire(), minus_zero.to_wire());
+/// let [x, one, two] = [Expr::Input { index: 0 }, Expr::Literal(1), Expr::Literal(2)];
+/// let sum = |terms: &[&Expr]| Expr::Sum(terms.iter().copied().cloned().collect());
+/// let shift = |value: &Expr, by: &Expr| Expr::Shift {
+///     value: Box::new(value.clone()),
+///     by: Box::new(by.clone()),
+/// };
+///
+/// let key = PipelineFingerprint::of::<Expr>;
+/// assert_eq!(key(&sum(&[&x, &one, &two]))?, key(&sum(&[&two, &sum(&[&one, &x])]))?);
+/// assert_ne!(key(&shift(&one, &two))?, key(&shift(&two, &one))?);
+/// assert_ne!(key(&one)?, key(&x)?);
 /// # Ok::<(), Unkeyable>(())
 /// ```
 pub trait ToWire {

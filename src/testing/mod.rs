@@ -1,7 +1,12 @@
-//! For tests of your own tier, or of a program that uses the cache.
+//! For tests of your own tier or program, or of what uses the cache.
 
 mod conformance;
 mod faulty;
+mod golden_keys;
+mod program;
+mod program_error;
 
 pub use conformance::{ConformanceError, check_conformance};
 pub use faulty::{Fault, FaultyStore};
+pub use program::{ProgramSamples, check_program};
+pub use program_error::{ProgramError, ProgramFault, WRITE_KEYS_VARIABLE};

@@ -3,6 +3,8 @@
 mod fingerprints;
 #[cfg(feature = "naga")]
 mod naga;
+#[cfg(feature = "testing")]
+mod program_checks;
 #[cfg(any(feature = "naga", feature = "wasm"))]
 mod random;
 #[cfg(feature = "wasm")]
