@@ -35,7 +35,7 @@ pub use retry::RetryPolicy;
 
 pub(crate) use backend::{Backend, ConnectionCounts, Upload};
 pub(crate) use body::{drain, read_capped, read_start};
-pub(crate) use caller::AnswerBegan;
+pub(crate) use caller::AnswerProgress;
 pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;
