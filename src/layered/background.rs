@@ -224,8 +224,12 @@ impl BackgroundWrites {
             lock(&self.reports).remember(Some(error));
             return;
         }
+        // What was removed meanwhile displaces no other.
+        if !self.queue.is_current(key, generation) {
+            return;
+        }
         self.keep(Kept::new(key, artifact, tier, error));
-        // Only now: from here on a removal forgets it.
+        // Once more: from the keeping on, a removal forgets it.
         if !self.queue.is_current(key, generation) {
             self.unwritten.forget(key, tier);
         }

@@ -197,3 +197,46 @@ impl State {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOperation;
+
+    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
+    const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([2; 32]);
+
+    /// How many are given up when the first tier refuses the key so.
+    fn refuse(unwritten: &Unwritten, kind: StoreErrorKind) -> usize {
+        let error = StoreError::new(kind, "tier", StoreOperation::Put);
+        let kept = Kept::new(&KEY, &Artifact::new("code"), 0, error);
+        unwritten.keep(kept).len()
+    }
+
+    fn unwritten(max_refusals: u32) -> Unwritten {
+        let limits = WriteLimits {
+            entries: 10,
+            bytes: 1000,
+            concurrency: 1,
+        };
+        Unwritten::new(limits, max_refusals)
+    }
+
+    #[test]
+    fn only_a_refusal_after_the_tier_took_another_is_counted() {
+        use StoreErrorKind::{BreakerOpen, Unavailable};
+        let unwritten = unwritten(2);
+        for _ in 0..5 {
+            assert_eq!(refuse(&unwritten, Unavailable), 0);
+        }
+        unwritten.taken(&OTHER, 1);
+        assert_eq!(refuse(&unwritten, Unavailable), 0, "that was another tier");
+        unwritten.taken(&OTHER, 0);
+        assert_eq!(refuse(&unwritten, BreakerOpen), 0, "nothing was sent");
+        assert_eq!(refuse(&unwritten, Unavailable), 0, "the first");
+        assert_eq!(refuse(&unwritten, Unavailable), 0, "none was taken since");
+        unwritten.taken(&OTHER, 0);
+        assert_eq!(refuse(&unwritten, Unavailable), 1, "the second");
+        assert_eq!((unwritten.len(), unwritten.lock().bytes), (0, 0));
+    }
+}

@@ -345,20 +345,30 @@ fn what_is_kept_is_offered_on_another_runtime_too() {
     });
 }
 
-/// Its compile waits for the write, and nobody is told how that ended.
-#[tokio::test(start_paused = true)]
-async fn what_was_compiled_while_the_background_is_full_is_kept_too() {
+/// A cache whose background is full of one write that hangs for a second.
+async fn full_background() -> (LayeredPipelineCache, Arc<FaultyStore>) {
     let (builder, remote) = during_an_outage();
     remote.set(StoreOperation::Put, Fault::Hang);
     let cache = builder
         .background_limits(1, 1 << 20)
         .write_timeout(Duration::from_secs(1))
         .build();
-    for number in 1..3 {
-        let compile = || async { Ok::<_, Infallible>(artifact()) };
-        let key = key(number);
-        cache.get_or_insert_with(&key, compile).await.unwrap();
-    }
+    compile(&cache, 1).await;
+    remote.called(StoreOperation::Put, 1).await;
+    (cache, remote)
+}
+
+async fn compile(cache: &LayeredPipelineCache, number: u8) {
+    let compile = || async { Ok::<_, Infallible>(artifact()) };
+    let key = key(number);
+    cache.get_or_insert_with(&key, compile).await.unwrap();
+}
+
+/// Its compile waits for the write, and nobody is told how that ended.
+#[tokio::test(start_paused = true)]
+async fn what_was_compiled_while_the_background_is_full_is_kept_too() {
+    let (cache, remote) = full_background().await;
+    compile(&cache, 2).await;
     cache.flush().await.unwrap_err();
     remote.set(StoreOperation::Put, Fault::None);
     for _ in 0..3 {
@@ -372,4 +382,29 @@ async fn what_was_compiled_while_the_background_is_full_is_kept_too() {
         "{report:?}"
     );
     assert_eq!(report.awaited, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_compiled_and_will_never_be_taken_fails_the_next_flush() {
+    let (cache, remote) = full_background().await;
+    remote.set(StoreOperation::Put, Fault::Error(StoreErrorKind::ReadOnly));
+    compile(&cache, 2).await;
+    remote.called(StoreOperation::Put, 2).await;
+    remote.set(StoreOperation::Put, Fault::None);
+    let error = cache.flush().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::ReadOnly);
+    cache.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_compiled_and_removed_before_its_write_failed_is_not_offered() {
+    let (cache, remote) = full_background().await;
+    tokio::join!(compile(&cache, 2), async {
+        remote.called(StoreOperation::Put, 2).await;
+        cache.remove(&key(2)).await.unwrap();
+    });
+    remote.set(StoreOperation::Put, Fault::None);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert!(!remote.contains(&key(2)).await.unwrap());
+    assert!(remote.contains(&key(1)).await.unwrap());
 }

@@ -218,6 +218,61 @@ async fn a_failure_counts_also_where_its_caller_leaves_before_the_retry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_counts_also_where_its_caller_leaves_in_the_wait_for_another_permit() {
+    let policy = CallPolicy::new(Limits {
+        concurrent_requests: 1,
+        breaker: BreakerPolicy::default().min_calls(1),
+        ..Limits::default()
+    });
+    let (leaver, stays) = (Caller::default(), Caller::default());
+    let call = run_for(&leaver, StoreOperation::Get, &policy, |_| {
+        let mut busy = RequestError::new(StoreErrorKind::Unavailable, "503");
+        busy.retry_after = Some(Duration::from_secs(1));
+        ready(Err(busy))
+    });
+    let others = async {
+        sleep(Duration::from_millis(500)).await;
+        let mut holds = Box::pin(run_for(&stays, StoreOperation::Get, &policy, |_| pending()));
+        assert!((&mut holds).now_or_never().is_none());
+        sleep(Duration::from_millis(700)).await;
+        assert_eq!(
+            policy.of(Access::Read).breaker.state(),
+            BreakerState::Closed
+        );
+        leaver.leave();
+        tokio::task::yield_now().await;
+        assert_eq!(policy.of(Access::Read).breaker.state(), BreakerState::Open);
+    };
+    assert!(tokio::join!(call, others).0.is_none());
+}
+
+/// How the others end is not known, and their answers went well so far.
+#[tokio::test(start_paused = true)]
+async fn answers_that_go_on_count_as_nothing_beyond_the_bound_of_abandoned_requests() {
+    let policy = CallPolicy::new(Limits {
+        abandoned_requests: 0,
+        breaker: BreakerPolicy::default().min_calls(1),
+        ..Limits::default()
+    });
+    let caller = Caller::default();
+    let call = run_for(&caller, StoreOperation::Get, &policy, |answer| async move {
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            answer.signal();
+        }
+    });
+    let leaves = async {
+        sleep(Duration::from_secs(3)).await;
+        caller.leave();
+    };
+    assert!(tokio::join!(call, leaves).0.is_none());
+    assert_eq!(
+        policy.of(Access::Read).breaker.state(),
+        BreakerState::Closed
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn abandoned_requests_are_bounded_and_hold_no_permit() {
     let policy = policy(100);
     let callers: Vec<_> = (0..20).map(|_| Caller::default()).collect();
