@@ -33,7 +33,9 @@ mod unhealed;
 pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-pub(crate) use backend::{Backend, ConnectionCounts, Upload};
+#[cfg(feature = "remote-cache")]
+pub(crate) use backend::ConnectionCounts;
+pub(crate) use backend::{Backend, Upload};
 pub(crate) use body::{drain, read_capped, read_start};
 pub(crate) use caller::AnswerProgress;
 pub(crate) use content_encoding::content_encoding;
