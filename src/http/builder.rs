@@ -85,7 +85,7 @@ impl RemoteCacheBuilder {
     /// The most redirects that one request follows; 0 follows none. Redirects from https to http
     /// are never followed. Credentials are not sent to another scheme, host or port; with a client
     /// certificate, redirects there are not followed at all. Idle connections are kept to at most
-    /// 8 other origins. Default: 5.
+    /// 8 other origins at a time. Default: 5.
     #[must_use]
     pub const fn max_redirects(mut self, redirects: usize) -> Self {
         self.max_redirects = redirects;

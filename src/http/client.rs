@@ -1,28 +1,61 @@
 //! Single requests through the `reqwest` clients of one tier, and the responses to them.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::client_settings::ClientSettings;
+use super::client_settings::{ClientSettings, POOL_IDLE_TIMEOUT};
 use super::connections::Connections;
 use super::request_error::is_lost_connection;
 use super::upload;
 use crate::network::{
-    HttpStatusError, RequestError, Upload, content_encoding, drain, read_capped, read_start,
+    AnswerProgress, HttpStatusError, RequestError, Upload, content_encoding, drain, read_capped,
+    read_start,
 };
 
 /// To how many origins other than the base's idle connections are kept.
 const KEPT_ORIGINS: usize = 8;
 
+/// The other origins to which idle connections are kept.
+#[derive(Default)]
+struct KeptOrigins {
+    origins: HashSet<String>,
+    /// When the first of them was added.
+    since: Option<Instant>,
+}
+
+impl KeptOrigins {
+    /// Whether connections to an origin are kept. Others get their turn once those to the ones of
+    /// before may be closed: a server may redirect to other hosts every day.
+    fn keeps(&mut self, origin: String) -> bool {
+        if self.origins.contains(&origin) {
+            return true;
+        }
+        let is_old = self
+            .since
+            .is_none_or(|at| at.elapsed() >= POOL_IDLE_TIMEOUT);
+        if self.origins.len() >= KEPT_ORIGINS {
+            if !is_old {
+                return false;
+            }
+            self.origins.clear();
+        }
+        if self.origins.is_empty() {
+            self.since = Some(Instant::now());
+        }
+        self.origins.insert(origin)
+    }
+}
+
 /// Sends single requests, each under the limit on inactivity.
 pub(super) struct HttpClient {
     pub(super) connections: Arc<Connections>,
-    kept_origins: Mutex<HashSet<String>>,
+    kept_origins: Mutex<KeptOrigins>,
     inactivity_timeout: Duration,
 }
 
@@ -133,7 +166,7 @@ impl HttpClient {
             .kept_origins
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        kept.contains(&origin) || kept.len() < KEPT_ORIGINS && kept.insert(origin)
+        kept.keeps(origin)
     }
 }
 
@@ -170,9 +203,14 @@ impl Response {
     }
 
     /// The whole body, or `None` as soon as it is known to be larger than `limit`.
-    pub(super) async fn read(self, limit: u64) -> Result<Option<Bytes>, RequestError> {
+    pub(super) async fn read(
+        self,
+        limit: u64,
+        answer: &AnswerProgress,
+    ) -> Result<Option<Bytes>, RequestError> {
         let announced = self.response.content_length();
         let parts = self.response.bytes_stream();
+        let parts = parts.inspect(|_| answer.signal());
         read_capped(parts, announced, limit, self.inactivity_timeout).await
     }
 
@@ -197,5 +235,26 @@ impl Response {
     pub(super) async fn drain(self) {
         let announced = self.response.content_length();
         drain(self.response.bytes_stream(), announced).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_to_few_origins_are_kept_and_not_to_the_same_for_ever() {
+        let mut kept = KeptOrigins::default();
+        let origin = |number: usize| format!("https://h{number}");
+        for number in 0..100 {
+            assert_eq!(kept.keeps(origin(number)), number < KEPT_ORIGINS);
+            advance(POOL_IDLE_TIMEOUT / 200).await;
+        }
+        assert!(kept.keeps(origin(0)));
+        advance(POOL_IDLE_TIMEOUT).await;
+        assert!(kept.keeps(origin(100)));
+        assert!(kept.keeps(origin(1)), "there is room");
+        assert_eq!(kept.origins.len(), 2);
     }
 }

@@ -11,7 +11,7 @@ const USER_AGENT: &str = concat!("pipeline-cache/", env!("CARGO_PKG_VERSION"));
 
 /// Below the 60 to 75 seconds after which most servers close an idle connection, so that a request
 /// rarely runs into a connection that is just closing.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// HTTP/2 connections are pinged, idle or not: nothing else tells a dead one from a quiet one.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -13,7 +13,7 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    AnswerBegan, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
+    AnswerProgress, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
 };
 use crate::store::{Fetched, StoreErrorKind};
 
@@ -46,7 +46,7 @@ impl Backend for Entries {
         &self,
         key: &PipelineFingerprint,
         credentials: SentCredentials,
-        answer: &AnswerBegan,
+        answer: &AnswerProgress,
     ) -> Result<Fetched, RequestError> {
         let get = Entry::new(Method::GET, key, &credentials);
         let (fetched, is_kept) = self.fetch(&get, answer).await?;
@@ -192,7 +192,7 @@ impl Entries {
     async fn fetch(
         &self,
         get: &Entry<'_>,
-        answer: &AnswerBegan,
+        answer: &AnswerProgress,
     ) -> Result<(Fetched, bool), RequestError> {
         let response = self.request(get, None).await?;
         let status = response.status();
@@ -211,7 +211,7 @@ impl Entries {
             return Ok((Fetched::Corrupt(reason), false));
         }
         let is_kept = response.is_over_kept_connection();
-        let Some(frame) = response.read(self.format.max_frame()).await? else {
+        let Some(frame) = response.read(self.format.max_frame(), answer).await? else {
             return Ok((Fetched::Corrupt(FrameError::TooLarge), is_kept));
         };
         let fetched = match self.format.decode_blocking(get.key, frame).await {

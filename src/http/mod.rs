@@ -61,11 +61,12 @@ use entries::Entries;
 /// opens for as long as a `Retry-After` on a write says: a server that takes no writes is still read.
 ///
 /// 401 and 403 are errors of one key, unless the tier has credentials that had no success within the
-/// last minute. Then no such request is sent with them for a minute: reads and writes apart, and no
-/// longer than until the credentials change.
+/// last minute. Then no such request is sent with them for a minute, and no longer than until the
+/// credentials change. Reads and writes are blocked apart; a write that succeeds lets reads through.
 ///
 /// Trouble is logged once where it begins and once where it ends, with the number of calls that failed
-/// in between; those are logged at debug level.
+/// in between; those are logged at debug level. A trouble that comes and goes is logged once a minute
+/// at most.
 ///
 /// Two faults of kept connections cost no lookup. A request whose connection is closed before the
 /// response begins is made again at once over a new one, outside the budget for retries, at most

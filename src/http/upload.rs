@@ -66,7 +66,7 @@ pub(super) async fn send(
 /// not yet sent is on its way, and cannot be seen.
 fn time_limit(inactivity_timeout: Duration, handed_over: usize) -> Duration {
     let held = handed_over.min(SYSTEM_BUFFER_BYTES);
-    inactivity_timeout + Duration::from_secs_f64(held as f64 / SLOWEST_UPLINK as f64)
+    inactivity_timeout.saturating_add(Duration::from_secs_f64(held as f64 / SLOWEST_UPLINK as f64))
 }
 
 /// The head and the payload of a frame, part by part.
@@ -138,6 +138,7 @@ mod tests {
         assert_eq!(limit(64 << 10), 5 + 1);
         assert_eq!(limit(512 << 10), 5 + 8);
         assert_eq!(limit(64 << 20), 5 + 8);
+        assert_eq!(time_limit(Duration::MAX, 64 << 20), Duration::MAX);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! What is written in the background: promotions, writes behind, and what was compiled.
 //!
-//! All three use one queue. Several jobs of one cause make one [`Event`], which counts itself in
-//! its report when the last of them has ended.
+//! All three use one queue.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use futures::future::join_all;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -14,6 +13,7 @@ use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use super::unwritten::{Kept, Unwritten, passes};
+use super::write_events::{Cause, Event, Reports, WriteEnd, lock};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, Locality, StoreError, StoreErrorKind, StoreOperation};
@@ -34,16 +34,6 @@ pub(super) struct BackgroundWrites {
     unwritten: Unwritten,
 }
 
-#[derive(Debug, Default)]
-struct Reports {
-    promotions: LayeredPromotionReport,
-    behind: WriteBehindReport,
-    /// The first write behind that was lost since it was last taken.
-    behind_error: Option<StoreError>,
-    /// Puts whose writes behind were lost since that was last taken.
-    behind_lost: u64,
-}
-
 /// Whether a tier is known to lack the artifact, or has to be asked before it is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -59,6 +49,7 @@ impl BackgroundWrites {
         limits: WriteLimits,
         write_timeout: Duration,
         retry_interval: Duration,
+        max_refusals: u32,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
@@ -68,7 +59,7 @@ impl BackgroundWrites {
             // Never so short that offers would follow one another without a pause.
             retry_interval: retry_interval.max(Duration::from_millis(1)),
             reports: Arc::default(),
-            unwritten: Unwritten::new(limits),
+            unwritten: Unwritten::new(limits, max_refusals),
         })
     }
 
@@ -86,7 +77,7 @@ impl BackgroundWrites {
     /// Why some write behind is not done: the first that was lost since the last call, or the oldest
     /// that is still kept.
     pub(super) fn take_behind_error(&self) -> Option<StoreError> {
-        let lost = lock(&self.reports).behind_error.take();
+        let lost = lock(&self.reports).take_behind_error();
         lost.or_else(|| self.unwritten.error())
     }
 
@@ -97,7 +88,7 @@ impl BackgroundWrites {
 
     /// How many puts have lost writes behind since the last call, for a flush to return.
     pub(super) fn take_behind_lost(&self) -> u64 {
-        std::mem::take(&mut lock(&self.reports).behind_lost)
+        lock(&self.reports).take_behind_lost()
     }
 
     /// The artifact, if it is on its way to a tier.
@@ -181,8 +172,9 @@ impl BackgroundWrites {
             generation: None,
             targets: tiers.iter().map(|&tier| (tier, holds(tier))).collect(),
         };
-        let submitted = self.submit(submission, Cause::Put, |_| Presence::Missing);
+        // The task that offers may have gone down with its runtime.
         self.start_offering();
+        let submitted = self.submit(submission, Cause::Put, |_| Presence::Missing);
         let behind = &mut lock(&self.reports).behind;
         match submitted {
             Submitted::Queued => {}
@@ -218,20 +210,47 @@ impl BackgroundWrites {
         self.queue.drain().await;
     }
 
+    /// A write failed whose caller was not told. It is kept, or the next flush tells of it.
+    /// `generation` is that of the key before the write.
+    pub(super) fn not_written(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        tier: usize,
+        error: StoreError,
+        generation: Generation,
+    ) {
+        if !passes(error.kind()) {
+            lock(&self.reports).remember(Some(error));
+            return;
+        }
+        // What was removed meanwhile displaces no other.
+        if !self.queue.is_current(key, generation) {
+            return;
+        }
+        self.keep(Kept::new(key, artifact, tier, error));
+        // Once more: from the keeping on, a removal forgets it.
+        if !self.queue.is_current(key, generation) {
+            self.unwritten.forget(key, tier);
+        }
+    }
+
     /// Keeps an artifact that a tier could not take, to be offered again.
     fn keep(&self, kept: Kept) {
         let given_up = self.unwritten.keep(kept);
         if let Some(first) = given_up.first() {
-            let mut reports = lock(&self.reports);
-            reports.behind.abandoned += given_up.len() as u64;
-            reports.behind_error.get_or_insert(first.error.clone());
-            drop(reports);
-            tracing::debug!(key = %first.key, tier = self.tiers[first.tier].name(), "background write lost: too many wait for their tiers");
+            let error = first.error.clone();
+            tracing::debug!(
+                key = %first.key, tier = self.tiers[first.tier].name(), lost = given_up.len(),
+                "background write given up: refused too often, or too many wait for their tiers"
+            );
+            lock(&self.reports).abandon(given_up.len() as u64, error);
         }
         self.start_offering();
     }
 
-    /// Sees to it that what is kept is offered, on this runtime if that of the last offers is gone.
+    /// Starts the task that offers what is kept, where there is something and no such task: also
+    /// where the last one is gone with its runtime.
     fn start_offering(&self) {
         if let Ok(runtime) = Handle::try_current() {
             if self.unwritten.start_offering() {
@@ -240,29 +259,37 @@ impl BackgroundWrites {
         }
     }
 
-    /// Offers each tier what it could not take: one artifact, and all others once it took that.
+    /// Offers each tier what it could not take. No tier waits for another.
     pub(super) async fn offer_again(&self) {
-        for tier in 0..self.tiers.len() {
-            let kept = self.unwritten.of(tier);
-            let Some((first, others)) = kept.split_first() else {
-                continue;
-            };
-            self.offer(first);
-            self.queue.drain().await;
-            if !self.unwritten.contains(&first.key, tier) {
-                others.iter().for_each(|kept| self.offer(kept));
-                self.queue.drain().await;
-            }
+        join_all((0..self.tiers.len()).map(|tier| self.offer_to(tier))).await;
+    }
+
+    /// Offers one artifact, and all others once the tier took that.
+    async fn offer_to(&self, tier: usize) {
+        let kept = self.unwritten.of(tier);
+        let Some((first, others)) = kept.split_first() else {
+            return;
+        };
+        self.offer(first);
+        self.queue.drain_target(tier).await;
+        if !self.unwritten.contains(&first.key, tier) {
+            others.iter().for_each(|kept| self.offer(kept));
+            self.queue.drain_target(tier).await;
         }
     }
 
     fn offer(&self, kept: &Kept) {
+        let generation = self.queue.generation(&kept.key);
+        // It may have been removed, or written, while others were offered.
+        if !self.unwritten.contains(&kept.key, kept.tier) {
+            return;
+        }
         let submission = Submission {
             key: &kept.key,
             artifact: &kept.artifact,
             kind: WriteKind::Required,
             tag: LookupSource::WriteBehind,
-            generation: None,
+            generation: Some(generation),
             targets: vec![(kept.tier, Vec::new())],
         };
         // Where it is refused, it is kept.
@@ -329,21 +356,6 @@ pub(super) struct TierWrite {
     end: WriteEnd,
 }
 
-/// How a write to one tier ended.
-#[derive(Debug)]
-enum WriteEnd {
-    /// So many payload bytes were written.
-    Written(u64),
-    /// The tier had the artifact.
-    WasThere,
-    /// It will be offered again.
-    Kept,
-    Failed(StoreError),
-    GivenUp,
-    /// Nobody gave it up: it went down with its runtime.
-    Lost,
-}
-
 impl WriteJob for TierWrite {
     type Tag = LookupSource;
     type Hold = CompileLease;
@@ -389,15 +401,13 @@ impl TierWrite {
             return;
         };
         match &self.end {
-            WriteEnd::Failed(error) if self.event.cause.is_kept() && passes(error.kind()) => {
-                background.keep(Kept {
-                    key: *key,
-                    artifact: artifact.clone(),
-                    tier: self.tier,
-                    error: error.clone(),
-                });
+            // A put may have left the same write to be offered again.
+            WriteEnd::Failed(_) if !self.event.cause.is_kept() => {}
+            WriteEnd::Failed(error) if passes(error.kind()) => {
+                background.keep(Kept::new(key, artifact, self.tier, error.clone()));
                 self.end = WriteEnd::Kept;
             }
+            WriteEnd::Written(_) => background.unwritten.taken(key, self.tier),
             _ => background.unwritten.forget(key, self.tier),
         }
     }
@@ -419,167 +429,6 @@ async fn write(
 impl Drop for TierWrite {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut self.end, WriteEnd::Lost);
-        lock(&self.event.total).add(end);
+        self.event.add(end);
     }
-}
-
-/// What has caused a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// A hit in the tier of this index.
-    Hit(usize),
-    Put,
-    /// A put whose write was kept.
-    Offer,
-}
-
-impl Cause {
-    /// Whether a write is kept that fails. A promotion is not: the artifact is in another tier.
-    fn is_kept(self) -> bool {
-        !matches!(self, Self::Hit(_))
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Hit(tier) => write!(f, "promotion from tier {tier}"),
-            Self::Put => f.write_str("write behind"),
-            Self::Offer => f.write_str("write behind, offered again"),
-        }
-    }
-}
-
-/// The writes that one hit or one put has caused. Its drop counts it in its report.
-#[derive(Debug)]
-struct Event {
-    reports: Arc<Mutex<Reports>>,
-    cause: Cause,
-    total: Mutex<Total>,
-}
-
-/// What became of the writes of an event.
-#[derive(Debug, Default)]
-struct Total {
-    tiers_written: u64,
-    bytes_written: u64,
-    any_dropped: bool,
-    any_lost: bool,
-    any_failed: bool,
-    /// Of the failures that are not kept.
-    first_error: Option<StoreError>,
-}
-
-impl Total {
-    fn add(&mut self, end: WriteEnd) {
-        match end {
-            WriteEnd::Written(bytes) => {
-                self.tiers_written += 1;
-                self.bytes_written += bytes;
-            }
-            WriteEnd::WasThere => {}
-            WriteEnd::Kept => self.any_failed = true,
-            WriteEnd::Failed(error) => {
-                self.any_failed = true;
-                self.first_error.get_or_insert(error);
-            }
-            WriteEnd::GivenUp => self.any_dropped = true,
-            WriteEnd::Lost => (self.any_dropped, self.any_lost) = (true, true),
-        }
-    }
-}
-
-impl Event {
-    fn begin(reports: &Arc<Mutex<Reports>>, cause: Cause) -> Arc<Self> {
-        {
-            let mut reports = lock(reports);
-            match cause {
-                Cause::Offer => {}
-                Cause::Put => {
-                    reports.behind.accepted += 1;
-                    reports.behind.pending += 1;
-                }
-                Cause::Hit(_) => {
-                    reports.promotions.events += 1;
-                    reports.promotions.pending += 1;
-                }
-            }
-        }
-        Arc::new(Self {
-            reports: Arc::clone(reports),
-            cause,
-            total: Mutex::default(),
-        })
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        let total = std::mem::take(&mut *lock(&self.total));
-        let mut reports = lock(&self.reports);
-        match self.cause {
-            Cause::Offer => reports.end_offer(total),
-            Cause::Put => reports.end_write_behind(total),
-            Cause::Hit(source) => reports.promotions.end(source, &total),
-        }
-    }
-}
-
-impl LayeredPromotionReport {
-    fn end(&mut self, source: usize, total: &Total) {
-        self.pending -= 1;
-        *match total {
-            Total {
-                any_failed: true, ..
-            } => &mut self.failed,
-            Total {
-                any_dropped: true, ..
-            } => &mut self.dropped,
-            _ => &mut self.promoted,
-        } += 1;
-        self.promoted_layers += total.tiers_written;
-        self.promoted_bytes += total.bytes_written;
-        if total.tiers_written > 0 {
-            self.last_source_layer = Some(source);
-            self.last_promoted_layers = total.tiers_written;
-            self.last_promoted_bytes = total.bytes_written;
-        }
-    }
-}
-
-impl Reports {
-    fn end_write_behind(&mut self, total: Total) {
-        let report = &mut self.behind;
-        report.pending -= 1;
-        *match &total {
-            Total {
-                any_failed: true, ..
-            } => &mut report.failed,
-            Total {
-                any_dropped: true, ..
-            } => &mut report.dropped,
-            _ => &mut report.written,
-        } += 1;
-        if total.any_lost {
-            report.lost += 1;
-            self.behind_lost += 1;
-        }
-        self.remember(total.first_error);
-    }
-
-    fn end_offer(&mut self, total: Total) {
-        self.behind.recovered += total.tiers_written;
-        self.behind.abandoned += u64::from(total.first_error.is_some());
-        self.remember(total.first_error);
-    }
-
-    /// For a flush to return.
-    fn remember(&mut self, given_up: Option<StoreError>) {
-        self.behind_error = self.behind_error.take().or(given_up);
-    }
-}
-
-/// No code panics while it holds one of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -85,6 +85,7 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) background: WriteLimits,
     pub(super) write_timeout: Duration,
     pub(super) write_retry_interval: Duration,
+    pub(super) max_write_refusals: u32,
     pub(super) verify: Option<VerifySettings>,
 }
 
@@ -105,6 +106,7 @@ impl Default for LayeredPipelineCacheBuilder {
             },
             write_timeout: Duration::from_secs(30),
             write_retry_interval: Duration::from_secs(5),
+            max_write_refusals: 10,
             verify: None,
         }
     }
@@ -263,11 +265,25 @@ impl LayeredPipelineCacheBuilder {
     /// rejected token. Each time one of those that are kept is offered to the tier, and all others
     /// once it took that. They are lost with the process, see
     /// [`WriteBehindReport`](crate::layered::WriteBehindReport), and their number is bounded by
-    /// [`background_limits`](Self::background_limits), the oldest being given up first. A put that
-    /// waited for its tier and failed is not kept: its caller has the error.
+    /// [`background_limits`](Self::background_limits), the oldest being given up first. One that is
+    /// refused while the tier takes others is given up too, see
+    /// [`max_write_refusals`](Self::max_write_refusals). A put that waited for its tier and failed is
+    /// not kept: its caller has the error.
     #[must_use]
     pub const fn write_retry_interval(mut self, interval: Duration) -> Self {
         self.write_retry_interval = interval;
+        self
+    }
+
+    /// Sets how many times a tier may refuse an artifact that it is offered again, while it takes
+    /// others in between; at least once. Then the artifact is given up for this tier: the next flush
+    /// fails with the last error, and those after it do not. Default: 10.
+    ///
+    /// While a tier takes nothing at all, or its circuit breaker is open, no refusal is counted: the
+    /// artifacts are kept.
+    #[must_use]
+    pub const fn max_write_refusals(mut self, refusals: u32) -> Self {
+        self.max_write_refusals = refusals;
         self
     }
 

@@ -28,6 +28,7 @@ mod store;
 mod tier;
 mod unwritten;
 mod verify;
+mod write_events;
 
 pub use admission::LookupPriority;
 pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
@@ -130,6 +131,7 @@ impl LayeredPipelineCache {
             builder.background,
             builder.write_timeout,
             builder.write_retry_interval,
+            builder.max_write_refusals,
         );
         let search = Arc::new(Search::new(
             Arc::clone(&tiers),

@@ -67,17 +67,22 @@ impl Writer {
     ) -> Result<(), StoreError> {
         self.require_runtime(StoreOperation::Put)?;
         let takers = self.takers(artifact);
-        let errors = match (takers.split_first(), self.policy) {
-            (None, _) => vec![self.no_taker(artifact)],
-            (Some((&first, _)), WritePolicy::First) => self.write(&[first], key, artifact).await,
-            (Some(_), WritePolicy::Through) => self.write(&takers, key, artifact).await,
-            (Some((&first, others)), WritePolicy::Behind) => {
-                let mut errors = self.write(&[first], key, artifact).await;
+        let Some((&first, others)) = takers.split_first() else {
+            let error = self.no_taker(artifact);
+            self.end_put(key, std::slice::from_ref(&error));
+            return Err(error);
+        };
+        let failed = match self.policy {
+            WritePolicy::First => self.write(&[first], key, artifact).await,
+            WritePolicy::Through => self.write(&takers, key, artifact).await,
+            WritePolicy::Behind => {
+                let mut failed = self.write(&[first], key, artifact).await;
                 let leases = self.held_leases(key);
-                errors.extend(self.write_behind(others, key, artifact, leases).await);
-                errors
+                failed.extend(self.write_behind(others, key, artifact, leases).await);
+                failed
             }
         };
+        let errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
         self.end_put(key, &errors);
         errors.into_iter().next().map_or(Ok(()), Err)
     }
@@ -105,15 +110,21 @@ impl Writer {
         artifact: &Artifact,
         leases: Vec<TierLease>,
     ) {
+        let generation = self.background.generation(key);
         let takers = self.takers(artifact);
-        let errors = match takers.is_empty() {
-            true => vec![self.no_taker(artifact)],
-            false => self.write_behind(&takers, key, artifact, leases).await,
-        };
+        if takers.is_empty() {
+            self.end_put(key, &[self.no_taker(artifact)]);
+            return;
+        }
+        let failed = self.write_behind(&takers, key, artifact, leases).await;
+        let errors: Vec<_> = failed.iter().map(|(_, error)| error.clone()).collect();
         self.end_put(key, &errors);
-        for error in errors {
+        for (tier, error) in failed {
             // The tier has logged its failure where it began.
             tracing::debug!(%key, error = %format_args!("{error:#}"), "compiled artifact not stored");
+            // Nobody else is told.
+            let background = &self.background;
+            background.not_written(key, artifact, tier, error, generation);
         }
     }
 
@@ -145,21 +156,21 @@ impl Writer {
         StoreError::new(kind, stack_name(&self.tiers), StoreOperation::Put)
     }
 
-    /// Writes to these tiers at once, each under its timeout. The errors, in the order of the tiers.
+    /// Writes to these tiers at once, each under its timeout. Those that failed, in the order of the
+    /// tiers.
     async fn write(
         &self,
         tiers: &[usize],
         key: &PipelineFingerprint,
         artifact: &Artifact,
-    ) -> Vec<StoreError> {
+    ) -> Vec<(usize, StoreError)> {
         let writes = tiers.iter().map(|&tier| async move {
-            let tier = &self.tiers[tier];
-            timeout(self.timeout, tier.put(key, artifact.clone()))
-                .await
-                .unwrap_or_else(|_| Err(tier.timed_out(StoreOperation::Put)))
+            let store = &self.tiers[tier];
+            let written = timeout(self.timeout, store.put(key, artifact.clone())).await;
+            let written = written.unwrap_or_else(|_| Err(store.timed_out(StoreOperation::Put)));
+            written.err().map(|error| (tier, error))
         });
-        let written = join_all(writes).await;
-        written.into_iter().filter_map(Result::err).collect()
+        join_all(writes).await.into_iter().flatten().collect()
     }
 
     /// Leaves these tiers to the background, or waits for them where that takes no more.
@@ -169,13 +180,13 @@ impl Writer {
         key: &PipelineFingerprint,
         artifact: &Artifact,
         leases: Vec<TierLease>,
-    ) -> Vec<StoreError> {
+    ) -> Vec<(usize, StoreError)> {
         if tiers.is_empty() || self.background.write_behind(key, artifact, tiers, &leases) {
             return Vec::new();
         }
-        let errors = self.write(tiers, key, artifact).await;
+        let failed = self.write(tiers, key, artifact).await;
         drop(leases);
-        errors
+        failed
     }
 
     /// Ends the background writes of a key, and keeps others from starting while the block is held.

@@ -69,8 +69,8 @@ pub struct WriteBehindReport {
     pub waiting: u64,
     /// Artifacts that a tier took when they were offered again.
     pub recovered: u64,
-    /// Artifacts that were kept and are lost to a tier: too many were kept, or the tier will never
-    /// take them.
+    /// Artifacts that were kept and are lost to a tier: too many were kept, or the tier refused one
+    /// too often while it took others, or for a reason that does not pass.
     pub abandoned: u64,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A server may also answer 401 or 403 for one key: an S3 bucket says 403 for an object that is not
 //! there. So a rejection says nothing about credentials that worked within the last minute, and
-//! requests without credentials are never blocked.
+//! requests without credentials are never blocked. Credentials that write are taken to read as well,
+//! and not the other way round: many may only read.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -67,6 +68,13 @@ impl AuthBlock {
         let Some(version) = version else {
             return;
         };
+        self.learn_for(access, version, result);
+        if access == Access::Write && result.is_ok() {
+            self.learn_for(Access::Read, version, result);
+        }
+    }
+
+    fn learn_for<T>(&self, access: Access, version: u64, result: &Result<T, RequestError>) {
         let mut experience = self
             .0
             .of(access)
@@ -163,6 +171,20 @@ mod tests {
         block.learn(Write, Some(1), &rejected());
         assert!(block.check(Write, Some(1)).is_err());
         assert!(block.check(Read, Some(1)).is_ok());
+    }
+
+    /// As to a bucket that says 403 for what is not there, and that has nothing yet.
+    #[test]
+    fn credentials_that_have_just_written_may_read() {
+        let block = AuthBlock::new();
+        block.learn(Read, Some(1), &rejected());
+        block.learn(Write, Some(1), &Ok(()));
+        assert!(block.check(Read, Some(1)).is_ok());
+        block.learn(Read, Some(1), &rejected());
+        assert!(block.check(Read, Some(1)).is_ok());
+        // Others have not.
+        block.learn(Read, Some(2), &rejected());
+        assert!(block.check(Read, Some(2)).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::future::Future;
 
-use super::caller::AnswerBegan;
+use super::caller::AnswerProgress;
 use super::http_status::HttpStatusError;
 use super::request_error::RequestError;
 use crate::artifact::frame::FrameFormat;
@@ -50,7 +50,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
         &self,
         key: &PipelineFingerprint,
         credentials: Self::Credentials,
-        answer: &AnswerBegan,
+        answer: &AnswerProgress,
     ) -> impl Future<Output = Result<Fetched, RequestError>> + Send;
 
     fn upload(

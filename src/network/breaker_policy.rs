@@ -36,9 +36,10 @@ impl fmt::Display for BreakerState {
 /// The breaker of the reads is probed in the background. The breaker of the writes lets the first
 /// write through that comes when a probe is due, and closes if that succeeds.
 ///
-/// A call fails where the server cannot be reached, does not answer in time, says that it is out of
-/// service, or sends something that is not valid HTTP. Misses are successes, and so are rejected
-/// credentials and rejected writes. A call that sent no request counts as nothing.
+/// A call fails where the server cannot be reached, does not answer in time, says that it is
+/// overloaded, out of service or full, or sends something that is not valid HTTP. Misses are
+/// successes, and so are rejected credentials and every other status of 400 to 499 but 408, 425 and
+/// 429: it is about the one entry. A call that sent no request counts as nothing.
 ///
 /// ```
 /// use pipeline_cache::network::BreakerPolicy;
@@ -109,11 +110,12 @@ impl BreakerPolicy {
         self
     }
 
-    /// When a call that was dropped by its caller counts as failed, measured from its first request.
-    /// Otherwise lookups with short deadlines would never open the breaker.
+    /// When a call that was dropped by its caller counts as failed, measured from its first request, or
+    /// from the last part of its answer that came. Otherwise lookups with short deadlines would never
+    /// open the breaker.
     ///
-    /// A request whose caller leaves sooner runs on until its answer begins, which counts as a
-    /// success, or fails, or this time is over. How many such requests there are at a time is
+    /// A request whose caller leaves sooner runs on until the next part of its answer comes, which
+    /// counts as a success, or it fails, or this time is over. How many such requests there are at a time is
     /// bounded by `max_abandoned_requests` of the tier's builder. A call that is dropped while it
     /// still waits for a request permit counts as nothing. Default: 1 second.
     #[must_use]

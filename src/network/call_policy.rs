@@ -11,7 +11,7 @@ use super::auth_block::AuthBlock;
 use super::breaker::{Breaker, Ticket};
 use super::breaker_policy::BreakerPolicy;
 use super::call::{Call, log_success};
-use super::caller::AnswerBegan;
+use super::caller::AnswerProgress;
 use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
 use super::time::after;
@@ -106,7 +106,7 @@ impl CallPolicy {
     pub(super) async fn run<T, F>(
         &self,
         call: Call<'_>,
-        request: impl Fn(AnswerBegan) -> F + Send,
+        request: impl Fn(AnswerProgress) -> F + Send,
     ) -> Option<Result<T, RequestError>>
     where
         T: Send,
@@ -124,7 +124,7 @@ impl CallPolicy {
     async fn attempts<T, F>(
         &self,
         call: &Call<'_>,
-        request: impl Fn(AnswerBegan) -> F + Send,
+        request: impl Fn(AnswerProgress) -> F + Send,
     ) -> Option<Result<T, RequestError>>
     where
         T: Send,
@@ -140,9 +140,15 @@ impl CallPolicy {
         };
         side.budget.deposit();
         let mut tried = 0;
+        // What is to be learnt where no attempt comes after it.
+        let mut earlier = None;
         loop {
             let wait = self.permit(call.access(), &ticket, deadline);
-            permit = match call.caller.waits_for(wait).await? {
+            let Some(allowed) = call.caller.waits_for(wait).await else {
+                self.learn_earlier(call, &mut ticket, earlier);
+                return None;
+            };
+            permit = match allowed {
                 Ok(permit) => Some(permit),
                 Err(error) => {
                     if tried == 0 {
@@ -154,18 +160,28 @@ impl CallPolicy {
             };
             let version = match self.credentials(call) {
                 Ok(version) => version,
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    if !error.is_unsent {
+                        call.log_failed(&side.trouble, false, &error);
+                    }
+                    self.learn_earlier(call, &mut ticket, earlier);
+                    return Some(Err(error));
+                }
             };
             let end = deadline.min(after(self.limits.attempt_timeout));
             ticket.sends();
-            let answer = AnswerBegan::default();
+            let answer = AnswerProgress::default();
             let mut attempt = pin!(self.attempt(request(answer.clone()), end, deadline));
             let Some(result) = call.caller.waits_for(&mut attempt).await else {
+                let last_part = answer.last();
+                let limit = ticket.gives_up_at(last_part);
                 if let Ok(_bounded) = side.abandoned.try_acquire() {
                     // Callers that wait come first.
                     drop(permit.take());
-                    let result = until_answered(attempt, &answer, ticket.gives_up_at()).await;
+                    let result = until_answered(attempt, &answer, limit).await;
                     self.learn(call, version, &mut ticket, &result);
+                } else if last_part.is_some() && Instant::now() < limit {
+                    ticket.says_nothing();
                 }
                 return None;
             };
@@ -176,8 +192,14 @@ impl CallPolicy {
                     %reason, ?delay, "request failed; retrying after the delay"
                 );
                 drop(permit.take());
-                if call.caller.waits_for(self.pause(&ticket, delay)).await? {
+                let again = call.caller.waits_for(self.pause(&ticket, delay)).await;
+                if again == Some(true) {
+                    earlier = result.err().map(|error| (version, error));
                     continue;
+                }
+                if again.is_none() {
+                    self.learn(call, version, &mut ticket, &result);
+                    return None;
                 }
             }
             self.learn(call, version, &mut ticket, &result);
@@ -224,11 +246,27 @@ impl CallPolicy {
         };
         call.log_failed(trouble, version.is_some(), error);
         ticket.report(!error.is_server_failure());
+        if !error.is_server_failure() {
+            // A time that the server names with the rejection of one entry is about that entry.
+            return;
+        }
         let longest = self.limits.retry.max_retry_after;
         if let Some(pause) = error.retry_after.filter(|asked| *asked > longest) {
             if call.access() == Access::Write {
                 ticket.pause(pause);
             }
+        }
+    }
+
+    /// Learns how an attempt ended that none came after.
+    fn learn_earlier(
+        &self,
+        call: &Call<'_>,
+        ticket: &mut Ticket<'_>,
+        earlier: Option<(Option<u64>, RequestError)>,
+    ) {
+        if let Some((version, error)) = earlier {
+            self.learn::<()>(call, version, ticket, &Err(error));
         }
     }
 
@@ -319,259 +357,24 @@ impl CallPolicy {
     }
 }
 
-/// How a request ends whose caller has left: its result, or a success as soon as its answer begins,
+/// How a request ends whose caller has left: its result, or a success at the next part of its answer,
 /// or a failure if that does not come in time.
 async fn until_answered<T>(
     request: impl Future<Output = Result<T, RequestError>> + Send,
-    answer: &AnswerBegan,
+    answer: &AnswerProgress,
     limit: Instant,
 ) -> Result<(), RequestError> {
+    let next_part = answer.next();
     tokio::select! {
         biased;
         result = request => result.map(drop),
+        () = next_part => Ok(()),
         () = sleep_until(limit) => Err(RequestError::new(
             StoreErrorKind::TimedOut,
             "no answer came in time, nor before the caller left",
         )),
-        () = answer.wait() => Ok(()),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::backend::CredentialsVersion;
-    use super::*;
-    use crate::key::PipelineFingerprint;
-    use crate::network::BreakerState;
-    use crate::network::caller::Caller;
-    use crate::store::StoreOperation;
-    use futures::FutureExt as _;
-    use std::future::{pending, ready};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use tokio::time::{advance, timeout};
-
-    const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
-
-    struct NoCredentials;
-
-    impl CredentialsVersion for NoCredentials {
-        fn version(&self) -> Result<Option<u64>, RequestError> {
-            Ok(None)
-        }
-    }
-
-    /// One request at a time and no retries.
-    fn policy(min_calls: u64) -> CallPolicy {
-        CallPolicy::new(Limits {
-            concurrent_requests: 1,
-            retry: RetryPolicy::default().attempts(1),
-            breaker: BreakerPolicy::default().min_calls(min_calls),
-            ..Limits::default()
-        })
-    }
-
-    async fn run_for<F>(
-        caller: &Caller,
-        operation: StoreOperation,
-        policy: &CallPolicy,
-        request: impl Fn(AnswerBegan) -> F + Send,
-    ) -> Option<Result<(), RequestError>>
-    where
-        F: Future<Output = Result<(), RequestError>> + Send,
-    {
-        let call = Call {
-            tier: "t",
-            operation,
-            key: &KEY,
-            credentials: &NoCredentials,
-            caller,
-        };
-        policy.run(call, request).await
-    }
-
-    /// A lookup whose caller waits.
-    async fn run<F>(policy: &CallPolicy, request: impl Fn() -> F + Send) -> Result<(), RequestError>
-    where
-        F: Future<Output = Result<(), RequestError>> + Send,
-    {
-        let stays = Caller::default();
-        let ended = run_for(&stays, StoreOperation::Get, policy, move |_| request()).await;
-        ended.expect("its caller stays")
-    }
-
-    fn unavailable() -> Result<(), RequestError> {
-        Err(RequestError::new(StoreErrorKind::Unavailable, "503"))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_waits_for_the_permit_of_the_call_that_opens_the_breaker_sends_nothing() {
-        let (policy, requests) = (policy(1), AtomicUsize::new(0));
-        let fails = run(&policy, || async {
-            tokio::task::yield_now().await;
-            unavailable()
-        });
-        let waits = run(&policy, || {
-            requests.fetch_add(1, Ordering::SeqCst);
-            ready(Ok(()))
-        });
-        let (failed, waited) = tokio::join!(fails, waits);
-        assert_eq!(failed.unwrap_err().kind, StoreErrorKind::Unavailable);
-        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::BreakerOpen);
-        assert_eq!(requests.load(Ordering::SeqCst), 0);
-        assert_eq!(policy.of(Access::Read).short_circuited.get(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_waits_for_the_permit_of_a_call_that_is_dropped_late_sends_nothing() {
-        let (policy, requests) = (policy(1), AtomicUsize::new(0));
-        let mut hangs = Box::pin(run(&policy, pending));
-        assert!((&mut hangs).now_or_never().is_none());
-        let mut waits = Box::pin(run(&policy, || {
-            requests.fetch_add(1, Ordering::SeqCst);
-            ready(Ok(()))
-        }));
-        assert!((&mut waits).now_or_never().is_none());
-        advance(Duration::from_secs(2)).await;
-        drop(hangs);
-        let waited = waits.now_or_never().unwrap();
-        assert_eq!(waited.unwrap_err().kind, StoreErrorKind::BreakerOpen);
-        assert_eq!(requests.load(Ordering::SeqCst), 0);
-    }
-
-    /// The calls that hold the permits are under way, and count when they end.
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_for_a_permit_is_not_counted_against_the_server() {
-        let policy = policy(2);
-        let mut slow = Box::pin(run(&policy, || async {
-            sleep(Duration::from_secs(9)).await;
-            Ok(())
-        }));
-        assert!((&mut slow).now_or_never().is_none());
-        for _ in 0..4 {
-            let given_up = timeout(Duration::from_secs(2), run(&policy, || ready(Ok(())))).await;
-            assert!(given_up.is_err());
-        }
-        slow.await.unwrap();
-        assert_eq!(
-            policy.of(Access::Read).breaker.state(),
-            BreakerState::Closed
-        );
-        run(&policy, || ready(Ok(()))).await.unwrap();
-    }
-
-    /// The state of the reads after this many lookups whose callers left after 50 ms, each of which
-    /// then ended so.
-    async fn after_abandoned<F>(
-        lookups: usize,
-        request: impl Fn(AnswerBegan) -> F + Send + Sync,
-    ) -> BreakerState
-    where
-        F: Future<Output = Result<(), RequestError>> + Send,
-    {
-        let policy = policy(5);
-        for _ in 0..lookups {
-            let caller = Caller::default();
-            let leaves = async {
-                sleep(Duration::from_millis(50)).await;
-                caller.leave();
-            };
-            let call = run_for(&caller, StoreOperation::Get, &policy, &request);
-            let (ended, ()) = tokio::join!(call, leaves);
-            assert!(ended.is_none());
-            assert_eq!(policy.permits.available_permits(), 1);
-            assert_eq!(policy.of(Access::Read).abandoned.available_permits(), 16);
-        }
-        policy.of(Access::Read).breaker.state()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_whose_caller_has_left_counts_when_its_answer_begins_fails_or_is_late() {
-        let late = |_| pending();
-        assert_eq!(after_abandoned(5, late).await, BreakerState::Open);
-        let fails = |_| async {
-            sleep(Duration::from_millis(100)).await;
-            unavailable()
-        };
-        assert_eq!(after_abandoned(5, fails).await, BreakerState::Open);
-        let succeeds = |_| async {
-            sleep(Duration::from_millis(100)).await;
-            Ok(())
-        };
-        assert_eq!(after_abandoned(50, succeeds).await, BreakerState::Closed);
-        // However long the body takes.
-        let begins = |answer: AnswerBegan| async move {
-            sleep(Duration::from_millis(100)).await;
-            answer.signal();
-            pending().await
-        };
-        assert_eq!(after_abandoned(50, begins).await, BreakerState::Closed);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn abandoned_requests_are_bounded_and_hold_no_permit() {
-        let policy = policy(100);
-        let callers: Vec<_> = (0..20).map(|_| Caller::default()).collect();
-        let mut calls = Vec::new();
-        for caller in &callers {
-            let mut call = Box::pin(run_for(caller, StoreOperation::Get, &policy, |_| pending()));
-            assert!((&mut call).now_or_never().is_none());
-            caller.leave();
-            let ended = (&mut call).now_or_never();
-            assert_eq!(ended.is_some(), calls.len() >= 16, "{}", calls.len());
-            calls.push(call);
-            run(&policy, || ready(Ok(()))).await.unwrap();
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_whose_caller_left_while_it_waited_for_a_permit_sends_nothing() {
-        let (policy, caller) = (policy(1), Caller::default());
-        let mut holds = Box::pin(run(&policy, pending));
-        assert!((&mut holds).now_or_never().is_none());
-        let waits = run_for(&caller, StoreOperation::Get, &policy, |_| async {
-            panic!("sent")
-        });
-        let mut waits = Box::pin(waits);
-        assert!((&mut waits).now_or_never().is_none());
-        caller.leave();
-        drop(holds);
-        assert!(waits.now_or_never().unwrap().is_none());
-    }
-
-    /// Neither the breaker nor the budget of retries.
-    #[tokio::test(start_paused = true)]
-    async fn failing_writes_take_nothing_from_reads() {
-        let policy = CallPolicy::new(Limits::default());
-        let stays = Caller::default();
-        for _ in 0..100 {
-            let put = run_for(&stays, StoreOperation::Put, &policy, |_| {
-                ready(unavailable())
-            });
-            put.await.unwrap().unwrap_err();
-        }
-        assert_eq!(policy.of(Access::Write).breaker.state(), BreakerState::Open);
-        let tried = AtomicUsize::new(0);
-        let second_time = || match tried.fetch_add(1, Ordering::SeqCst) {
-            0 => ready(unavailable()),
-            _ => ready(Ok(())),
-        };
-        run(&policy, second_time).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn writes_that_hang_leave_permits_to_reads() {
-        let policy = CallPolicy::new(Limits {
-            concurrent_requests: 2,
-            ..Limits::default()
-        });
-        let stays = Caller::default();
-        let mut puts = Vec::new();
-        for _ in 0..5 {
-            let mut put = Box::pin(run_for(&stays, StoreOperation::Put, &policy, |_| pending()));
-            assert!((&mut put).now_or_never().is_none());
-            puts.push(put);
-        }
-        let read = run(&policy, || ready(Ok(()))).now_or_never();
-        read.expect("no permit is free").unwrap();
-    }
-}
+mod tests;

@@ -5,6 +5,9 @@
 //! request ends.
 
 use std::future::{Future, pending};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -49,16 +52,28 @@ where
     }
 }
 
-/// Told when the body of an answer begins: the server works, however long the body takes.
+/// Told when the body of an answer begins, and of each part of it: the server works, however long
+/// the body takes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AnswerBegan(CancellationToken);
+pub(crate) struct AnswerProgress(Arc<watch::Sender<Option<Instant>>>);
 
-impl AnswerBegan {
+impl AnswerProgress {
     pub(crate) fn signal(&self) {
-        self.0.cancel();
+        self.0.send_replace(Some(Instant::now()));
     }
 
-    pub(super) async fn wait(&self) {
-        self.0.cancelled().await;
+    /// When it was last told.
+    pub(super) fn last(&self) -> Option<Instant> {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is told again, from this call on.
+    pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (mut parts, sender) = (self.0.subscribe(), Arc::clone(&self.0));
+        async move {
+            // Never an error: the sender is kept.
+            let _ = parts.changed().await;
+            drop(sender);
+        }
     }
 }

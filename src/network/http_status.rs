@@ -60,6 +60,10 @@ impl HttpStatusError {
         error.retry_after = self.retry_after;
         match self.status {
             401 | 403 if self.is_base_origin => error.blocking_credentials(),
+            // Too early or too much for now: the server is overloaded.
+            408 | 425 | 429 => error,
+            // About the one entry: a server that can say so works.
+            400..=499 => error.into_rejection(),
             _ => error,
         }
     }
@@ -70,13 +74,7 @@ impl HttpStatusError {
         if matches!(self.status, 405 | 501) {
             error.kind = StoreErrorKind::ReadOnly;
         }
-        match self.status {
-            // Too early or too much for now: the server is overloaded. All else is about the entry,
-            // or about writes: a server that can say so still serves reads.
-            408 | 425 | 429 => error,
-            400..=499 => error.into_rejection(),
-            _ => error,
-        }
+        error
     }
 }
 

@@ -33,9 +33,11 @@ mod unhealed;
 pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-pub(crate) use backend::{Backend, ConnectionCounts, Upload};
+#[cfg(feature = "remote-cache")]
+pub(crate) use backend::ConnectionCounts;
+pub(crate) use backend::{Backend, Upload};
 pub(crate) use body::{drain, read_capped, read_start};
-pub(crate) use caller::AnswerBegan;
+pub(crate) use caller::AnswerProgress;
 pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 pub(crate) use request_error::RequestError;

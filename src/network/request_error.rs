@@ -69,7 +69,10 @@ impl RequestError {
         let failed = self.is_retryable()
             || matches!(
                 self.kind,
-                StoreErrorKind::Protocol | StoreErrorKind::Io | StoreErrorKind::Other
+                StoreErrorKind::Protocol
+                    | StoreErrorKind::StorageFull
+                    | StoreErrorKind::Io
+                    | StoreErrorKind::Other
             );
         failed && !self.is_rejection
     }

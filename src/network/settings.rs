@@ -164,8 +164,8 @@ macro_rules! network_settings {
             self
         }
 
-        /// The most reads that run on after their callers have left, until their answers begin, and
-        /// the most writes that do.
+        /// The most reads that run on after their callers have left, until their answers begin or go
+        /// on, and the most writes that do.
         /// So the circuit breakers learn from callers with short deadlines too. They are not among
         /// those of [`max_concurrent_requests`](Self::max_concurrent_requests); a further request
         /// ends when its caller leaves. See

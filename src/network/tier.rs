@@ -17,7 +17,7 @@ use super::breaker::Breaker;
 use super::breaker_policy::BreakerState;
 use super::call::{Call, log_success};
 use super::call_policy::CallPolicy;
-use super::caller::{AnswerBegan, Caller, as_task};
+use super::caller::{AnswerProgress, Caller, as_task};
 use super::healer::{self, Probed};
 use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
@@ -48,6 +48,8 @@ pub(crate) struct NetworkTier<B> {
     unauthenticated: Counter,
     /// When corrupt entries are logged.
     corruption: Trouble,
+    /// When uploads that changed nothing are logged.
+    futile_uploads: Trouble,
 }
 
 impl<B: Backend> NetworkTier<B> {
@@ -64,6 +66,7 @@ impl<B: Backend> NetworkTier<B> {
             required: settings.required,
             promotable,
             corruption: Trouble::new(settings.limits.breaker.quiet()),
+            futile_uploads: Trouble::new(settings.limits.breaker.quiet()),
             policy: CallPolicy::new(settings.limits),
             misses: settings
                 .remember_misses
@@ -108,7 +111,7 @@ impl<B: Backend> NetworkTier<B> {
         as_task(|caller| async move {
             let misses = tier.misses.as_ref();
             let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
-            let download = |credentials, answer: AnswerBegan| {
+            let download = |credentials, answer: AnswerProgress| {
                 let tier = &tier;
                 async move { tier.backend.download(&key, credentials, &answer).await }
             };
@@ -210,7 +213,7 @@ impl<B: Backend> NetworkTier<B> {
         caller: &Caller,
         operation: StoreOperation,
         key: &PipelineFingerprint,
-        request: impl Fn(B::Credentials, AnswerBegan) -> F + Send + Sync,
+        request: impl Fn(B::Credentials, AnswerProgress) -> F + Send + Sync,
     ) -> Option<Result<T, StoreError>>
     where
         T: Send,
@@ -281,15 +284,31 @@ impl<B: Backend> NetworkTier<B> {
     fn learn_health(&self, key: &PipelineFingerprint, fetched: &Result<Fetched, StoreError>) {
         match fetched {
             Err(_) => {}
-            Ok(Fetched::Hit(_) | Fetched::Miss) => self.unhealed.forget(key),
+            Ok(Fetched::Miss) => self.unhealed.forget(key),
+            Ok(Fetched::Hit(_)) => {
+                self.unhealed.forget(key);
+                // Its end is not logged: each entry is healed on its own.
+                let _ = self.futile_uploads.succeeded();
+            }
             Ok(Fetched::Corrupt(_) | Fetched::Refused) => {
                 if self.unhealed.found(key) {
-                    tracing::warn!(
-                        tier = self.name, %key,
-                        "an upload left its entry corrupt or refused; not uploaded again for heal_interval"
-                    );
+                    self.log_futile_upload(key);
                 }
             }
+        }
+    }
+
+    /// An edge that transforms every response does so to every entry.
+    fn log_futile_upload(&self, key: &PipelineFingerprint) {
+        let tier = &self.name;
+        if self.futile_uploads.failed() {
+            tracing::warn!(
+                tier, %key,
+                "an upload left its entry corrupt or refused; not uploaded again for heal_interval; \
+                 further ones are logged at debug level"
+            );
+        } else {
+            tracing::debug!(tier, %key, "an upload left its entry corrupt or refused");
         }
     }
 
@@ -402,11 +421,14 @@ impl<B: Backend> Probed for NetworkTier<B> {
     }
 
     async fn probe(&self, key: &PipelineFingerprint) -> bool {
-        let check = async {
-            let credentials = self.backend.credentials()?;
-            self.backend.check_health(key, credentials).await
+        let works = match self.backend.credentials() {
+            Ok(credentials) => {
+                let check = self.backend.check_health(key, credentials);
+                self.policy.probe(check).await
+            }
+            // Nothing can be sent, so nothing is learnt.
+            Err(_) => false,
         };
-        let works = self.policy.probe(check).await;
         let trouble = &self.policy.of(Access::Read).trouble;
         match works {
             true => log_success(&self.name, Access::Read, trouble),

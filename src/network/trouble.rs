@@ -1,17 +1,30 @@
 //! When to log that something goes wrong again and again: where it begins and where it ends.
 //!
 //! The trouble is over at the first success that no failure came shortly before. So a server that
-//! fails every other request is logged once, and not at each change.
+//! fails every other request is logged once, and not at each change. A trouble that comes and goes
+//! more slowly, as that of one corrupt entry, is logged once a minute at most.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// From the beginning of one trouble that is logged to that of the next.
+const BETWEEN: Duration = Duration::from_secs(60);
+
 #[derive(Debug)]
 pub(super) struct Trouble {
     /// How long before a success there must be no failure for the trouble to end.
     quiet: Duration,
-    episode: Mutex<Option<Episode>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    episode: Option<Episode>,
+    /// When the last trouble was logged.
+    logged: Option<Instant>,
+    /// How many calls failed since in troubles that are over and were not logged.
+    unlogged: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -19,12 +32,13 @@ struct Episode {
     began: Instant,
     last_failure: Instant,
     failed: u64,
+    is_logged: bool,
 }
 
 /// A trouble that is over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
-    /// How many calls failed in it.
+    /// How many calls failed in it, and in those before it that were not logged.
     pub(super) failed: u64,
     pub(super) lasted: Duration,
 }
@@ -33,30 +47,40 @@ impl Trouble {
     pub(super) const fn new(quiet: Duration) -> Self {
         Self {
             quiet,
-            episode: Mutex::new(None),
+            state: Mutex::new(State {
+                episode: None,
+                logged: None,
+                unlogged: 0,
+            }),
         }
     }
 
-    /// Counts a call that failed; whether the trouble begins with it, which is to be logged.
+    /// Counts a call that failed; whether the trouble is to be logged now.
     pub(super) fn failed(&self) -> bool {
         let now = Instant::now();
-        self.with(|episode| {
-            let begins = episode.is_none();
-            let episode = episode.get_or_insert(Episode {
+        self.with(|state| {
+            let episode = state.episode.get_or_insert(Episode {
                 began: now,
                 last_failure: now,
                 failed: 0,
+                is_logged: false,
             });
             episode.failed += 1;
             episode.last_failure = now;
-            begins
+            let is_soon = state.logged.is_some_and(|at| now - at < BETWEEN);
+            if episode.is_logged || is_soon {
+                return false;
+            }
+            episode.is_logged = true;
+            state.logged = Some(now);
+            true
         })
     }
 
     /// Counts a call that was refused because of the trouble. It says nothing new.
     pub(super) fn refused(&self) {
-        self.with(|episode| {
-            if let Some(episode) = episode {
+        self.with(|state| {
+            if let Some(episode) = &mut state.episode {
                 episode.failed += 1;
             }
         });
@@ -64,26 +88,33 @@ impl Trouble {
 
     /// Nobody's call failed, and still the trouble goes on.
     pub(super) fn goes_on(&self) {
-        self.with(|episode| {
-            if let Some(episode) = episode {
+        self.with(|state| {
+            if let Some(episode) = &mut state.episode {
                 episode.last_failure = Instant::now();
             }
         });
     }
 
-    /// Something went well. Some where the trouble ends with it, which is to be logged.
+    /// Something went well. Some where a trouble ends with it whose end is to be logged.
     pub(super) fn succeeded(&self) -> Option<Ended> {
-        self.with(|episode| {
+        self.with(|state| {
             let over = |episode: &mut Episode| episode.last_failure.elapsed() >= self.quiet;
-            episode.take_if(over).map(|episode| Ended {
-                failed: episode.failed,
+            let episode = state.episode.take_if(over)?;
+            let failed = state.unlogged + episode.failed;
+            if !episode.is_logged {
+                state.unlogged = failed;
+                return None;
+            }
+            state.unlogged = 0;
+            Some(Ended {
+                failed,
                 lasted: episode.last_failure - episode.began,
             })
         })
     }
 
-    fn with<R>(&self, change: impl FnOnce(&mut Option<Episode>) -> R) -> R {
-        change(&mut self.episode.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -107,6 +138,7 @@ mod tests {
         let lasted = QUIET;
         assert_eq!(trouble.succeeded(), Some(Ended { failed: 3, lasted }));
         assert_eq!(trouble.succeeded(), None);
+        advance(BETWEEN).await;
         assert!(trouble.failed());
     }
 
@@ -122,5 +154,36 @@ mod tests {
         trouble.goes_on();
         advance(QUIET).await;
         assert_eq!(trouble.succeeded().unwrap().failed, 1001);
+    }
+
+    /// As of one corrupt entry among whole ones, looked up now and then.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_and_goes_is_told_once_a_minute_at_most() {
+        let trouble = Trouble::new(QUIET);
+        let (mut begun, mut ended, mut failed) = (0, 0, 0);
+        for _ in 0..360 {
+            begun += u32::from(trouble.failed());
+            advance(QUIET).await;
+            if let Some(end) = trouble.succeeded() {
+                ended += 1;
+                failed += end.failed;
+            }
+            advance(Duration::from_secs(8)).await;
+        }
+        assert_eq!((begun, ended), (60, 60), "an hour");
+        assert_eq!(failed, 360 - 5, "the untold ones are counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_soon_after_another_is_told_when_it_lasts() {
+        let trouble = Trouble::new(QUIET);
+        assert!(trouble.failed());
+        advance(QUIET).await;
+        assert!(trouble.succeeded().is_some());
+        assert!(!trouble.failed());
+        advance(Duration::from_secs(60)).await;
+        assert!(trouble.failed());
+        advance(QUIET).await;
+        assert_eq!(trouble.succeeded().unwrap().failed, 2);
     }
 }

@@ -1,7 +1,7 @@
 //! The requests about one object, and what each response means.
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::path::Path;
 use object_store::{
@@ -16,7 +16,7 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    AnswerBegan, Backend, HttpStatusError, RequestError, Upload, content_encoding, read_capped,
+    AnswerProgress, Backend, HttpStatusError, RequestError, Upload, content_encoding, read_capped,
     read_start,
 };
 use crate::store::{Fetched, StoreErrorKind};
@@ -46,9 +46,14 @@ impl Objects {
     }
 
     /// The whole object, or `None` as soon as it is longer than any frame.
-    async fn read(&self, object: GetResult) -> Result<Option<Bytes>, RequestError> {
+    async fn read(
+        &self,
+        object: GetResult,
+        answer: &AnswerProgress,
+    ) -> Result<Option<Bytes>, RequestError> {
         let (size, limit) = (object.meta.size, self.format.max_frame());
         let parts = object.into_stream().map_err(of_a_read);
+        let parts = parts.inspect(|_| answer.signal());
         read_capped(parts, Some(size), limit, self.inactivity).await
     }
 }
@@ -69,7 +74,7 @@ impl Backend for Objects {
         &self,
         key: &PipelineFingerprint,
         (): (),
-        answer: &AnswerBegan,
+        answer: &AnswerProgress,
     ) -> Result<Fetched, RequestError> {
         let object = match self.store.get(&self.path(key)).await {
             Ok(object) => object,
@@ -80,7 +85,7 @@ impl Backend for Objects {
         if let Some(encoding) = encoding(&object) {
             return Ok(Fetched::Corrupt(FrameError::ContentEncoded(encoding)));
         }
-        let Some(frame) = self.read(object).await? else {
+        let Some(frame) = self.read(object, answer).await? else {
             return Ok(Fetched::Corrupt(FrameError::TooLarge));
         };
         Ok(match self.format.decode_blocking(key, frame).await {
@@ -206,7 +211,7 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::{Stream, StreamExt as _, stream};
+    use futures::{Stream, stream};
     use object_store::memory::InMemory;
     use object_store::{Attributes, GetResultPayload, ObjectMeta};
     use tokio::time::Instant;
@@ -236,7 +241,10 @@ mod tests {
             attributes: Attributes::default(),
             extensions: Default::default(),
         };
-        Ok(objects.read(object).await?.unwrap())
+        Ok(objects
+            .read(object, &AnswerProgress::default())
+            .await?
+            .unwrap())
     }
 
     /// The artifact keeps it for as long as it lives.

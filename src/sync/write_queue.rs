@@ -176,6 +176,12 @@ impl<J: WriteJob> WriteQueue<J> {
         Generation(*self.lock().generation(key))
     }
 
+    /// Whether the key is not blocked now, and was not since `generation` was taken.
+    pub(crate) fn is_current(&self, key: &PipelineFingerprint, generation: Generation) -> bool {
+        let mut state = self.lock();
+        !state.blocked.contains_key(key) && generation == Generation(*state.generation(key))
+    }
+
     /// The artifact of a key, if it is on its way.
     pub(crate) fn peek(&self, key: &PipelineFingerprint) -> Option<(Artifact, J::Tag)> {
         let state = self.lock();
@@ -271,9 +277,19 @@ impl<J: WriteJob> WriteQueue<J> {
     ///
     /// This ends if every try of a job does: the number of jobs is bounded, and so are their tries.
     pub(crate) async fn drain(&self) {
+        self.wait_for(|_| true).await;
+    }
+
+    /// Waits until every job of one target has ended that was submitted before the call.
+    pub(crate) async fn drain_target(&self, target: usize) {
+        self.wait_for(|job| job.target == target).await;
+    }
+
+    async fn wait_for(&self, is_meant: impl Fn(&Job<J>) -> bool) {
         let jobs: Vec<_> = {
             let state = self.lock();
             let jobs = state.entries.values().flat_map(|entry| &entry.jobs);
+            let jobs = jobs.filter(|job| is_meant(job));
             jobs.map(|job| job.done.clone()).collect()
         };
         for done in jobs {

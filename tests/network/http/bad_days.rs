@@ -154,12 +154,12 @@ async fn refused_writes_never_open_a_breaker_and_failing_ones_open_that_of_the_w
         ("422 Unprocessable", false),
         ("423 Locked", false),
         ("501 Not Implemented", false),
-        ("507 Full", false),
         ("408 Timeout", true),
         ("425 Early", true),
         ("429 Slow", true),
         ("500 Broken", true),
         ("502 Gateway", true),
+        ("507 Full", true),
         ("304 Not Modified", true),
     ] {
         let server = ScriptedServer::start(move |request| match request.method.as_str() {

@@ -5,8 +5,8 @@ use crate::support::scripted_http::{Request, ScriptedServer, Step, answer};
 use futures::future::join_all;
 use pipeline_cache::network::{BreakerPolicy, BreakerState, RetryPolicy};
 use pipeline_cache::{
-    Artifact, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheBuilder,
-    StoreError, StoreErrorKind,
+    Artifact, Credentials, Fetched, PipelineCacheStore, PipelineFingerprint, RemoteCache,
+    RemoteCacheBuilder, StoreError, StoreErrorKind,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -113,6 +113,40 @@ async fn statuses_that_mean_absence_are_misses() {
     assert_eq!(kind(removed), Some(StoreErrorKind::PermissionDenied));
 }
 
+/// As behind a firewall that takes offence at one name.
+#[tokio::test]
+async fn a_key_that_a_working_server_rejects_costs_no_other_key() {
+    for status in [
+        "400 Bad",
+        "406 Not Acceptable",
+        "414 Long",
+        "422 Odd",
+        "451 Legal",
+    ] {
+        let server = absent_as(status);
+        let remote = builder().build(server.url()).unwrap();
+        for _ in 0..20 {
+            let rejected = remote.fetch(&ABSENT).await;
+            assert_eq!(kind(rejected), Some(StoreErrorKind::Protocol), "{status}");
+            assert_eq!(remote.get(&PRESENT).await.unwrap(), Some(artifact()));
+        }
+    }
+}
+
+/// The server says when it takes this entry, not when it takes writes.
+#[tokio::test]
+async fn a_rejected_entry_that_names_a_time_pauses_no_other_write() {
+    let server = ScriptedServer::start(|request| match is_present(request) {
+        true => answer("413 Large\r\nRetry-After: 60", b""),
+        false => answer("201 Created", b""),
+    });
+    let remote = builder().build(server.url()).unwrap();
+    let rejected = remote.put(&PRESENT, artifact()).await;
+    assert_eq!(kind(rejected), Some(StoreErrorKind::TooLarge));
+    remote.put(&ABSENT, artifact()).await.unwrap();
+    assert_eq!(remote.write_breaker_state(), BreakerState::Closed);
+}
+
 // Writes.
 
 #[tokio::test]
@@ -157,6 +191,7 @@ async fn refused_writes_cost_no_read_and_are_soon_sent_no_more() {
         ("503 Busy\r\nRetry-After: 60", 1),
         ("429 Slow", 15),
         ("500 Broken", 15),
+        ("507 Full", 15),
     ] {
         let server = writes_as(status);
         let remote = builder().build(server.url()).unwrap();
@@ -329,4 +364,65 @@ async fn a_site_that_answers_with_pages_is_told_of_once() {
     let text = captured();
     assert_eq!(told(&text).len(), 1, "{text}");
     assert_eq!(remote.metrics().corrupt, 20);
+}
+
+/// As behind an edge that transforms every response.
+#[tokio::test]
+async fn uploads_that_change_nothing_are_told_of_once() {
+    let server = ScriptedServer::start(|request| match request.method.as_str() {
+        "PUT" => answer("201 Created", b""),
+        _ => answer("200 OK", &[b'x'; 900]),
+    });
+    let remote = builder().build(server.url()).unwrap();
+    capture();
+    for number in 0..20 {
+        let key = PipelineFingerprint::from_bytes([number; 32]);
+        for _ in 0..2 {
+            remote.fetch(&key).await.unwrap();
+            remote.put(&key, artifact()).await.ok();
+        }
+    }
+    let text = captured();
+    // One of corrupt entries, and one of uploads.
+    assert_eq!(told(&text).len(), 2, "{text}");
+}
+
+/// No request was sent, so nothing else tells of it, and no probe may say that the server works.
+#[tokio::test]
+async fn a_callback_that_panics_is_told_once_and_closes_no_breaker() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = Arc::clone(&broken);
+    let server = ScriptedServer::always(answer("503 Busy", b""));
+    let remote = builder()
+        .breaker(BreakerPolicy::default().probe_interval(5 * MS))
+        .credentials_from(move || {
+            assert!(!is_broken.load(Ordering::SeqCst), "hunter2");
+            Credentials::bearer("t")
+        })
+        .build(server.url())
+        .unwrap();
+    broken.store(true, Ordering::SeqCst);
+    capture();
+    for _ in 0..20 {
+        let denied = remote.fetch(&PRESENT).await;
+        assert_eq!(kind(denied), Some(StoreErrorKind::PermissionDenied));
+    }
+    let text = captured();
+    assert_eq!(told(&text).len(), 1, "{text}");
+    assert!(
+        text.contains("panicked") && !text.contains("hunter2"),
+        "{text}"
+    );
+
+    broken.store(false, Ordering::SeqCst);
+    while remote.breaker_state() == BreakerState::Closed {
+        remote.fetch(&PRESENT).await.unwrap_err();
+    }
+    broken.store(true, Ordering::SeqCst);
+    let mut state = remote.watch_breaker();
+    for _ in 0..3 {
+        let probed = timeout(PATIENCE, state.changed()).await;
+        probed.unwrap().unwrap();
+    }
+    assert_eq!(remote.metrics().breaker_closed, 0);
 }

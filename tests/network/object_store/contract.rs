@@ -259,13 +259,10 @@ fn on_s3(server: &ScriptedServer) -> ObjectStoreCacheBuilder {
         .store_option("aws_secret_access_key", "hunter2")
 }
 
-/// A bucket whose objects are written once, that is full or not there, or whose quota or policy
-/// says no.
+/// A bucket whose objects are written once, that is not there, or whose policy says no.
 #[tokio::test]
 async fn a_store_that_refuses_a_write_is_well_and_still_read() {
-    use StoreErrorKind::{
-        PermissionDenied, Protocol, ReadOnly, StorageFull, TooLarge, Unavailable,
-    };
+    use StoreErrorKind::{PermissionDenied, Protocol, ReadOnly, TooLarge, Unavailable};
     for (status, expected) in [
         ("400 Bad Request", Protocol),
         ("403 Forbidden", PermissionDenied),
@@ -275,7 +272,6 @@ async fn a_store_that_refuses_a_write_is_well_and_still_read() {
         ("411 Length Required", Protocol),
         ("412 Precondition Failed", Unavailable),
         ("413 Too Large", TooLarge),
-        ("507 Full", StorageFull),
     ] {
         let server = ScriptedServer::start(move |request| match request.method.as_str() {
             "PUT" => answer(status, b""),
