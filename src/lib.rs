@@ -9,7 +9,8 @@
 //!   [`PipelineFingerprint`] is the result.
 //! - [`SourceAliases`] knows spellings seen before by their hash; [`explain`](mod@explain) says why two
 //!   keys differ.
-//! - An [`Artifact`] is what is stored.
+//! - An [`Artifact`] is what is stored: one payload, or [named parts](Artifact::builder) such as code and
+//!   warnings.
 //! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
 //!   [`PipelineCacheStore`] can be one.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers, and compiles what none of them has.
@@ -75,7 +76,9 @@ pub mod testing;
 pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use artifact::Trust;
-pub use artifact::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
+pub use artifact::{
+    Artifact, ArtifactBuilder, ArtifactMetadata, FrameError, PartsError, SharedSecret, TrustedKeys,
+};
 pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
     PersistentPipelineCacheStore,

@@ -7,7 +7,7 @@
 //! |---:|---:|---|
 //! | 0 | 8 | magic `89 70 63 66 0d 0a 1a 0a` (`\x89pcf\r\n\x1a\n`) |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 2 | flags: bit 0, the tag is keyed; bit 1, the payload is zstd; all others 0 |
+//! | 10 | 2 | flags: bit 0, the tag is keyed; bit 1, the payload is zstd; bit 2, it has parts; all others 0 |
 //! | 12 | 4 | length of the metadata, at most 65,536 |
 //! | 16 | 8 | length of the payload as stored |
 //! | 24 | 8 | length of the payload as served; the same unless a flag says otherwise |
@@ -17,7 +17,7 @@
 //! | 104 | 8 | check: the start of BLAKE3 of bytes 0 to 103 |
 //! | 112 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 111 and the metadata |
 //! | 144 | m | metadata, see [`ArtifactMetadata`] |
-//! | 144 + m | p | payload |
+//! | 144 + m | p | payload; where it has parts and is unpacked, as [`parts`](super::parts) says |
 //!
 //! The tag binds the payload through its digest, and the fingerprint with it: a frame that was
 //! renamed to another key, or whose metadata was edited, is refused as surely as one with a
@@ -48,8 +48,9 @@ use super::digest::PayloadDigest;
     any(feature = "remote-cache", feature = "object-store")
 ))]
 use super::header::FLAG_ZSTD;
-use super::header::{FLAG_KEYED, Head, MAGIC, MAX_METADATA, VERSION, check};
+use super::header::{FLAG_KEYED, FLAG_PARTS, Head, MAGIC, MAX_METADATA, VERSION, check};
 pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
+use super::parts;
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
@@ -121,7 +122,9 @@ impl FrameFormat {
             return Err(FrameError::BadMetadata);
         }
         let secret = self.keys.as_ref().and_then(TrustedKeys::signing);
-        let flags = flags | if secret.is_some() { FLAG_KEYED } else { 0 };
+        let keyed = if secret.is_some() { FLAG_KEYED } else { 0 };
+        let parts = if artifact.has_parts() { FLAG_PARTS } else { 0 };
+        let flags = flags | keyed | parts;
 
         let mut head = BytesMut::with_capacity(HEADER_LEN + metadata.len());
         head.put_slice(&MAGIC);
@@ -199,7 +202,13 @@ impl FrameFormat {
         if digest.finish(&payload) != *head.digest {
             return Err(FrameError::BadPayload);
         }
-        Ok(Artifact::from_verified(payload, *head.digest, metadata))
+        if head.has_parts() && !parts::is_joined(&payload) {
+            return Err(FrameError::BadParts);
+        }
+        let (digest, has_parts) = (*head.digest, head.has_parts());
+        Ok(Artifact::from_verified(
+            payload, digest, metadata, has_parts,
+        ))
     }
 
     /// Checks all of a frame but its payload, from no more than its start. The header, and the bytes

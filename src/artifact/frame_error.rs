@@ -51,6 +51,9 @@ pub enum FrameError {
     /// The payload was changed.
     #[error("the payload does not match its digest")]
     BadPayload,
+    /// The payload is said to have parts, and does not begin with an index of parts.
+    #[error("the payload has no sound index of its parts")]
+    BadParts,
 }
 
 impl FrameError {
@@ -79,6 +82,7 @@ impl FrameError {
             | Self::BadMetadata
             | Self::BadTag
             | Self::BadPayload
+            | Self::BadParts
             | Self::ContentEncoded(_) => false,
         }
     }

@@ -6,7 +6,8 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89pcf\r\n\x1a\n";
 pub(super) const VERSION: u16 = 1;
 pub(super) const FLAG_KEYED: u16 = 1;
 pub(super) const FLAG_ZSTD: u16 = 2;
-const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD;
+pub(super) const FLAG_PARTS: u16 = 4;
+const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD | FLAG_PARTS;
 const CHECK_OFFSET: usize = 104;
 pub(super) const TAG_OFFSET: usize = 112;
 pub(super) const MAX_METADATA: usize = 64 * 1024;
@@ -54,6 +55,10 @@ impl<'a> Head<'a> {
 
     pub(super) const fn is_keyed(&self) -> bool {
         self.flags & FLAG_KEYED != 0
+    }
+
+    pub(super) const fn has_parts(&self) -> bool {
+        self.flags & FLAG_PARTS != 0
     }
 
     /// What the tag covers, but for the metadata.

@@ -1,5 +1,6 @@
 //! What is stored: an immutable payload, its digest, and a little about where it came from.
 
+mod builder;
 #[cfg(feature = "zstd")]
 pub(crate) mod compression;
 pub(crate) mod digest;
@@ -7,11 +8,14 @@ pub(crate) mod frame;
 mod frame_error;
 pub(crate) mod header;
 mod metadata;
+mod parts;
 mod stored_form;
 mod trust;
 
+pub use builder::ArtifactBuilder;
 pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
+pub use parts::PartsError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub use trust::Trust;
 pub use trust::{SharedSecret, TrustedKeys};
@@ -25,8 +29,12 @@ use crate::sync::blocking;
 
 /// A compiled artifact: bytes that never change, their BLAKE3 digest, and metadata.
 ///
+/// The simple form is one payload. [`builder`](Self::builder) makes an artifact of named parts: code,
+/// warnings, a dependency file.
+///
 /// A clone is a reference to the same bytes, whatever their number. Two artifacts are equal when
-/// their payloads are; metadata is about an artifact and not part of it. When the last clone is
+/// their payloads are, or the names and contents of their parts; one with parts never equals one
+/// without. Metadata is about an artifact and not part of it. When the last clone is
 /// dropped on a tokio runtime, a payload above 1 MiB is freed on the blocking pool, unless 64 MiB
 /// wait for that already.
 ///
@@ -52,6 +60,8 @@ struct Inner {
     payload: Bytes,
     digest: [u8; 32],
     metadata: ArtifactMetadata,
+    /// The payload is the stored form of parts, and was checked to be.
+    has_parts: bool,
 }
 
 /// The most bytes that are freed where the last reference to them is dropped. Giving 64 MiB back to
@@ -105,7 +115,7 @@ impl Artifact {
     pub fn with_metadata(payload: impl Into<Bytes>, metadata: ArtifactMetadata) -> Self {
         let payload = payload.into();
         let digest = *blake3::hash(&payload).as_bytes();
-        Self::from_verified(payload, digest, metadata)
+        Self::from_verified(payload, digest, metadata, false)
     }
 
     /// An artifact with metadata, hashed on the blocking pool when the payload is larger than
@@ -130,22 +140,29 @@ impl Artifact {
         blocking::run(size, move || Self::with_metadata(payload, metadata)).await
     }
 
-    /// An artifact whose digest has just been checked or computed.
+    /// An artifact whose digest, and index if it has parts, have just been checked or made.
     pub(crate) fn from_verified(
         payload: Bytes,
         digest: [u8; 32],
         metadata: ArtifactMetadata,
+        has_parts: bool,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 payload,
                 digest,
                 metadata,
+                has_parts,
             }),
         }
     }
 
-    /// The bytes the compiler made.
+    /// The bytes that are stored and hashed: what the compiler made.
+    ///
+    /// Of an artifact with parts, these are an index and all parts. The index is a stored form of
+    /// the crate: read the parts with [`part`](Self::part) and [`parts`](Self::parts). A tier of your
+    /// own that stores bytes keeps the parts if it stores [`to_frame`](Self::to_frame); an artifact
+    /// made anew of a payload and metadata has no parts.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         &self.inner.payload
@@ -163,13 +180,14 @@ impl Artifact {
         &self.inner.metadata
     }
 
-    /// The length of the payload in bytes.
+    /// The length of the payload in bytes, with parts and their index.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.payload.len()
     }
 
-    /// Whether the payload is empty. An empty artifact is an artifact.
+    /// Whether the payload is empty. An empty artifact is an artifact. One with parts is never empty,
+    /// because it has an index.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inner.payload.is_empty()
@@ -185,7 +203,7 @@ impl From<Bytes> for Artifact {
 
 impl PartialEq for Artifact {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.digest == other.inner.digest
+        self.inner.digest == other.inner.digest && self.inner.has_parts == other.inner.has_parts
     }
 }
 
@@ -194,11 +212,15 @@ impl Eq for Artifact {}
 impl fmt::Debug for Artifact {
     /// The payload is named by digest and length, never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Artifact")
+        let mut debug = f.debug_struct("Artifact");
+        debug
             .field("len", &self.len())
             .field("digest", &blake3::Hash::from_bytes(*self.digest()).to_hex())
-            .field("metadata", self.metadata())
-            .finish()
+            .field("metadata", self.metadata());
+        if self.has_parts() {
+            debug.field("parts", &parts::Lengths(self));
+        }
+        debug.finish()
     }
 }
 
@@ -273,6 +295,7 @@ mod tests {
                         payload,
                         [0; 32],
                         Default::default(),
+                        false,
                     ));
                 }
                 where_freed.try_iter().count()

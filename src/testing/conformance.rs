@@ -76,6 +76,7 @@ where
         return Check::new(&store).says_that_it_is_read_only().await;
     }
     Check::new(&store).returns_the_whole_artifact().await?;
+    Check::new(&new_store().await).keeps_parts().await?;
     Check::new(&new_store().await).tells_keys_apart().await?;
     Check::new(&new_store().await)
         .takes_one_key_many_times()
@@ -230,6 +231,32 @@ impl<'a> Check<'a> {
                 "contains agrees with get",
                 format!("{len} bytes"),
             )?;
+        }
+        Ok(())
+    }
+
+    async fn keeps_parts(&self) -> Checked {
+        const PROMISE: &str = "a get returns the parts that were put";
+        for (n, len) in [10, 100_000].into_iter().enumerate() {
+            let key = key(n as u32);
+            let artifact = Artifact::builder()
+                .part("code", payload(n as u32, len))
+                .part("warnings", "line 1: `x` is never read")
+                .part("empty", "")
+                .build()
+                .map_err(|error| self.broken(PROMISE, error))?;
+            self.put(&key, &artifact).await?;
+            let fetched = self.call("a fetch", self.store.fetch(&key)).await?;
+            let found = [fetched.into_artifact(), self.get(&key).await?];
+            let peeked = self.store.peek(&key).map(Some);
+            for found in found.into_iter().chain(peeked) {
+                let same = found.is_some_and(|found| found.parts().eq(artifact.parts()));
+                self.require(
+                    same,
+                    PROMISE,
+                    format!("parts of {len} bytes came back changed"),
+                )?;
+            }
         }
         Ok(())
     }

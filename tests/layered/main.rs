@@ -5,6 +5,7 @@ mod bounds;
 mod compile;
 mod lookup;
 mod lost_writes;
+mod parts;
 mod promotion;
 mod removal;
 mod single_flight;

@@ -65,6 +65,7 @@ async fn the_disk_tier_conforms() {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Vice {
     ServesPrefixes,
+    ForgetsParts,
     MixesUpKeys,
     BlocksItsThread,
     TellsSecrets,
@@ -116,6 +117,11 @@ impl PipelineCacheStore for Vicious {
                 Artifact::with_metadata(half, found.metadata().clone())
             })));
         }
+        if self.vice == Vice::ForgetsParts {
+            return Ok(Fetched::from(found.map(|found| {
+                Artifact::with_metadata(found.payload().clone(), found.metadata().clone())
+            })));
+        }
         Ok(Fetched::from(found))
     }
 
@@ -165,6 +171,7 @@ async fn each_vice_is_caught() {
             Vice::ServesPrefixes,
             "a get returns the whole artifact that was put",
         ),
+        (Vice::ForgetsParts, "a get returns the parts that were put"),
         (
             Vice::MixesUpKeys,
             "a get never returns another key's artifact",

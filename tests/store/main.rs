@@ -7,6 +7,7 @@ mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_export;
 mod outside_of_a_runtime;
+mod parts;
 #[cfg(feature = "metrics")]
 mod prometheus;
 mod source_aliases;

@@ -47,6 +47,18 @@ async fn what_one_of_the_team_puts_the_others_get() {
 }
 
 #[tokio::test]
+async fn the_warnings_of_a_compile_reach_the_others_with_its_code() {
+    let server = CacheServer::start(&[]);
+    let (writer, reader) = (remote(&server, WRITER), remote(&server, READER));
+    let parts = Artifact::builder().part("code", vec![7; 100_000]);
+    let built = parts.part("warnings", "line 1").build().unwrap();
+    writer.put(&KEY, built.clone()).await.unwrap();
+    let got = reader.get(&KEY).await.unwrap().unwrap();
+    assert_eq!(got.part("warnings").unwrap(), "line 1");
+    assert_eq!(got, built);
+}
+
+#[tokio::test]
 async fn a_token_does_what_its_role_allows_and_is_never_printed() {
     let mut server = CacheServer::start(&[]);
     let (reader, stranger) = (
