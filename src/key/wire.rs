@@ -387,7 +387,17 @@ impl WireWriter {
 
     /// Writes the number of items and then each of them.
     #[inline]
-    pub fn seq<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
+    pub fn seq<T>(&mut self, items: &[T], write: impl FnMut(&mut Self, &T)) {
+        self.items(items.iter(), write);
+    }
+
+    /// Writes the number of items and then each of them.
+    #[inline]
+    pub(crate) fn items<I: ExactSizeIterator>(
+        &mut self,
+        items: I,
+        mut write: impl FnMut(&mut Self, I::Item),
+    ) {
         self.count(items.len());
         for item in items {
             write(self, item);

@@ -75,14 +75,16 @@ impl Placer<'_, '_> {
         for (event, _) in events {
             let root = match *event {
                 Event::Use(source) | Event::Compared(source) => {
-                    Some(values.of(source).ok_or(UNAVAILABLE)?)
+                    values.of(source).ok_or(UNAVAILABLE)?
                 }
-                Event::Evaluation(source) => {
-                    let value = values.of(source);
-                    value.filter(|value| values.is_anchored(*value))
-                }
+                Event::Evaluation(source) => match values.of(source) {
+                    Some(value) if values.is_anchored(value) => value,
+                    Some(_) | None => continue,
+                },
             };
-            self.below(root, &is_wanted, &mut needed);
+            if self.placed(root).is_none() {
+                self.below([root], &is_wanted, &mut needed);
+            }
         }
         Ok(needed)
     }

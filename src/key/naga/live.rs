@@ -69,6 +69,8 @@ pub(super) struct Live {
     live: Vec<bool>,
     /// When each expression is evaluated.
     timings: Vec<Timing>,
+    /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
+    ordinals: Vec<Option<u32>>,
     locals: Vec<Handle<LocalVariable>>,
 }
 
@@ -113,10 +115,7 @@ impl Live {
         if any {
             self.spread(expressions);
         }
-        let compares = self
-            .evaluations()
-            .any(|handle| self.contains(handle) && filters::takes_derivative(&expressions[handle]));
-        self.effects.compares |= compares;
+        self.number_anchors(expressions);
         Ok(())
     }
 
@@ -129,12 +128,28 @@ impl Live {
         self.timings[expression.index()]
     }
 
-    /// What the body evaluates, in its order.
-    pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
-        self.events.iter().filter_map(|(event, _)| match *event {
-            Event::Use(_) | Event::Compared(_) => None,
-            Event::Evaluation(handle) => Some(handle),
-        })
+    /// The ordinal of an anchor that is needed.
+    pub(super) fn ordinal(&self, expression: Handle<Expression>) -> Option<u32> {
+        self.ordinals[expression.index()]
+    }
+
+    fn number_anchors(&mut self, expressions: &Arena<Expression>) {
+        self.ordinals.clear();
+        self.ordinals.resize(expressions.len(), None);
+        let mut next = 0;
+        for (event, _) in &self.events {
+            let Event::Evaluation(handle) = *event else {
+                continue;
+            };
+            let index = handle.index();
+            if self.live[index] && self.timings[index].is_anchored() {
+                self.effects.compares |= filters::takes_derivative(&expressions[handle]);
+                if self.ordinals[index].is_none() {
+                    self.ordinals[index] = Some(next);
+                    next += 1;
+                }
+            }
+        }
     }
 
     /// What happens, and in which block.
