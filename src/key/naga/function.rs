@@ -41,7 +41,7 @@ pub(super) struct Mark {
 
 pub(super) struct FunctionBuilder<'p, 'm> {
     pub(super) module: &'p mut ModuleBuilder<'m>,
-    context: Context<'p>,
+    pub(super) context: Context<'p>,
     pub(super) values: &'p Values,
     pub(super) out: Function,
     /// The variables of the module that the function uses, itself or by what it calls.
@@ -119,12 +119,6 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         let handle = self.copy(value, false)?;
         self.marks[value.index()].placed = Some(handle);
         Ok(handle)
-    }
-
-    /// The expression of a value in the source.
-    pub(super) fn source_of(&self, value: Value) -> &Expression {
-        let origin = self.values.origin(value);
-        self.values.expression(self.context, origin)
     }
 
     /// What a function of the source does that this one may call.

@@ -168,19 +168,21 @@ impl Live {
         &self.events[events.unwrap_or_default()]
     }
 
-    /// What happens in a statement that nests others and, if neighbours may part in it, after it.
-    pub(super) fn at_nested(&self, number: usize) -> &[(Event, BlockId)] {
-        match self.nested.get(number) {
-            Some((events, true)) => &self.events[events.start..],
-            Some((events, false)) => &self.events[events.clone()],
-            None => &[],
-        }
+    /// The first event in a statement that nests others, if neighbours may part for good in it.
+    pub(super) fn parts_in(&self, number: usize) -> Option<usize> {
+        let (events, parts) = self.nested.get(number)?;
+        parts.then_some(events.start)
     }
 
-    /// What happens from a call on that may discard. These are counted from 0, in their order.
-    pub(super) fn at_parting(&self, number: usize) -> &[(Event, BlockId)] {
-        let start = self.partings.get(number).copied();
-        &self.events[start.unwrap_or(self.events.len())..]
+    /// The event at which a call may discard. These are counted from 0, in their order.
+    pub(super) fn at_parting(&self, number: usize) -> usize {
+        let event = self.partings.get(number).copied();
+        event.unwrap_or(self.events.len())
+    }
+
+    /// Whether neighbours may part for good.
+    pub(super) const fn parts(&self) -> bool {
+        self.parted > 0
     }
 
     pub(super) const fn effects(&self) -> Effects {

@@ -89,6 +89,7 @@
 mod build;
 mod canonical;
 mod carried;
+mod compared;
 mod context;
 mod deep;
 mod effects;
