@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use naga::proc::TypeResolution;
 use naga::{
     Constant, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Override, Type,
-    TypeInner,
+    TypeInner, UnaryOperator,
 };
 
 use super::context::Context;
@@ -47,6 +47,18 @@ pub(super) enum Origin {
     Constant(Handle<Expression>),
     /// In the source's function, but in its one spelling: an index of what was rewritten.
     Rewritten(usize),
+    /// Among the constant expressions, and rewritten as well.
+    RewrittenConstant(usize),
+}
+
+impl Origin {
+    /// Whether the operands are constant expressions of the module, or else the function's.
+    pub(super) const fn is_constant(self) -> bool {
+        match self {
+            Self::Constant(_) | Self::RewrittenConstant(_) => true,
+            Self::Function(_) | Self::Rewritten(_) => false,
+        }
+    }
 }
 
 /// The values of a function. Its memory serves one function after the other.
@@ -151,7 +163,7 @@ impl Values {
         match origin {
             Origin::Function(source) => &context.function.expressions[source],
             Origin::Constant(source) => &context.module.global_expressions[source],
-            Origin::Rewritten(index) => &self.rewritten[index],
+            Origin::Rewritten(index) | Origin::RewrittenConstant(index) => &self.rewritten[index],
         }
     }
 
@@ -227,9 +239,17 @@ impl Values {
 
     /// The one spelling of a value, where it is another than the source's.
     fn rewritten(&self, context: Context<'_>, source: &Expression) -> Rebased<Option<Expression>> {
-        let Expression::Binary { op, left, right } = *source else {
+        let (op, left, right) = match *source {
+            Expression::Binary { op, left, right } => (op, left, right),
+            Expression::Unary {
+                op: UnaryOperator::LogicalNot,
+                expr,
+            } => return self.negated(context, expr),
+            Expression::Compose { ty, ref components } => {
+                return splat(context, ty, components, |operand| self.of(operand));
+            }
             // An expression without a rule is its own one spelling, whatever it is.
-            return Ok(rules::rewritten(source));
+            _ => return Ok(rules::rewritten(source)),
         };
         let [one, two] = [left, right].map(|operand| self.of(operand).ok_or(FOLLOWS));
         let (one, two) = (one?, two?);
@@ -248,6 +268,31 @@ impl Values {
             op: turned,
             left: right,
             right: left,
+        }))
+    }
+
+    /// The comparison that holds where one of integers or booleans does not.
+    fn negated(
+        &self,
+        context: Context<'_>,
+        comparison: Handle<Expression>,
+    ) -> Rebased<Option<Expression>> {
+        let comparison = self.of(comparison).ok_or(FOLLOWS)?;
+        let origin = self.origin(comparison);
+        let Expression::Binary { op, left, right } = *self.expression(context, origin) else {
+            return Ok(None);
+        };
+        // The operands of a constant are not among the function's expressions.
+        if origin.is_constant() || !is_exact(context, left, right) {
+            return Ok(None);
+        }
+        Ok(rules::negated(op).map(|(op, is_turned)| {
+            let (left, right) = if is_turned {
+                (right, left)
+            } else {
+                (left, right)
+            };
+            Expression::Binary { op, left, right }
         }))
     }
 
@@ -285,11 +330,30 @@ impl Values {
                 for operand in operands {
                     self.constant_value(context, operand)?;
                 }
-                self.intern(context, expression, Origin::Constant(source))?
+                self.constant_spelling(context, source)?
             }
         };
         self.of_constant.insert(source.index(), value);
         Ok(value)
+    }
+
+    /// The value of a constant expression, in its one spelling, whose operands have theirs.
+    fn constant_spelling(
+        &mut self,
+        context: Context<'_>,
+        source: Handle<Expression>,
+    ) -> Rebased<Value> {
+        let expression = &context.module.global_expressions[source];
+        if let Expression::Compose { ty, ref components } = *expression {
+            let of = |operand| self.of_constant(operand);
+            if let Some(rewritten) = splat(context, ty, components, of)? {
+                let origin = Origin::RewrittenConstant(self.rewritten.len());
+                let value = self.intern(context, &rewritten, origin)?;
+                self.rewritten.push(rewritten);
+                return Ok(value);
+            }
+        }
+        self.intern(context, expression, Origin::Constant(source))
     }
 
     fn intern(
@@ -304,7 +368,7 @@ impl Values {
             of_constant,
             ..
         } = self;
-        let is_constant = matches!(origin, Origin::Constant(_));
+        let is_constant = origin.is_constant();
         let mut missing = false;
         let id = nodes.intern(Some(context.items.nodes()), |wire, children| {
             let mut references = Numbers {
@@ -332,6 +396,33 @@ impl Values {
             special_type: None,
         });
     }
+}
+
+/// A vector of equal components, by its one component.
+fn splat(
+    context: Context<'_>,
+    ty: Handle<Type>,
+    components: &[Handle<Expression>],
+    of: impl Fn(Handle<Expression>) -> Option<Value>,
+) -> Rebased<Option<Expression>> {
+    let TypeInner::Vector { size, scalar: _ } = context.module.types[ty].inner else {
+        return Ok(None);
+    };
+    // As many components as the vector has are scalars, each of them.
+    let [value, rest @ ..] = components else {
+        return Ok(None);
+    };
+    if components.len() != size as usize {
+        return Ok(None);
+    }
+    let first = of(*value).ok_or(FOLLOWS)?;
+    for component in rest {
+        if of(*component).ok_or(FOLLOWS)? != first {
+            return Ok(None);
+        }
+    }
+    let value = *value;
+    Ok(Some(Expression::Splat { size, value }))
 }
 
 /// Whether the operands may change places, as far as their types tell.
