@@ -623,7 +623,8 @@ fn sampling_at_the_center_can_be_spelled_out() {
     for shader in [&member as &dyn Fn(&str) -> String, &argument, &result] {
         let key = |interpolation| {
             let varying = format!("@location(0) {interpolation} x: f32");
-            key(&shader(&varying))
+            let canonical = canonical(&parse(&shader(&varying)));
+            (canonical.to_wire(), format!("{:?}", canonical.module()))
         };
         let default = key("");
         assert_eq!(default, key("@interpolate(perspective)"));
