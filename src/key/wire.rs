@@ -20,8 +20,8 @@
 use std::fmt;
 
 use super::PipelineFingerprint;
-use super::Program;
 use super::parts::{KeyPart, PartRecorder};
+use super::program::{Program, Unkeyable};
 
 /// The first eight bytes of every program on the wire.
 pub(crate) const MAGIC: [u8; 8] = *b"pcwire\r\n";
@@ -35,7 +35,8 @@ const HASH_CHUNK: usize = 16 * 1024;
 
 /// A canonical program that can be written on the wire.
 ///
-/// Implement [`write_body`](Self::write_body) alone: write every part that can change what a
+/// Implement [`write_body`](Self::write_body), and nothing else but perhaps
+/// [`check`](Self::check): write every part that can change what a
 /// compiler makes, match every enum exhaustively, and leave out nothing but what
 /// [`canonicalize`](Program::canonicalize) has already removed.
 ///
@@ -145,6 +146,20 @@ pub trait ToWire {
 
     /// Writes the canonical program, without the header.
     fn write_body(&self, wire: &mut WireWriter);
+
+    /// Checks the canonical form before it is compiled, which a hit never is.
+    ///
+    /// Implement it where [`canonicalize`](Program::canonicalize) puts off a check that takes long.
+    /// The cache calls it once, on a miss, before it calls the compile function. It does nothing
+    /// by default.
+    ///
+    /// # Errors
+    ///
+    /// [`Unkeyable`] when the canonical form is not fit to be compiled. The
+    /// program is then compiled as it is, and the artifact is not cached.
+    fn check(&self) -> Result<(), Unkeyable> {
+        Ok(())
+    }
 
     /// The header and the body as bytes: what the fingerprint is the hash of.
     fn to_wire(&self) -> Vec<u8> {
@@ -442,7 +457,17 @@ impl WireWriter {
 
     /// Writes the number of items and then each of them.
     #[inline]
-    pub fn seq<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
+    pub fn seq<T>(&mut self, items: &[T], write: impl FnMut(&mut Self, &T)) {
+        self.items(items.iter(), write);
+    }
+
+    /// Writes the number of items and then each of them.
+    #[inline]
+    pub(crate) fn items<I: ExactSizeIterator>(
+        &mut self,
+        items: I,
+        mut write: impl FnMut(&mut Self, I::Item),
+    ) {
         self.count(items.len());
         for item in items {
             write(self, item);

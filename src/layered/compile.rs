@@ -1,9 +1,12 @@
 //! Get or compile: the methods of the cache that compile what no tier has.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::LayeredPipelineCache;
-use super::compiled::{CompileError, CompileInput, Compiled};
+use super::compiled::{Attempt, CompileError, CompileInput, Compiled};
 use crate::artifact::Artifact;
-use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _};
+use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _, Unkeyable};
+use crate::sync::blocking;
 
 impl LayeredPipelineCache {
     /// The artifact of a program in a scope: from the cache, or else compiled, once for all callers
@@ -24,7 +27,9 @@ impl LayeredPipelineCache {
     /// Processes that share a [`DiskCache`](crate::DiskCache) compile a key once as well, if it was
     /// opened with [`compile_locks`](crate::DiskCacheBuilder::compile_locks).
     ///
-    /// A program without a key is compiled by each caller for itself, and not stored.
+    /// A program without a key is compiled by each caller for itself, and not stored. So is one
+    /// whose canonical form does not pass its [`check`](crate::ToWire::check), which is made on
+    /// the blocking pool, on a miss alone.
     ///
     /// The program is canonicalized and hashed on the calling task. For programs of more than a
     /// few hundred kilobytes, do that on the blocking pool and use
@@ -78,22 +83,31 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        let scope = scope.clone();
-        match program.canonicalize() {
+        // Whoever calls it takes it out: the flight of the key, or else this call by itself.
+        let compile = Arc::new(Mutex::new(Some(compile)));
+        let reason = match program.canonicalize() {
             Ok(canonical) => {
-                let key = canonical.fingerprint().scoped(&scope);
-                let compile = move || compile(CompileInput::Canonical(canonical), scope);
-                self.get_or_insert_with(&key, compile).await
+                let key = canonical.fingerprint().scoped(scope);
+                let (compile, scope) = (Arc::clone(&compile), scope.clone());
+                let attempt = move || async move {
+                    let input = check::<P>(canonical).await.map_err(Attempt::Unfit)?;
+                    let compile = take(&compile).expect("a flight is all that takes it first");
+                    let compiled = compile(input, scope).await;
+                    compiled.map_err(|error| Attempt::Failed(Arc::new(error)))
+                };
+                match self.get_or_insert_with(&key, attempt).await {
+                    Ok(compiled) => return Ok(compiled),
+                    Err(error) => error.unfit()?,
+                }
             }
-            Err(reason) => {
-                tracing::debug!(%reason, "the program has no key: compiling without the cache");
-                let input = CompileInput::Unkeyable(program.clone(), reason.clone());
-                self.parts
-                    .compiler
-                    .bypass(async move { compile(input, scope).await }, reason)
-                    .await
-            }
-        }
+            Err(reason) => reason,
+        };
+        tracing::debug!(%reason, "the program has no key: compiling without the cache");
+        let compile = take(&compile).expect("what is unfit has not been compiled");
+        let input = CompileInput::Unkeyable(program.clone(), reason.clone());
+        let scope = scope.clone();
+        let compile = async move { compile(input, scope).await };
+        self.parts.compiler.bypass(compile, reason).await
     }
 
     /// Like [`get_or_compile`](Self::get_or_compile), for callers that have made the key already.
@@ -135,4 +149,21 @@ impl LayeredPipelineCache {
     {
         self.parts.compiler.get_or_compile(*key, compile).await
     }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Checks a canonical form. That may take long, so it is no work for a runtime worker.
+async fn check<P>(canonical: P::Canonical) -> Result<CompileInput<P>, Unkeyable>
+where
+    P: Program + Send + 'static,
+    P::Canonical: Send + 'static,
+{
+    let check = move || {
+        canonical.check()?;
+        Ok(CompileInput::Canonical(canonical))
+    };
+    blocking::blocking(check).await
 }

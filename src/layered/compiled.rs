@@ -32,6 +32,14 @@ impl<P: Program> CompileInput<P> {
     }
 }
 
+/// Why a compile function that was given a canonical form made no artifact of it.
+pub(super) enum Attempt<E> {
+    /// It failed.
+    Failed(Arc<E>),
+    /// The canonical form did not pass its check, and the function was not called.
+    Unfit(Unkeyable),
+}
+
 /// An artifact, and where it came from.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -84,6 +92,22 @@ pub enum CompileError<E> {
     Interrupted,
     /// The call was made outside of a tokio runtime.
     NoRuntime,
+}
+
+impl<E> CompileError<Attempt<E>> {
+    /// What the caller of a compile function is told: why its program is not fit to be compiled
+    /// in its canonical form, or else its own error.
+    pub(super) fn unfit(self) -> Result<Unkeyable, CompileError<E>> {
+        Err(match self {
+            Self::Failed(attempt) => match &*attempt {
+                Attempt::Unfit(reason) => return Ok(reason.clone()),
+                Attempt::Failed(error) => CompileError::Failed(Arc::clone(error)),
+            },
+            Self::Panicked(message) => CompileError::Panicked(message),
+            Self::Interrupted => CompileError::Interrupted,
+            Self::NoRuntime => CompileError::NoRuntime,
+        })
+    }
 }
 
 impl<E> CompileError<E> {

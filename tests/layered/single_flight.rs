@@ -385,6 +385,55 @@ impl ToWire for Never {
     }
 }
 
+/// Its canonical form turns out to be wrong when it is looked at.
+#[derive(Clone)]
+struct Misread;
+
+struct Wrong;
+
+impl Program for Misread {
+    const DOMAIN: &'static str = "tests/misread";
+    const SCHEMA: u32 = 1;
+    type Canonical = Wrong;
+
+    fn canonicalize(&self) -> Result<Wrong, Unkeyable> {
+        Ok(Wrong)
+    }
+}
+
+impl ToWire for Wrong {
+    type Program = Misread;
+
+    fn check(&self) -> Result<(), Unkeyable> {
+        Err(Unkeyable::new("it is wrong"))
+    }
+
+    fn write_body(&self, _: &mut WireWriter) {}
+}
+
+#[tokio::test]
+async fn a_canonical_form_that_fails_its_check_is_not_compiled_and_its_program_is() {
+    let tier = Arc::new(FaultyStore::new("tier"));
+    let cache = LayeredPipelineCache::new([tier.clone() as _]);
+    let scope = CompileScope::new("cc", "t").unwrap();
+    let compile = |input: CompileInput<Misread>, _scope| async move {
+        assert!(matches!(input, CompileInput::Unkeyable(Misread, _)));
+        Ok::<_, Infallible>(artifact())
+    };
+    let (one, two) = tokio::join!(
+        cache.get_or_compile(&Misread, &scope, compile),
+        cache.get_or_compile(&Misread, &scope, compile),
+    );
+    for result in [one, two] {
+        let result = result.unwrap();
+        assert_eq!(result.artifact, artifact());
+        let reason = Unkeyable::new("it is wrong");
+        assert_eq!(result.source, CompileSource::Bypassed(reason));
+    }
+    assert_eq!(tier.calls(StoreOperation::Put), 0);
+    assert!(tier.calls(StoreOperation::Get) > 0);
+}
+
 #[tokio::test]
 async fn an_unkeyable_program_is_compiled_and_not_cached() {
     let tier = Arc::new(FaultyStore::new("tier"));

@@ -55,8 +55,8 @@ impl<P> CanonicalModule<P> {
     /// # Errors
     ///
     /// [`Unkeyable`] when naga finds the canonical module invalid. The source was valid, so that
-    /// this is a fault of this crate. Compile the source instead, and do not cache what comes of
-    /// it: no artifact is ever stored under this key.
+    /// this is a fault of this crate. A cache finds it by [`check`](ToWire::check), compiles the
+    /// source instead and stores nothing.
     pub fn info(&self) -> Result<&ModuleInfo, Unkeyable> {
         let info = self.info.get_or_init(|| validate_canonical(&self.module));
         info.as_ref().map_err(Unkeyable::clone)
@@ -78,6 +78,11 @@ impl<P> CanonicalModule<P> {
 impl<P: Program<Canonical = Self>> ToWire for CanonicalModule<P> {
     type Program = P;
 
+    /// Validates the module, by [`info`](Self::info).
+    fn check(&self) -> Result<(), Unkeyable> {
+        self.info().map(drop)
+    }
+
     fn write_body(&self, wire: &mut WireWriter) {
         wire::module(wire, &self.module);
         wire::filters(wire, &self.module);
@@ -91,4 +96,33 @@ fn validate_canonical(module: &Module) -> Result<ModuleInfo, Unkeyable> {
     let depth = limits::check(module)?;
     validate(module, depth, flags, Capabilities::all())
         .map_err(|reason| Unkeyable::new(format!("its canonical form fails: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use naga::{Expression, Function, Literal, Span};
+
+    use super::*;
+
+    #[test]
+    fn a_canonical_module_that_is_not_valid_fails_its_check() {
+        let canonical = |main| {
+            let mut module = Module::default();
+            let function = Function {
+                name: Some("main".into()),
+                ..main
+            };
+            module.functions.append(function, Span::UNDEFINED);
+            CanonicalModule::<Module>::new(module)
+        };
+        assert_eq!(canonical(Function::default()).check(), Ok(()));
+        let mut broken = Function::default();
+        let literal = Expression::Literal(Literal::U32(0));
+        let literal = broken.expressions.append(literal, Span::UNDEFINED);
+        let value = Some(literal);
+        let body = &mut broken.body;
+        body.push(naga::Statement::Return { value }, Span::UNDEFINED);
+        let reason = canonical(broken).check().unwrap_err();
+        assert!(reason.reason().starts_with("its canonical form fails: "));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a statement that nests others needs before it.
 
-use super::filters;
+use super::compared::each_compared;
 use super::function::UNAVAILABLE;
 use super::live::{BlockId, Event};
 use super::placer::Placer;
@@ -29,36 +29,45 @@ impl Placer<'_, '_> {
         Ok(())
     }
 
-    /// Places what the source has computed before neighbours in control flow may part, and what
-    /// they are compared by later: a target may stop those that have discarded, and what they
-    /// have not computed by then is not there to compare.
-    pub(super) fn place_compared(&mut self, events: &[(Event, BlockId)]) -> Rebased<()> {
+    /// Places what the source has computed before neighbours in control flow take the branches of
+    /// a statement, and what they are compared by in these: what they have not computed by then
+    /// is not there to compare.
+    pub(super) fn place_compared(&mut self, number: usize) -> Rebased<()> {
         let values = self.builder.values;
         if !values.live.effects().compares {
             return Ok(());
         }
         self.begin_visit();
+        let context = self.builder.context;
         let mut found = Vec::new();
-        for (event, _) in events {
-            match *event {
-                Event::Use(_) => {}
-                Event::Compared(source) => {
-                    self.below(values.of(source), Self::computed, &mut found);
-                }
-                Event::Evaluation(source) => {
-                    let value = values.of(source);
-                    if let Some(value) = value {
-                        if filters::takes_derivative(self.builder.source_of(value)) {
-                            let operands = values.operands(value);
-                            self.below(operands, Self::computed, &mut found);
-                        }
-                    }
-                }
-            }
+        for (event, _) in values.live.of_nested(number) {
+            each_compared(context, values, *event, |root| {
+                self.below([root], Self::computed, &mut found);
+            });
         }
         for value in found {
             self.place(value)?;
         }
+        Ok(())
+    }
+
+    /// Places what the source has computed before neighbours may part for good, at an event, and
+    /// what they are compared by later: a target may stop those that have discarded.
+    ///
+    /// What was computed in this scope before the last parting has been looked at then.
+    pub(super) fn place_parting(&mut self, event: usize) -> Rebased<()> {
+        let compared = self.compared;
+        let is_wanted =
+            |value: &Value| self.placed(*value).is_none() && compared.is_after(*value, event);
+        let mut wanted: Vec<_> = self
+            .computed_since(self.settled)
+            .filter(is_wanted)
+            .collect();
+        wanted.sort_by_key(|value| compared.order(*value));
+        for value in wanted {
+            self.place(value)?;
+        }
+        self.settle();
         Ok(())
     }
 
@@ -75,14 +84,16 @@ impl Placer<'_, '_> {
         for (event, _) in events {
             let root = match *event {
                 Event::Use(source) | Event::Compared(source) => {
-                    Some(values.of(source).ok_or(UNAVAILABLE)?)
+                    values.of(source).ok_or(UNAVAILABLE)?
                 }
-                Event::Evaluation(source) => {
-                    let value = values.of(source);
-                    value.filter(|value| values.is_anchored(*value))
-                }
+                Event::Evaluation(source) => match values.of(source) {
+                    Some(value) if values.is_anchored(value) => value,
+                    Some(_) | None => continue,
+                },
             };
-            self.below(root, &is_wanted, &mut needed);
+            if self.placed(root).is_none() {
+                self.below([root], &is_wanted, &mut needed);
+            }
         }
         Ok(needed)
     }

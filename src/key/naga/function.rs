@@ -11,6 +11,7 @@ use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
 use super::rebase;
 use super::rebase::{Rebase, Rebased, Refusal};
+use super::rules;
 use super::timing::Timing;
 use super::values::{Origin, Value, Values};
 
@@ -41,7 +42,7 @@ pub(super) struct Mark {
 
 pub(super) struct FunctionBuilder<'p, 'm> {
     pub(super) module: &'p mut ModuleBuilder<'m>,
-    context: Context<'p>,
+    pub(super) context: Context<'p>,
     pub(super) values: &'p Values,
     pub(super) out: Function,
     /// The variables of the module that the function uses, itself or by what it calls.
@@ -82,13 +83,13 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
             out.arguments.push(FunctionArgument {
                 name: None,
                 ty: module.ty(*ty)?,
-                binding: binding.clone(),
+                binding: binding.as_ref().map(rules::binding),
             });
         }
         if let Some(FunctionResult { ty, binding }) = result {
             out.result = Some(FunctionResult {
                 ty: module.ty(*ty)?,
-                binding: binding.clone(),
+                binding: binding.as_ref().map(rules::binding),
             });
         }
         marks.clear();
@@ -119,12 +120,6 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         let handle = self.copy(value, false)?;
         self.marks[value.index()].placed = Some(handle);
         Ok(handle)
-    }
-
-    /// The expression of a value in the source.
-    pub(super) fn source_of(&self, value: Value) -> &Expression {
-        let origin = self.values.origin(value);
-        self.values.expression(self.context, origin)
     }
 
     /// What a function of the source does that this one may call.
@@ -220,9 +215,10 @@ struct FromValues<'a, 'p, 'm> {
 impl Rebase for FromValues<'_, '_, '_> {
     fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
         let values = self.builder.values;
-        let value = match self.origin {
-            Origin::Function(_) | Origin::Rewritten(_) => values.of(source),
-            Origin::Constant(_) => values.of_constant(source),
+        let value = if self.origin.is_constant() {
+            values.of_constant(source)
+        } else {
+            values.of(source)
         };
         let mark = self.builder.marks[value.ok_or(UNAVAILABLE)?.index()];
         let known = if self.is_constant {

@@ -40,7 +40,7 @@ impl<'m> Items<'m> {
         globals: &[Handle<GlobalVariable>],
         nodes: &'m mut Nodes,
     ) -> Rebased<Self> {
-        nodes.clear();
+        nodes.clear(module.types.len() + module.global_expressions.len());
         let constants = module.constants.iter();
         let mut items = Self {
             module,
@@ -112,7 +112,7 @@ impl<'m> Items<'m> {
             likes[head as usize] += 1;
             let place = likes[head as usize];
             ids[handle.index()] = self.nodes.intern(None, |wire, children| {
-                children.push(Child::Node(head));
+                children.push(Child::of_set(head));
                 wire.str("global");
                 wire.u64(place);
             })?;
@@ -207,7 +207,7 @@ struct Numbers<'n> {
 impl Numbers<'_> {
     fn refer(&mut self, id: Option<Id>) {
         match id {
-            Some(id) => self.children.push(Child::Node(id)),
+            Some(id) => self.children.push(Child::of_set(id)),
             None => *self.missing = true,
         }
     }

@@ -69,6 +69,8 @@ pub(super) struct Live {
     live: Vec<bool>,
     /// When each expression is evaluated.
     timings: Vec<Timing>,
+    /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
+    ordinals: Vec<Option<u32>>,
     locals: Vec<Handle<LocalVariable>>,
 }
 
@@ -113,10 +115,7 @@ impl Live {
         if any {
             self.spread(expressions);
         }
-        let compares = self
-            .evaluations()
-            .any(|handle| self.contains(handle) && filters::takes_derivative(&expressions[handle]));
-        self.effects.compares |= compares;
+        self.number_anchors(expressions);
         Ok(())
     }
 
@@ -129,12 +128,28 @@ impl Live {
         self.timings[expression.index()]
     }
 
-    /// What the body evaluates, in its order.
-    pub(super) fn evaluations(&self) -> impl Iterator<Item = Handle<Expression>> {
-        self.events.iter().filter_map(|(event, _)| match *event {
-            Event::Use(_) | Event::Compared(_) => None,
-            Event::Evaluation(handle) => Some(handle),
-        })
+    /// The ordinal of an anchor that is needed.
+    pub(super) fn ordinal(&self, expression: Handle<Expression>) -> Option<u32> {
+        self.ordinals[expression.index()]
+    }
+
+    fn number_anchors(&mut self, expressions: &Arena<Expression>) {
+        self.ordinals.clear();
+        self.ordinals.resize(expressions.len(), None);
+        let mut next = 0;
+        for (event, _) in &self.events {
+            let Event::Evaluation(handle) = *event else {
+                continue;
+            };
+            let index = handle.index();
+            if self.live[index] && self.timings[index].is_anchored() {
+                self.effects.compares |= filters::takes_derivative(&expressions[handle]);
+                if self.ordinals[index].is_none() {
+                    self.ordinals[index] = Some(next);
+                    next += 1;
+                }
+            }
+        }
     }
 
     /// What happens, and in which block.
@@ -153,19 +168,21 @@ impl Live {
         &self.events[events.unwrap_or_default()]
     }
 
-    /// What happens in a statement that nests others and, if neighbours may part in it, after it.
-    pub(super) fn at_nested(&self, number: usize) -> &[(Event, BlockId)] {
-        match self.nested.get(number) {
-            Some((events, true)) => &self.events[events.start..],
-            Some((events, false)) => &self.events[events.clone()],
-            None => &[],
-        }
+    /// The first event in a statement that nests others, if neighbours may part for good in it.
+    pub(super) fn parts_in(&self, number: usize) -> Option<usize> {
+        let (events, parts) = self.nested.get(number)?;
+        parts.then_some(events.start)
     }
 
-    /// What happens from a call on that may discard. These are counted from 0, in their order.
-    pub(super) fn at_parting(&self, number: usize) -> &[(Event, BlockId)] {
-        let start = self.partings.get(number).copied();
-        &self.events[start.unwrap_or(self.events.len())..]
+    /// The event at which a call may discard. These are counted from 0, in their order.
+    pub(super) fn at_parting(&self, number: usize) -> usize {
+        let event = self.partings.get(number).copied();
+        event.unwrap_or(self.events.len())
+    }
+
+    /// Whether neighbours may part for good.
+    pub(super) const fn parts(&self) -> bool {
+        self.parted > 0
     }
 
     pub(super) const fn effects(&self) -> Effects {

@@ -56,6 +56,9 @@
 //! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a small value that several branches share is computed in each of them, a large one before them |
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
 //! | `a > b` and `b < a`, `a >= b` and `b <= a` | one comparison; on NaN all are false |
+//! | `!(a != b)` and `a == b`, `!(a < b)` and `b <= a` on integers and booleans | one holds where the other does not; floats have NaN |
+//! | `vec3(x, x, x)` and `vec3(x)` | the same components |
+//! | `@interpolate(perspective)`, `@interpolate(perspective, center)` and none; `linear` alike | what is interpolated is sampled at the center unless it says otherwise |
 //! | operands of `+ * & \| ^ == !=` on integers and booleans | exact and commutative; what operands read is read at its own place, before |
 //! | `16.0 - 1.0` and `15.0`: float sums and products of normal literals that are exact and normal | no rounding mode, contraction or flush to zero can change them |
 //! | components of a swizzle past its size | never read |
@@ -67,8 +70,9 @@
 //! | loads, samples, derivatives, calls, atomics, barriers, stores: each, and their order | memory and neighbours in control flow make the place part of the meaning; so does a `continue` |
 //! | work done before a loop | it would be as right inside, and slower |
 //! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed |
-//! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` | NaN payloads, signed zeros and NaN itself tell them apart |
+//! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` on floats | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
+//! | `@interpolate(flat)` and `@interpolate(flat, first)` | naga's GLSL back end writes the one and refuses the other |
 //! | literals by type and bits | -0.0 is not 0.0 |
 //! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
@@ -89,6 +93,7 @@
 mod build;
 mod canonical;
 mod carried;
+mod compared;
 mod context;
 mod deep;
 mod effects;
@@ -141,7 +146,8 @@ impl Program for Module {
     const SCHEMA: u32 = SCHEMA;
     type Canonical = CanonicalModule;
 
-    /// Takes about twice the time of naga's validator, which is a part of it.
+    /// Takes about twice as long as naga's validator, beside its validation, which is a part of
+    /// it: three times as long in all.
     ///
     /// # Errors
     ///
@@ -171,7 +177,7 @@ impl Program for ValidatedModule {
     const SCHEMA: u32 = SCHEMA;
     type Canonical = CanonicalModule<Self>;
 
-    /// Takes about as long as naga's validator took.
+    /// Takes about twice as long as naga's validator took.
     ///
     /// # Errors
     ///

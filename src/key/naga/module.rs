@@ -12,6 +12,7 @@ use super::global_set::GlobalSet;
 use super::items::Items;
 use super::rebase;
 use super::rebase::{Rebase, Rebased, Refusal};
+use super::rules;
 use super::special::SpecialRoles;
 
 /// The name of every constant that is left: back ends write out a constant without a name at
@@ -159,7 +160,7 @@ impl<'m> ModuleBuilder<'m> {
         Ok(StructMember {
             name: name.clone().filter(|_| named),
             ty: self.ty(*ty)?,
-            binding: binding.clone(),
+            binding: binding.as_ref().map(rules::binding),
             offset: *offset,
         })
     }

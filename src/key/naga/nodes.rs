@@ -11,22 +11,41 @@ use std::cell::Cell;
 use std::cmp::Ordering;
 use std::hash::{BuildHasher as _, RandomState};
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use super::rebase::{Rebased, Refusal};
 use crate::key::WireWriter;
 
 /// The number of a node.
 pub(super) type Id = u32;
 
-/// What a node refers to.
+/// What a node refers to: a node of the same set, or one of the module's items.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Child {
+pub(super) struct Child(u32);
+
+impl Child {
+    const ITEM: u32 = 1 << 31;
+
     /// A node of the same set.
-    Node(Id),
+    pub(super) const fn of_set(id: Id) -> Self {
+        Self(id)
+    }
+
     /// A node of the module's items.
-    Item(Id),
+    pub(super) const fn of_items(id: Id) -> Self {
+        Self(id | Self::ITEM)
+    }
+
+    /// The node, if it is one of the same set.
+    pub(super) const fn in_set(self) -> Option<Id> {
+        if self.0 & Self::ITEM == 0 {
+            Some(self.0)
+        } else {
+            None
+        }
+    }
+
+    const fn in_items(self) -> Id {
+        self.0 & !Self::ITEM
+    }
 }
 
 /// How many pairs of nodes may be compared on the way to the first difference, for each node of
@@ -41,14 +60,15 @@ pub(super) struct Nodes {
     fields: Fields,
     children: Vec<Child>,
     nodes: Vec<Node>,
-    table: HashTable<Id>,
+    table: Table,
     seed: Seed,
     steps: Cell<usize>,
 }
 
+#[derive(Clone, Copy)]
 struct Node {
-    fields_end: usize,
-    children_end: usize,
+    fields: Span,
+    children: Span,
     /// A hash of what the node is, all the way down, which is the same in every process. Where
     /// two are equal, the nodes are compared.
     rank: u64,
@@ -57,6 +77,28 @@ struct Node {
     /// How many nodes of the set stand in it as a tree, without those that have no children in the
     /// set. None are in one that is told apart by its fields alone.
     size: u32,
+}
+
+/// Where the fields or the children of a node are among those of all nodes.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// What was added at the end of a list. [`Nodes::push`] refuses a list that is too long for it.
+    const fn since(start: usize, end: usize) -> Self {
+        Self {
+            start: start as u32,
+            end: end as u32,
+        }
+    }
+
+    #[inline]
+    fn of<T>(self, list: &[T]) -> &[T] {
+        &list[self.start as usize..self.end as usize]
+    }
 }
 
 /// The fields of all nodes, one after the other.
@@ -76,22 +118,68 @@ impl Default for Seed {
     }
 }
 
+/// Finds nodes by their hash: each is in the first free slot from its own on. At least half of the
+/// slots are free.
+struct Table {
+    slots: Vec<Id>,
+    used: usize,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        let slots = vec![Self::FREE];
+        Self { slots, used: 0 }
+    }
+}
+
+impl Table {
+    const FREE: Id = Id::MAX;
+
+    /// Removes all nodes, and makes room for some.
+    fn clear(&mut self, room: usize) {
+        self.slots.clear();
+        self.slots
+            .resize((2 * room).next_power_of_two(), Self::FREE);
+        self.used = 0;
+    }
+
+    /// The slot of a node that is found, or a free one.
+    #[inline]
+    fn find(&self, hash: u64, is_equal: impl Fn(Id) -> bool) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        while self.slots[slot] != Self::FREE && !is_equal(self.slots[slot]) {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    /// Takes twice the slots if they are half full, in which case the slots are others.
+    fn grow(&mut self, nodes: &[Node]) -> bool {
+        if 2 * (self.used + 1) <= self.slots.len() {
+            return false;
+        }
+        let full = std::mem::take(&mut self.slots);
+        let used = self.used;
+        self.clear(full.len().max(8));
+        for id in full.into_iter().filter(|id| *id != Self::FREE) {
+            let slot = self.find(nodes[id as usize].hash, |_| false);
+            self.slots[slot] = id;
+        }
+        self.used = used;
+        true
+    }
+}
+
 impl Nodes {
-    /// Removes all nodes, and keeps their memory.
-    pub(super) fn clear(&mut self) {
+    /// Removes all nodes, keeps their memory, and makes room for as many.
+    pub(super) fn clear(&mut self, room: usize) {
         self.fields.0.truncate(0);
         self.children.clear();
         self.nodes.clear();
-        self.table.clear();
+        self.nodes.reserve(room);
+        self.table.clear(room);
         self.steps.set(0);
-    }
-
-    /// Makes room for as many nodes more.
-    pub(super) fn reserve(&mut self, count: usize) {
-        self.nodes.reserve(count);
-        let nodes = &self.nodes;
-        self.table
-            .reserve(count, |other| nodes[*other as usize].hash);
     }
 
     /// How many nodes stand in one, as a tree.
@@ -109,91 +197,109 @@ impl Nodes {
     }
 
     /// What a node refers to, in order.
+    #[inline]
     pub(super) fn children(&self, id: Id) -> &[Child] {
-        children_of(&self.nodes, &self.children, id as usize)
+        self.nodes[id as usize].children.of(&self.children)
     }
 
     /// The node of what is written: one that is there already, or a new one.
+    #[inline]
     pub(super) fn intern(
         &mut self,
         items: Option<&Self>,
         write: impl FnOnce(&mut WireWriter, &mut Vec<Child>),
     ) -> Rebased<Id> {
-        let id = self.append(items, true, write)?;
-        let Self {
-            fields,
-            children,
-            nodes,
-            table,
-            ..
-        } = self;
-        let node = &nodes[id as usize];
-        let hash = node.hash;
-        let is_equal = |other: &Id| {
-            let other = *other as usize;
-            nodes[other].hash == hash
-                && fields_of(nodes, fields, other) == fields_of(nodes, fields, id as usize)
-                && children_of(nodes, children, other) == children_of(nodes, children, id as usize)
-        };
-        match table.entry(hash, is_equal, |other| nodes[*other as usize].hash) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(id);
-                Ok(id)
-            }
-            Entry::Occupied(found) => {
-                let found = *found.get();
-                self.nodes.pop();
-                let (fields_end, children_end) = ends(&self.nodes);
-                self.fields.0.truncate(fields_end);
-                self.children.truncate(children_end);
-                Ok(found)
-            }
-        }
+        let (fields, children) = self.written(write);
+        self.find_or_add(items, fields, children)
     }
 
     /// A node that is told apart from all others by its fields alone.
+    #[inline]
     pub(super) fn add(
         &mut self,
         write: impl FnOnce(&mut WireWriter, &mut Vec<Child>),
     ) -> Rebased<Id> {
-        self.append(None, false, write)
+        let (fields, children) = self.written(write);
+        let rank = rank_of(fields.of(self.fields.0.written()));
+        self.push(Node {
+            fields,
+            children,
+            rank,
+            hash: rank,
+            size: 0,
+        })
     }
 
-    fn append(
-        &mut self,
-        items: Option<&Self>,
-        children_count: bool,
-        write: impl FnOnce(&mut WireWriter, &mut Vec<Child>),
-    ) -> Rebased<Id> {
-        let fields_start = self.fields.0.written().len();
-        let children_start = self.children.len();
+    #[inline]
+    fn written(&mut self, write: impl FnOnce(&mut WireWriter, &mut Vec<Child>)) -> (Span, Span) {
+        let (fields, children) = (self.fields.0.written().len(), self.children.len());
         write(&mut self.fields.0, &mut self.children);
-        let mut rank = rank_of(&self.fields.0.written()[fields_start..]);
+        (
+            Span::since(fields, self.fields.0.written().len()),
+            Span::since(children, self.children.len()),
+        )
+    }
+
+    fn find_or_add(&mut self, items: Option<&Self>, fields: Span, children: Span) -> Rebased<Id> {
+        let own_fields = fields.of(self.fields.0.written());
+        let own_children = children.of(&self.children);
+        let mut rank = rank_of(own_fields);
         let mut hash = self.seed.0;
         let mut size = 0_u32;
-        for child in &self.children[children_start..] {
-            let (below, id) = match *child {
-                Child::Node(id) => (self.nodes.get(id as usize), id),
-                Child::Item(id) => (items.and_then(|items| items.nodes.get(id as usize)), !id),
+        for child in own_children {
+            let (below, operations) = match child.in_set() {
+                Some(id) => (self.nodes.get(id as usize), 1),
+                None => {
+                    let id = child.in_items() as usize;
+                    (items.and_then(|items| items.nodes.get(id)), 0)
+                }
             };
             let below = below.ok_or(Refusal("an item refers to one that follows it"))?;
-            if children_count && matches!(child, Child::Node(_)) {
-                size = size.max(1).saturating_add(below.size);
-            }
-            if children_count {
-                rank = mix(rank, below.rank);
-            }
-            hash = mix(hash, u64::from(id));
+            size = size.max(operations).saturating_add(operations * below.size);
+            rank = mix(rank, below.rank);
+            hash = mix(hash, u64::from(child.0));
         }
-        let id = u32::try_from(self.nodes.len()).map_err(|_| Refusal("the module is too large"))?;
-        self.nodes.push(Node {
-            fields_end: self.fields.0.written().len(),
-            children_end: self.children.len(),
+        hash = mix(hash, rank);
+        let is_equal = |other: Id| {
+            let other = &self.nodes[other as usize];
+            other.hash == hash
+                && other.fields.of(self.fields.0.written()) == own_fields
+                && other.children.of(&self.children) == own_children
+        };
+        let mut slot = self.table.find(hash, is_equal);
+        let found = self.table.slots[slot];
+        if found != Table::FREE {
+            self.fields.0.truncate(fields.start as usize);
+            self.children.truncate(children.start as usize);
+            return Ok(found);
+        }
+        if self.table.grow(&self.nodes) {
+            slot = self.table.find(hash, |_| false);
+        }
+        let id = self.push(Node {
+            fields,
+            children,
             rank,
-            hash: mix(hash, rank),
+            hash,
             size,
-        });
+        })?;
+        self.table.slots[slot] = id;
+        self.table.used += 1;
         Ok(id)
+    }
+
+    fn push(&mut self, node: Node) -> Rebased<Id> {
+        let most = Child::ITEM as usize;
+        let lengths = [
+            self.nodes.len(),
+            self.children.len(),
+            self.fields.0.written().len(),
+        ];
+        if lengths.iter().any(|length| *length >= most) {
+            return Err(Refusal("the module is too large"));
+        }
+        self.nodes.push(node);
+        Ok(self.nodes.len() as Id - 1)
     }
 
     /// The order of two nodes, which is that of nothing but what they are.
@@ -213,14 +319,17 @@ impl Nodes {
                 return Err(Refusal("too many values are too much alike"));
             }
             let pairs = self.children(a).iter().zip(self.children(b));
-            match pairs.map(|(a, b)| (*a, *b)).find(|(a, b)| a != b) {
-                Some((Child::Node(next_a), Child::Node(next_b))) => (a, b) = (next_a, next_b),
-                Some((Child::Item(a), Child::Item(b))) => {
+            let Some((one, two)) = pairs.map(|(a, b)| (*a, *b)).find(|(a, b)| a != b) else {
+                break;
+            };
+            match (one.in_set(), two.in_set()) {
+                (Some(next_a), Some(next_b)) => (a, b) = (next_a, next_b),
+                (None, None) => {
+                    let (a, b) = (one.in_items(), two.in_items());
                     return items.map_or(Ok(Ordering::Equal), |items| items.compare(None, a, b));
                 }
-                Some((Child::Node(_), Child::Item(_))) => return Ok(Ordering::Less),
-                Some((Child::Item(_), Child::Node(_))) => return Ok(Ordering::Greater),
-                None => break,
+                (Some(_), None) => return Ok(Ordering::Less),
+                (None, Some(_)) => return Ok(Ordering::Greater),
             }
         }
         Ok(Ordering::Equal)
@@ -236,23 +345,8 @@ impl Nodes {
     }
 
     fn fields(&self, id: Id) -> &[u8] {
-        fields_of(&self.nodes, &self.fields, id as usize)
+        self.nodes[id as usize].fields.of(self.fields.0.written())
     }
-}
-
-fn fields_of<'n>(nodes: &[Node], fields: &'n Fields, id: usize) -> &'n [u8] {
-    &fields.0.written()[ends(&nodes[..id]).0..nodes[id].fields_end]
-}
-
-fn children_of<'n>(nodes: &[Node], children: &'n [Child], id: usize) -> &'n [Child] {
-    &children[ends(&nodes[..id]).1..nodes[id].children_end]
-}
-
-/// Where the fields and the children of some nodes end.
-fn ends(nodes: &[Node]) -> (usize, usize) {
-    nodes
-        .last()
-        .map_or((0, 0), |last| (last.fields_end, last.children_end))
 }
 
 /// A hash that is the same everywhere, by eight bytes at a time. The last eight may overlap those

@@ -36,13 +36,13 @@ pub(super) fn function(
         values,
         marks,
         shared,
+        compared,
     } = scratch;
     values.read(context)?;
     shared.read(context, values);
-    let mut placer = Placer::new(
-        FunctionBuilder::new(module, context, values, marks)?,
-        shared,
-    );
+    compared.read(context, values);
+    let builder = FunctionBuilder::new(module, context, values, marks)?;
+    let mut placer = Placer::new(builder, shared, compared);
     let body = placer.block(&context.function.body)?;
     let FunctionBuilder { out, globals, .. } = placer.finish(body);
     Ok((out, globals, values.live.effects()))
@@ -93,7 +93,7 @@ impl Placer<'_, '_> {
                     let callee = leaf.callee();
                     if callee.is_some_and(|callee| self.builder.effects_of(callee).discards) {
                         let number = self.next_parting();
-                        self.place_compared(self.builder.values.live.at_parting(number))?;
+                        self.place_parting(self.builder.values.live.at_parting(number))?;
                     }
                     let statement = leaf.rebase(self)?;
                     self.push(statement);
@@ -105,7 +105,10 @@ impl Placer<'_, '_> {
 
     /// Places what belongs before a statement that nests others.
     fn place_before(&mut self, number: usize, id: BlockId) -> Rebased<()> {
-        self.place_compared(self.builder.values.live.at_nested(number))?;
+        match self.builder.values.live.parts_in(number) {
+            Some(event) => self.place_parting(event)?,
+            None => self.place_compared(number)?,
+        }
         self.place_shared(number, id)
     }
 

@@ -5,6 +5,7 @@ use naga::{
     Statement, Type,
 };
 
+use super::compared::Compared;
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::live::BlockId;
 use super::rebase::{Rebase, Rebased, Refusal};
@@ -28,6 +29,9 @@ pub(super) struct Placer<'p, 'm> {
     statements: Vec<Statement>,
     journal: Vec<Entry>,
     pub(super) shared: &'p Shared,
+    pub(super) compared: &'p Compared,
+    /// How much of the journal was there when neighbours last might part.
+    pub(super) settled: usize,
     /// How many nesting statements have begun, and how many blocks.
     nested: usize,
     blocks: usize,
@@ -44,13 +48,19 @@ pub(super) struct Placer<'p, 'm> {
 pub(super) struct Scope(usize);
 
 impl<'p, 'm> Placer<'p, 'm> {
-    pub(super) fn new(builder: FunctionBuilder<'p, 'm>, shared: &'p Shared) -> Self {
+    pub(super) fn new(
+        builder: FunctionBuilder<'p, 'm>,
+        shared: &'p Shared,
+        compared: &'p Compared,
+    ) -> Self {
         Self {
             builder,
             open: None,
             statements: Vec::new(),
             journal: Vec::new(),
             shared,
+            compared,
+            settled: 0,
             nested: 0,
             blocks: 0,
             partings: 0,
@@ -247,8 +257,23 @@ impl Placer<'_, '_> {
         }
     }
 
+    /// What the source has computed in this scope since the journal was of a length.
+    pub(super) fn computed_since(&self, length: usize) -> impl Iterator<Item = Value> {
+        let entries = self.journal[length..].iter();
+        entries.filter_map(|entry| match *entry {
+            Entry::Computed(value) => Some(value),
+            Entry::Placed(_) => None,
+        })
+    }
+
+    /// Notes that all that is computed so far has been looked at.
+    pub(super) const fn settle(&mut self) {
+        self.settled = self.journal.len();
+    }
+
     /// Forgets what was placed and computed in a scope.
     pub(super) fn forget(&mut self, scope: Scope) {
+        self.settled = self.settled.min(scope.0);
         for entry in self.journal.drain(scope.0..) {
             match entry {
                 Entry::Placed(value) => self.builder.marks[value.index()].placed = None,
@@ -259,6 +284,7 @@ impl Placer<'_, '_> {
 
     /// Forgets the pure values that were placed in a scope.
     pub(super) fn forget_pure(&mut self, scope: Scope) {
+        self.settled = self.settled.min(scope.0);
         for entry in &self.journal[scope.0..] {
             if let Entry::Placed(value) = *entry {
                 if !self.builder.values.is_anchored(value) {

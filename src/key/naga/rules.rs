@@ -1,10 +1,11 @@
-//! Rewrites of a single value, each beside the reason why it keeps the meaning.
+//! Rewrites of a single value or binding, each beside the reason why it keeps the meaning.
 //!
 //! What is not named here stays as it is written. Operands of floating-point arithmetic stay in
 //! order: `a + b` and `b + a` can differ in the payload of a NaN.
 
 use naga::{
-    BinaryOperator, Expression, Literal, ScalarKind, SwizzleComponent, TypeInner, VectorSize,
+    BinaryOperator, Binding, Expression, Interpolation, Literal, Sampling, ScalarKind,
+    SwizzleComponent, TypeInner, VectorSize,
 };
 
 /// The one spelling of a value that is no binary operator, where it is another.
@@ -109,6 +110,63 @@ pub(super) const fn turned(op: BinaryOperator) -> (BinaryOperator, bool) {
         | BinaryOperator::LogicalOr
         | BinaryOperator::ShiftLeft
         | BinaryOperator::ShiftRight => (op, false),
+    }
+}
+
+/// The comparison that holds where another does not, and whether the operands change places.
+/// For integers and booleans: with a NaN, neither `a < b` nor `b <= a` holds.
+pub(super) const fn negated(op: BinaryOperator) -> Option<(BinaryOperator, bool)> {
+    Some(match op {
+        BinaryOperator::Equal => (BinaryOperator::NotEqual, false),
+        BinaryOperator::NotEqual => (BinaryOperator::Equal, false),
+        BinaryOperator::Less => (BinaryOperator::LessEqual, true),
+        BinaryOperator::LessEqual => (BinaryOperator::Less, true),
+        // Greater is less turned around, by now.
+        BinaryOperator::Greater
+        | BinaryOperator::GreaterEqual
+        | BinaryOperator::Add
+        | BinaryOperator::Subtract
+        | BinaryOperator::Multiply
+        | BinaryOperator::Divide
+        | BinaryOperator::Modulo
+        | BinaryOperator::And
+        | BinaryOperator::ExclusiveOr
+        | BinaryOperator::InclusiveOr
+        | BinaryOperator::LogicalAnd
+        | BinaryOperator::LogicalOr
+        | BinaryOperator::ShiftLeft
+        | BinaryOperator::ShiftRight => return None,
+    })
+}
+
+/// A binding with its sampling spelled out.
+pub(super) fn binding(source: &Binding) -> Binding {
+    let mut binding = source.clone();
+    if let Binding::Location {
+        location: _,
+        interpolation,
+        ref mut sampling,
+        blend_src: _,
+        per_primitive: _,
+    } = binding
+    {
+        *sampling = spelled_out(interpolation, *sampling);
+    }
+    binding
+}
+
+/// What is interpolated is sampled at the center unless it says otherwise: WGSL has it so, and
+/// all back ends write it so.
+///
+/// `flat` and `flat, first` stay two, though WGSL has them as one: the GLSL back end writes the
+/// one and refuses the other, since that language takes the last vertex.
+pub(super) const fn spelled_out(
+    interpolation: Option<Interpolation>,
+    sampling: Option<Sampling>,
+) -> Option<Sampling> {
+    match (interpolation, sampling) {
+        (Some(Interpolation::Perspective | Interpolation::Linear), None) => Some(Sampling::Center),
+        (Some(_) | None, sampling) => sampling,
     }
 }
 

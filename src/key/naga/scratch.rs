@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::compared::Compared;
 use super::function::Mark;
 use super::nodes::Nodes;
 use super::shared::Shared;
@@ -27,6 +28,7 @@ pub(super) struct FunctionScratch {
     pub(super) values: Values,
     pub(super) marks: Vec<Mark>,
     pub(super) shared: Shared,
+    pub(super) compared: Compared,
 }
 
 /// Runs `work` with the memory that the last module on this thread has left.

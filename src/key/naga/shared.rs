@@ -12,7 +12,7 @@ use super::context::Context;
 use super::live::{BlockId, Event};
 use super::rules;
 use super::timing::Timing;
-use super::values::{Origin, Value, Values};
+use super::values::{Value, Values};
 
 /// A value of no more operations is computed in each branch.
 const SMALL: u32 = 8;
@@ -142,13 +142,11 @@ fn is_harmless(context: Context<'_>, values: &Values, value: Value) -> bool {
     match *values.expression(context, origin) {
         Expression::Binary { op, left, right: _ } => match op {
             // Integers by zero.
-            BinaryOperator::Divide | BinaryOperator::Modulo => match origin {
-                Origin::Function(_) | Origin::Rewritten(_) => {
-                    let ty = &context.info[left].ty;
-                    !rules::is_exact(ty.inner_with(&context.module.types))
-                }
-                Origin::Constant(_) => false,
-            },
+            BinaryOperator::Divide | BinaryOperator::Modulo if origin.is_constant() => false,
+            BinaryOperator::Divide | BinaryOperator::Modulo => {
+                let ty = &context.info[left].ty;
+                !rules::is_exact(ty.inner_with(&context.module.types))
+            }
             BinaryOperator::Add
             | BinaryOperator::Subtract
             | BinaryOperator::Multiply

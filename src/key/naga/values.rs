@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use naga::proc::TypeResolution;
 use naga::{
     Constant, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Override, Type,
-    TypeInner,
+    TypeInner, UnaryOperator,
 };
 
 use super::context::Context;
@@ -47,6 +47,18 @@ pub(super) enum Origin {
     Constant(Handle<Expression>),
     /// In the source's function, but in its one spelling: an index of what was rewritten.
     Rewritten(usize),
+    /// Among the constant expressions, and rewritten as well.
+    RewrittenConstant(usize),
+}
+
+impl Origin {
+    /// Whether the operands are constant expressions of the module, or else the function's.
+    pub(super) const fn is_constant(self) -> bool {
+        match self {
+            Self::Constant(_) | Self::RewrittenConstant(_) => true,
+            Self::Function(_) | Self::Rewritten(_) => false,
+        }
+    }
 }
 
 /// The values of a function. Its memory serves one function after the other.
@@ -54,28 +66,30 @@ pub(super) enum Origin {
 pub(super) struct Values {
     /// What makes values equal.
     nodes: Nodes,
-    origins: Vec<(Origin, Timing)>,
+    /// What else is known of each value.
+    facts: Vec<Facts>,
     rewritten: Vec<Expression>,
-    /// The type of the values that have one which back ends look up by its role.
-    special_types: Vec<(Value, Handle<Type>)>,
     /// The value of each expression of the source; none where nothing needs it.
     of_source: Vec<Option<Value>>,
     /// The value of each constant expression that was written out, by its index.
     of_constant: HashMap<usize, Value>,
     pub(super) live: Live,
-    /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
-    ordinals: Vec<Option<u32>>,
+}
+
+#[derive(Clone, Copy)]
+struct Facts {
+    origin: Origin,
+    timing: Timing,
+    /// Its type, if back ends look that up by its role.
+    special_type: Option<Handle<Type>>,
 }
 
 impl Values {
     /// Reads a function of a validated module.
     pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
         let expressions = &context.function.expressions;
-        self.clear();
+        self.clear(expressions.len());
         self.live.read(context)?;
-        self.count_turns(context);
-        self.of_source.resize(expressions.len(), None);
-        self.nodes.reserve(expressions.len());
         for (handle, expression) in expressions.iter() {
             if self.live.contains(handle) {
                 let value = self.add(context, handle, expression)?;
@@ -88,38 +102,24 @@ impl Values {
         Ok(())
     }
 
-    fn clear(&mut self) {
+    /// Removes all values, and makes room for those of some expressions.
+    fn clear(&mut self, expressions: usize) {
         let Self {
             nodes,
-            origins,
+            facts,
             rewritten,
-            special_types,
             of_source,
             of_constant,
+            // It clears itself.
             live: _,
-            ordinals,
         } = self;
-        nodes.clear();
-        origins.clear();
+        nodes.clear(expressions);
+        facts.clear();
+        facts.reserve(expressions);
         rewritten.clear();
-        special_types.clear();
         of_source.clear();
+        of_source.resize(expressions, None);
         of_constant.clear();
-        ordinals.clear();
-    }
-
-    fn count_turns(&mut self, context: Context<'_>) {
-        let expressions = &context.function.expressions;
-        self.ordinals.resize(expressions.len(), None);
-        let mut next = 0;
-        for handle in self.live.evaluations() {
-            let ordinal = &mut self.ordinals[handle.index()];
-            let is_needed = self.live.contains(handle) && self.live.timing(handle).is_anchored();
-            if is_needed && ordinal.is_none() {
-                *ordinal = Some(next);
-                next += 1;
-            }
-        }
     }
 
     /// How many operations a value takes, as a tree.
@@ -129,11 +129,11 @@ impl Values {
 
     /// All values, operands first.
     pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = Value> + use<> {
-        (0..self.origins.len() as Id).map(Value)
+        (0..self.facts.len() as Id).map(Value)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.origins.len()
+        self.facts.len()
     }
 
     /// The value of a source expression, if anything needs it.
@@ -147,7 +147,7 @@ impl Values {
     }
 
     pub(super) fn timing(&self, value: Value) -> Timing {
-        self.origins[value.index()].1
+        self.facts[value.index()].timing
     }
 
     pub(super) fn is_anchored(&self, value: Value) -> bool {
@@ -155,7 +155,7 @@ impl Values {
     }
 
     pub(super) fn origin(&self, value: Value) -> Origin {
-        self.origins[value.index()].0
+        self.facts[value.index()].origin
     }
 
     /// The expression of a value, whose operands are where it comes from.
@@ -163,23 +163,19 @@ impl Values {
         match origin {
             Origin::Function(source) => &context.function.expressions[source],
             Origin::Constant(source) => &context.module.global_expressions[source],
-            Origin::Rewritten(index) => &self.rewritten[index],
+            Origin::Rewritten(index) | Origin::RewrittenConstant(index) => &self.rewritten[index],
         }
     }
 
     /// The values that a value is computed from, in order.
     pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
         let children = self.nodes.children(value.0).iter();
-        children.filter_map(|child| match child {
-            Child::Node(id) => Some(Value(*id)),
-            Child::Item(_) => None,
-        })
+        children.filter_map(|child| child.in_set().map(Value))
     }
 
     /// The type of a value, if it is one that back ends look up by its role.
     pub(super) fn special_type(&self, value: Value) -> Option<Handle<Type>> {
-        let mut known = self.special_types.iter();
-        known.find(|(of, _)| *of == value).map(|(_, ty)| *ty)
+        self.facts[value.index()].special_type
     }
 
     fn note_special_type(
@@ -189,8 +185,8 @@ impl Values {
         source: Handle<Expression>,
     ) {
         if let TypeResolution::Handle(ty) = context.info[source].ty {
-            if context.special.contains(ty) && self.special_type(value).is_none() {
-                self.special_types.push((value, ty));
+            if context.special.contains(ty) {
+                self.facts[value.index()].special_type.get_or_insert(ty);
             }
         }
     }
@@ -219,7 +215,7 @@ impl Values {
             }
             Timing::Anchored | Timing::Defined => {
                 // An anchor is known by its ordinal among the anchors of the function.
-                let ordinal = self.ordinals[source.index()];
+                let ordinal = self.live.ordinal(source);
                 let ordinal =
                     ordinal.ok_or(Refusal("an expression is used and never evaluated"))?;
                 let of_source = &self.of_source;
@@ -228,14 +224,14 @@ impl Values {
                     wire.u8(ANCHOR);
                     wire.u32(ordinal);
                     each_operand(expression, |operand| match of_source[operand.index()] {
-                        Some(value) => children.push(Child::Node(value.0)),
+                        Some(value) => children.push(Child::of_set(value.0)),
                         None => missing = true,
                     });
                 })?;
                 if missing {
                     return Err(FOLLOWS);
                 }
-                self.origins.push((Origin::Function(source), timing));
+                self.note(Origin::Function(source), timing);
                 Ok(Value(id))
             }
         }
@@ -243,9 +239,17 @@ impl Values {
 
     /// The one spelling of a value, where it is another than the source's.
     fn rewritten(&self, context: Context<'_>, source: &Expression) -> Rebased<Option<Expression>> {
-        let Expression::Binary { op, left, right } = *source else {
+        let (op, left, right) = match *source {
+            Expression::Binary { op, left, right } => (op, left, right),
+            Expression::Unary {
+                op: UnaryOperator::LogicalNot,
+                expr,
+            } => return self.negated(context, expr),
+            Expression::Compose { ty, ref components } => {
+                return splat(context, ty, components, |operand| self.of(operand));
+            }
             // An expression without a rule is its own one spelling, whatever it is.
-            return Ok(rules::rewritten(source));
+            _ => return Ok(rules::rewritten(source)),
         };
         let [one, two] = [left, right].map(|operand| self.of(operand).ok_or(FOLLOWS));
         let (one, two) = (one?, two?);
@@ -264,6 +268,31 @@ impl Values {
             op: turned,
             left: right,
             right: left,
+        }))
+    }
+
+    /// The comparison that holds where one of integers or booleans does not.
+    fn negated(
+        &self,
+        context: Context<'_>,
+        comparison: Handle<Expression>,
+    ) -> Rebased<Option<Expression>> {
+        let comparison = self.of(comparison).ok_or(FOLLOWS)?;
+        let origin = self.origin(comparison);
+        let Expression::Binary { op, left, right } = *self.expression(context, origin) else {
+            return Ok(None);
+        };
+        // The operands of a constant are not among the function's expressions.
+        if origin.is_constant() || !is_exact(context, left, right) {
+            return Ok(None);
+        }
+        Ok(rules::negated(op).map(|(op, is_turned)| {
+            let (left, right) = if is_turned {
+                (right, left)
+            } else {
+                (left, right)
+            };
+            Expression::Binary { op, left, right }
         }))
     }
 
@@ -301,11 +330,30 @@ impl Values {
                 for operand in operands {
                     self.constant_value(context, operand)?;
                 }
-                self.intern(context, expression, Origin::Constant(source))?
+                self.constant_spelling(context, source)?
             }
         };
         self.of_constant.insert(source.index(), value);
         Ok(value)
+    }
+
+    /// The value of a constant expression, in its one spelling, whose operands have theirs.
+    fn constant_spelling(
+        &mut self,
+        context: Context<'_>,
+        source: Handle<Expression>,
+    ) -> Rebased<Value> {
+        let expression = &context.module.global_expressions[source];
+        if let Expression::Compose { ty, ref components } = *expression {
+            let of = |operand| self.of_constant(operand);
+            if let Some(rewritten) = splat(context, ty, components, of)? {
+                let origin = Origin::RewrittenConstant(self.rewritten.len());
+                let value = self.intern(context, &rewritten, origin)?;
+                self.rewritten.push(rewritten);
+                return Ok(value);
+            }
+        }
+        self.intern(context, expression, Origin::Constant(source))
     }
 
     fn intern(
@@ -320,7 +368,7 @@ impl Values {
             of_constant,
             ..
         } = self;
-        let is_constant = matches!(origin, Origin::Constant(_));
+        let is_constant = origin.is_constant();
         let mut missing = false;
         let id = nodes.intern(Some(context.items.nodes()), |wire, children| {
             let mut references = Numbers {
@@ -335,11 +383,46 @@ impl Values {
         if missing {
             return Err(FOLLOWS);
         }
-        if self.origins.len() == id as usize {
-            self.origins.push((origin, timing(expression)));
+        if self.facts.len() == id as usize {
+            self.note(origin, timing(expression));
         }
         Ok(Value(id))
     }
+
+    fn note(&mut self, origin: Origin, timing: Timing) {
+        self.facts.push(Facts {
+            origin,
+            timing,
+            special_type: None,
+        });
+    }
+}
+
+/// A vector of equal components, by its one component.
+fn splat(
+    context: Context<'_>,
+    ty: Handle<Type>,
+    components: &[Handle<Expression>],
+    of: impl Fn(Handle<Expression>) -> Option<Value>,
+) -> Rebased<Option<Expression>> {
+    let TypeInner::Vector { size, scalar: _ } = context.module.types[ty].inner else {
+        return Ok(None);
+    };
+    // As many components as the vector has are scalars, each of them.
+    let [value, rest @ ..] = components else {
+        return Ok(None);
+    };
+    if components.len() != size as usize {
+        return Ok(None);
+    }
+    let first = of(*value).ok_or(FOLLOWS)?;
+    for component in rest {
+        if of(*component).ok_or(FOLLOWS)? != first {
+            return Ok(None);
+        }
+    }
+    let value = *value;
+    Ok(Some(Expression::Splat { size, value }))
 }
 
 /// Whether the operands may change places, as far as their types tell.
@@ -379,7 +462,7 @@ struct Numbers<'n, 'f> {
 impl References for Numbers<'_, '_> {
     fn ty(&mut self, _: &mut WireWriter, handle: Handle<Type>) {
         self.children
-            .push(Child::Item(self.context.items.ty(handle)));
+            .push(Child::of_items(self.context.items.ty(handle)));
     }
 
     fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
@@ -388,26 +471,26 @@ impl References for Numbers<'_, '_> {
             None => self.of_source[handle.index()],
         };
         match value {
-            Some(value) => self.children.push(Child::Node(value.0)),
+            Some(value) => self.children.push(Child::of_set(value.0)),
             None => *self.missing = true,
         }
     }
 
     fn constant(&mut self, _: &mut WireWriter, handle: Handle<Constant>) {
         let id = self.context.items.constant(handle);
-        self.children.push(Child::Item(id));
+        self.children.push(Child::of_items(id));
     }
 
     fn override_(&mut self, _: &mut WireWriter, handle: Handle<Override>) {
         match self.context.items.override_(handle) {
-            Ok(id) => self.children.push(Child::Item(id)),
+            Ok(id) => self.children.push(Child::of_items(id)),
             Err(_) => *self.missing = true,
         }
     }
 
     fn global(&mut self, _: &mut WireWriter, handle: Handle<GlobalVariable>) {
         let id = self.context.items.global(handle);
-        self.children.push(Child::Item(id));
+        self.children.push(Child::of_items(id));
     }
 
     /// By index: locals differ by nothing else. No operand that is sorted holds one.

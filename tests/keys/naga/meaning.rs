@@ -66,6 +66,39 @@ fn render(varying: &str, output: &str, body: &str) -> String {
 #[test]
 fn bodies_that_differ_in_meaning_have_two_keys() {
     let pairs = [
+        // Comparisons of floats are not each other's opposite, and of integers only the right ones.
+        (
+            "let x = f[1]; let y = f[2]; if !(x < y) { u[0] = 1u; }",
+            "let x = f[1]; let y = f[2]; if x >= y { u[0] = 1u; }",
+        ),
+        (
+            "let x = f[1]; let y = f[2]; if !(x <= y) { u[0] = 1u; }",
+            "let x = f[1]; let y = f[2]; if x > y { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x < id.y) { u[0] = 1u; }",
+            "if id.x <= id.y { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x <= id.y) { u[0] = 1u; }",
+            "if id.x < id.y { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x == id.y) { u[0] = 1u; }",
+            "if id.x == id.y { u[0] = 1u; }",
+        ),
+        (
+            "f[0] = length(vec3(f[1]));",
+            "f[0] = length(vec3(f[1], f[1], f[2]));",
+        ),
+        (
+            "let x = f[1]; f[0] = length(vec3(x));",
+            "let x = f[1]; f[0] = length(vec2(x));",
+        ),
+        (
+            "f[0] = length(vec2(f[1]));",
+            "f[0] = length(vec2(f[1], f[1]));",
+        ),
         // Floats: order, signed zero, identities that are none.
         ("f[0] = f[1] - f[2];", "f[0] = f[2] - f[1];"),
         (
@@ -514,6 +547,50 @@ fn bodies_that_differ_in_spelling_share_a_key() {
             "let x = u[1]; let y = u[2]; u[0] = y + x;",
         ),
         (
+            "if !(id.x != id.y) { u[0] = 1u; }",
+            "if id.y == id.x { u[0] = 1u; }",
+        ),
+        (
+            "let same = i[0] == i[1]; if !same { u[0] = 1u; }",
+            "if i[0] != i[1] { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x < 3u) { u[0] = 1u; }",
+            "if id.x >= 3u { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x <= 3u) { u[0] = 1u; }",
+            "if id.x > 3u { u[0] = 1u; }",
+        ),
+        (
+            "if !(id.x > 3u) { u[0] = 1u; }",
+            "if id.x <= 3u { u[0] = 1u; }",
+        ),
+        (
+            "if any(!(id.xy == id.yz)) { u[0] = 1u; }",
+            "if any(id.yz != id.xy) { u[0] = 1u; }",
+        ),
+        (
+            "let x = f[1]; f[0] = length(vec3(x));",
+            "let x = f[1]; f[0] = length(vec3(x, x, x));",
+        ),
+        (
+            "let v = vec2(f[1], f[2]); f[0] = length(vec4(v, v));",
+            "let v = vec2(f[1], f[2]); let w = vec4(v, v); f[0] = length(w);",
+        ),
+        (
+            "const X = vec3(2.5, 2.5, 2.5); f[0] = length(X * f32(id.x));",
+            "f[0] = length(vec3(2.5, 2.5, 2.5) * f32(id.x));",
+        ),
+        (
+            "const X = vec3(2.5, 2.5, 2.5); f[0] = length(X * f32(id.x));",
+            "f[0] = length(vec3(2.5) * f32(id.x));",
+        ),
+        (
+            "var v = vec2(f[1] * 2.0); f[0] = v.y;",
+            "let x = f[1]; var v = vec2(x * 2.0, x * 2.0); f[0] = v.y;",
+        ),
+        (
             "let v = id.xy + id.yz; u[0] = v.x;",
             "let v = id.yz + id.xy; u[0] = v.x;",
         ),
@@ -528,11 +605,44 @@ fn bodies_that_differ_in_spelling_share_a_key() {
     ];
     let with_helper = |body: &str| compute(body) + "fn id_f() -> f32 { return 1.0; }";
     for (one, two) in pairs {
-        assert_eq!(
-            key(&with_helper(one)),
-            key(&with_helper(two)),
-            "{one}\n{two}"
-        );
+        let [one, two] = [one, two].map(|body| canonical(&parse(&with_helper(body))));
+        assert_eq!(one.to_wire(), two.to_wire());
+    }
+}
+
+#[test]
+fn sampling_at_the_center_can_be_spelled_out() {
+    let member = |varying: &str| render(varying, "@location(0) vec4<f32>", "return vec4(in.x);");
+    let argument = |varying: &str| {
+        format!("@fragment fn f({varying}) -> @location(0) vec4<f32> {{ return vec4(x); }}")
+    };
+    let result = |varying: &str| {
+        let output = varying.replace("x: f32", "vec4<f32>");
+        format!("@fragment fn f() -> {output} {{ return vec4(1.0); }}")
+    };
+    for shader in [&member as &dyn Fn(&str) -> String, &argument, &result] {
+        let key = |interpolation| {
+            let varying = format!("@location(0) {interpolation} x: f32");
+            let canonical = canonical(&parse(&shader(&varying)));
+            (canonical.to_wire(), format!("{:?}", canonical.module()))
+        };
+        let default = key("");
+        assert_eq!(default, key("@interpolate(perspective)"));
+        assert_eq!(default, key("@interpolate(perspective, center)"));
+        let linear = key("@interpolate(linear)");
+        assert_eq!(linear, key("@interpolate(linear, center)"));
+        let others = [
+            default,
+            linear,
+            key("@interpolate(perspective, centroid)"),
+            key("@interpolate(linear, centroid)"),
+            key("@interpolate(flat)"),
+            key("@interpolate(flat, first)"),
+            key("@interpolate(flat, either)"),
+        ];
+        for (index, other) in others.iter().enumerate() {
+            assert!(!others[..index].contains(other), "{index}");
+        }
     }
 }
 

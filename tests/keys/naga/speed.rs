@@ -68,3 +68,30 @@ fn a_key_costs_at_most_one_and_a_half_front_ends() {
     println!("key / (parse + validate) {min:.2} {median:.2} {max:.2}");
     assert!(median < 1.5, "{median}");
 }
+
+/// A fragment shader around statements, with something to sample.
+fn fragment(statements: &str) -> String {
+    format!(
+        "@group(0) @binding(0) var image: texture_2d<f32>;
+         @group(0) @binding(1) var image_sampler: sampler;
+         @fragment fn main(@location(0) at: vec2<f32>) -> @location(0) vec4<f32> {{
+             {statements}
+             return textureSample(image, image_sampler, at);
+         }}"
+    )
+}
+
+/// Against naga's validator on the same module, which takes time in proportion to its size.
+#[test]
+fn early_exits_beside_samples_take_time_in_proportion_to_their_number() {
+    let exits: String = (0..4_000)
+        .map(|i| format!("if at.x < {i}.5 {{ discard; }}\n"))
+        .collect();
+    let module = parse(&fragment(&exits));
+    let validated = timed(|| validate(&module));
+    let keyed = timed(|| {
+        black_box(PipelineFingerprint::of(&module).unwrap());
+    });
+    let ratio = keyed.as_secs_f64() / validated.as_secs_f64();
+    assert!(ratio < 12.0, "{validated:?}, {keyed:?}");
+}

@@ -91,36 +91,32 @@ pub(super) fn module(wire: &mut WireWriter, module: &Module) {
         doc_comments: _,
     } = module;
     wire.part("types", |wire| {
-        let types: Vec<_> = types.iter().collect();
-        wire.seq(&types, |wire, (_, item)| type_(wire, &mut Indices, item));
+        wire.items(types.iter(), |wire, (_, item)| {
+            type_(wire, &mut Indices, item);
+        });
         special_types(wire, special);
     });
     wire.part("constants", |wire| {
-        let constants: Vec<_> = constants.iter().collect();
-        wire.seq(&constants, |wire, (_, item)| {
-            constant(wire, &mut Indices, item)
+        wire.items(constants.iter(), |wire, (_, item)| {
+            constant(wire, &mut Indices, item);
         });
     });
-    let overrides: Vec<_> = overrides.iter().collect();
-    wire.seq(&overrides, |wire, (handle, item)| {
-        wire.part(OverrideName(*handle, item), |wire| {
+    wire.items(overrides.iter(), |wire, (handle, item)| {
+        wire.part(OverrideName(handle, item), |wire| {
             override_(wire, &mut Indices, item);
         });
     });
-    let globals: Vec<_> = global_variables.iter().collect();
-    wire.seq(&globals, |wire, (handle, item)| {
-        wire.part(GlobalName(*handle, item), |wire| {
+    wire.items(global_variables.iter(), |wire, (handle, item)| {
+        wire.part(GlobalName(handle, item), |wire| {
             global(wire, &mut Indices, item);
         });
     });
     wire.part("constant expressions", |wire| {
-        let expressions: Vec<_> = global_expressions.iter().collect();
-        wire.seq(&expressions, |wire, (_, item)| {
+        wire.items(global_expressions.iter(), |wire, (_, item)| {
             expression(wire, &mut Indices, item);
         });
     });
-    let functions: Vec<_> = functions.iter().collect();
-    wire.seq(&functions, |wire, (handle, item)| {
+    wire.items(functions.iter(), |wire, (handle, item)| {
         let name = format_args!("function {}", handle.index());
         wire.part(name, |wire| function(wire, item));
     });
@@ -195,10 +191,9 @@ fn special_types(wire: &mut WireWriter, special: &SpecialTypes) {
     ] {
         wire.option(*ty, index);
     }
-    let predeclared: Vec<_> = predeclared_types.iter().collect();
-    wire.seq(&predeclared, |wire, (key, ty)| {
+    wire.items(predeclared_types.iter(), |wire, (key, ty)| {
         predeclared_type(wire, key);
-        index(wire, **ty);
+        index(wire, *ty);
     });
 }
 
@@ -249,20 +244,17 @@ fn function(wire: &mut WireWriter, function: &Function) {
         index(wire, *ty);
         wire.option(bound.as_ref(), binding);
     });
-    let locals: Vec<_> = local_variables.iter().collect();
-    wire.seq(&locals, |wire, (_, local)| {
+    wire.items(local_variables.iter(), |wire, (_, local)| {
         let LocalVariable { name, ty, init } = local;
         wire.option(name.as_deref(), WireWriter::str);
         index(wire, *ty);
         wire.option(*init, index);
     });
-    let expressions: Vec<_> = expressions.iter().collect();
-    wire.seq(&expressions, |wire, (_, item)| {
+    wire.items(expressions.iter(), |wire, (_, item)| {
         expression(wire, &mut Indices, item);
     });
-    let named: Vec<_> = named_expressions.iter().collect();
-    wire.seq(&named, |wire, (handle, name)| {
-        index(wire, **handle);
+    wire.items(named_expressions.iter(), |wire, (handle, name)| {
+        index(wire, *handle);
         wire.str(name);
     });
     statement::block(wire, body);
