@@ -84,12 +84,12 @@ pub use key::{
     CompileScope, OpaqueProgram, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
 pub use layered::{
-    CompileError, CompileInput, CompilePolicy, CompileSource, Compiled, LayeredPipelineCache,
-    LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
-    LookupPriority, LookupSource, TierSelection, WritePolicy,
+    CompileContext, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
+    LayeredPipelineCache, LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup,
+    LookupOptions, LookupPolicy, LookupPriority, LookupSource, TierSelection, WritePolicy,
 };
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
-pub use source_alias::SourceAliases;
+pub use source_alias::{AliasMetrics, SourceAliases};
 pub use store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,
     PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,

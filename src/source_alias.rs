@@ -1,17 +1,28 @@
 //! Known spellings: from the hash of a source to the fingerprint of the program it spells.
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
-use crate::store::PipelineCacheStore;
+use crate::store::metrics::Counter;
+use crate::store::{Locality, PipelineCacheStore, StoreError};
 use crate::sync::blocking;
+use crate::sync::single_flight::{Outcome, SingleFlight, panic_message};
 
 /// The context of the hash of a source; part of the format of kept aliases.
 const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
+
+/// Aliases that are written to the store at a time. More are not kept, and counted.
+const MAX_WRITES: u32 = 64;
 
 /// A bounded table of sources whose fingerprint is known, so that a source seen before costs one
 /// hash instead of a parse and a canonical form.
@@ -25,45 +36,133 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 /// it reads the source with (includes, defines, the language's version). Two front ends that share
 /// a name share aliases.
 ///
-/// The fingerprint is the bare one; scope it as any other. Compile the canonical form, as
-/// [`get_or_compile`] does by itself: what the key leaves out, such as names, must not get into an
-/// artifact that others share.
-///
-/// [`get_or_compile`]: crate::LayeredPipelineCache::get_or_compile
+/// Every [`LayeredPipelineCache`](crate::LayeredPipelineCache) has such a table, which its
+/// [compile requests](crate::layered::CompileRequest::source) use. Give it one of your own to set its
+/// size or to keep aliases in a store:
 ///
 /// ```
 /// use pipeline_cache::{
-///     Artifact, CompileScope, InMemoryPipelineCache, LayeredPipelineCache, OpaqueProgram,
-///     Program as _, SourceAliases, Unkeyable,
+///     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+///     OpaqueProgram, SourceAliases, Unkeyable,
 /// };
-/// # use std::sync::Arc;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
-/// let aliases = SourceAliases::new();
-/// let source = bytes::Bytes::from_static(b"a + b");
+/// # let folder = tempfile::tempdir()?;
+/// let known_spellings = DiskCache::new(folder.path()).await?;
+/// let cache = LayeredPipelineCache::builder()
+///     .tier(InMemoryPipelineCache::new())
+///     .source_aliases(SourceAliases::new().kept_in(known_spellings))
+///     .build();
+/// let scope = CompileScope::new("compiler 1.0", "x86_64")?;
 /// let parse = |source: &bytes::Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("ast", source.clone()));
 ///
-/// let program = aliases.fingerprint("parser 1.0", &source, parse).await?;
-/// let again = aliases.peek::<OpaqueProgram>("parser 1.0", &source);
-/// assert_eq!(again, Some(program));
-///
-/// // Parsed only where there is something to compile.
-/// let key = program.scoped(&CompileScope::new("compiler 1.0", "x86_64")?);
 /// let compiled = cache
-///     .get_or_insert_with(&key, async move || {
-///         let canonical = parse(&source)?.canonicalize()?;
-///         Ok::<_, Unkeyable>(Artifact::new(canonical.bytes().to_ascii_uppercase()))
-///     })
+///     .compile(&scope)
+///     .source("parser 1.0", "a + b", parse)
+///     .run(|input, _cx| Ok(Artifact::new(input.into_canonical()?.bytes().to_ascii_uppercase())))
 ///     .await?;
 /// assert_eq!(&compiled.artifact.payload()[..], b"A + B");
+/// cache.flush().await?; // aliases are kept now as well
 /// # Ok(())
 /// # }
 /// ```
 pub struct SourceAliases {
+    table: Arc<Table>,
+    /// The sources that are looked up in the store, or parsed.
+    flights: SingleFlight<PipelineFingerprint, (), Flown>,
+}
+
+#[derive(Debug)]
+struct Table {
     known: moka::sync::Cache<PipelineFingerprint, PipelineFingerprint>,
     store: Option<Arc<dyn PipelineCacheStore>>,
+    /// A permit for each write to the store that may be under way.
+    writes: Arc<Semaphore>,
+    counters: Arc<AliasCounters>,
+}
+
+#[derive(Debug, Default)]
+struct AliasCounters {
+    hits: Counter,
+    kept_hits: Counter,
+    misses: Counter,
+    joins: Counter,
+    puts: Counter,
+    put_errors: Counter,
+}
+
+/// What a table of aliases has done, apart from what a cache has done with artifacts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct AliasMetrics {
+    /// Sources whose fingerprint the table knew.
+    pub hits: u64,
+    /// Sources whose fingerprint the store knew.
+    pub kept_hits: u64,
+    /// Sources that were parsed, or failed to parse.
+    pub misses: u64,
+    /// Callers that waited for another caller with the same source.
+    pub joins: u64,
+    /// Aliases written to the store.
+    pub puts: u64,
+    /// Aliases that could not be written, or were not, because too many writes were under way.
+    pub put_errors: u64,
+    /// Sources that the table knows now.
+    pub entries: u64,
+}
+
+/// The fingerprint of a source, or why its program has none; and what was made on the way to it.
+pub(crate) struct Resolved<V> {
+    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    /// What the parse made, for the first who takes it. `None` for a known source.
+    pub(crate) made: Option<Arc<Mutex<Option<V>>>>,
+    pub(crate) times: ParseTimes,
+}
+
+/// How long it took to parse a source, and to make its key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ParseTimes {
+    pub(crate) parse: Duration,
+    pub(crate) key: Duration,
+}
+
+/// What a parse yields.
+pub(crate) struct Parsed<V> {
+    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    pub(crate) made: V,
+    pub(crate) times: ParseTimes,
+}
+
+/// Why a source was not resolved.
+pub(crate) enum Unresolved<E: ?Sized> {
+    Failed(Arc<E>),
+    Panicked(Arc<str>),
+    /// The runtime was shut down.
+    Interrupted,
+}
+
+type SharedAny = Arc<dyn Any + Send + Sync>;
+
+/// The outcome of a flight. Its types are those of its leader.
+type Flown = Result<FlownSource, Unresolved<dyn Any + Send + Sync>>;
+
+#[derive(Clone)]
+struct FlownSource {
+    fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    made: Option<SharedAny>,
+    times: ParseTimes,
+}
+
+impl Clone for Unresolved<dyn Any + Send + Sync> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
 }
 
 impl SourceAliases {
@@ -79,38 +178,52 @@ impl SourceAliases {
     /// An empty table for at most `sources` sources; frequently used ones stay.
     #[must_use]
     pub fn with_capacity(sources: u64) -> Self {
+        Self::over(sources, None)
+    }
+
+    fn over(sources: u64, store: Option<Arc<dyn PipelineCacheStore>>) -> Self {
         Self {
-            known: moka::sync::Cache::new(sources),
-            store: None,
+            table: Arc::new(Table {
+                known: moka::sync::Cache::new(sources),
+                store,
+                writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
+                counters: Arc::default(),
+            }),
+            flights: SingleFlight::new(),
         }
     }
 
-    /// Keeps aliases in `store` too, each as an artifact of 32 bytes under a key of its own, so
-    /// that the next process or machine knows them.
+    /// An empty table of the same size that keeps its aliases in `store` too, each as an artifact of
+    /// 32 bytes under a key of its own, so that the next process or machine knows them.
     ///
     /// A writer of the store decides what a source compiles to: use a store that you would also take
-    /// binaries from. An alias is written before
-    /// [`fingerprint`](Self::fingerprint) returns; a
-    /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) that writes
-    /// [behind](crate::WritePolicy::Behind) takes that wait away. Where the store fails, the source is
-    /// parsed. A store that hangs is waited for, so give it deadlines.
+    /// binaries from. Before a source is compiled under a kept alias, the alias is checked.
+    ///
+    /// Where the store fails, the source is parsed. A compile request waits for a network store no
+    /// longer than its network budget. Aliases are written in the background, 64 at a time;
+    /// [`LayeredPipelineCache::flush`](crate::LayeredPipelineCache::flush) waits for them.
     #[must_use]
-    pub fn kept_in(mut self, store: impl PipelineCacheStore + 'static) -> Self {
-        self.store = Some(Arc::new(store));
-        self
+    pub fn kept_in(self, store: impl PipelineCacheStore + 'static) -> Self {
+        let sources = self.table.known.policy().max_capacity();
+        Self::over(
+            sources.unwrap_or(Self::DEFAULT_CAPACITY),
+            Some(Arc::new(store)),
+        )
     }
 
     /// The fingerprint of a source that the table knows. Hashes the source on the calling thread,
     /// which takes a millisecond for a few megabytes, and does not look into the store.
     #[must_use]
     pub fn peek<P: Program>(&self, front_end: &str, source: &[u8]) -> Option<PipelineFingerprint> {
-        self.known.get(&alias_key::<P>(front_end, source))
+        self.known(&alias_key::<P>(front_end, source))
     }
 
     /// The fingerprint of the program that `source` spells: from the table, from the store, or by
     /// `parse` and [`PipelineFingerprint::of`] on the blocking pool. All three give the same answer.
     ///
-    /// Concurrent callers with one new source may each parse it.
+    /// For tools that need the fingerprint alone. To compile, use
+    /// [`CompileRequest::source`](crate::layered::CompileRequest::source). Concurrent callers with one
+    /// new source parse it once. An alias is written before this returns.
     ///
     /// # Errors
     ///
@@ -118,8 +231,8 @@ impl SourceAliases {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future changes nothing but whether the alias is remembered. A `parse` that has
-    /// begun runs to its end.
+    /// Dropping the future changes nothing. A parse that has begun runs to its end, and its alias is
+    /// remembered.
     ///
     /// # Panics
     ///
@@ -128,37 +241,228 @@ impl SourceAliases {
         &self,
         front_end: &str,
         source: &Bytes,
-        parse: impl FnOnce(&Bytes) -> Result<P, E> + Send + 'static,
-    ) -> Result<PipelineFingerprint, E>
+        parse: impl Fn(&Bytes) -> Result<P, E> + Send + Sync + 'static,
+    ) -> Result<PipelineFingerprint, Arc<E>>
     where
         P: Program,
-        E: From<Unkeyable> + Send + 'static,
+        E: From<Unkeyable> + Send + Sync + 'static,
     {
-        let key = {
-            let (front_end, source) = (front_end.to_owned(), source.clone());
-            blocking::run(source.len(), move || alias_key::<P>(&front_end, &source)).await
-        };
-        if let Some(known) = self.known.get(&key) {
-            return Ok(known);
+        let key = alias_key_off_worker::<P>(front_end, source).await;
+        let parse = Arc::new(parse);
+        let resolved = self.resolve(key, None, || {
+            let (parse, source) = (Arc::clone(&parse), source.clone());
+            async move {
+                let parsed = blocking::blocking(move || {
+                    let program = parse(&source)?;
+                    Ok(Parsed {
+                        fingerprint: PipelineFingerprint::of(&program),
+                        made: (),
+                        times: ParseTimes::default(),
+                    })
+                });
+                Ok(parsed.await)
+            }
+        });
+        match resolved.await {
+            Ok(resolved) => {
+                self.written().await;
+                resolved
+                    .fingerprint
+                    .map_err(|reason| Arc::new(E::from(reason)))
+            }
+            Err(Unresolved::Failed(error)) => Err(error),
+            Err(Unresolved::Panicked(message)) => resume_unwind(Box::new(message.to_string())),
+            Err(Unresolved::Interrupted) => std::future::pending().await,
         }
-        if let Some(kept) = self.kept(&key).await {
+    }
+
+    /// What the table has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> AliasMetrics {
+        let counters = &self.table.counters;
+        AliasMetrics {
+            hits: counters.hits.get(),
+            kept_hits: counters.kept_hits.get(),
+            misses: counters.misses.get(),
+            joins: counters.joins.get(),
+            puts: counters.puts.get(),
+            put_errors: counters.put_errors.get(),
+            entries: self.table.known.entry_count(),
+        }
+    }
+
+    /// Waits for the aliases that are being written, and flushes the store.
+    pub(crate) async fn flush(&self) -> Result<(), StoreError> {
+        self.written().await;
+        match &self.table.store {
+            Some(store) => store.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn written(&self) {
+        if self.table.store.is_some() {
+            // Nobody closes the semaphore.
+            drop(self.table.writes.acquire_many(MAX_WRITES).await);
+        }
+    }
+
+    /// The fingerprint under the key of an alias, from the table alone.
+    pub(crate) fn known(&self, key: &PipelineFingerprint) -> Option<PipelineFingerprint> {
+        self.table.known.get(key)
+    }
+
+    /// Whether a source that the table does not know is looked up across a network.
+    pub(crate) fn are_kept_in_network(&self) -> bool {
+        let store = self.table.store.as_ref();
+        store.is_some_and(|store| store.locality() == Locality::Network)
+    }
+
+    pub(crate) fn count_hit(&self) {
+        self.table.counters.hits.increment();
+    }
+
+    /// Replaces what is known of a source.
+    pub(crate) fn correct(&self, key: &PipelineFingerprint, right: Option<PipelineFingerprint>) {
+        tracing::warn!(alias = %key, "a kept source alias named another program; it is replaced");
+        match right {
+            Some(right) => self.table.learn(key, right),
+            None => self.table.known.invalidate(key),
+        }
+    }
+
+    /// The fingerprint of a source: from the table, or else from the store or by `parse`, once for
+    /// all who ask at the same time. That work goes on when they have gone. A network store is waited
+    /// for no longer than `budget`.
+    ///
+    /// `parse` is called again only if another caller's parse failed with an error of another type.
+    pub(crate) async fn resolve<V, E, W>(
+        &self,
+        key: PipelineFingerprint,
+        budget: Option<Duration>,
+        parse: impl Fn() -> W,
+    ) -> Result<Resolved<V>, Unresolved<E>>
+    where
+        V: Send + 'static,
+        E: Send + Sync + 'static,
+        W: Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send + 'static,
+    {
+        if let Some(known) = self.known(&key) {
+            self.count_hit();
+            return Ok(Resolved::known(known));
+        }
+        loop {
+            let table = &self.table;
+            let waiter = self.flights.join(key, || {
+                ((), Arc::clone(table).resolve(key, budget, parse()))
+            });
+            let is_leader = waiter.is_leader;
+            if !is_leader {
+                table.counters.joins.increment();
+            }
+            let flown = match waiter.await {
+                Outcome::Done(flown) => flown,
+                Outcome::Panicked(message) => Err(Unresolved::Panicked(message)),
+                Outcome::Aborted if is_leader => Err(Unresolved::Interrupted),
+                // The runtime of the leader was shut down, and that of this caller was not.
+                Outcome::Aborted => continue,
+            };
+            return match flown {
+                Ok(source) => Ok(Resolved {
+                    fingerprint: source.fingerprint,
+                    made: source.made.and_then(|made| made.downcast().ok()),
+                    times: source.times,
+                }),
+                Err(Unresolved::Failed(error)) => match error.downcast() {
+                    Ok(error) => Err(Unresolved::Failed(error)),
+                    Err(_) => continue,
+                },
+                Err(Unresolved::Panicked(message)) => Err(Unresolved::Panicked(message)),
+                Err(Unresolved::Interrupted) => Err(Unresolved::Interrupted),
+            };
+        }
+    }
+}
+
+impl<V> Resolved<V> {
+    const fn known(fingerprint: PipelineFingerprint) -> Self {
+        Self {
+            fingerprint: Ok(fingerprint),
+            made: None,
+            times: ParseTimes {
+                parse: Duration::ZERO,
+                key: Duration::ZERO,
+            },
+        }
+    }
+}
+
+impl Table {
+    /// The work of a flight.
+    async fn resolve<V, E>(
+        self: Arc<Self>,
+        key: PipelineFingerprint,
+        budget: Option<Duration>,
+        parse: impl Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send,
+    ) -> Flown
+    where
+        V: Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        if let Some(kept) = self.kept_within(&key, budget).await {
+            self.counters.kept_hits.increment();
             self.known.insert(key, kept);
-            return Ok(kept);
+            return Ok(FlownSource {
+                fingerprint: Ok(kept),
+                made: None,
+                times: ParseTimes::default(),
+            });
         }
-        let source = source.clone();
-        let fingerprint = blocking::blocking(move || {
-            let program = parse(&source)?;
-            Ok::<_, E>(PipelineFingerprint::of(&program)?)
+        self.counters.misses.increment();
+        match parse.await {
+            Ok(Ok(parsed)) => {
+                if let Ok(fingerprint) = parsed.fingerprint {
+                    self.learn(&key, fingerprint);
+                }
+                Ok(FlownSource {
+                    fingerprint: parsed.fingerprint,
+                    made: Some(Arc::new(Mutex::new(Some(parsed.made)))),
+                    times: parsed.times,
+                })
+            }
+            Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
+            Err(message) => Err(Unresolved::Panicked(message)),
+        }
+    }
+
+    async fn kept_within(
+        &self,
+        key: &PipelineFingerprint,
+        budget: Option<Duration>,
+    ) -> Option<PipelineFingerprint> {
+        let store = self.store.as_ref()?;
+        // A store that panics costs the parse.
+        let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
+        let kept = match budget {
+            Some(budget) if store.locality() == Locality::Network => {
+                timeout(budget, kept).await.ok()?
+            }
+            _ => kept.await,
+        };
+        kept.unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            tracing::error!(%key, %message, "the store of source aliases panicked; the source is parsed instead");
+            None
         })
-        .await?;
-        self.known.insert(key, fingerprint);
-        self.keep(&key, fingerprint).await;
-        Ok(fingerprint)
     }
 
     /// The alias in the store. A payload that is not a whole fingerprint is ignored.
-    async fn kept(&self, key: &PipelineFingerprint) -> Option<PipelineFingerprint> {
-        let artifact = match self.store.as_ref()?.get(key).await {
+    async fn kept(
+        &self,
+        store: &Arc<dyn PipelineCacheStore>,
+        key: &PipelineFingerprint,
+    ) -> Option<PipelineFingerprint> {
+        let artifact = match store.get(key).await {
             Ok(artifact) => artifact?,
             Err(error) => {
                 tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot read a source alias from its store; the source is parsed instead");
@@ -172,12 +476,29 @@ impl SourceAliases {
         fingerprint.map(PipelineFingerprint::from_bytes)
     }
 
-    async fn keep(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
-        let Some(store) = &self.store else { return };
-        let alias = Artifact::new(fingerprint.as_bytes().to_vec());
-        if let Err(error) = store.put(key, alias).await {
-            tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
-        }
+    /// Remembers an alias, and writes it to the store in the background.
+    fn learn(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
+        self.known.insert(*key, fingerprint);
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() else {
+            self.counters.put_errors.increment();
+            return;
+        };
+        let (key, counters) = (*key, Arc::clone(&self.counters));
+        // Detached: it ends by itself, and a flush waits for its permit.
+        drop(tokio::spawn(async move {
+            let _permit = permit;
+            let alias = Artifact::new(fingerprint.as_bytes().to_vec());
+            match store.put(&key, alias).await {
+                Ok(()) => counters.puts.increment(),
+                Err(error) => {
+                    counters.put_errors.increment();
+                    tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
+                }
+            }
+        }));
     }
 }
 
@@ -190,14 +511,14 @@ impl Default for SourceAliases {
 impl fmt::Debug for SourceAliases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SourceAliases")
-            .field("sources", &self.known.entry_count())
-            .field("store", &self.store)
+            .field("sources", &self.table.known.entry_count())
+            .field("store", &self.table.store)
             .finish()
     }
 }
 
 /// The key of an alias: the source, and all that decides what fingerprint it has.
-fn alias_key<P: Program>(front_end: &str, source: &[u8]) -> PipelineFingerprint {
+pub(crate) fn alias_key<P: Program>(front_end: &str, source: &[u8]) -> PipelineFingerprint {
     let mut wire = WireWriter::hashing_with(blake3::Hasher::new_derive_key(CONTEXT));
     wire.u16(WIRE_VERSION);
     wire.str(P::DOMAIN);
@@ -205,4 +526,16 @@ fn alias_key<P: Program>(front_end: &str, source: &[u8]) -> PipelineFingerprint 
     wire.str(front_end);
     wire.bytes(source);
     PipelineFingerprint::from_bytes(wire.into_digest())
+}
+
+/// The same, for large sources on the blocking pool.
+pub(crate) async fn alias_key_off_worker<P: Program>(
+    front_end: &str,
+    source: &Bytes,
+) -> PipelineFingerprint {
+    if source.len() <= blocking::INLINE_BYTES {
+        return alias_key::<P>(front_end, source);
+    }
+    let (front_end, source) = (front_end.to_owned(), source.clone());
+    blocking::blocking(move || alias_key::<P>(&front_end, &source)).await
 }

@@ -31,13 +31,18 @@ pub(super) struct Admission {
     background: Semaphore,
 }
 
-/// Tells a background search that an interactive lookup has joined it.
+/// Tells background work that an interactive caller has joined it.
 #[derive(Debug, Default)]
 pub(super) struct PriorityBoost(Notify);
 
 impl PriorityBoost {
     pub(super) fn boost(&self) {
         self.0.notify_one();
+    }
+
+    /// Waits until it is boosted. A boost that came before counts.
+    pub(super) async fn boosted(&self) {
+        self.0.notified().await;
     }
 }
 
@@ -60,7 +65,7 @@ impl Admission {
             tokio::select! {
                 biased;
                 permit = self.background.acquire() => return permit.ok(),
-                () = boost.0.notified() => {}
+                () = boost.boosted() => {}
             }
         }
         self.interactive.acquire().await.ok()

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::LayeredPipelineCache;
 use super::lookup::LookupPolicy;
 use super::verify::{VerifyMismatch, VerifySettings};
+use crate::source_alias::SourceAliases;
 use crate::store::PipelineCacheStore;
 use crate::sync::write_queue::WriteLimits;
 
@@ -86,6 +87,14 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) write_timeout: Duration,
     pub(super) write_retry_interval: Duration,
     pub(super) verify: Option<VerifySettings>,
+    pub(super) compile_places: Option<usize>,
+    pub(super) max_queued_compiles: usize,
+    pub(super) compile_limit: Duration,
+    pub(super) network_budget: Duration,
+    pub(super) source_aliases: Arc<SourceAliases>,
+    pub(super) max_failures: u64,
+    pub(super) failure_time_to_live: Duration,
+    pub(super) pass_by_losing_scopes: bool,
 }
 
 impl Default for LayeredPipelineCacheBuilder {
@@ -106,6 +115,14 @@ impl Default for LayeredPipelineCacheBuilder {
             write_timeout: Duration::from_secs(30),
             write_retry_interval: Duration::from_secs(5),
             verify: None,
+            compile_places: None,
+            max_queued_compiles: 4096,
+            compile_limit: Duration::from_secs(600),
+            network_budget: Duration::from_millis(250),
+            source_aliases: Arc::default(),
+            max_failures: 1024,
+            failure_time_to_live: Duration::from_secs(60),
+            pass_by_losing_scopes: false,
         }
     }
 }
@@ -170,6 +187,71 @@ impl LayeredPipelineCacheBuilder {
     #[must_use]
     pub const fn compile_policy(mut self, policy: CompilePolicy) -> Self {
         self.compile_policy = policy;
+        self
+    }
+
+    /// Sets how many compiles run at a time, at least one. Default: one less than the cores, and at
+    /// least one. As many parses and keys run beside them.
+    #[must_use]
+    pub const fn compile_places(mut self, places: usize) -> Self {
+        self.compile_places = Some(places);
+        self
+    }
+
+    /// Sets how many compiles of each priority wait for a place in the pool. Default: 4,096. More are
+    /// answered with [`CompileError::Overloaded`](crate::CompileError::Overloaded).
+    #[must_use]
+    pub const fn max_queued_compiles(mut self, compiles: usize) -> Self {
+        self.max_queued_compiles = compiles;
+        self
+    }
+
+    /// Sets how long a compile may run, without the wait for its place. Default: 10 minutes.
+    ///
+    /// After that its callers are told [`CompileError::TimedOut`](crate::CompileError::TimedOut), and
+    /// its place is free. A thread cannot be stopped: it runs on, and what it makes is dropped.
+    #[must_use]
+    pub const fn compile_limit(mut self, limit: Duration) -> Self {
+        self.compile_limit = limit;
+        self
+    }
+
+    /// Sets how long a compile request waits for network tiers until one begins to answer. Default:
+    /// 250 ms. See [`CompileRequest::network_budget`](crate::layered::CompileRequest::network_budget).
+    #[must_use]
+    pub const fn network_budget(mut self, budget: Duration) -> Self {
+        self.network_budget = budget;
+        self
+    }
+
+    /// Sets the table of known spellings. Default: one in memory, for
+    /// [`SourceAliases::DEFAULT_CAPACITY`] sources. Several caches may share one.
+    #[must_use]
+    pub fn source_aliases(mut self, aliases: impl Into<Arc<SourceAliases>>) -> Self {
+        self.source_aliases = aliases.into();
+        self
+    }
+
+    /// Sets how many failures are remembered for requests that [ask for
+    /// it](crate::layered::CompileRequest::remember_failures), and for how long each. Default: 1,024,
+    /// for 60 s.
+    #[must_use]
+    pub const fn remembered_failures(mut self, failures: u64, time_to_live: Duration) -> Self {
+        self.max_failures = failures;
+        self.failure_time_to_live = time_to_live;
+        self
+    }
+
+    /// Sets whether compile requests pass the cache by while it costs their scope more than it saves.
+    /// Default: no. Such a scope is warned of once either way.
+    ///
+    /// A hit saves the time of its compile, less its own hash, key and lookup; a miss costs these. A
+    /// scope is judged by its last thousand requests. While it loses, the next thousand compile
+    /// without key, lookup and write, each caller for itself; then it is judged anew. Requests by
+    /// [`get_or_insert_with`](LayeredPipelineCache::get_or_insert_with) count as one scope.
+    #[must_use]
+    pub const fn pass_by_losing_scopes(mut self, pass_by: bool) -> Self {
+        self.pass_by_losing_scopes = pass_by;
         self
     }
 

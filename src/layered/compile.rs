@@ -1,18 +1,19 @@
 //! Get or compile: the methods of the cache that compile what no tier has.
 
 use super::LayeredPipelineCache;
-use super::compiled::{CompileError, CompileInput, Compiled};
+use super::compile_error::CompileError;
+use super::compiled::{CompileInput, Compiled};
 use crate::artifact::Artifact;
-use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _};
+use crate::key::{CompileScope, PipelineFingerprint, Program};
 
 impl LayeredPipelineCache {
     /// The artifact of a program in a scope: from the cache, or else compiled, once for all callers
     /// that ask at the same time.
     ///
-    /// `compile` receives the canonical form and the scope. It runs as a task of its own, so it goes
-    /// on when this future is dropped while others wait for it, and is cancelled when the last of
-    /// them is dropped. For work that does not await, use `tokio::task::spawn_blocking` inside it.
-    /// It must not ask this cache for its own key: it would wait for itself.
+    /// The short form of [`compile`](Self::compile), with its defaults, for compile functions that
+    /// await. `compile` receives the canonical form and the scope. It has a place in the compile pool
+    /// while it runs. It goes on when this future is dropped, and its artifact is kept. For work that
+    /// does not await, use [`CompileRequest::run`](crate::layered::CompileRequest::run).
     ///
     /// The artifact goes to every caller that waits. It is then written in the background to every
     /// tier that takes it, whatever the [`WritePolicy`](crate::WritePolicy) says of puts. Where the
@@ -26,9 +27,8 @@ impl LayeredPipelineCache {
     ///
     /// A program without a key is compiled by each caller for itself, and not stored.
     ///
-    /// The program is canonicalized and hashed on the calling task. For programs of more than a
-    /// few hundred kilobytes, do that on the blocking pool and use
-    /// [`get_or_insert_with`](Self::get_or_insert_with).
+    /// A clone of the program is canonicalized and hashed on the threads of the pool, unless it [is
+    /// small](Program::is_small).
     ///
     /// # Errors
     ///
@@ -78,22 +78,11 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        let scope = scope.clone();
-        match program.canonicalize() {
-            Ok(canonical) => {
-                let key = canonical.fingerprint().scoped(&scope);
-                let compile = move || compile(CompileInput::Canonical(canonical), scope);
-                self.get_or_insert_with(&key, compile).await
-            }
-            Err(reason) => {
-                tracing::debug!(%reason, "the program has no key: compiling without the cache");
-                let input = CompileInput::Unkeyable(program.clone(), reason.clone());
-                self.parts
-                    .compiler
-                    .bypass(async move { compile(input, scope).await }, reason)
-                    .await
-            }
-        }
+        let of_scope = scope.clone();
+        self.compile(scope)
+            .program(program.clone())
+            .run_async(|input, _cx| compile(input, of_scope))
+            .await
     }
 
     /// Like [`get_or_compile`](Self::get_or_compile), for callers that have made the key already.
@@ -133,6 +122,9 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        self.parts.compiler.get_or_compile(*key, compile).await
+        self.compile_keyed()
+            .key(*key)
+            .run_async(|(), _cx| compile())
+            .await
     }
 }

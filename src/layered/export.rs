@@ -3,11 +3,11 @@
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::latency::{LATENCY_BUCKETS, LatencySummary};
 use super::metrics::{LayeredMetrics, TierMetrics};
+use super::tier::{kind, unique};
 use crate::store::metrics::FIELD_DESCRIPTIONS;
 
 /// The fields of a tier's own metrics that go down as well as up.
@@ -126,32 +126,14 @@ impl MetricsExporter {
 
     /// A label for each tier, all different.
     fn labels(&self, tiers: &[TierMetrics]) -> Vec<String> {
-        let mut taken = HashSet::new();
         let given = self.tiers.iter().map(String::as_str).map(Some);
         let given = given.chain(std::iter::repeat(None));
         let wanted = tiers
             .iter()
             .zip(given)
-            .map(|(tier, given)| given.unwrap_or_else(|| kind(&tier.tier)));
-        let unique = wanted.map(|wanted| {
-            let numbered = (2..).map(|number: u32| format!("{wanted}_{number}"));
-            let mut labels = std::iter::once(wanted.to_owned()).chain(numbered);
-            // The labels are endless, and those taken are not.
-            labels
-                .find(|label| taken.insert(label.clone()))
-                .unwrap_or_default()
-        });
-        unique.collect()
+            .map(|(tier, given)| given.unwrap_or_else(|| kind(&tier.tier)).to_owned());
+        unique(wanted)
     }
-}
-
-/// The kind of a tier, out of a name such as `disk(/var/cache)`. Folders and URLs are too long for
-/// a label, and may be nobody else's business.
-fn kind(tier: &str) -> &str {
-    let kind = tier.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
-    kind.into_iter()
-        .find(|kind| !kind.is_empty())
-        .unwrap_or("tier")
 }
 
 /// Records what has come since the last export, at the upper bound of its bucket.

@@ -8,6 +8,7 @@ use std::future::{Future, pending};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::store::answer::{self, answer_begins};
 use crate::sync::blocking;
 
 #[derive(Debug, Clone, Default)]
@@ -42,7 +43,7 @@ where
 {
     let caller = Caller::default();
     let _left = caller.left.clone().drop_guard();
-    let task = tokio::spawn(call(caller).in_current_span());
+    let task = tokio::spawn(answer::inherited(call(caller).in_current_span()));
     match blocking::join(task).await {
         Some(result) => result,
         None => pending().await,
@@ -56,6 +57,7 @@ pub(crate) struct AnswerBegan(CancellationToken);
 impl AnswerBegan {
     pub(crate) fn signal(&self) {
         self.0.cancel();
+        answer_begins();
     }
 
     pub(super) async fn wait(&self) {
