@@ -5,7 +5,7 @@ use futures::FutureExt as _;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -75,11 +75,20 @@ pub struct SourceAliases {
 
 #[derive(Debug)]
 struct Table {
-    known: moka::sync::Cache<PipelineFingerprint, PipelineFingerprint>,
+    known: moka::sync::Cache<PipelineFingerprint, Known>,
     store: Option<Arc<dyn PipelineCacheStore>>,
     /// A permit for each write to the store that may be under way.
     writes: Arc<Semaphore>,
     counters: Arc<AliasCounters>,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone)]
+struct Known {
+    fingerprint: PipelineFingerprint,
+    /// What was parsed, while a caller who waited for the parse still has it: those who come a little
+    /// later need not parse again.
+    made: Weak<dyn Any + Send + Sync>,
 }
 
 #[derive(Debug, Default)]
@@ -215,7 +224,8 @@ impl SourceAliases {
     /// which takes a millisecond for a few megabytes, and does not look into the store.
     #[must_use]
     pub fn peek<P: Program>(&self, front_end: &str, source: &[u8]) -> Option<PipelineFingerprint> {
-        self.known(&alias_key::<P>(front_end, source))
+        let known = self.table.known.get(&alias_key::<P>(front_end, source))?;
+        Some(known.fingerprint)
     }
 
     /// The fingerprint of the program that `source` spells: from the table, from the store, or by
@@ -307,26 +317,17 @@ impl SourceAliases {
         }
     }
 
-    /// The fingerprint under the key of an alias, from the table alone.
-    pub(crate) fn known(&self, key: &PipelineFingerprint) -> Option<PipelineFingerprint> {
-        self.table.known.get(key)
-    }
-
     /// Whether a source that the table does not know is looked up across a network.
     pub(crate) fn are_kept_in_network(&self) -> bool {
         let store = self.table.store.as_ref();
         store.is_some_and(|store| store.locality() == Locality::Network)
     }
 
-    pub(crate) fn count_hit(&self) {
-        self.table.counters.hits.increment();
-    }
-
     /// Replaces what is known of a source.
     pub(crate) fn correct(&self, key: &PipelineFingerprint, right: Option<PipelineFingerprint>) {
         tracing::warn!(alias = %key, "a kept source alias named another program; it is replaced");
         match right {
-            Some(right) => self.table.learn(key, right),
+            Some(right) => self.table.learn(key, Known::kept(right)),
             None => self.table.known.invalidate(key),
         }
     }
@@ -347,9 +348,13 @@ impl SourceAliases {
         E: Send + Sync + 'static,
         W: Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send + 'static,
     {
-        if let Some(known) = self.known(&key) {
-            self.count_hit();
-            return Ok(Resolved::known(known));
+        if let Some(known) = self.table.known.get(&key) {
+            self.table.counters.hits.increment();
+            return Ok(Resolved {
+                fingerprint: Ok(known.fingerprint),
+                made: known.made.upgrade().and_then(|made| made.downcast().ok()),
+                times: ParseTimes::default(),
+            });
         }
         loop {
             let table = &self.table;
@@ -384,15 +389,12 @@ impl SourceAliases {
     }
 }
 
-impl<V> Resolved<V> {
-    const fn known(fingerprint: PipelineFingerprint) -> Self {
+impl Known {
+    /// What a store knew.
+    fn kept(fingerprint: PipelineFingerprint) -> Self {
         Self {
-            fingerprint: Ok(fingerprint),
-            made: None,
-            times: ParseTimes {
-                parse: Duration::ZERO,
-                key: Duration::ZERO,
-            },
+            fingerprint,
+            made: Weak::<()>::new(),
         }
     }
 }
@@ -411,7 +413,7 @@ impl Table {
     {
         if let Some(kept) = self.kept_within(&key, budget).await {
             self.counters.kept_hits.increment();
-            self.known.insert(key, kept);
+            self.known.insert(key, Known::kept(kept));
             return Ok(FlownSource {
                 fingerprint: Ok(kept),
                 made: None,
@@ -421,12 +423,14 @@ impl Table {
         self.counters.misses.increment();
         match parse.await {
             Ok(Ok(parsed)) => {
+                let made: SharedAny = Arc::new(Mutex::new(Some(parsed.made)));
                 if let Ok(fingerprint) = parsed.fingerprint {
-                    self.learn(&key, fingerprint);
+                    let made = Arc::downgrade(&made);
+                    self.learn(&key, Known { fingerprint, made });
                 }
                 Ok(FlownSource {
                     fingerprint: parsed.fingerprint,
-                    made: Some(Arc::new(Mutex::new(Some(parsed.made)))),
+                    made: Some(made),
                     times: parsed.times,
                 })
             }
@@ -477,8 +481,9 @@ impl Table {
     }
 
     /// Remembers an alias, and writes it to the store in the background.
-    fn learn(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
-        self.known.insert(*key, fingerprint);
+    fn learn(&self, key: &PipelineFingerprint, known: Known) {
+        let fingerprint = known.fingerprint;
+        self.known.insert(*key, known);
         let Some(store) = self.store.clone() else {
             return;
         };

@@ -216,7 +216,7 @@ impl Compiler {
             (state, flight)
         });
         let state = Arc::clone(waiter.progress());
-        let _caller = state.interest.join(order.keep);
+        let caller = state.interest.join(order.keep);
         let is_leader = waiter.is_leader;
         if !is_leader {
             self.counters.joins.increment();
@@ -228,6 +228,8 @@ impl Compiler {
             }
         }
         let result = match waiter.await {
+            // It may have failed because nobody waited for it.
+            Outcome::Done(Err(Stop::Failed(_))) if caller.found_abandoned => Err(Stop::Cancelled),
             Outcome::Done(result) => result,
             Outcome::Panicked(message) => Err(Stop::Panicked(message)),
             // The runtime of the leader was shut down, and that of a caller who joined was not.

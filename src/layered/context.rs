@@ -51,7 +51,7 @@ impl CompileContext {
     /// its deadline. It may become true again: whoever asks for the key joins this compile.
     ///
     /// What a compile returns when nobody waits is stored all the same. It may return an error
-    /// instead, to save the time.
+    /// instead, to save the time: whoever came after it was abandoned compiles anew.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.run.interest.is_wanted()

@@ -31,7 +31,11 @@ impl Callers {
 
 /// One caller. Its drop ends its wait.
 #[derive(Debug)]
-pub(super) struct Caller(Arc<Interest>);
+pub(super) struct Caller {
+    interest: Arc<Interest>,
+    /// Whether nobody waited when this caller came.
+    pub(super) found_abandoned: bool,
+}
 
 /// The compile itself. Its drop is the end of the compile.
 #[derive(Debug)]
@@ -47,12 +51,17 @@ impl Interest {
 
     /// Another caller. With `keep`, the compile goes on when it has gone.
     pub(super) fn join(self: &Arc<Self>, keep: bool) -> Caller {
+        let mut found_abandoned = false;
         self.update(|callers| {
+            found_abandoned = callers.is_abandoned();
             callers.any = true;
             callers.waiting += 1;
             callers.kept |= keep;
         });
-        Caller(Arc::clone(self))
+        Caller {
+            interest: Arc::clone(self),
+            found_abandoned,
+        }
     }
 
     /// Ends the interest with its drop.
@@ -120,7 +129,7 @@ impl Interest {
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        self.0.update(|callers| callers.waiting -= 1);
+        self.interest.update(|callers| callers.waiting -= 1);
     }
 }
 

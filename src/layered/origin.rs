@@ -177,41 +177,33 @@ where
                 return Err(CompileError::Failed(error));
             }
         }
-        let mut network = Duration::ZERO;
-        let fingerprint = match compiler.aliases.known(&alias) {
-            Some(known) => {
-                compiler.aliases.count_hit();
-                Ok(known)
-            }
-            None => {
-                let start = Instant::now();
-                let parse = || {
-                    let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
-                    let parse = move || parse_and_key(&source, &*parse);
-                    Arc::clone(compiler).run_key(priority, parse)
-                };
-                let budget = Some(site.network_budget);
-                let resolved = compiler.aliases.resolve(alias, budget, parse).await;
-                let resolved = resolved.map_err(|unresolved| match unresolved {
-                    Unresolved::Failed(error) => {
-                        if site.remembers_failures {
-                            let key = alias.scoped(site.scope);
-                            compiler.failures.remember(key, &error);
-                        }
-                        CompileError::Failed(error)
-                    }
-                    Unresolved::Panicked(message) => CompileError::Panicked(message),
-                    Unresolved::Interrupted => CompileError::Interrupted,
-                })?;
-                let ParseTimes { parse, key } = resolved.times;
-                (times.parse, times.key) = (parse, key);
-                if compiler.aliases.are_kept_in_network() {
-                    network = start.elapsed().saturating_sub(parse + key);
-                }
-                self.made = resolved.made;
-                resolved.fingerprint
-            }
+        let start = Instant::now();
+        let parse = || {
+            let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
+            let parse = move || parse_and_key(&source, &*parse);
+            Arc::clone(compiler).run_key(priority, parse)
         };
+        let budget = Some(site.network_budget);
+        let resolved = compiler.aliases.resolve(alias, budget, parse).await;
+        let resolved = resolved.map_err(|unresolved| match unresolved {
+            Unresolved::Failed(error) => {
+                if site.remembers_failures {
+                    let key = alias.scoped(site.scope);
+                    compiler.failures.remember(key, &error);
+                }
+                CompileError::Failed(error)
+            }
+            Unresolved::Panicked(message) => CompileError::Panicked(message),
+            Unresolved::Interrupted => CompileError::Interrupted,
+        })?;
+        let ParseTimes { parse, key } = resolved.times;
+        (times.parse, times.key) = (parse, key);
+        let network = match compiler.aliases.are_kept_in_network() {
+            true => start.elapsed().saturating_sub(parse + key),
+            false => Duration::ZERO,
+        };
+        self.made = resolved.made;
+        let fingerprint = resolved.fingerprint;
         self.fingerprint = fingerprint.as_ref().ok().copied();
         let located = Located {
             key: fingerprint.map(|fingerprint| fingerprint.scoped(site.scope)),

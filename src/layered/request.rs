@@ -285,6 +285,9 @@ impl<S> CompileRequest<'_, S> {
     /// `compile` gets the canonical form, or the program itself where that has no key. It runs inside
     /// of the runtime and of the caller's tracing span.
     ///
+    /// The thread is not the runtime's: a test runtime with a paused clock takes itself for idle
+    /// meanwhile, and lets deadlines and limits pass. Use `run_async` there.
+    ///
     /// # Errors
     ///
     /// [`CompileError`]. A failing tier is not an error: what it cannot serve is compiled.

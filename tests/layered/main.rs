@@ -7,5 +7,6 @@ mod lookup;
 mod lost_writes;
 mod promotion;
 mod removal;
+mod requests;
 mod single_flight;
 mod unwritten;
