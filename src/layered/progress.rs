@@ -33,13 +33,13 @@ enum TierProgress {
 
 /// What a search waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
+enum WaitsFor {
     /// For a tier on this machine, or for nothing.
-    ForLocal,
+    Local,
     /// For network tiers alone, and none of them has begun to answer.
-    ForNetwork,
+    Network,
     /// For network tiers alone, and the answer of one is arriving.
-    ForAnswer,
+    Answer,
 }
 
 impl Progress {
@@ -83,14 +83,14 @@ impl Progress {
                 .on_network_since
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if waits != Waits::ForLocal {
+            if waits != WaitsFor::Local {
                 since.get_or_insert_with(Instant::now);
             }
         }
         self.changed.notify_waiters();
     }
 
-    fn waits(&self, tiers: &[TierProgress]) -> Waits {
+    fn waits(&self, tiers: &[TierProgress]) -> WaitsFor {
         let waited_for = |wanted: Locality| {
             let tiers = tiers.iter().zip(&self.localities);
             tiers
@@ -101,14 +101,14 @@ impl Progress {
         let is_answering = |tier: &TierProgress| matches!(tier, TierProgress::Answering(_));
         let is_waited_for = |tier: &TierProgress| is_asked(tier) || is_answering(tier);
         if waited_for(Locality::Local).any(is_waited_for) {
-            Waits::ForLocal
+            WaitsFor::Local
         } else if waited_for(Locality::Network).any(is_answering) {
-            Waits::ForAnswer
+            WaitsFor::Answer
         } else if waited_for(Locality::Network).any(is_asked) {
-            Waits::ForNetwork
+            WaitsFor::Network
         } else {
             // For its permit, or for the next tier.
-            Waits::ForLocal
+            WaitsFor::Local
         }
     }
 
@@ -125,7 +125,7 @@ impl Progress {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             match since.and_then(|since| since.checked_add(budget)) {
-                Some(end) if waits == Waits::ForNetwork => {
+                Some(end) if waits == WaitsFor::Network => {
                     if timeout_at(end, changed).await.is_err() {
                         return;
                     }
