@@ -14,7 +14,8 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
 use crate::store::metrics::Counter;
-use crate::store::{Locality, PipelineCacheStore, StoreError};
+use crate::store::runtime::require_runtime;
+use crate::store::{Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::single_flight::{Outcome, SingleFlight, panic_message};
 
@@ -307,6 +308,22 @@ impl SourceAliases {
         match &self.table.store {
             Some(store) => store.flush().await,
             None => Ok(()),
+        }
+    }
+
+    /// As [`flush`](Self::flush), given up at the deadline.
+    pub(crate) async fn flush_within(&self, deadline: Duration) -> Result<(), StoreError> {
+        let Some(store) = &self.table.store else {
+            return Ok(());
+        };
+        require_runtime(|| store.to_string(), StoreOperation::Flush)?;
+        match timeout(deadline, self.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(StoreError::new(
+                StoreErrorKind::TimedOut,
+                store.to_string(),
+                StoreOperation::Flush,
+            )),
         }
     }
 

@@ -1,14 +1,12 @@
 //! The compiler of a cache: one compile of a key at a time, after or beside the search for it.
 
-use futures::future::BoxFuture;
-use std::any::Any;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Dispatch, Instrument as _, Span, instrument::WithSubscriber as _};
+use tracing::{Instrument as _, instrument::WithSubscriber as _};
 
 use super::admission::{LookupPriority, PriorityBoost};
 use super::builder::CompilePolicy;
@@ -16,8 +14,9 @@ use super::execution::{Execution, Place, Run, RunTimes};
 use super::failures::RememberedFailures;
 use super::interest::Interest;
 use super::lease::{self, TierLease};
-use super::lookup::{Found, LookupOptions, LookupSource, TierReport, TierSelection};
+use super::lookup::{Found, LookupOptions, LookupSource, TierSelection};
 use super::metrics::CompileCounters;
+use super::order::{Finished, JobSlot, JobStop, Order, Stop, put_back, take};
 use super::permits::Urgency;
 use super::pool::CompilePool;
 use super::put::Writer;
@@ -28,7 +27,7 @@ use super::tier::{Tier, TierNames};
 use super::verify::{Sample, Verifier};
 use super::waits::Node;
 use crate::artifact::Artifact;
-use crate::key::{CompileScope, PipelineFingerprint, Unkeyable};
+use crate::key::PipelineFingerprint;
 use crate::source_alias::SourceAliases;
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
@@ -63,21 +62,6 @@ pub(super) struct CompilerSettings {
     pub(super) network_budget: Duration,
 }
 
-/// What is the same for all steps of a request.
-#[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub(super) scope: Arc<CompileScope>,
-    pub(super) tiers: TierSelection,
-    pub(super) priority: LookupPriority,
-    pub(super) race: Option<Duration>,
-    pub(super) network_budget: Duration,
-    /// Whether the compile goes on when nobody waits for it.
-    pub(super) keep: bool,
-    /// Of the caller.
-    pub(super) span: Span,
-    pub(super) dispatch: Dispatch,
-}
-
 /// What those who wait for a flight can tell it.
 #[derive(Debug)]
 pub(super) struct FlightState {
@@ -87,50 +71,7 @@ pub(super) struct FlightState {
     skip_network: CancellationToken,
 }
 
-/// Makes an artifact: parses where that is still to be done, and compiles.
-pub(super) type Job<E> =
-    Box<dyn FnOnce(Execution) -> BoxFuture<'static, Result<Artifact, JobStop<E>>> + Send>;
-
-/// Where a caller and its flight keep the job. Whoever needs it takes it.
-pub(super) type JobSlot<E> = Arc<Mutex<Option<Job<E>>>>;
-
-/// A job that made nothing.
-pub(super) enum JobStop<E> {
-    Failed(E),
-    Panicked(Arc<str>),
-    /// Its callers had gone before it began.
-    Cancelled,
-    /// The source spells another program than the alias said: that of this fingerprint, or one
-    /// without a key. The job goes on from what was parsed.
-    Rekeyed(Result<PipelineFingerprint, Unkeyable>, Job<E>),
-}
-
-/// Why a flight has no artifact. The error has the type of the leader's compile function; only a
-/// waiter that compiles with the same type can read it.
-#[derive(Clone)]
-pub(super) enum Stop {
-    Failed(Arc<dyn Any + Send + Sync>),
-    Panicked(Arc<str>),
-    Cancelled,
-    Rekeyed(Result<PipelineFingerprint, Unkeyable>),
-    Overloaded,
-    TimedOut(Duration),
-    Interrupted,
-}
-
 type FlightResult = Result<Finished, Stop>;
-
-/// What came of a flight, or of a compile without one.
-#[derive(Clone)]
-pub(super) struct Finished {
-    pub(super) artifact: Artifact,
-    /// `None` for what was compiled.
-    pub(super) source: Option<LookupSource>,
-    pub(super) asked: Option<Arc<[TierReport]>>,
-    pub(super) lookup: Duration,
-    pub(super) queue: Duration,
-    pub(super) run: RunTimes,
-}
 
 /// What came of a miss.
 enum Made {
@@ -543,14 +484,6 @@ pub(super) fn next_node() -> Node {
 fn next_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-pub(super) fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-fn put_back<T>(slot: &Mutex<Option<T>>, value: T) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
 }
 
 /// The artifact with the time of its compile in its metadata, unless the compile function has set one.

@@ -7,9 +7,10 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::{Span, dispatcher};
 
-use super::compiler::{Compiler, Job, JobStop};
+use super::compiler::Compiler;
 use super::context::CompileContext;
 use super::execution::{CURRENT, Execution, Run};
+use super::order::{Job, JobStop};
 use super::origin::{CompileFrom, InputStop, IntoInput, Prepared};
 use crate::artifact::Artifact;
 use crate::sync::single_flight::panic_message;

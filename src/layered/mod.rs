@@ -15,6 +15,7 @@ mod compile_error;
 mod compiled;
 mod compiler;
 mod context;
+mod desk;
 mod execution;
 #[cfg(feature = "metrics")]
 mod export;
@@ -26,6 +27,7 @@ mod latency;
 mod lease;
 mod lookup;
 mod metrics;
+mod order;
 mod origin;
 mod permits;
 mod pool;
@@ -47,6 +49,7 @@ pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
 pub use compile_error::CompileError;
 pub use compiled::{CompileInput, CompileSource, CompileTimes, Compiled, TierAnswer};
 pub use context::CompileContext;
+pub use desk::Abandoned;
 #[cfg(feature = "metrics")]
 pub use export::MetricsExporter;
 pub use latency::{LATENCY_BUCKETS, LatencySummary};
@@ -56,7 +59,7 @@ pub use lookup::{
 pub use metrics::{LayeredMetrics, TierMetrics};
 pub use origin::{CompileFrom, FromKey, FromProgram, FromSource};
 pub use report::{CloseReport, LayeredPromotionReport, WriteBehindReport};
-pub use request::{Abandoned, CompileRequest};
+pub use request::CompileRequest;
 pub use savings::ScopeMetrics;
 pub use verify::VerifyMismatch;
 
@@ -340,7 +343,12 @@ impl LayeredPipelineCache {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        self.parts.writer.close(deadline).await
+        let (mut report, aliases) = tokio::join!(
+            self.parts.writer.close(deadline),
+            self.parts.compiler.aliases.flush_within(deadline)
+        );
+        report.errors.extend(aliases.err());
+        report
     }
 }
 

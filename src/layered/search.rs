@@ -22,8 +22,8 @@ use super::progress::Progress;
 use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
-use crate::store::runtime::require_runtime;
 use crate::store::answer;
+use crate::store::runtime::require_runtime;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
