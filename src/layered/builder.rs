@@ -62,6 +62,27 @@ impl fmt::Display for CompilePolicy {
 
 /// Builds a [`LayeredPipelineCache`].
 ///
+/// | setting | default |
+/// |---|---|
+/// | [`lookup_policy`](Self::lookup_policy) | hedged by 2 ms |
+/// | [`lookup_deadline`](Self::lookup_deadline) | 10 s |
+/// | [`max_searches`](Self::max_searches) | 1,024, and 512 in the background |
+/// | [`write_policy`](Self::write_policy) | behind |
+/// | [`write_timeout`](Self::write_timeout) | 30 s |
+/// | [`background_limits`](Self::background_limits) | 1,024 artifacts, 256 MiB |
+/// | [`background_concurrency`](Self::background_concurrency) | 16 writes to each tier |
+/// | [`write_retry_interval`](Self::write_retry_interval) | 5 s |
+/// | [`compile_policy`](Self::compile_policy) | after a miss |
+/// | [`compile_places`](Self::compile_places) | one less than the cores, at least one |
+/// | [`max_queued_compiles`](Self::max_queued_compiles) | 4,096 of each priority |
+/// | [`compile_limit`](Self::compile_limit) | 10 minutes |
+/// | [`max_compile_wait`](Self::max_compile_wait) | 30 s for another process |
+/// | [`network_budget`](Self::network_budget) | 250 ms |
+/// | [`source_aliases`](Self::source_aliases) | 16,384 sources in memory |
+/// | [`remembered_failures`](Self::remembered_failures) | 1,024, for 60 s, for requests that ask |
+/// | [`pass_by_losing_scopes`](Self::pass_by_losing_scopes) | no |
+/// | [`verify_sample`](Self::verify_sample) | none |
+///
 /// ```
 /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
 /// use std::time::Duration;

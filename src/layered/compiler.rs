@@ -12,7 +12,7 @@ use super::admission::{LookupPriority, PriorityBoost};
 use super::builder::CompilePolicy;
 use super::execution::{Execution, Place, Run, RunTimes};
 use super::failures::RememberedFailures;
-use super::interest::Interest;
+use super::interest::{Interest, UnderWay};
 use super::lease::{self, TierLease};
 use super::lookup::{Found, LookupOptions, LookupSource, TierSelection};
 use super::metrics::CompileCounters;
@@ -69,6 +69,7 @@ pub(super) struct FlightState {
     boost: PriorityBoost,
     /// Cancelled when a caller has joined who does not wait for network tiers.
     skip_network: CancellationToken,
+    search: WatchedSearch,
 }
 
 type FlightResult = Result<Finished, Stop>;
@@ -147,14 +148,24 @@ impl Compiler {
         order: &Order,
     ) -> (bool, FlightResult) {
         let waiter = self.flights.join(key, || {
+            let options = LookupOptions::new()
+                .tiers(order.tiers)
+                .priority(order.priority);
             let state = Arc::new(FlightState {
                 interest: Interest::new(Arc::clone(&self.counters)),
                 boost: PriorityBoost::default(),
                 skip_network: CancellationToken::new(),
+                search: WatchedSearch::new(&self.search, key, options),
             });
-            let (compiler, slot, order) = (Arc::clone(self), Arc::clone(slot), order.clone());
-            let flight = compiler.fly(key, slot, order, Arc::clone(&state));
-            (state, flight)
+            let flight = Flight {
+                compiler: Arc::clone(self),
+                key,
+                slot: Arc::clone(slot),
+                order: order.clone(),
+                under_way: state.interest.under_way(),
+                state: Arc::clone(&state),
+            };
+            (state, flight.run())
         });
         let state = Arc::clone(waiter.progress());
         let caller = state.interest.join(order.keep);
@@ -163,6 +174,7 @@ impl Compiler {
             self.counters.joins.increment();
             if order.priority == LookupPriority::Interactive {
                 state.boost.boost();
+                state.search.boost();
             }
             if order.tiers == TierSelection::Local {
                 state.skip_network.cancel();
@@ -178,165 +190,6 @@ impl Compiler {
             Outcome::Aborted => Err(Stop::Cancelled),
         };
         (is_leader, result)
-    }
-
-    /// The work of a flight.
-    async fn fly<E: Send + Sync + 'static>(
-        self: Arc<Self>,
-        key: PipelineFingerprint,
-        slot: JobSlot<E>,
-        order: Order,
-        state: Arc<FlightState>,
-    ) -> FlightResult {
-        let _under_way = state.interest.under_way();
-        let work = self.search_or_make(key, &slot, &order, &state);
-        tokio::select! {
-            biased;
-            () = state.interest.cancelled() => Err(Stop::Cancelled),
-            finished = work => finished,
-        }
-    }
-
-    /// Searches the tiers, or else compiles and stores.
-    async fn search_or_make<E: Send + Sync + 'static>(
-        self: &Arc<Self>,
-        key: PipelineFingerprint,
-        slot: &JobSlot<E>,
-        order: &Order,
-        state: &Arc<FlightState>,
-    ) -> FlightResult {
-        let start = Instant::now();
-        let options = LookupOptions::new()
-            .tiers(order.tiers)
-            .priority(order.priority);
-        let search = WatchedSearch::new(&self.search, key, options);
-        let mut running_search = Box::pin(search.run());
-        let lookup = tokio::select! {
-            biased;
-            lookup = &mut running_search => Some(lookup),
-            () = self.head_start_ends(&search, order, state) => None,
-        };
-        let lookup_time = start.elapsed();
-        let found = |(artifact, source), asked| Finished {
-            artifact,
-            source: Some(source),
-            asked,
-            lookup: lookup_time,
-            queue: Duration::ZERO,
-            run: RunTimes::default(),
-        };
-        let made = match lookup {
-            Some(lookup) => match lookup.found {
-                Some(hit) => {
-                    if let Some(sample) = self.verifier.sample() {
-                        self.verify(sample, key, hit.0.clone(), slot, order);
-                    }
-                    return Ok(found(hit, lookup.asked));
-                }
-                None => self.make(&key, slot, order, state).await,
-            },
-            None => {
-                let found = async {
-                    match running_search.await.found {
-                        Some(found) => found,
-                        // The compile is what is left.
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    found = found => Ok(Made::Found(found)),
-                    made = self.make(&key, slot, order, state) => made,
-                }
-            }
-        };
-        let asked = search.reports();
-        match made? {
-            Made::Found(hit) => Ok(found(hit, asked)),
-            Made::Compiled(ran, leases) => {
-                self.writer.put_compiled(&key, &ran.artifact, leases).await;
-                if !state.interest.is_wanted() {
-                    self.counters.finished_after_abandonment.increment();
-                }
-                Ok(Finished {
-                    artifact: ran.artifact,
-                    source: None,
-                    asked,
-                    lookup: lookup_time,
-                    queue: ran.queue,
-                    run: ran.times,
-                })
-            }
-        }
-    }
-
-    /// Waits until the compile is to start beside the search.
-    async fn head_start_ends(&self, search: &WatchedSearch, order: &Order, state: &FlightState) {
-        let race = match (order.race, self.settings.policy) {
-            (Some(after), _) | (None, CompilePolicy::Race { after }) => Some(after),
-            (None, CompilePolicy::AfterMiss) => None,
-        };
-        let race = async {
-            match race {
-                Some(after) => sleep(after).await,
-                None => std::future::pending().await,
-            }
-        };
-        let skip_network = async {
-            state.skip_network.cancelled().await;
-            search.network_is_late(Duration::ZERO).await;
-        };
-        tokio::select! {
-            () = race => {}
-            () = skip_network => {}
-            () = search.network_is_late(order.network_budget) => {}
-        }
-    }
-
-    /// Compiles, unless another process that shares a tier, or another compile of this process, was
-    /// faster.
-    async fn make<E: Send + Sync + 'static>(
-        self: &Arc<Self>,
-        key: &PipelineFingerprint,
-        slot: &JobSlot<E>,
-        order: &Order,
-        state: &Arc<FlightState>,
-    ) -> Result<Made, Stop> {
-        let leases = lease::acquire(&self.tiers, key, self.settings.max_lease_wait).await;
-        if leases.any_failed || !leases.held.is_empty() {
-            // Another process may have stored it while this one waited for the lease.
-            if let Some(found) = self.search.search_local_anew(key).await {
-                self.counters.followed.increment();
-                return Ok(Made::Found(found));
-            }
-        }
-        if leases.any_failed {
-            self.counters.unshared_compiles.increment();
-        }
-        let limit = self.settings.limit;
-        let running = loop {
-            match self.running.begin_or_wait(key, limit).await {
-                Ok(Some(running)) => break running,
-                Ok(None) => {
-                    if let Some(found) = self.search.search_local_anew(key).await {
-                        return Ok(Made::Found(found));
-                    }
-                }
-                Err(Overdue) => return Err(Stop::TimedOut(limit)),
-            }
-        };
-        let node = self.node(*key);
-        let ran = self
-            .run_job(
-                slot,
-                node,
-                Some(running),
-                order,
-                &state.interest,
-                &state.boost,
-            )
-            .await?;
-        Ok(Made::Compiled(ran, leases.held))
     }
 
     /// Compiles past the cache, for one caller alone. Once it has begun it runs as a task, so that a
@@ -473,6 +326,173 @@ impl Compiler {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Arc<str>> {
         self.pool.run_key(Urgency::from(priority), work).await
+    }
+}
+
+/// One flight: the search for a key, and the compile after or beside it.
+struct Flight<E> {
+    compiler: Arc<Compiler>,
+    key: PipelineFingerprint,
+    slot: JobSlot<E>,
+    order: Order,
+    state: Arc<FlightState>,
+    under_way: UnderWay,
+}
+
+impl<E: Send + Sync + 'static> Flight<E> {
+    /// The work of a flight.
+    async fn run(self) -> FlightResult {
+        let finished = tokio::select! {
+            biased;
+            () = self.state.interest.cancelled() => Err(Stop::Cancelled),
+            finished = self.search_or_make() => finished,
+        };
+        drop(self.under_way);
+        finished
+    }
+
+    /// Searches the tiers, or else compiles and stores.
+    async fn search_or_make(&self) -> FlightResult {
+        let Self {
+            compiler,
+            key,
+            state,
+            ..
+        } = self;
+        let start = Instant::now();
+        let search = &state.search;
+        let mut running_search = Box::pin(search.run());
+        let lookup = tokio::select! {
+            biased;
+            lookup = &mut running_search => Some(lookup),
+            () = self.head_start_ends() => None,
+        };
+        let lookup_time = start.elapsed();
+        let found = |(artifact, source), asked| Finished {
+            artifact,
+            source: Some(source),
+            asked,
+            lookup: lookup_time,
+            queue: Duration::ZERO,
+            run: RunTimes::default(),
+        };
+        let made = match lookup {
+            Some(lookup) => match lookup.found {
+                Some(hit) => {
+                    if let Some(sample) = compiler.verifier.sample() {
+                        compiler.verify(sample, *key, hit.0.clone(), &self.slot, &self.order);
+                    }
+                    return Ok(found(hit, lookup.asked));
+                }
+                None => self.make().await,
+            },
+            None => {
+                let found = async {
+                    match running_search.await.found {
+                        Some(found) => found,
+                        // The compile is what is left.
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    found = found => Ok(Made::Found(found)),
+                    made = self.make() => made,
+                }
+            }
+        };
+        let asked = search.reports();
+        match made? {
+            Made::Found(hit) => Ok(found(hit, asked)),
+            Made::Compiled(ran, leases) => {
+                compiler
+                    .writer
+                    .put_compiled(key, &ran.artifact, leases)
+                    .await;
+                if !state.interest.is_wanted() {
+                    compiler.counters.finished_after_abandonment.increment();
+                }
+                Ok(Finished {
+                    artifact: ran.artifact,
+                    source: None,
+                    asked,
+                    lookup: lookup_time,
+                    queue: ran.queue,
+                    run: ran.times,
+                })
+            }
+        }
+    }
+
+    /// Waits until the compile is to start beside the search.
+    async fn head_start_ends(&self) {
+        let (order, state) = (&self.order, &self.state);
+        let search = &state.search;
+        let race = match (order.race, self.compiler.settings.policy) {
+            (Some(after), _) | (None, CompilePolicy::Race { after }) => Some(after),
+            (None, CompilePolicy::AfterMiss) => None,
+        };
+        let race = async {
+            match race {
+                Some(after) => sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        let skip_network = async {
+            state.skip_network.cancelled().await;
+            search.network_is_late(Duration::ZERO).await;
+        };
+        tokio::select! {
+            () = race => {}
+            () = skip_network => {}
+            () = search.network_is_late(order.network_budget) => {}
+        }
+    }
+
+    /// Compiles, unless another process that shares a tier, or another compile of this process, was
+    /// faster.
+    async fn make(&self) -> Result<Made, Stop> {
+        let Self {
+            compiler,
+            key,
+            state,
+            ..
+        } = self;
+        let leases = lease::acquire(&compiler.tiers, key, compiler.settings.max_lease_wait).await;
+        if leases.any_failed || !leases.held.is_empty() {
+            // Another process may have stored it while this one waited for the lease.
+            if let Some(found) = compiler.search.search_local_anew(key).await {
+                compiler.counters.followed.increment();
+                return Ok(Made::Found(found));
+            }
+        }
+        if leases.any_failed {
+            compiler.counters.unshared_compiles.increment();
+        }
+        let limit = compiler.settings.limit;
+        let running = loop {
+            match compiler.running.begin_or_wait(key, limit).await {
+                Ok(Some(running)) => break running,
+                Ok(None) => {
+                    if let Some(found) = compiler.search.search_local_anew(key).await {
+                        return Ok(Made::Found(found));
+                    }
+                }
+                Err(Overdue) => return Err(Stop::TimedOut(limit)),
+            }
+        };
+        let node = compiler.node(*key);
+        let (interest, boost) = (&state.interest, &state.boost);
+        let ran = compiler.run_job(
+            &self.slot,
+            node,
+            Some(running),
+            &self.order,
+            interest,
+            boost,
+        );
+        let ran = ran.await?;
+        Ok(Made::Compiled(ran, leases.held))
     }
 }
 

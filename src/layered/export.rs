@@ -22,7 +22,8 @@ const GAUGES: [&str; 4] = [
 ///
 /// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
 /// tier the label `tier`, so that several caches and several tiers of one kind stay apart.
-/// Counters end in `_total`; times are histograms in seconds, `pipeline_cache_lookup_seconds` and
+/// Counters end in `_total`; times are histograms in seconds: `pipeline_cache_lookup_seconds`,
+/// `pipeline_cache_compile_queue_seconds`, `pipeline_cache_compile_seconds` and
 /// `pipeline_cache_tier_answer_seconds`. Give the recorder [`LATENCY_BUCKETS`], or another choice
 /// of buckets; most make a summary of quantiles without.
 ///
@@ -44,7 +45,7 @@ const GAUGES: [&str; 4] = [
 pub struct MetricsExporter {
     cache: String,
     tiers: Vec<String>,
-    /// The latencies that were exported last: of the cache, then of each tier.
+    /// The times that were exported last: of the cache, then of each tier.
     exported: Mutex<Vec<LatencySummary>>,
 }
 
@@ -77,11 +78,15 @@ impl MetricsExporter {
         self.export_counters(metrics);
         self.export_background(metrics);
         let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
-        exported.resize(1 + metrics.tiers.len(), LatencySummary::default());
-        let lookup = histogram!("pipeline_cache_lookup_seconds", "cache" => self.cache.clone());
-        record_new(&lookup, &metrics.latency, &mut exported[0]);
+        let times = times(metrics);
+        exported.resize(times.len() + metrics.tiers.len(), LatencySummary::default());
+        let (of_cache, of_tiers) = exported.split_at_mut(times.len());
+        for ((name, _, time), exported) in times.into_iter().zip(of_cache) {
+            let histogram = histogram!(name, "cache" => self.cache.clone());
+            record_new(&histogram, time, exported);
+        }
         let labels = self.labels(&metrics.tiers);
-        for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(&mut exported[1..]) {
+        for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(of_tiers) {
             self.export_tier(tier, label, exported);
         }
     }
@@ -120,6 +125,8 @@ impl MetricsExporter {
                 counter!(name, &labels).absolute(value);
             }
         }
+        let saved = tier.saved_nanos as f64 * 1e-9;
+        gauge!("pipeline_cache_tier_saved_seconds", &labels).set(saved);
         let answers = histogram!("pipeline_cache_tier_answer_seconds", &labels);
         record_new(&answers, &tier.latency, exported);
     }
@@ -163,7 +170,8 @@ fn tier_metric(field: &str) -> String {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34] {
+    let aliases = &metrics.aliases;
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
     [
@@ -196,6 +204,46 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26]
             "pipeline_cache_compile_errors_total",
             "Compiles that failed or panicked.",
             metrics.compile_errors,
+        ),
+        (
+            "pipeline_cache_compiles_finished_after_abandonment_total",
+            "Compiles that ended and were stored when nobody waited for them.",
+            metrics.finished_after_abandonment,
+        ),
+        (
+            "pipeline_cache_compiles_overloaded_total",
+            "Compiles that were not begun because too many waited.",
+            metrics.overloaded,
+        ),
+        (
+            "pipeline_cache_compiles_timed_out_total",
+            "Compiles that were given up at their limit.",
+            metrics.timed_out_compiles,
+        ),
+        (
+            "pipeline_cache_remembered_failures_total",
+            "Compile requests answered with a remembered failure.",
+            metrics.remembered_failures,
+        ),
+        (
+            "pipeline_cache_alias_hits_total",
+            "Sources whose spelling was known in memory.",
+            aliases.hits,
+        ),
+        (
+            "pipeline_cache_alias_kept_hits_total",
+            "Sources whose spelling was known in the store of aliases.",
+            aliases.kept_hits,
+        ),
+        (
+            "pipeline_cache_alias_misses_total",
+            "Sources that were parsed for their key.",
+            aliases.misses,
+        ),
+        (
+            "pipeline_cache_alias_puts_total",
+            "Aliases written to their store.",
+            aliases.puts,
         ),
         (
             "pipeline_cache_followed_total",
@@ -301,8 +349,23 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26]
 }
 
 /// The gauges of a whole cache, with their descriptions.
-fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 6] {
     [
+        (
+            "pipeline_cache_compiles_running",
+            "Places of the compile pool that are taken.",
+            metrics.running_compiles,
+        ),
+        (
+            "pipeline_cache_compiles_queued",
+            "Compiles that wait for a place in the pool.",
+            metrics.queued_compiles,
+        ),
+        (
+            "pipeline_cache_compiles_abandoned",
+            "Compiles under way that nobody waits for.",
+            metrics.abandoned_compiles,
+        ),
         (
             "pipeline_cache_promotions_pending",
             "Promotions under way.",
@@ -317,6 +380,27 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
             "pipeline_cache_writes_behind_waiting",
             "Artifacts that a tier could not take, kept to be offered again.",
             metrics.write_behind.waiting,
+        ),
+    ]
+}
+
+/// The times of a whole cache, with their descriptions.
+fn times(metrics: &LayeredMetrics) -> [(&'static str, &'static str, &LatencySummary); 3] {
+    [
+        (
+            "pipeline_cache_lookup_seconds",
+            "The time of lookups for which tiers were asked.",
+            &metrics.latency,
+        ),
+        (
+            "pipeline_cache_compile_queue_seconds",
+            "The time that compiles waited for a place in the pool.",
+            &metrics.queue_time,
+        ),
+        (
+            "pipeline_cache_compile_seconds",
+            "The time of compiles.",
+            &metrics.compile_time,
         ),
     ]
 }
@@ -342,10 +426,12 @@ fn describe() {
             describe_counter!(name, description);
         }
     }
-    describe_histogram!(
-        "pipeline_cache_lookup_seconds",
-        Unit::Seconds,
-        "The time of lookups for which tiers were asked."
+    for (name, description, _) in times(&none) {
+        describe_histogram!(name, Unit::Seconds, description);
+    }
+    describe_gauge!(
+        "pipeline_cache_tier_saved_seconds",
+        "The compile time of the artifacts that compile requests found in a tier, less the time of their keys and lookups."
     );
     describe_histogram!(
         "pipeline_cache_tier_answer_seconds",

@@ -329,6 +329,13 @@ impl WatchedSearch {
         lookup
     }
 
+    /// Tells the search that an interactive caller waits for it.
+    pub(super) fn boost(&self) {
+        if let Some(state) = &*self.state.borrow() {
+            state.boost.boost();
+        }
+    }
+
     /// Waits until no network tier has begun to answer within this time.
     pub(super) async fn network_is_late(&self, budget: Duration) {
         let mut state = self.state.subscribe();

@@ -1,29 +1,28 @@
 //! Known spellings: from the hash of a source to the fingerprint of the program it spells.
 
+mod table;
+
+pub(crate) use table::{ParseTimes, Parsed, Resolved, Unresolved};
+
 use bytes::Bytes;
-use futures::FutureExt as _;
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{Arc, Mutex, Weak};
+use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::artifact::Artifact;
+use table::{Flown, Known, MAX_WRITES, Table};
+
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
-use crate::store::metrics::Counter;
 use crate::store::runtime::require_runtime;
 use crate::store::{Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
-use crate::sync::single_flight::{Outcome, SingleFlight, panic_message};
+use crate::sync::single_flight::{Outcome, SingleFlight};
 
 /// The context of the hash of a source; part of the format of kept aliases.
 const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
-
-/// Aliases that are written to the store at a time. More are not kept, and counted.
-const MAX_WRITES: u32 = 64;
 
 /// A bounded table of sources whose fingerprint is known, so that a source seen before costs one
 /// hash instead of a parse and a canonical form.
@@ -74,34 +73,6 @@ pub struct SourceAliases {
     flights: SingleFlight<PipelineFingerprint, (), Flown>,
 }
 
-#[derive(Debug)]
-struct Table {
-    known: moka::sync::Cache<PipelineFingerprint, Known>,
-    store: Option<Arc<dyn PipelineCacheStore>>,
-    /// A permit for each write to the store that may be under way.
-    writes: Arc<Semaphore>,
-    counters: Arc<AliasCounters>,
-}
-
-/// What is known of a source.
-#[derive(Debug, Clone)]
-struct Known {
-    fingerprint: PipelineFingerprint,
-    /// What was parsed, while a caller who waited for the parse still has it: those who come a little
-    /// later need not parse again.
-    made: Weak<dyn Any + Send + Sync>,
-}
-
-#[derive(Debug, Default)]
-struct AliasCounters {
-    hits: Counter,
-    kept_hits: Counter,
-    misses: Counter,
-    joins: Counter,
-    puts: Counter,
-    put_errors: Counter,
-}
-
 /// What a table of aliases has done, apart from what a cache has done with artifacts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -121,58 +92,6 @@ pub struct AliasMetrics {
     pub put_errors: u64,
     /// Sources that the table knows now.
     pub entries: u64,
-}
-
-/// The fingerprint of a source, or why its program has none; and what was made on the way to it.
-pub(crate) struct Resolved<V> {
-    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
-    /// What the parse made, for the first who takes it. `None` for a known source.
-    pub(crate) made: Option<Arc<Mutex<Option<V>>>>,
-    pub(crate) times: ParseTimes,
-}
-
-/// How long it took to parse a source, and to make its key.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ParseTimes {
-    pub(crate) parse: Duration,
-    pub(crate) key: Duration,
-}
-
-/// What a parse yields.
-pub(crate) struct Parsed<V> {
-    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
-    pub(crate) made: V,
-    pub(crate) times: ParseTimes,
-}
-
-/// Why a source was not resolved.
-pub(crate) enum Unresolved<E: ?Sized> {
-    Failed(Arc<E>),
-    Panicked(Arc<str>),
-    /// The runtime was shut down.
-    Interrupted,
-}
-
-type SharedAny = Arc<dyn Any + Send + Sync>;
-
-/// The outcome of a flight. Its types are those of its leader.
-type Flown = Result<FlownSource, Unresolved<dyn Any + Send + Sync>>;
-
-#[derive(Clone)]
-struct FlownSource {
-    fingerprint: Result<PipelineFingerprint, Unkeyable>,
-    made: Option<SharedAny>,
-    times: ParseTimes,
-}
-
-impl Clone for Unresolved<dyn Any + Send + Sync> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
-            Self::Interrupted => Self::Interrupted,
-        }
-    }
 }
 
 impl SourceAliases {
@@ -403,124 +322,6 @@ impl SourceAliases {
                 Err(Unresolved::Interrupted) => Err(Unresolved::Interrupted),
             };
         }
-    }
-}
-
-impl Known {
-    /// What a store knew.
-    fn kept(fingerprint: PipelineFingerprint) -> Self {
-        Self {
-            fingerprint,
-            made: Weak::<()>::new(),
-        }
-    }
-}
-
-impl Table {
-    /// The work of a flight.
-    async fn resolve<V, E>(
-        self: Arc<Self>,
-        key: PipelineFingerprint,
-        budget: Option<Duration>,
-        parse: impl Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send,
-    ) -> Flown
-    where
-        V: Send + 'static,
-        E: Send + Sync + 'static,
-    {
-        if let Some(kept) = self.kept_within(&key, budget).await {
-            self.counters.kept_hits.increment();
-            self.known.insert(key, Known::kept(kept));
-            return Ok(FlownSource {
-                fingerprint: Ok(kept),
-                made: None,
-                times: ParseTimes::default(),
-            });
-        }
-        self.counters.misses.increment();
-        match parse.await {
-            Ok(Ok(parsed)) => {
-                let made: SharedAny = Arc::new(Mutex::new(Some(parsed.made)));
-                if let Ok(fingerprint) = parsed.fingerprint {
-                    let made = Arc::downgrade(&made);
-                    self.learn(&key, Known { fingerprint, made });
-                }
-                Ok(FlownSource {
-                    fingerprint: parsed.fingerprint,
-                    made: Some(made),
-                    times: parsed.times,
-                })
-            }
-            Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
-            Err(message) => Err(Unresolved::Panicked(message)),
-        }
-    }
-
-    async fn kept_within(
-        &self,
-        key: &PipelineFingerprint,
-        budget: Option<Duration>,
-    ) -> Option<PipelineFingerprint> {
-        let store = self.store.as_ref()?;
-        // A store that panics costs the parse.
-        let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
-        let kept = match budget {
-            Some(budget) if store.locality() == Locality::Network => {
-                timeout(budget, kept).await.ok()?
-            }
-            _ => kept.await,
-        };
-        kept.unwrap_or_else(|panic| {
-            let message = panic_message(&*panic);
-            tracing::error!(%key, %message, "the store of source aliases panicked; the source is parsed instead");
-            None
-        })
-    }
-
-    /// The alias in the store. A payload that is not a whole fingerprint is ignored.
-    async fn kept(
-        &self,
-        store: &Arc<dyn PipelineCacheStore>,
-        key: &PipelineFingerprint,
-    ) -> Option<PipelineFingerprint> {
-        let artifact = match store.get(key).await {
-            Ok(artifact) => artifact?,
-            Err(error) => {
-                tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot read a source alias from its store; the source is parsed instead");
-                return None;
-            }
-        };
-        let fingerprint = artifact.payload()[..].try_into().ok();
-        if fingerprint.is_none() {
-            tracing::warn!(%key, bytes = artifact.len(), "ignored a source alias whose payload is not a fingerprint of 32 bytes");
-        }
-        fingerprint.map(PipelineFingerprint::from_bytes)
-    }
-
-    /// Remembers an alias, and writes it to the store in the background.
-    fn learn(&self, key: &PipelineFingerprint, known: Known) {
-        let fingerprint = known.fingerprint;
-        self.known.insert(*key, known);
-        let Some(store) = self.store.clone() else {
-            return;
-        };
-        let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() else {
-            self.counters.put_errors.increment();
-            return;
-        };
-        let (key, counters) = (*key, Arc::clone(&self.counters));
-        // Detached: it ends by itself, and a flush waits for its permit.
-        drop(tokio::spawn(async move {
-            let _permit = permit;
-            let alias = Artifact::new(fingerprint.as_bytes().to_vec());
-            match store.put(&key, alias).await {
-                Ok(()) => counters.puts.increment(),
-                Err(error) => {
-                    counters.put_errors.increment();
-                    tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
-                }
-            }
-        }));
     }
 }
 
