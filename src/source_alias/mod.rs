@@ -284,13 +284,8 @@ impl SourceAliases {
         E: Send + Sync + 'static,
         W: Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send + 'static,
     {
-        if let Some(known) = self.table.known.get(&key) {
-            self.table.counters.hits.increment();
-            return Ok(Resolved {
-                fingerprint: Ok(known.fingerprint),
-                made: known.made.upgrade().and_then(|made| made.downcast().ok()),
-                times: ParseTimes::default(),
-            });
+        if let Some(known) = self.table.known(&key) {
+            return Ok(Resolved::of(known));
         }
         loop {
             let table = &self.table;
@@ -309,11 +304,7 @@ impl SourceAliases {
                 Outcome::Aborted => continue,
             };
             return match flown {
-                Ok(source) => Ok(Resolved {
-                    fingerprint: source.fingerprint,
-                    made: source.made.and_then(|made| made.downcast().ok()),
-                    times: source.times,
-                }),
+                Ok(source) => Ok(Resolved::of(source)),
                 Err(Unresolved::Failed(error)) => match error.downcast() {
                     Ok(error) => Err(Unresolved::Failed(error)),
                     Err(_) => continue,

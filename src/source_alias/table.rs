@@ -107,7 +107,28 @@ impl Known {
     }
 }
 
+impl<V: Send + 'static> Resolved<V> {
+    pub(super) fn of(source: FlownSource) -> Self {
+        Self {
+            fingerprint: source.fingerprint,
+            made: source.made.and_then(|made| made.downcast().ok()),
+            times: source.times,
+        }
+    }
+}
+
 impl Table {
+    /// What is known in memory. Counted as a hit.
+    pub(super) fn known(&self, key: &PipelineFingerprint) -> Option<FlownSource> {
+        let known = self.known.get(key)?;
+        self.counters.hits.increment();
+        Some(FlownSource {
+            fingerprint: Ok(known.fingerprint),
+            made: known.made.upgrade(),
+            times: ParseTimes::default(),
+        })
+    }
+
     /// The work of a flight.
     pub(super) async fn resolve<V, E>(
         self: Arc<Self>,
@@ -119,6 +140,10 @@ impl Table {
         V: Send + 'static,
         E: Send + Sync + 'static,
     {
+        // An earlier flight may have ended since the caller looked.
+        if let Some(known) = self.known(&key) {
+            return Ok(known);
+        }
         if let Some(kept) = self.kept_within(&key, budget).await {
             self.counters.kept_hits.increment();
             self.known.insert(key, Known::kept(kept));
