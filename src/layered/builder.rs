@@ -212,7 +212,7 @@ impl LayeredPipelineCacheBuilder {
     }
 
     /// Sets how many compiles run at a time, at least one. Default: one less than the cores, and at
-    /// least one. As many parses and keys run beside them.
+    /// least one. As many parses and keys, and one more, run beside them.
     #[must_use]
     pub const fn compile_places(mut self, places: usize) -> Self {
         self.compile_places = Some(places);

@@ -24,7 +24,8 @@ impl CompilePool {
         let places = places.unwrap_or_else(default_places);
         Self {
             compiles: Permits::new(places, max_queued),
-            keys: Permits::new(places, MAX_WAITING_KEYS),
+            // One more, so that a thread has work while the next caller is woken.
+            keys: Permits::new(places.saturating_add(1), MAX_WAITING_KEYS),
             threads: Threads::default(),
         }
     }

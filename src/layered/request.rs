@@ -40,7 +40,8 @@ use crate::key::{CompileScope, PipelineFingerprint, Program};
 /// - The queue for a place is [bounded](crate::LayeredPipelineCacheBuilder::max_queued_compiles), for
 ///   each priority. A compile that finds it full is answered with [`CompileError::Overloaded`].
 /// - The pool has threads of its own, so that file reads never queue behind compiles. Parses and keys
-///   run on these threads as well, in as many places again: a hit never waits for a compile.
+///   run on these threads as well, in places of their own, one more than there are for compiles: a hit
+///   never waits for a compile.
 /// - One compile of a key runs at a time, whether anyone waits for it or not. Whoever asks for the key
 ///   joins it.
 ///
