@@ -195,7 +195,8 @@ impl TierReport {
     };
 }
 
-/// Where an artifact came from.
+/// Where an artifact came from. [`tier_names`](crate::LayeredPipelineCache::tier_names) names the
+/// tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupSource {

@@ -218,6 +218,17 @@ impl LayeredPipelineCache {
         self.parts.writer.put(key, &artifact).await
     }
 
+    /// The names of the tiers, in the order in which a [`LookupSource`] counts them.
+    ///
+    /// ```
+    /// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+    /// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// assert_eq!(cache.tier_names().collect::<Vec<_>>(), ["memory"]);
+    /// ```
+    pub fn tier_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.parts.tiers.iter().map(Tier::name)
+    }
+
     /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
     ///
     /// ```

@@ -58,8 +58,14 @@ impl RunningKeys {
         };
         loop {
             let begun = other.begun.get().copied();
-            let until = begun.unwrap_or_else(Instant::now) + limit;
-            match timeout_at(until, other.ended.cancelled()).await {
+            let until = begun.unwrap_or_else(Instant::now).checked_add(limit);
+            let ended = async {
+                match until {
+                    Some(until) => timeout_at(until, other.ended.cancelled()).await,
+                    None => Ok(other.ended.cancelled().await),
+                }
+            };
+            match ended.await {
                 Ok(()) => return Ok(None),
                 Err(_) if begun.is_some() => return Err(Overdue),
                 // It began meanwhile.

@@ -293,3 +293,46 @@ async fn a_key_is_not_compiled_twice_at_once_though_the_first_compile_was_outrun
     assert_eq!(again.await.unwrap().artifact, Artifact::new("compiled"));
     assert_eq!(gate.arrived(), 2);
 }
+
+/// The compile is on a thread, which outlives its runtime. The key waits for it on the next runtime, and
+/// no place is lost.
+#[test]
+fn a_runtime_that_is_shut_down_under_a_compile_leaves_the_key_and_the_pool_in_order() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (cache, gate) = (memory(), Gate::default());
+    let compile = |gate: Gate| {
+        move |(), _: &_| {
+            gate.wait();
+            Ok::<_, Infallible>(Artifact::new("code"))
+        }
+    };
+    let first = runtime();
+    first.block_on(async {
+        let scope = scope();
+        let request = cache.compile(&scope).key(key(1)).deadline(MS);
+        let told = request.run(compile(gate.clone())).await;
+        assert!(matches!(told, Err(CompileError::DeadlineExceeded(_))));
+        gate.until_arrived(1).await;
+    });
+    first.shutdown_background();
+    runtime().block_on(async {
+        let scope = scope();
+        let request = cache.compile(&scope).key(key(1));
+        let mut next = Box::pin(request.run(compile(gate.clone())));
+        for _ in 0..100 {
+            assert!(futures::poll!(&mut next).is_pending());
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gate.arrived(), 1, "one compile at a time");
+        gate.open(2);
+        assert_eq!(next.await.unwrap().source, CompileSource::Compiled);
+        assert_eq!(gate.arrived(), 2);
+        until(|| cache.layered_metrics().running_compiles == 0).await;
+    });
+}
