@@ -38,7 +38,7 @@ pub enum Abandoned {
     #[default]
     FinishAndKeep,
     /// It is dropped, if no caller wanted it to be kept. A function on a thread cannot be stopped once
-    /// it has begun: it may ask [`CompileContext::is_wanted`]. If it makes an artifact all the same,
+    /// it has begun: it may ask [`CompileContext::is_wanted`](super::CompileContext::is_wanted). If it makes an artifact all the same,
     /// that is stored.
     Cancel,
 }

@@ -45,7 +45,7 @@ pub struct LayeredMetrics {
     pub joins: u64,
     /// Compiles that were started, including those of programs without a key.
     pub compiles: u64,
-    /// Compiles that failed or panicked.
+    /// Compiles that failed, panicked or were given up at their limit.
     pub compile_errors: u64,
     /// Compiles that were not started, because another process stored the artifact meanwhile.
     pub followed: u64,
