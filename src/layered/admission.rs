@@ -1,6 +1,7 @@
 //! Admission: how many searches run at a time, by priority.
 
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Whether a user waits for the answer.
@@ -33,7 +34,13 @@ pub(super) struct Admission {
 
 /// Tells background work that an interactive caller has joined it.
 #[derive(Debug, Default)]
-pub(super) struct PriorityBoost(Notify);
+pub(super) struct PriorityBoost(Arc<Notify>);
+
+impl From<Arc<Notify>> for PriorityBoost {
+    fn from(notify: Arc<Notify>) -> Self {
+        Self(notify)
+    }
+}
 
 impl PriorityBoost {
     pub(super) fn boost(&self) {

@@ -323,9 +323,11 @@ impl Compiler {
     pub(super) async fn run_key<T: Send + 'static>(
         self: Arc<Self>,
         priority: LookupPriority,
+        boost: PriorityBoost,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Arc<str>> {
-        self.pool.run_key(Urgency::from(priority), work).await
+        let urgency = Urgency::from(priority);
+        self.pool.run_key(urgency, &boost, work).await
     }
 }
 

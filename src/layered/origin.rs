@@ -5,9 +5,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::admission::LookupPriority;
+use super::admission::{LookupPriority, PriorityBoost};
 use super::compile_error::CompileError;
 use super::compiled::{CompileInput, CompileTimes};
 use super::compiler::Compiler;
@@ -179,13 +180,15 @@ where
             }
         }
         let start = Instant::now();
-        let parse = || {
+        let parse = |boost: Arc<Notify>| {
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
             let parse = move || parse_and_key(&source, &*parse);
-            Arc::clone(compiler).run_key(priority, parse)
+            Arc::clone(compiler).run_key(priority, PriorityBoost::from(boost), parse)
         };
         let budget = Some(site.network_budget);
-        let resolved = compiler.aliases.resolve(alias, budget, parse).await;
+        let is_urgent = priority == LookupPriority::Interactive;
+        let aliases = &compiler.aliases;
+        let resolved = aliases.resolve(alias, budget, is_urgent, parse).await;
         let resolved = resolved.map_err(|unresolved| match unresolved {
             Unresolved::Failed(error) => {
                 if site.remembers_failures {
@@ -292,7 +295,12 @@ where
         };
         let keyed = match is_small {
             true => catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic)),
-            false => Arc::clone(site.compiler).run_key(site.priority, work).await,
+            false => {
+                let boost = PriorityBoost::default();
+                Arc::clone(site.compiler)
+                    .run_key(site.priority, boost, work)
+                    .await
+            }
         };
         let ((fingerprint, input), key) = keyed.map_err(CompileError::Panicked)?;
         let times = CompileTimes {

@@ -42,10 +42,10 @@ impl CompilePool {
     pub(super) async fn run_key<T: Send + 'static>(
         &self,
         urgency: Urgency,
+        boost: &PriorityBoost,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Arc<str>> {
-        let boost = PriorityBoost::default();
-        let permit = self.keys.acquire(urgency, &boost);
+        let permit = self.keys.acquire(urgency, boost);
         // That queue has no bound.
         let permit = permit.await.ok();
         self.threads

@@ -9,7 +9,7 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use table::{Flown, Known, MAX_WRITES, Table};
@@ -70,7 +70,8 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 pub struct SourceAliases {
     table: Arc<Table>,
     /// The sources that are looked up in the store, or parsed.
-    flights: SingleFlight<PipelineFingerprint, (), Flown>,
+    /// Each with what is notified when an urgent caller has joined it.
+    flights: SingleFlight<PipelineFingerprint, Arc<Notify>, Flown>,
 }
 
 /// What a table of aliases has done, apart from what a cache has done with artifacts.
@@ -179,7 +180,7 @@ impl SourceAliases {
     {
         let key = alias_key_off_worker::<P>(front_end, source).await;
         let parse = Arc::new(parse);
-        let resolved = self.resolve(key, None, || {
+        let resolved = self.resolve(key, None, false, |_urgent| {
             let (parse, source) = (Arc::clone(&parse), source.clone());
             async move {
                 let parsed = blocking::blocking(move || {
@@ -272,12 +273,14 @@ impl SourceAliases {
     /// all who ask at the same time. That work goes on when they have gone. A network store is waited
     /// for no longer than `budget`.
     ///
+    /// `parse` gets what is notified when an urgent caller has joined.
     /// `parse` is called again only if another caller's parse failed with an error of another type.
     pub(crate) async fn resolve<V, E, W>(
         &self,
         key: PipelineFingerprint,
         budget: Option<Duration>,
-        parse: impl Fn() -> W,
+        is_urgent: bool,
+        parse: impl Fn(Arc<Notify>) -> W,
     ) -> Result<Resolved<V>, Unresolved<E>>
     where
         V: Send + 'static,
@@ -290,11 +293,16 @@ impl SourceAliases {
         loop {
             let table = &self.table;
             let waiter = self.flights.join(key, || {
-                ((), Arc::clone(table).resolve(key, budget, parse()))
+                let urgent = Arc::new(Notify::new());
+                let parse = parse(Arc::clone(&urgent));
+                (urgent, Arc::clone(table).resolve(key, budget, parse))
             });
             let is_leader = waiter.is_leader;
             if !is_leader {
                 table.counters.joins.increment();
+                if is_urgent {
+                    waiter.progress().notify_one();
+                }
             }
             let flown = match waiter.await {
                 Outcome::Done(flown) => flown,

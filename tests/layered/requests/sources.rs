@@ -1,14 +1,14 @@
 //! A known spelling is not parsed, and an unknown one is parsed once.
 
-use super::support::{FRONT_END, Front, SyntaxError, Words, memory, scope};
+use super::support::{FRONT_END, Front, Gate, SyntaxError, Words, memory, scope};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use pipeline_cache::{
     Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
-    InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore as _, PipelineFingerprint,
-    SourceAliases,
+    InMemoryPipelineCache, LayeredPipelineCache, LookupPriority, PipelineCacheStore as _,
+    PipelineFingerprint, SourceAliases,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 async fn request(
     cache: &LayeredPipelineCache,
@@ -60,6 +60,48 @@ async fn a_thousand_callers_with_one_new_source_parse_it_once() {
         assert_eq!(&compiled.artifact.payload()[..], b"x y z for x86_64");
     }
     assert_eq!((front.parses(), front.compiles()), (1, 1));
+}
+
+/// Both places for keys are taken, and a prefetch waits for one. A user who asks for a source of the
+/// prefetch makes it the next that is parsed.
+#[tokio::test]
+async fn a_background_parse_that_a_user_joins_moves_up() {
+    let (cache, gate, order) = (memory(), Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let start = |source: &'static str, priority| {
+        let (cache, gate, order) = (cache.clone(), gate.clone(), Arc::clone(&order));
+        tokio::spawn(async move {
+            let parse = move |source: &Bytes| {
+                order.lock().unwrap().push(source.clone());
+                gate.wait();
+                Ok::<_, SyntaxError>(Words(Vec::new()))
+            };
+            let scope = scope();
+            let request = cache.compile(&scope).source(FRONT_END, source, parse);
+            let compiled = request
+                .priority(priority)
+                .run(|_, _| Ok(Artifact::new("code")));
+            compiled.await.unwrap();
+        })
+    };
+    let (user, prefetch) = (LookupPriority::Interactive, LookupPriority::Background);
+    let mut requests = vec![start("one", user), start("two", user)];
+    gate.until_arrived(2).await;
+    requests.extend([start("three", prefetch), start("four", prefetch)]);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    requests.push(start("four", user));
+    while cache.layered_metrics().aliases.joins == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    gate.open(1);
+    gate.until_arrived(3).await;
+    assert_eq!(order.lock().unwrap()[2], "four");
+    gate.open(3);
+    for request in requests {
+        request.await.unwrap();
+    }
 }
 
 #[tokio::test]
