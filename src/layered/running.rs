@@ -62,7 +62,10 @@ impl RunningKeys {
             let ended = async {
                 match until {
                     Some(until) => timeout_at(until, other.ended.cancelled()).await,
-                    None => Ok(other.ended.cancelled().await),
+                    None => {
+                        other.ended.cancelled().await;
+                        Ok(())
+                    }
                 }
             };
             match ended.await {
