@@ -13,7 +13,9 @@
 //!   warnings.
 //! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
 //!   [`PipelineCacheStore`] can be one.
-//! - [`LayeredPipelineCache`] makes one cache of several tiers, and compiles what none of them has.
+//! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
+//!   [compile request](layered::CompileRequest) goes from a source to an artifact, and compiles what no
+//!   tier has.
 //!
 //! ```
 //! use pipeline_cache::{
@@ -29,12 +31,14 @@
 //!     .tier(DiskCache::new(folder.path()).await?)
 //!     .build();
 //!
-//! let program = OpaqueProgram::new("text", "hello");
+//! let parse = |text: &bytes::Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", text.clone()));
 //! let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
 //! let compiled = cache
-//!     .get_or_compile(&program, &scope, |input, _scope| async move {
+//!     .compile(&scope)
+//!     .source("text-parser 1.0", "hello", parse)
+//!     .run(|input, _cx| {
 //!         let program = input.into_canonical()?;
-//!         Ok::<_, Unkeyable>(Artifact::new(program.bytes().to_ascii_uppercase()))
+//!         Ok(Artifact::new(program.bytes().to_ascii_uppercase()))
 //!     })
 //!     .await?;
 //! assert_eq!(&compiled.artifact.payload()[..], b"HELLO");
@@ -89,15 +93,15 @@ pub use key::{
     CompileScope, OpaqueProgram, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
 pub use layered::{
-    CompileError, CompileInput, CompilePolicy, CompileSource, Compiled, LayeredPipelineCache,
-    LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup, LookupOptions, LookupPolicy,
-    LookupPriority, LookupSource, TierSelection, WritePolicy,
+    CompileContext, CompileError, CompileInput, CompilePolicy, CompileSource, Compiled,
+    LayeredPipelineCache, LayeredPipelineCacheBuilder, LayeredPromotionReport, Lookup,
+    LookupOptions, LookupPolicy, LookupPriority, LookupSource, TierSelection, WritePolicy,
 };
 pub use locked_crates::LockedCrates;
 #[doc(hidden)]
 pub use locked_crates::NotLocked;
 pub use memory::{InMemoryEvictionReason, InMemoryEvictionReport, InMemoryPipelineCache};
-pub use source_alias::SourceAliases;
+pub use source_alias::{AliasMetrics, SourceAliases};
 pub use store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetricError, PipelineCacheMetrics,
     PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,

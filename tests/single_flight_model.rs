@@ -244,7 +244,8 @@ fn a_flight_with_a_follower_is_not_started_again() {
 /// not even while it is being dropped.
 #[test]
 fn when_the_last_waiter_gives_up_the_work_ends_and_the_next_starts_anew() {
-    check(|| {
+    check_each_order(|| {
+        INLINE.set(true);
         let flights = Arc::new(Flights::new());
         let (endless, next) = (Work::default(), Work::default());
         endless.held_up.store(true, Ordering::SeqCst);
@@ -256,6 +257,57 @@ fn when_the_last_waiter_gives_up_the_work_ends_and_the_next_starts_anew() {
         }
         assert_eq!(done(block_on(next.join(&flights, 1))), 7);
     });
+}
+
+/// All give up, and the work of a kept flight goes on to its end. Whoever comes meanwhile joins it;
+/// whoever comes later starts anew. Two never run at once.
+#[test]
+fn a_kept_flight_outlives_its_waiters_and_is_joined_by_whoever_comes() {
+    for late_polls in 0..3 {
+        check_each_order(move || {
+            INLINE.set(false);
+            let (flights, work) = (Arc::new(Flights::new()), Work::default());
+            work.held_up.store(true, Ordering::SeqCst);
+            let waiters: Vec<_> = (0..3)
+                .map(|polls| spawn(give_up_after(work.join(&flights, 0), polls)))
+                .collect();
+            for waiter in waiters {
+                assert_eq!(block_on(waiter).unwrap(), None);
+            }
+            // Nobody waits, and the work is held up: the next caller joins it, and gives up as well.
+            let late = spawn(give_up_after(work.join(&flights, 0), late_polls));
+            assert_eq!(block_on(late).unwrap(), None);
+            let last = work.join(&flights, 0);
+            work.held_up.store(false, Ordering::SeqCst);
+            assert_eq!(done(block_on(last)), 7);
+            assert_eq!(work.started.load(Ordering::SeqCst), 1);
+            assert_eq!(done(block_on(work.join(&flights, 1))), 7);
+            assert_eq!(work.started.load(Ordering::SeqCst), 2);
+            assert_eq!(work.most_at_once.load(Ordering::SeqCst), 1);
+        });
+    }
+}
+
+/// The work of a kept flight ends while its last waiter goes and another comes.
+#[test]
+fn a_kept_flight_that_ends_while_its_callers_change_answers_each() {
+    for polls in 0..4 {
+        check_each_order(move || {
+            INLINE.set(false);
+            let (flights, work) = (Arc::new(Flights::new()), Work::default());
+            let first = spawn(give_up_after(work.join(&flights, 2), polls));
+            let second = {
+                let (flights, work) = (Arc::clone(&flights), work.clone());
+                spawn(async move { done(work.join(&flights, 2).await) })
+            };
+            assert_eq!(block_on(second).unwrap(), 7);
+            block_on(first).unwrap();
+            assert_eq!(work.most_at_once.load(Ordering::SeqCst), 1);
+            while work.running.load(Ordering::SeqCst) > 0 {
+                shuttle::thread::yield_now();
+            }
+        });
+    }
 }
 
 /// A put or a removal takes the flight off the table while some wait for it and others come.

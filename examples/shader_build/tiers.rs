@@ -25,7 +25,6 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(crate) cache: LayeredPipelineCache,
-    pub(crate) aliases: SourceAliases,
     alias_cache: LayeredPipelineCache,
     memory: InMemoryPipelineCache,
     disk: DiskCache,
@@ -76,6 +75,7 @@ impl Tiers {
         let alias_cache = aliases(folder, remote.filter(|remote| remote.aliases)).await?;
         let mut cache = LayeredPipelineCache::builder()
             .write_policy(WritePolicy::Through)
+            .source_aliases(SourceAliases::new().kept_in(alias_cache.clone()))
             .tier(memory.clone())
             .tier(disk.clone());
         if let Some(Remote { url, .. }) = remote {
@@ -87,7 +87,6 @@ impl Tiers {
         }
         Ok(Self {
             cache: cache.build(),
-            aliases: SourceAliases::new().kept_in(alias_cache.clone()),
             alias_cache,
             memory,
             disk,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 use super::{Program, ToWire, Unkeyable, WireWriter};
+use crate::sync::blocking;
 
 /// A program as bytes that are already in the form to be hashed.
 ///
@@ -57,6 +58,10 @@ impl Program for OpaqueProgram {
     /// Never fails: the bytes are their own canonical form.
     fn canonicalize(&self) -> Result<Self, Unkeyable> {
         Ok(self.clone())
+    }
+
+    fn is_small(&self) -> bool {
+        self.bytes.len() <= blocking::INLINE_BYTES
     }
 }
 

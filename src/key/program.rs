@@ -36,6 +36,12 @@ pub trait Program {
     /// [`Unkeyable`] when the program is invalid or holds something the rules do not know. It is
     /// then compiled without the cache; it is never given a made-up key.
     fn canonicalize(&self) -> Result<Self::Canonical, Unkeyable>;
+
+    /// Whether the canonical form and its key take less than about 0.1 ms. A compile request makes
+    /// them on the calling task then, and on a thread otherwise. The default says no.
+    fn is_small(&self) -> bool {
+        false
+    }
 }
 
 /// Why a program has no key.

@@ -1,6 +1,7 @@
 //! Admission: how many searches run at a time, by priority.
 
 use std::fmt;
+use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Whether a user waits for the answer.
@@ -31,13 +32,24 @@ pub(super) struct Admission {
     background: Semaphore,
 }
 
-/// Tells a background search that an interactive lookup has joined it.
+/// Tells background work that an interactive caller has joined it.
 #[derive(Debug, Default)]
-pub(super) struct PriorityBoost(Notify);
+pub(super) struct PriorityBoost(Arc<Notify>);
+
+impl From<Arc<Notify>> for PriorityBoost {
+    fn from(notify: Arc<Notify>) -> Self {
+        Self(notify)
+    }
+}
 
 impl PriorityBoost {
     pub(super) fn boost(&self) {
         self.0.notify_one();
+    }
+
+    /// Waits until it is boosted. A boost that came before counts.
+    pub(super) async fn boosted(&self) {
+        self.0.notified().await;
     }
 }
 
@@ -60,7 +72,7 @@ impl Admission {
             tokio::select! {
                 biased;
                 permit = self.background.acquire() => return permit.ok(),
-                () = boost.0.notified() => {}
+                () = boost.boosted() => {}
             }
         }
         self.interactive.acquire().await.ok()

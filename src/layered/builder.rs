@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::LayeredPipelineCache;
 use super::lookup::LookupPolicy;
 use super::verify::{VerifyMismatch, VerifySettings};
+use crate::source_alias::SourceAliases;
 use crate::store::PipelineCacheStore;
 use crate::sync::write_queue::WriteLimits;
 
@@ -61,6 +62,27 @@ impl fmt::Display for CompilePolicy {
 
 /// Builds a [`LayeredPipelineCache`].
 ///
+/// | setting | default |
+/// |---|---|
+/// | [`lookup_policy`](Self::lookup_policy) | hedged by 2 ms |
+/// | [`lookup_deadline`](Self::lookup_deadline) | 10 s |
+/// | [`max_searches`](Self::max_searches) | 1,024, and 512 in the background |
+/// | [`write_policy`](Self::write_policy) | behind |
+/// | [`write_timeout`](Self::write_timeout) | 30 s |
+/// | [`background_limits`](Self::background_limits) | 1,024 artifacts, 256 MiB |
+/// | [`background_concurrency`](Self::background_concurrency) | 16 writes to each tier |
+/// | [`write_retry_interval`](Self::write_retry_interval) | 5 s |
+/// | [`compile_policy`](Self::compile_policy) | after a miss |
+/// | [`compile_places`](Self::compile_places) | one less than the cores, at least one |
+/// | [`max_queued_compiles`](Self::max_queued_compiles) | 4,096 of each priority |
+/// | [`compile_limit`](Self::compile_limit) | 10 minutes |
+/// | [`max_compile_wait`](Self::max_compile_wait) | 30 s for another process |
+/// | [`network_budget`](Self::network_budget) | 250 ms |
+/// | [`source_aliases`](Self::source_aliases) | 16,384 sources in memory |
+/// | [`remembered_failures`](Self::remembered_failures) | 1,024, for 60 s, for requests that ask |
+/// | [`pass_by_losing_scopes`](Self::pass_by_losing_scopes) | no |
+/// | [`verify_sample`](Self::verify_sample) | none |
+///
 /// ```
 /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
 /// use std::time::Duration;
@@ -87,6 +109,14 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) write_retry_interval: Duration,
     pub(super) max_write_refusals: u32,
     pub(super) verify: Option<VerifySettings>,
+    pub(super) compile_places: Option<usize>,
+    pub(super) max_queued_compiles: usize,
+    pub(super) compile_limit: Duration,
+    pub(super) network_budget: Duration,
+    pub(super) source_aliases: Arc<SourceAliases>,
+    pub(super) max_failures: u64,
+    pub(super) failure_time_to_live: Duration,
+    pub(super) pass_by_losing_scopes: bool,
 }
 
 impl Default for LayeredPipelineCacheBuilder {
@@ -108,6 +138,14 @@ impl Default for LayeredPipelineCacheBuilder {
             write_retry_interval: Duration::from_secs(5),
             max_write_refusals: 10,
             verify: None,
+            compile_places: None,
+            max_queued_compiles: 4096,
+            compile_limit: Duration::from_secs(600),
+            network_budget: Duration::from_millis(250),
+            source_aliases: Arc::default(),
+            max_failures: 1024,
+            failure_time_to_live: Duration::from_secs(60),
+            pass_by_losing_scopes: false,
         }
     }
 }
@@ -172,6 +210,71 @@ impl LayeredPipelineCacheBuilder {
     #[must_use]
     pub const fn compile_policy(mut self, policy: CompilePolicy) -> Self {
         self.compile_policy = policy;
+        self
+    }
+
+    /// Sets how many compiles run at a time, at least one. Default: one less than the cores, and at
+    /// least one. As many parses and keys, and one more, run beside them.
+    #[must_use]
+    pub const fn compile_places(mut self, places: usize) -> Self {
+        self.compile_places = Some(places);
+        self
+    }
+
+    /// Sets how many compiles of each priority wait for a place in the pool. Default: 4,096. More are
+    /// answered with [`CompileError::Overloaded`](crate::CompileError::Overloaded).
+    #[must_use]
+    pub const fn max_queued_compiles(mut self, compiles: usize) -> Self {
+        self.max_queued_compiles = compiles;
+        self
+    }
+
+    /// Sets how long a compile may run, without the wait for its place. Default: 10 minutes.
+    ///
+    /// After that its callers are told [`CompileError::TimedOut`](crate::CompileError::TimedOut), and
+    /// its place is free. A thread cannot be stopped: it runs on, and what it makes is dropped.
+    #[must_use]
+    pub const fn compile_limit(mut self, limit: Duration) -> Self {
+        self.compile_limit = limit;
+        self
+    }
+
+    /// Sets how long a compile request waits for network tiers until one begins to answer. Default:
+    /// 250 ms. See [`CompileRequest::network_budget`](crate::layered::CompileRequest::network_budget).
+    #[must_use]
+    pub const fn network_budget(mut self, budget: Duration) -> Self {
+        self.network_budget = budget;
+        self
+    }
+
+    /// Sets the table of known spellings. Default: one in memory, for
+    /// [`SourceAliases::DEFAULT_CAPACITY`] sources. Several caches may share one.
+    #[must_use]
+    pub fn source_aliases(mut self, aliases: impl Into<Arc<SourceAliases>>) -> Self {
+        self.source_aliases = aliases.into();
+        self
+    }
+
+    /// Sets how many failures are remembered for requests that [ask for
+    /// it](crate::layered::CompileRequest::remember_failures), and for how long each. Default: 1,024,
+    /// for 60 s.
+    #[must_use]
+    pub const fn remembered_failures(mut self, failures: u64, time_to_live: Duration) -> Self {
+        self.max_failures = failures;
+        self.failure_time_to_live = time_to_live;
+        self
+    }
+
+    /// Sets whether compile requests pass the cache by while it costs their scope more than it saves.
+    /// Default: no. Such a scope is warned of once either way.
+    ///
+    /// A hit saves the time of its compile, less its own hash, key and lookup; a miss costs these. A
+    /// scope is judged by its last thousand requests. While it loses, the next thousand compile
+    /// without key, lookup and write, each caller for itself; then it is judged anew. Requests by
+    /// [`get_or_insert_with`](LayeredPipelineCache::get_or_insert_with) count as one scope.
+    #[must_use]
+    pub const fn pass_by_losing_scopes(mut self, pass_by: bool) -> Self {
+        self.pass_by_losing_scopes = pass_by;
         self
     }
 

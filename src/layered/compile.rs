@@ -1,21 +1,19 @@
 //! Get or compile: the methods of the cache that compile what no tier has.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::LayeredPipelineCache;
-use super::compiled::{Attempt, CompileError, CompileInput, Compiled};
+use super::compile_error::CompileError;
+use super::compiled::{CompileInput, Compiled};
 use crate::artifact::Artifact;
-use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _, Unkeyable};
-use crate::sync::blocking;
+use crate::key::{CompileScope, PipelineFingerprint, Program};
 
 impl LayeredPipelineCache {
     /// The artifact of a program in a scope: from the cache, or else compiled, once for all callers
     /// that ask at the same time.
     ///
-    /// `compile` receives the canonical form and the scope. It runs as a task of its own, so it goes
-    /// on when this future is dropped while others wait for it, and is cancelled when the last of
-    /// them is dropped. For work that does not await, use `tokio::task::spawn_blocking` inside it.
-    /// It must not ask this cache for its own key: it would wait for itself.
+    /// The short form of [`compile`](Self::compile), with its defaults, for compile functions that
+    /// await. `compile` receives the canonical form and the scope. It has a place in the compile pool
+    /// while it runs. It goes on when this future is dropped, and its artifact is kept. For work that
+    /// does not await, use [`CompileRequest::run`](crate::layered::CompileRequest::run).
     ///
     /// The artifact goes to every caller that waits. It is then written in the background to every
     /// tier that takes it, whatever the [`WritePolicy`](crate::WritePolicy) says of puts. Where the
@@ -29,11 +27,10 @@ impl LayeredPipelineCache {
     ///
     /// A program without a key is compiled by each caller for itself, and not stored. So is one
     /// whose canonical form does not pass its [`check`](crate::ToWire::check), which is made on
-    /// the blocking pool, on a miss alone.
+    /// the compile pool, on a miss alone.
     ///
-    /// The program is canonicalized and hashed on the calling task. For programs of more than a
-    /// few hundred kilobytes, do that on the blocking pool and use
-    /// [`get_or_insert_with`](Self::get_or_insert_with).
+    /// A clone of the program is canonicalized and hashed on the threads of the pool, unless it [is
+    /// small](Program::is_small).
     ///
     /// # Errors
     ///
@@ -83,31 +80,11 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        // Whoever calls it takes it out: the flight of the key, or else this call by itself.
-        let compile = Arc::new(Mutex::new(Some(compile)));
-        let reason = match program.canonicalize() {
-            Ok(canonical) => {
-                let key = canonical.fingerprint().scoped(scope);
-                let (compile, scope) = (Arc::clone(&compile), scope.clone());
-                let attempt = move || async move {
-                    let input = check::<P>(canonical).await.map_err(Attempt::Unfit)?;
-                    let compile = take(&compile).expect("a flight is all that takes it first");
-                    let compiled = compile(input, scope).await;
-                    compiled.map_err(|error| Attempt::Failed(Arc::new(error)))
-                };
-                match self.get_or_insert_with(&key, attempt).await {
-                    Ok(compiled) => return Ok(compiled),
-                    Err(error) => error.unfit()?,
-                }
-            }
-            Err(reason) => reason,
-        };
-        tracing::debug!(%reason, "the program has no key: compiling without the cache");
-        let compile = take(&compile).expect("what is unfit has not been compiled");
-        let input = CompileInput::Unkeyable(program.clone(), reason.clone());
-        let scope = scope.clone();
-        let compile = async move { compile(input, scope).await };
-        self.parts.compiler.bypass(compile, reason).await
+        let of_scope = scope.clone();
+        self.compile(scope)
+            .program(program.clone())
+            .run_async(|input, _cx| compile(input, of_scope))
+            .await
     }
 
     /// Like [`get_or_compile`](Self::get_or_compile), for callers that have made the key already.
@@ -147,23 +124,9 @@ impl LayeredPipelineCache {
         C: Future<Output = Result<Artifact, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        self.parts.compiler.get_or_compile(*key, compile).await
+        self.compile_keyed()
+            .key(*key)
+            .run_async(|(), _cx| compile())
+            .await
     }
-}
-
-fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
-}
-
-/// Checks a canonical form. That may take long, so it is no work for a runtime worker.
-async fn check<P>(canonical: P::Canonical) -> Result<CompileInput<P>, Unkeyable>
-where
-    P: Program + Send + 'static,
-    P::Canonical: Send + 'static,
-{
-    let check = move || {
-        canonical.check()?;
-        Ok(CompileInput::Canonical(canonical))
-    };
-    blocking::blocking(check).await
 }

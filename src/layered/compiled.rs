@@ -1,10 +1,11 @@
 //! What a compile is given and what it answers.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::lookup::{Found, LookupSource};
+use super::lookup::{LookupSource, TierOutcome, TierReport};
+use super::tier::TierNames;
 use crate::artifact::Artifact;
 use crate::key::{PipelineFingerprint, Program, Unkeyable};
 
@@ -16,10 +17,15 @@ pub enum CompileInput<P: Program> {
     Canonical(P::Canonical),
     /// The program itself, because it has no key. The artifact is not stored.
     Unkeyable(P, Unkeyable),
+    /// The program itself, because its scope is passed by: see
+    /// [`pass_by_losing_scopes`](crate::LayeredPipelineCacheBuilder::pass_by_losing_scopes). The
+    /// artifact is not stored.
+    PassedBy(P),
 }
 
 impl<P: Program> CompileInput<P> {
-    /// The canonical form, for compilers that accept nothing else.
+    /// The canonical form, for compilers that accept nothing else. Made here for a program that was
+    /// passed by.
     ///
     /// # Errors
     ///
@@ -28,31 +34,52 @@ impl<P: Program> CompileInput<P> {
         match self {
             Self::Canonical(canonical) => Ok(canonical),
             Self::Unkeyable(_, reason) => Err(reason),
+            Self::PassedBy(program) => program.canonicalize(),
         }
     }
 }
 
-/// Why a compile function that was given a canonical form made no artifact of it.
-pub(super) enum Attempt<E> {
-    /// It failed.
-    Failed(Arc<E>),
-    /// The canonical form did not pass its check, and the function was not called.
-    Unfit(Unkeyable),
-}
-
-/// An artifact, and where it came from.
+/// An artifact, where it came from, and what each step took.
+///
+/// `Display` prints one line.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Compiled {
-    /// The key of the artifact; `None` for a program that has no key.
+    /// The key of the artifact; `None` for what was compiled without the cache.
     pub key: Option<PipelineFingerprint>,
     /// The artifact.
     pub artifact: Artifact,
     /// Where it came from.
     pub source: CompileSource,
+    /// How long each step of the request took.
+    pub times: CompileTimes,
+    pub(super) names: TierNames,
+    /// `None` if no tier had to be asked.
+    pub(super) asked: Option<Arc<[TierReport]>>,
 }
 
-/// Where the artifact of a [`get_or_compile`](crate::LayeredPipelineCache::get_or_compile) came from.
+/// How long each step of a compile request took. A step that was not needed took no time.
+///
+/// A caller that joined another's compile is told the times of that compile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct CompileTimes {
+    /// To hash the source.
+    pub hash: Duration,
+    /// To parse it.
+    pub parse: Duration,
+    /// To make the canonical form and its key.
+    pub key: Duration,
+    /// To look into the tiers, before a compile was begun.
+    pub lookup: Duration,
+    /// To wait for a place in the compile pool.
+    pub queue: Duration,
+    /// To compile.
+    pub compile: Duration,
+}
+
+/// Where the artifact of a compile request came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileSource {
@@ -64,6 +91,8 @@ pub enum CompileSource {
     Joined,
     /// This call compiled it and did not store it, because the program has no key.
     Bypassed(Unkeyable),
+    /// This call compiled it and did not store it, because its scope costs more than it saves.
+    PassedBy,
 }
 
 impl fmt::Display for CompileSource {
@@ -73,126 +102,151 @@ impl fmt::Display for CompileSource {
             Self::Compiled => f.write_str("compiled"),
             Self::Joined => f.write_str("joined a running compile"),
             Self::Bypassed(reason) => write!(f, "compiled without the cache: {reason}"),
+            Self::PassedBy => f.write_str("compiled without the cache: its scope is passed by"),
         }
     }
 }
 
-/// A compile that produced no artifact.
-///
-/// Every caller that waited for it gets the same error. It is not cached: the next call compiles
-/// again. `Display` leaves out the compile function's own error, which is the
-/// [`source`](Error::source).
+/// What one tier did for a compile request.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum CompileError<E> {
-    /// The compile function returned this error.
-    Failed(Arc<E>),
-    /// The compile function panicked, with this message.
-    Panicked(Arc<str>),
-    /// The runtime that the compile ran on was shut down.
-    Interrupted,
-    /// The call was made outside of a tokio runtime.
-    NoRuntime,
-}
-
-impl<E> CompileError<Attempt<E>> {
-    /// What the caller of a compile function is told: why its program is not fit to be compiled
-    /// in its canonical form, or else its own error.
-    pub(super) fn unfit(self) -> Result<Unkeyable, CompileError<E>> {
-        Err(match self {
-            Self::Failed(attempt) => match &*attempt {
-                Attempt::Unfit(reason) => return Ok(reason.clone()),
-                Attempt::Failed(error) => CompileError::Failed(Arc::clone(error)),
-            },
-            Self::Panicked(message) => CompileError::Panicked(message),
-            Self::Interrupted => CompileError::Interrupted,
-            Self::NoRuntime => CompileError::NoRuntime,
-        })
-    }
-}
-
-impl<E> CompileError<E> {
-    /// The compile function's own error.
-    #[must_use]
-    pub fn failed(&self) -> Option<&E> {
-        match self {
-            Self::Failed(error) => Some(error),
-            Self::Panicked(_) | Self::Interrupted | Self::NoRuntime => None,
-        }
-    }
-}
-
-// A derived impl would require `E: Clone`, although the error is shared.
-impl<E> Clone for CompileError<E> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
-            Self::Interrupted => Self::Interrupted,
-            Self::NoRuntime => Self::NoRuntime,
-        }
-    }
-}
-
-impl<E: PartialEq> PartialEq for CompileError<E> {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Failed(one), Self::Failed(two)) => one == two,
-            (Self::Panicked(one), Self::Panicked(two)) => one == two,
-            (Self::Interrupted, Self::Interrupted) | (Self::NoRuntime, Self::NoRuntime) => true,
-            (Self::Failed(_) | Self::Panicked(_) | Self::Interrupted | Self::NoRuntime, _) => false,
-        }
-    }
-}
-
-impl<E: Eq> Eq for CompileError<E> {}
-
-impl<E: fmt::Debug> fmt::Debug for CompileError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
-            Self::Interrupted => f.write_str("Interrupted"),
-            Self::NoRuntime => f.write_str("NoRuntime"),
-        }
-    }
-}
-
-impl<E> fmt::Display for CompileError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(_) => f.write_str("the compile function failed"),
-            Self::Panicked(message) => write!(f, "the compile function panicked: {message}"),
-            Self::Interrupted => f.write_str(
-                "the compile was interrupted: the tokio runtime it ran on was shut down",
-            ),
-            Self::NoRuntime => f.write_str("nothing was compiled: not called on a tokio runtime"),
-        }
-    }
-}
-
-impl<E: Error + 'static> Error for CompileError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Failed(error) => Some(&**error),
-            Self::Panicked(_) | Self::Interrupted | Self::NoRuntime => None,
-        }
-    }
+pub struct TierAnswer<'a> {
+    /// The tier's name, as it prints itself.
+    pub name: &'a str,
+    /// Its answer, or why there is none.
+    pub outcome: TierOutcome,
+    /// The time from the call to its answer, or to the end of the search.
+    pub elapsed: Duration,
 }
 
 impl Compiled {
-    pub(super) fn cached(key: PipelineFingerprint, (artifact, source): Found) -> Self {
-        Self {
-            key: Some(key),
-            artifact,
-            source: CompileSource::Cache(source),
+    /// What each tier did, in the order of the tiers.
+    pub fn tiers(&self) -> impl ExactSizeIterator<Item = TierAnswer<'_>> + '_ {
+        (0..self.names.len()).map(|tier| {
+            let report = self.report(tier);
+            TierAnswer {
+                name: self.names.name(tier),
+                outcome: report.outcome,
+                elapsed: report.elapsed,
+            }
+        })
+    }
+
+    fn report(&self, tier: usize) -> TierReport {
+        match (&self.asked, &self.source) {
+            (Some(asked), _) => asked[tier].clone(),
+            (None, CompileSource::Cache(LookupSource::Tier(source))) if *source == tier => {
+                TierReport {
+                    outcome: TierOutcome::Hit,
+                    elapsed: self.times.lookup,
+                }
+            }
+            (None, _) => TierReport::SKIPPED,
         }
     }
 
-    /// The same, for a caller that did not start the flight.
-    pub(super) fn joined(mut self) -> Self {
-        if self.source == CompileSource::Compiled {
-            self.source = CompileSource::Joined;
+    /// The name of the tier that had the artifact, if the cache had it.
+    #[must_use]
+    pub fn tier_name(&self) -> Option<&str> {
+        match self.source {
+            CompileSource::Cache(LookupSource::Tier(tier) | LookupSource::Promotion(tier)) => {
+                Some(self.names.name(tier))
+            }
+            _ => None,
         }
-        self
+    }
+
+    /// The times in the form of the HTTP header `Server-Timing`, in milliseconds. Tiers are named by
+    /// their kind, so that no folder and no URL is told.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// # let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
+    /// let compiled = cache
+    ///     .compile(&scope)
+    ///     .program(OpaqueProgram::new("text", "hello"))
+    ///     .run(|input, _cx| Ok::<_, Unkeyable>(Artifact::new(input.into_canonical()?.bytes().clone())))
+    ///     .await?;
+    /// // key;dur=0.021, lookup;dur=0.010, memory;desc="miss";dur=0.001, queue;dur=…, compile;dur=…
+    /// assert!(compiled.timing().starts_with("key;dur="));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn timing(&self) -> String {
+        let mut entries = Vec::new();
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        let mut push = |name: &str, time: Duration| {
+            if !time.is_zero() {
+                entries.push(format!("{name};dur={:.3}", millis(time)));
+            }
+        };
+        let times = &self.times;
+        push("hash", times.hash);
+        push("parse", times.parse);
+        push("key", times.key);
+        push("lookup", times.lookup);
+        for tier in 0..self.names.len() {
+            let report = self.report(tier);
+            if !matches!(report.outcome, TierOutcome::Skipped) {
+                let label = self.names.label(tier);
+                let (outcome, time) = (report.outcome.label(), millis(report.elapsed));
+                entries.push(format!("{label};desc=\"{outcome}\";dur={time:.3}"));
+            }
+        }
+        let mut push = |name: &str, time: Duration| {
+            if !time.is_zero() {
+                entries.push(format!("{name};dur={:.3}", millis(time)));
+            }
+        };
+        push("queue", times.queue);
+        push("compile", times.compile);
+        entries.join(", ")
+    }
+}
+
+impl fmt::Display for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{key}: ")?,
+            None => f.write_str("without a key: ")?,
+        }
+        match self.tier_name() {
+            Some(name) => write!(f, "from {name}")?,
+            None => write!(f, "{}", self.source)?,
+        }
+        write!(f, ", {} bytes", self.artifact.len())?;
+        let CompileTimes {
+            hash,
+            parse,
+            key,
+            lookup,
+            queue,
+            compile,
+        } = self.times;
+        let steps = [
+            ("hash", hash),
+            ("parse", parse),
+            ("key", key),
+            ("lookup", lookup),
+            ("queue", queue),
+            ("compile", compile),
+        ];
+        for (step, time) in steps.into_iter().filter(|(_, time)| !time.is_zero()) {
+            write!(f, ", {step} {time:.1?}")?;
+        }
+        for tier in self.tiers() {
+            if !matches!(tier.outcome, TierOutcome::Skipped) {
+                write!(
+                    f,
+                    "; {} {} in {:.1?}",
+                    tier.name, tier.outcome, tier.elapsed
+                )?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,75 +1,130 @@
 //! The compiler of a cache: one compile of a key at a time, after or beside the search for it.
 
-use futures::FutureExt as _;
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, instrument::WithSubscriber as _};
 
+use super::admission::{LookupPriority, PriorityBoost};
 use super::builder::CompilePolicy;
-use super::compiled::{CompileError, CompileSource, Compiled};
+use super::execution::{Execution, Place, Run, RunTimes};
+use super::failures::RememberedFailures;
+use super::interest::{Interest, UnderWay};
 use super::lease::{self, TierLease};
-use super::lookup::{Found, LookupOptions};
+use super::lookup::{Found, LookupOptions, LookupSource, TierSelection};
 use super::metrics::CompileCounters;
+use super::order::{Finished, JobSlot, JobStop, Order, Stop, put_back, take};
+use super::permits::Urgency;
+use super::pool::CompilePool;
 use super::put::Writer;
-use super::search::Search;
-use super::tier::Tier;
-use super::verify::Verifier;
+use super::running::{Overdue, RunningKey, RunningKeys};
+use super::savings::Savings;
+use super::search::{Search, WatchedSearch};
+use super::tier::{Tier, TierNames};
+use super::verify::{Sample, Verifier};
+use super::waits::Node;
 use crate::artifact::Artifact;
-use crate::key::{PipelineFingerprint, Unkeyable};
-use crate::sync::single_flight::{Outcome, SingleFlight, panic_message};
+use crate::key::PipelineFingerprint;
+use crate::source_alias::SourceAliases;
+use crate::sync::single_flight::{Outcome, SingleFlight};
 
 /// How a cache compiles.
 #[derive(Debug)]
 pub(super) struct Compiler {
+    /// Tells this cache from the others of the process.
+    id: u64,
     tiers: Arc<[Tier]>,
-    policy: CompilePolicy,
-    /// How long a compile waits for the leases of the tiers.
-    max_wait: Duration,
-    search: Arc<Search>,
+    pub(super) names: TierNames,
+    settings: CompilerSettings,
+    pub(super) search: Arc<Search>,
     writer: Arc<Writer>,
-    flights: SingleFlight<PipelineFingerprint, (), CompileResult>,
+    flights: SingleFlight<PipelineFingerprint, Arc<FlightState>, FlightResult>,
+    running: RunningKeys,
+    pub(super) pool: CompilePool,
+    pub(super) aliases: Arc<SourceAliases>,
+    pub(super) failures: RememberedFailures,
+    pub(super) savings: Savings,
     pub(super) verifier: Arc<Verifier>,
-    pub(super) counters: CompileCounters,
+    pub(super) counters: Arc<CompileCounters>,
 }
 
-/// The result of a compile flight. The error has the type of the leader's compile function; only a
-/// waiter that compiles with the same type can read it.
-type CompileResult = Result<Compiled, SharedError>;
+/// What a builder sets of a compiler.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CompilerSettings {
+    pub(super) policy: CompilePolicy,
+    /// How long a compile waits for the leases of the tiers.
+    pub(super) max_lease_wait: Duration,
+    /// How long a compile may run.
+    pub(super) limit: Duration,
+    pub(super) network_budget: Duration,
+}
 
-type SharedError = Arc<dyn Any + Send + Sync>;
+/// What those who wait for a flight can tell it.
+#[derive(Debug)]
+pub(super) struct FlightState {
+    interest: Arc<Interest>,
+    boost: PriorityBoost,
+    /// Cancelled when a caller has joined who does not wait for network tiers.
+    skip_network: CancellationToken,
+    search: WatchedSearch,
+}
+
+type FlightResult = Result<Finished, Stop>;
 
 /// What came of a miss.
 enum Made {
     /// Another process, or a slower tier, had it after all.
     Found(Found),
-    /// It was compiled under these leases.
-    Compiled(Artifact, Vec<TierLease>),
+    Compiled(Ran, Vec<TierLease>),
+}
+
+/// A job that ran.
+struct Ran {
+    artifact: Artifact,
+    queue: Duration,
+    times: RunTimes,
 }
 
 impl Compiler {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a cache, each once")]
     pub(super) fn new(
         tiers: Arc<[Tier]>,
         search: Arc<Search>,
         writer: Arc<Writer>,
-        policy: CompilePolicy,
-        max_wait: Duration,
+        settings: CompilerSettings,
+        pool: CompilePool,
+        aliases: Arc<SourceAliases>,
+        failures: RememberedFailures,
+        savings: Savings,
         verifier: Verifier,
     ) -> Self {
         Self {
+            id: next_id(),
+            names: TierNames::of(&tiers),
             tiers,
-            policy,
-            max_wait,
+            settings,
             search,
             writer,
             flights: SingleFlight::new(),
+            running: RunningKeys::default(),
+            pool,
+            aliases,
+            failures,
+            savings,
             verifier: Arc::new(verifier),
-            counters: CompileCounters::default(),
+            counters: Arc::default(),
         }
+    }
+
+    pub(super) const fn network_budget(&self) -> Duration {
+        self.settings.network_budget
+    }
+
+    pub(super) const fn node(&self, key: PipelineFingerprint) -> Node {
+        Node::Keyed(self.id, key)
     }
 
     /// Makes later calls for a key start a flight of their own.
@@ -77,190 +132,392 @@ impl Compiler {
         self.flights.detach(key);
     }
 
-    /// The artifact from the cache, or compiled once for all who ask at the same time.
-    pub(super) async fn get_or_compile<F, C, E>(
-        self: &Arc<Self>,
-        key: PipelineFingerprint,
-        compile: F,
-    ) -> Result<Compiled, CompileError<E>>
-    where
-        F: FnOnce() -> C + Send + 'static,
-        C: Future<Output = Result<Artifact, E>> + Send + 'static,
-        E: Send + Sync + 'static,
-    {
-        if let Some(found) = self.search.peek_and_promote(&key) {
-            self.verifier.maybe_verify(key, &found.0, compile);
-            return Ok(Compiled::cached(key, found));
-        }
-        if Handle::try_current().is_err() {
-            return Err(CompileError::NoRuntime);
-        }
-        let mut compile = Some(compile);
-        loop {
-            let waiter = self.flights.join(key, || {
-                let compile = compile.take().expect("a caller starts one flight at most");
-                ((), Arc::clone(self).find_or_compile(key, compile))
-            });
-            let is_leader = waiter.is_leader;
-            if !is_leader {
-                self.counters.joins.increment();
-            }
-            match waiter.await {
-                Outcome::Done(Ok(compiled)) if is_leader => return Ok(compiled),
-                Outcome::Done(Ok(compiled)) => return Ok(compiled.joined()),
-                Outcome::Done(Err(error)) => match error.downcast() {
-                    Ok(error) => return Err(CompileError::Failed(error)),
-                    // The leader's error has another type, so this caller cannot be told. It
-                    // compiles for itself: failures are not kept anyway.
-                    Err(_) if compile.is_some() => {}
-                    Err(_) => return Err(CompileError::Interrupted),
-                },
-                Outcome::Panicked(message) => return Err(CompileError::Panicked(message)),
-                // The runtime of the leader was shut down, and that of this caller was not.
-                Outcome::Aborted if compile.is_some() => {}
-                Outcome::Aborted => return Err(CompileError::Interrupted),
-            }
+    /// Counts what a hit saves, in its tier.
+    pub(super) fn count_saved(&self, source: LookupSource, nanos: i64) {
+        if let LookupSource::Tier(tier) | LookupSource::Promotion(tier) = source {
+            self.tiers[tier].counters.saved(nanos);
         }
     }
 
-    /// The work of a flight: search the tiers, or else compile and store.
-    async fn find_or_compile<F, C, E>(
-        self: Arc<Self>,
+    /// Joins the flight of a key, or starts one with the job in the slot. Whether this caller started
+    /// it, and what came of it.
+    pub(super) async fn find_or_compile<E: Send + Sync + 'static>(
+        self: &Arc<Self>,
         key: PipelineFingerprint,
-        compile: F,
-    ) -> CompileResult
-    where
-        F: FnOnce() -> C + Send + 'static,
-        C: Future<Output = Result<Artifact, E>> + Send + 'static,
-        E: Send + Sync + 'static,
-    {
-        let mut search = Box::pin(async {
-            let options = LookupOptions::new();
-            self.search.search_and_count(&key, &options).await.found
+        slot: &JobSlot<E>,
+        order: &Order,
+    ) -> (bool, FlightResult) {
+        let waiter = self.flights.join(key, || {
+            let options = LookupOptions::new()
+                .tiers(order.tiers)
+                .priority(order.priority);
+            let state = Arc::new(FlightState {
+                interest: Interest::new(Arc::clone(&self.counters)),
+                boost: PriorityBoost::default(),
+                skip_network: CancellationToken::new(),
+                search: WatchedSearch::new(&self.search, key, options),
+            });
+            let flight = Flight {
+                compiler: Arc::clone(self),
+                key,
+                slot: Arc::clone(slot),
+                order: order.clone(),
+                under_way: state.interest.under_way(),
+                state: Arc::clone(&state),
+            };
+            (state, flight.run())
         });
-        let head_start = match self.policy {
-            CompilePolicy::AfterMiss => Duration::MAX,
-            CompilePolicy::Race { after } => after,
-        };
-        let made = match timeout(head_start, &mut search).await {
-            Ok(Some(found)) => {
-                self.verifier.maybe_verify(key, &found.0, compile);
-                return Ok(Compiled::cached(key, found));
+        let state = Arc::clone(waiter.progress());
+        let caller = state.interest.join(order.keep);
+        let is_leader = waiter.is_leader;
+        if !is_leader {
+            self.counters.joins.increment();
+            if order.priority == LookupPriority::Interactive {
+                state.boost.boost();
+                state.search.boost();
             }
-            Ok(None) => self.make(&key, compile).await?,
-            Err(_) => self.race(search, &key, compile).await?,
+            if order.tiers == TierSelection::Local {
+                state.skip_network.cancel();
+            }
+        }
+        let result = match waiter.await {
+            // It may have failed because nobody waited for it.
+            Outcome::Done(Err(Stop::Failed(_))) if caller.found_abandoned => Err(Stop::Cancelled),
+            Outcome::Done(result) => result,
+            Outcome::Panicked(message) => Err(Stop::Panicked(message)),
+            // The runtime of the leader was shut down, and that of a caller who joined was not.
+            Outcome::Aborted if is_leader => Err(Stop::Interrupted),
+            Outcome::Aborted => Err(Stop::Cancelled),
         };
-        match made {
-            Made::Found(found) => Ok(Compiled::cached(key, found)),
-            Made::Compiled(artifact, leases) => {
-                self.writer.put_compiled(&key, &artifact, leases).await;
-                Ok(Compiled {
-                    key: Some(key),
-                    artifact,
-                    source: CompileSource::Compiled,
+        (is_leader, result)
+    }
+
+    /// Compiles past the cache, for one caller alone. Once it has begun it runs as a task, so that a
+    /// caller that is not polled holds no place in the pool.
+    pub(super) async fn bypass<E: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        slot: JobSlot<E>,
+        order: Order,
+        node: Node,
+    ) -> FlightResult {
+        let interest = Interest::new(Arc::clone(&self.counters));
+        let _caller = interest.join(order.keep);
+        let compiler = Arc::clone(self);
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _under_way = interest.under_way();
+            let boost = PriorityBoost::default();
+            compiler
+                .run_job(&slot, node, None, &order, &interest, &boost)
+                .await
+        }));
+        let ran = match task.await {
+            Ok(ran) => ran?,
+            // A panic of the job is caught in it, so this is the end of the runtime.
+            Err(_) => return Err(Stop::Interrupted),
+        };
+        Ok(Finished {
+            artifact: ran.artifact,
+            source: None,
+            asked: None,
+            lookup: Duration::ZERO,
+            queue: ran.queue,
+            run: ran.times,
+        })
+    }
+
+    /// Waits for a place in the pool and runs the job, under the limit. Counts it.
+    async fn run_job<E: Send + Sync + 'static>(
+        &self,
+        slot: &JobSlot<E>,
+        node: Node,
+        running: Option<RunningKey>,
+        order: &Order,
+        interest: &Arc<Interest>,
+        boost: &PriorityBoost,
+    ) -> Result<Ran, Stop> {
+        let queued = Instant::now();
+        let permit = self.pool.compiles.acquire(order.priority.into(), boost);
+        let permit = permit.await.map_err(|_| {
+            self.counters.overloaded.increment();
+            Stop::Overloaded
+        })?;
+        let queue = queued.elapsed();
+        self.counters.queue_time.record(queue);
+        if let Some(running) = &running {
+            running.begin();
+        }
+        let place = Place::new(Arc::clone(&self.pool.compiles), permit);
+        let run = Run::new(
+            node,
+            Arc::clone(&order.scope),
+            Arc::clone(interest),
+            Arc::clone(&place),
+        );
+        let execution = Execution {
+            run: Arc::clone(&run),
+            running,
+        };
+        // It is there, unless a caller with the same slot has taken it for a job of its own.
+        let job = take(slot).ok_or(Stop::Cancelled)?;
+        self.counters.compiles.increment();
+        let job = job(execution)
+            .instrument(order.span.clone())
+            .with_subscriber(order.dispatch.clone());
+        let result = timeout(self.settings.limit, job).await;
+        let times = run.times();
+        let stop = match result {
+            Ok(Ok(artifact)) => {
+                self.counters.compile_time.record(times.compile);
+                return Ok(Ran {
+                    artifact: with_compile_time(artifact, times.compile),
+                    queue,
+                    times,
+                });
+            }
+            Ok(Err(JobStop::Failed(error))) => Stop::Failed(Arc::new(error)),
+            Ok(Err(JobStop::Panicked(message))) => {
+                tracing::warn!(key = ?node.key(), %message, "compile panicked");
+                Stop::Panicked(message)
+            }
+            Ok(Err(JobStop::Cancelled)) => return Err(Stop::Cancelled),
+            Ok(Err(JobStop::Rekeyed(right, job))) => {
+                put_back(slot, job);
+                return Err(Stop::Rekeyed(right));
+            }
+            Err(_) => {
+                // The thread may run on. Its place is free for others.
+                place.end();
+                self.counters.timed_out.increment();
+                let limit = self.settings.limit;
+                tracing::warn!(key = ?node.key(), ?limit, "compile given up: it did not end within its limit");
+                Stop::TimedOut(limit)
+            }
+        };
+        self.counters.compile_errors.increment();
+        Err(stop)
+    }
+
+    /// Compiles a sampled hit again, in the background.
+    pub(super) fn verify<E: Send + Sync + 'static>(
+        self: &Arc<Self>,
+        sample: Sample,
+        key: PipelineFingerprint,
+        stored: Artifact,
+        slot: &JobSlot<E>,
+        order: &Order,
+    ) {
+        let (compiler, slot) = (Arc::clone(self), Arc::clone(slot));
+        let mut order = order.clone();
+        order.priority = LookupPriority::Background;
+        self.verifier.verify(sample, key, stored, async move {
+            let interest = Interest::new(Arc::clone(&compiler.counters));
+            let _caller = interest.join(true);
+            let boost = PriorityBoost::default();
+            let ran = compiler.run_job(&slot, next_node(), None, &order, &interest, &boost);
+            // A failed compile says nothing about the artifact.
+            ran.await.ok().map(|ran| ran.artifact)
+        });
+    }
+
+    /// Runs a parse, or makes a key, on the pool.
+    pub(super) async fn run_key<T: Send + 'static>(
+        self: Arc<Self>,
+        priority: LookupPriority,
+        boost: PriorityBoost,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Arc<str>> {
+        let urgency = Urgency::from(priority);
+        self.pool.run_key(urgency, &boost, work).await
+    }
+}
+
+/// One flight: the search for a key, and the compile after or beside it.
+struct Flight<E> {
+    compiler: Arc<Compiler>,
+    key: PipelineFingerprint,
+    slot: JobSlot<E>,
+    order: Order,
+    state: Arc<FlightState>,
+    under_way: UnderWay,
+}
+
+impl<E: Send + Sync + 'static> Flight<E> {
+    /// The work of a flight.
+    async fn run(self) -> FlightResult {
+        let finished = tokio::select! {
+            biased;
+            () = self.state.interest.cancelled() => Err(Stop::Cancelled),
+            finished = self.search_or_make() => finished,
+        };
+        drop(self.under_way);
+        finished
+    }
+
+    /// Searches the tiers, or else compiles and stores.
+    async fn search_or_make(&self) -> FlightResult {
+        let Self {
+            compiler,
+            key,
+            state,
+            ..
+        } = self;
+        let start = Instant::now();
+        let search = &state.search;
+        let mut running_search = Box::pin(search.run());
+        let lookup = tokio::select! {
+            biased;
+            lookup = &mut running_search => Some(lookup),
+            () = self.head_start_ends() => None,
+        };
+        let lookup_time = start.elapsed();
+        let found = |(artifact, source), asked| Finished {
+            artifact,
+            source: Some(source),
+            asked,
+            lookup: lookup_time,
+            queue: Duration::ZERO,
+            run: RunTimes::default(),
+        };
+        let made = match lookup {
+            Some(lookup) => match lookup.found {
+                Some(hit) => {
+                    if let Some(sample) = compiler.verifier.sample() {
+                        compiler.verify(sample, *key, hit.0.clone(), &self.slot, &self.order);
+                    }
+                    return Ok(found(hit, lookup.asked));
+                }
+                None => self.make().await,
+            },
+            None => {
+                let found = async {
+                    match running_search.await.found {
+                        Some(found) => found,
+                        // The compile is what is left.
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    found = found => Ok(Made::Found(found)),
+                    made = self.make() => made,
+                }
+            }
+        };
+        let asked = search.reports();
+        match made? {
+            Made::Found(hit) => Ok(found(hit, asked)),
+            Made::Compiled(ran, leases) => {
+                compiler
+                    .writer
+                    .put_compiled(key, &ran.artifact, leases)
+                    .await;
+                if !state.interest.is_wanted() {
+                    compiler.counters.finished_after_abandonment.increment();
+                }
+                Ok(Finished {
+                    artifact: ran.artifact,
+                    source: None,
+                    asked,
+                    lookup: lookup_time,
+                    queue: ran.queue,
+                    run: ran.times,
                 })
             }
         }
     }
 
-    /// Compiles while the search goes on. The first of the two that has the artifact wins; the
-    /// other is dropped.
-    async fn race<F, C, E>(
-        &self,
-        mut search: Pin<Box<impl Future<Output = Option<Found>>>>,
-        key: &PipelineFingerprint,
-        compile: F,
-    ) -> Result<Made, SharedError>
-    where
-        F: FnOnce() -> C,
-        C: Future<Output = Result<Artifact, E>>,
-        E: Send + Sync + 'static,
-    {
-        let mut made = pin!(self.make(key, compile));
+    /// Waits until the compile is to start beside the search.
+    async fn head_start_ends(&self) {
+        let (order, state) = (&self.order, &self.state);
+        let search = &state.search;
+        let race = match (order.race, self.compiler.settings.policy) {
+            (Some(after), _) | (None, CompilePolicy::Race { after }) => Some(after),
+            (None, CompilePolicy::AfterMiss) => None,
+        };
+        let race = async {
+            match race {
+                Some(after) => sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        let skip_network = async {
+            state.skip_network.cancelled().await;
+            search.network_is_late(Duration::ZERO).await;
+        };
         tokio::select! {
-            biased;
-            found = &mut search => if let Some(found) = found {
-                return Ok(Made::Found(found));
-            },
-            made = &mut made => return made,
+            () = race => {}
+            () = skip_network => {}
+            () = search.network_is_late(order.network_budget) => {}
         }
-        drop(search);
-        made.await
     }
 
-    /// Compiles, unless another process that shares a tier was faster.
-    async fn make<F, C, E>(
-        &self,
-        key: &PipelineFingerprint,
-        compile: F,
-    ) -> Result<Made, SharedError>
-    where
-        F: FnOnce() -> C,
-        C: Future<Output = Result<Artifact, E>>,
-        E: Send + Sync + 'static,
-    {
-        let leases = lease::acquire(&self.tiers, key, self.max_wait).await;
+    /// Compiles, unless another process that shares a tier, or another compile of this process, was
+    /// faster.
+    async fn make(&self) -> Result<Made, Stop> {
+        let Self {
+            compiler,
+            key,
+            state,
+            ..
+        } = self;
+        let leases = lease::acquire(&compiler.tiers, key, compiler.settings.max_lease_wait).await;
         if leases.any_failed || !leases.held.is_empty() {
             // Another process may have stored it while this one waited for the lease.
-            if let Some(found) = self.search.search_local_anew(key).await {
-                self.counters.followed.increment();
+            if let Some(found) = compiler.search.search_local_anew(key).await {
+                compiler.counters.followed.increment();
                 return Ok(Made::Found(found));
             }
         }
         if leases.any_failed {
-            self.counters.unshared_compiles.increment();
+            compiler.counters.unshared_compiles.increment();
         }
-        let artifact = self.run(compile).await?;
-        Ok(Made::Compiled(artifact, leases.held))
-    }
-
-    /// Compiles, and counts it.
-    async fn run<F, C, E>(&self, compile: F) -> Result<Artifact, SharedError>
-    where
-        F: FnOnce() -> C,
-        C: Future<Output = Result<Artifact, E>>,
-        E: Send + Sync + 'static,
-    {
-        self.counters.compiles.increment();
-        let compiled = AssertUnwindSafe(async { compile().await }).catch_unwind();
-        match compiled.await {
-            Ok(Ok(artifact)) => Ok(artifact),
-            Ok(Err(error)) => {
-                self.counters.compile_errors.increment();
-                Err(Arc::new(error))
+        let limit = compiler.settings.limit;
+        let running = loop {
+            match compiler.running.begin_or_wait(key, limit).await {
+                Ok(Some(running)) => break running,
+                Ok(None) => {
+                    if let Some(found) = compiler.search.search_local_anew(key).await {
+                        return Ok(Made::Found(found));
+                    }
+                }
+                Err(Overdue) => return Err(Stop::TimedOut(limit)),
             }
-            Err(panic) => {
-                self.counters.compile_errors.increment();
-                resume_unwind(panic)
-            }
-        }
-    }
-
-    /// Compiles what has no key, for one caller alone, in a task of its own.
-    pub(super) async fn bypass<E: Send + Sync + 'static>(
-        &self,
-        compile: impl Future<Output = Result<Artifact, E>> + Send + 'static,
-        reason: Unkeyable,
-    ) -> Result<Compiled, CompileError<E>> {
-        let Ok(runtime) = Handle::try_current() else {
-            return Err(CompileError::NoRuntime);
         };
-        self.counters.compiles.increment();
-        let compiled = AbortOnDropHandle::new(runtime.spawn(compile)).await;
-        if !matches!(compiled, Ok(Ok(_))) {
-            self.counters.compile_errors.increment();
-        }
-        match compiled {
-            Ok(Ok(artifact)) => Ok(Compiled {
-                key: None,
-                artifact,
-                source: CompileSource::Bypassed(reason),
-            }),
-            Ok(Err(error)) => Err(CompileError::Failed(Arc::new(error))),
-            Err(error) => Err(match error.try_into_panic() {
-                Ok(panic) => CompileError::Panicked(panic_message(&*panic)),
-                Err(_shutdown) => CompileError::Interrupted,
-            }),
-        }
+        let node = compiler.node(*key);
+        let (interest, boost) = (&state.interest, &state.boost);
+        let ran = compiler.run_job(
+            &self.slot,
+            node,
+            Some(running),
+            &self.order,
+            interest,
+            boost,
+        );
+        let ran = ran.await?;
+        Ok(Made::Compiled(ran, leases.held))
     }
+}
+
+/// A node for a compile without a key.
+pub(super) fn next_node() -> Node {
+    Node::Unkeyed(next_id())
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The artifact with the time of its compile in its metadata, unless the compile function has set one.
+fn with_compile_time(artifact: Artifact, time: Duration) -> Artifact {
+    if artifact.metadata().compile_time().is_some() {
+        return artifact;
+    }
+    let metadata = artifact.metadata().clone().with_compile_time(time);
+    Artifact::from_verified(
+        artifact.payload().clone(),
+        *artifact.digest(),
+        metadata,
+        artifact.has_parts(),
+    )
 }

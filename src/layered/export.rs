@@ -3,11 +3,11 @@
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::latency::{LATENCY_BUCKETS, LatencySummary};
 use super::metrics::{LayeredMetrics, TierMetrics};
+use super::tier::{kind, unique};
 use crate::store::metrics::FIELD_DESCRIPTIONS;
 
 /// The fields of a tier's own metrics that go down as well as up.
@@ -22,7 +22,8 @@ const GAUGES: [&str; 4] = [
 ///
 /// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
 /// tier the label `tier`, so that several caches and several tiers of one kind stay apart.
-/// Counters end in `_total`; times are histograms in seconds, `pipeline_cache_lookup_seconds` and
+/// Counters end in `_total`; times are histograms in seconds: `pipeline_cache_lookup_seconds`,
+/// `pipeline_cache_compile_queue_seconds`, `pipeline_cache_compile_seconds` and
 /// `pipeline_cache_tier_answer_seconds`. Give the recorder [`LATENCY_BUCKETS`], or another choice
 /// of buckets; most make a summary of quantiles without.
 ///
@@ -44,7 +45,7 @@ const GAUGES: [&str; 4] = [
 pub struct MetricsExporter {
     cache: String,
     tiers: Vec<String>,
-    /// The latencies that were exported last: of the cache, then of each tier.
+    /// The times that were exported last: of the cache, then of each tier.
     exported: Mutex<Vec<LatencySummary>>,
 }
 
@@ -77,11 +78,15 @@ impl MetricsExporter {
         self.export_counters(metrics);
         self.export_background(metrics);
         let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
-        exported.resize(1 + metrics.tiers.len(), LatencySummary::default());
-        let lookup = histogram!("pipeline_cache_lookup_seconds", "cache" => self.cache.clone());
-        record_new(&lookup, &metrics.latency, &mut exported[0]);
+        let times = times(metrics);
+        exported.resize(times.len() + metrics.tiers.len(), LatencySummary::default());
+        let (of_cache, of_tiers) = exported.split_at_mut(times.len());
+        for ((name, _, time), exported) in times.into_iter().zip(of_cache) {
+            let histogram = histogram!(name, "cache" => self.cache.clone());
+            record_new(&histogram, time, exported);
+        }
         let labels = self.labels(&metrics.tiers);
-        for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(&mut exported[1..]) {
+        for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(of_tiers) {
             self.export_tier(tier, label, exported);
         }
     }
@@ -120,38 +125,22 @@ impl MetricsExporter {
                 counter!(name, &labels).absolute(value);
             }
         }
+        let saved = tier.saved_nanos as f64 * 1e-9;
+        gauge!("pipeline_cache_tier_saved_seconds", &labels).set(saved);
         let answers = histogram!("pipeline_cache_tier_answer_seconds", &labels);
         record_new(&answers, &tier.latency, exported);
     }
 
     /// A label for each tier, all different.
     fn labels(&self, tiers: &[TierMetrics]) -> Vec<String> {
-        let mut taken = HashSet::new();
         let given = self.tiers.iter().map(String::as_str).map(Some);
         let given = given.chain(std::iter::repeat(None));
         let wanted = tiers
             .iter()
             .zip(given)
-            .map(|(tier, given)| given.unwrap_or_else(|| kind(&tier.tier)));
-        let unique = wanted.map(|wanted| {
-            let numbered = (2..).map(|number: u32| format!("{wanted}_{number}"));
-            let mut labels = std::iter::once(wanted.to_owned()).chain(numbered);
-            // The labels are endless, and those taken are not.
-            labels
-                .find(|label| taken.insert(label.clone()))
-                .unwrap_or_default()
-        });
-        unique.collect()
+            .map(|(tier, given)| given.unwrap_or_else(|| kind(&tier.tier)).to_owned());
+        unique(wanted)
     }
-}
-
-/// The kind of a tier, out of a name such as `disk(/var/cache)`. Folders and URLs are too long for
-/// a label, and may be nobody else's business.
-fn kind(tier: &str) -> &str {
-    let kind = tier.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-');
-    kind.into_iter()
-        .find(|kind| !kind.is_empty())
-        .unwrap_or("tier")
 }
 
 /// Records what has come since the last export, at the upper bound of its bucket.
@@ -181,7 +170,8 @@ fn tier_metric(field: &str) -> String {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34] {
+    let aliases = &metrics.aliases;
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
     [
@@ -214,6 +204,46 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26]
             "pipeline_cache_compile_errors_total",
             "Compiles that failed or panicked.",
             metrics.compile_errors,
+        ),
+        (
+            "pipeline_cache_compiles_finished_after_abandonment_total",
+            "Compiles that ended and were stored when nobody waited for them.",
+            metrics.finished_after_abandonment,
+        ),
+        (
+            "pipeline_cache_compiles_overloaded_total",
+            "Compiles that were not begun because too many waited.",
+            metrics.overloaded,
+        ),
+        (
+            "pipeline_cache_compiles_timed_out_total",
+            "Compiles that were given up at their limit.",
+            metrics.timed_out_compiles,
+        ),
+        (
+            "pipeline_cache_remembered_failures_total",
+            "Compile requests answered with a remembered failure.",
+            metrics.remembered_failures,
+        ),
+        (
+            "pipeline_cache_alias_hits_total",
+            "Sources whose spelling was known in memory.",
+            aliases.hits,
+        ),
+        (
+            "pipeline_cache_alias_kept_hits_total",
+            "Sources whose spelling was known in the store of aliases.",
+            aliases.kept_hits,
+        ),
+        (
+            "pipeline_cache_alias_misses_total",
+            "Sources that were parsed for their key.",
+            aliases.misses,
+        ),
+        (
+            "pipeline_cache_alias_puts_total",
+            "Aliases written to their store.",
+            aliases.puts,
         ),
         (
             "pipeline_cache_followed_total",
@@ -319,8 +349,23 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 26]
 }
 
 /// The gauges of a whole cache, with their descriptions.
-fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 6] {
     [
+        (
+            "pipeline_cache_compiles_running",
+            "Places of the compile pool that are taken.",
+            metrics.running_compiles,
+        ),
+        (
+            "pipeline_cache_compiles_queued",
+            "Compiles that wait for a place in the pool.",
+            metrics.queued_compiles,
+        ),
+        (
+            "pipeline_cache_compiles_abandoned",
+            "Compiles under way that nobody waits for.",
+            metrics.abandoned_compiles,
+        ),
         (
             "pipeline_cache_promotions_pending",
             "Promotions under way.",
@@ -335,6 +380,27 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 3] {
             "pipeline_cache_writes_behind_waiting",
             "Artifacts that a tier could not take, kept to be offered again.",
             metrics.write_behind.waiting,
+        ),
+    ]
+}
+
+/// The times of a whole cache, with their descriptions.
+fn times(metrics: &LayeredMetrics) -> [(&'static str, &'static str, &LatencySummary); 3] {
+    [
+        (
+            "pipeline_cache_lookup_seconds",
+            "The time of lookups for which tiers were asked.",
+            &metrics.latency,
+        ),
+        (
+            "pipeline_cache_compile_queue_seconds",
+            "The time that compiles waited for a place in the pool.",
+            &metrics.queue_time,
+        ),
+        (
+            "pipeline_cache_compile_seconds",
+            "The time of compiles.",
+            &metrics.compile_time,
         ),
     ]
 }
@@ -360,10 +426,12 @@ fn describe() {
             describe_counter!(name, description);
         }
     }
-    describe_histogram!(
-        "pipeline_cache_lookup_seconds",
-        Unit::Seconds,
-        "The time of lookups for which tiers were asked."
+    for (name, description, _) in times(&none) {
+        describe_histogram!(name, Unit::Seconds, description);
+    }
+    describe_gauge!(
+        "pipeline_cache_tier_saved_seconds",
+        "The compile time of the artifacts that compile requests found in a tier, less the time of their keys and lookups."
     );
     describe_histogram!(
         "pipeline_cache_tier_answer_seconds",

@@ -145,20 +145,29 @@ impl TierOutcome {
             Self::Hit | Self::Miss | Self::Refused | Self::Cancelled | Self::Skipped => false,
         }
     }
+
+    /// The outcome in a word or two, without a reason.
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Corrupt(_) => "corrupt",
+            Self::Refused => "refused",
+            Self::Failed(_) => "failed",
+            Self::TimedOut => "timed out",
+            Self::BreakerOpen => "circuit breaker open",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
 }
 
 impl fmt::Display for TierOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hit => f.write_str("hit"),
-            Self::Miss => f.write_str("miss"),
-            Self::Corrupt(reason) => write!(f, "corrupt: {reason}"),
-            Self::Refused => f.write_str("refused"),
-            Self::Failed(error) => write!(f, "failed: {error:#}"),
-            Self::TimedOut => f.write_str("timed out"),
-            Self::BreakerOpen => f.write_str("circuit breaker open"),
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::Skipped => f.write_str("skipped"),
+            Self::Corrupt(reason) => write!(f, "{}: {reason}", self.label()),
+            Self::Failed(error) => write!(f, "{}: {error:#}", self.label()),
+            _ => f.write_str(self.label()),
         }
     }
 }
@@ -186,7 +195,8 @@ impl TierReport {
     };
 }
 
-/// Where an artifact came from.
+/// Where an artifact came from. [`tier_names`](crate::LayeredPipelineCache::tier_names) names the
+/// tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupSource {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::latency::{Histogram, LatencySummary};
 use super::lookup::{Lookup, TierOutcome, TierReport};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
+use super::savings::ScopeMetrics;
+use crate::source_alias::AliasMetrics;
 use crate::store::PipelineCacheMetrics;
-use crate::store::metrics::{Counter, StripedCounter};
+use crate::store::metrics::{Counter, Gauge, StripedCounter};
 
 /// What a layered store has done so far.
 ///
@@ -43,13 +45,36 @@ pub struct LayeredMetrics {
     pub joins: u64,
     /// Compiles that were started, including those of programs without a key.
     pub compiles: u64,
-    /// Compiles that failed or panicked.
+    /// Compiles that failed, panicked or were given up at their limit.
     pub compile_errors: u64,
     /// Compiles that were not started, because another process stored the artifact meanwhile.
     pub followed: u64,
     /// Compiles that another process may have done as well: a tier failed to grant its compile
     /// lease, or the time to wait for the lease was over.
     pub unshared_compiles: u64,
+    /// Places of the compile pool that are taken now.
+    pub running_compiles: u64,
+    /// Compiles that wait for a place in the pool now.
+    pub queued_compiles: u64,
+    /// Compiles under way that nobody waits for any more.
+    pub abandoned_compiles: u64,
+    /// Compiles that ended, and were stored, when nobody waited for them any more.
+    pub finished_after_abandonment: u64,
+    /// Compiles that were not begun because too many waited.
+    pub overloaded: u64,
+    /// Compiles that were given up because they did not end within the limit.
+    pub timed_out_compiles: u64,
+    /// Compile requests that were answered with a remembered failure.
+    pub remembered_failures: u64,
+    /// How long compiles waited for a place in the pool.
+    pub queue_time: LatencySummary,
+    /// How long compiles took.
+    pub compile_time: LatencySummary,
+    /// What compile requests cost and saved, for each of up to 256 scopes.
+    pub scopes: Vec<ScopeMetrics>,
+    /// What became of sources. Aliases are not counted among lookups, hits, misses and puts here. A
+    /// tier that keeps aliases counts them among its own.
+    pub aliases: AliasMetrics,
     /// Hits that were recompiled and compared.
     pub verified: u64,
     /// Of these, those whose artifacts differed.
@@ -90,6 +115,9 @@ pub struct TierMetrics {
     pub cancelled: u64,
     /// The time of its answers.
     pub latency: LatencySummary,
+    /// The compile time of the artifacts that compile requests found here, less what their keys and
+    /// lookups took, in nanoseconds.
+    pub saved_nanos: i64,
     /// What the tier itself counts.
     pub store: PipelineCacheMetrics,
 }
@@ -129,6 +157,12 @@ pub(super) struct CompileCounters {
     pub(super) compile_errors: Counter,
     pub(super) followed: Counter,
     pub(super) unshared_compiles: Counter,
+    pub(super) abandoned: Gauge,
+    pub(super) finished_after_abandonment: Counter,
+    pub(super) overloaded: Counter,
+    pub(super) timed_out: Counter,
+    pub(super) queue_time: Histogram,
+    pub(super) compile_time: Histogram,
 }
 
 /// What the writes of a layered store have done.
@@ -151,6 +185,7 @@ pub(super) struct TierCounters {
     timed_out: Counter,
     cancelled: Counter,
     latency: Histogram,
+    saved_nanos: Gauge,
 }
 
 impl TierCounters {
@@ -172,6 +207,11 @@ impl TierCounters {
         }
     }
 
+    /// A hit that saved so many nanoseconds.
+    pub(super) fn saved(&self, nanos: i64) {
+        self.saved_nanos.add(nanos);
+    }
+
     pub(super) fn snapshot(&self, tier: &str, store: PipelineCacheMetrics) -> TierMetrics {
         TierMetrics {
             tier: tier.to_owned(),
@@ -182,6 +222,7 @@ impl TierCounters {
             timed_out: self.timed_out.get(),
             cancelled: self.cancelled.get(),
             latency: self.latency.summary(),
+            saved_nanos: self.saved_nanos.get(),
             store,
         }
     }
@@ -209,10 +250,13 @@ impl fmt::Display for LayeredMetrics {
         write_table(f, &rows)?;
         writeln!(
             f,
-            "joined {}, compiled {} ({} failed), verified {} ({} differed), put {} ({} failed)",
+            "joined {}, compiled {} ({} failed; {} running, {} queued, {} abandoned), verified {} ({} differed), put {} ({} failed)",
             self.joins,
             self.compiles,
             self.compile_errors,
+            self.running_compiles,
+            self.queued_compiles,
+            self.abandoned_compiles,
             self.verified,
             self.verify_mismatches,
             self.puts,

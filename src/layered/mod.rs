@@ -11,28 +11,46 @@ mod admission;
 mod background;
 mod builder;
 mod compile;
+mod compile_error;
 mod compiled;
 mod compiler;
+mod context;
+mod desk;
+mod execution;
 #[cfg(feature = "metrics")]
 mod export;
+mod failures;
 mod get;
+mod interest;
+mod job;
 mod latency;
 mod lease;
 mod lookup;
 mod metrics;
+mod order;
+mod origin;
+mod permits;
+mod pool;
 mod progress;
 mod put;
 mod report;
+mod request;
+mod running;
+mod savings;
 mod search;
 mod store;
 mod tier;
 mod unwritten;
 mod verify;
+mod waits;
 mod write_events;
 
 pub use admission::LookupPriority;
 pub use builder::{CompilePolicy, LayeredPipelineCacheBuilder, WritePolicy};
-pub use compiled::{CompileError, CompileInput, CompileSource, Compiled};
+pub use compile_error::CompileError;
+pub use compiled::{CompileInput, CompileSource, CompileTimes, Compiled, TierAnswer};
+pub use context::CompileContext;
+pub use desk::Abandoned;
 #[cfg(feature = "metrics")]
 pub use export::MetricsExporter;
 pub use latency::{LATENCY_BUCKETS, LatencySummary};
@@ -40,7 +58,10 @@ pub use lookup::{
     Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport, TierSelection,
 };
 pub use metrics::{LayeredMetrics, TierMetrics};
+pub use origin::{CompileFrom, FromKey, FromProgram, FromSource};
 pub use report::{CloseReport, LayeredPromotionReport, WriteBehindReport};
+pub use request::CompileRequest;
+pub use savings::ScopeMetrics;
 pub use verify::VerifyMismatch;
 
 use std::fmt;
@@ -51,8 +72,11 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{PipelineCacheStore, StoreError};
 use background::BackgroundWrites;
-use compiler::Compiler;
+use compiler::{Compiler, CompilerSettings};
+use failures::RememberedFailures;
+use pool::CompilePool;
 use put::Writer;
+use savings::Savings;
 use search::Search;
 use tier::{Tier, stack_name};
 use verify::Verifier;
@@ -151,8 +175,16 @@ impl LayeredPipelineCache {
             Arc::clone(&tiers),
             Arc::clone(&search),
             Arc::clone(&writer),
-            builder.compile_policy,
-            builder.max_compile_wait,
+            CompilerSettings {
+                policy: builder.compile_policy,
+                max_lease_wait: builder.max_compile_wait,
+                limit: builder.compile_limit,
+                network_budget: builder.network_budget,
+            },
+            CompilePool::new(builder.compile_places, builder.max_queued_compiles),
+            builder.source_aliases,
+            RememberedFailures::new(builder.max_failures, builder.failure_time_to_live),
+            Savings::new(builder.pass_by_losing_scopes),
             Verifier::new(builder.verify),
         ));
         Self {
@@ -186,6 +218,17 @@ impl LayeredPipelineCache {
         artifact: Artifact,
     ) -> Result<(), StoreError> {
         self.parts.writer.put(key, &artifact).await
+    }
+
+    /// The names of the tiers, in the order in which a [`LookupSource`] counts them.
+    ///
+    /// ```
+    /// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+    /// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// assert_eq!(cache.tier_names().collect::<Vec<_>>(), ["memory"]);
+    /// ```
+    pub fn tier_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.parts.tiers.iter().map(Tier::name)
     }
 
     /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
@@ -233,6 +276,7 @@ impl LayeredPipelineCache {
         let parts = &self.parts;
         let (lookups, compiles) = (&parts.search.counters, &parts.compiler.counters);
         let (writes, verifier) = (&parts.writer.counters, &parts.compiler.verifier);
+        let (running, queued) = parts.compiler.pool.compiles.taken_and_waiting();
         let hits = lookups.hits.get();
         let misses = lookups.misses.get();
         let degraded_misses = lookups.degraded_misses.get();
@@ -246,6 +290,17 @@ impl LayeredPipelineCache {
             compile_errors: compiles.compile_errors.get(),
             followed: compiles.followed.get(),
             unshared_compiles: compiles.unshared_compiles.get(),
+            running_compiles: running as u64,
+            queued_compiles: queued as u64,
+            abandoned_compiles: compiles.abandoned.get().unsigned_abs(),
+            finished_after_abandonment: compiles.finished_after_abandonment.get(),
+            overloaded: compiles.overloaded.get(),
+            timed_out_compiles: compiles.timed_out.get(),
+            remembered_failures: parts.compiler.failures.served.get(),
+            queue_time: compiles.queue_time.summary(),
+            compile_time: compiles.compile_time.summary(),
+            scopes: parts.compiler.savings.metrics(),
+            aliases: parts.compiler.aliases.metrics(),
             verified: verifier.verified.get(),
             verify_mismatches: verifier.mismatches.get(),
             puts: writes.puts.get(),
@@ -273,7 +328,11 @@ impl LayeredPipelineCache {
     ///
     /// A dropped flush may be called again; nothing is lost.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        self.parts.writer.flush().await
+        let (flushed, aliases) = tokio::join!(
+            self.parts.writer.flush(),
+            self.parts.compiler.aliases.flush()
+        );
+        flushed.and(aliases)
     }
 
     /// Takes no more background writes, waits for those under way, and closes every tier. The writes
@@ -297,7 +356,12 @@ impl LayeredPipelineCache {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        self.parts.writer.close(deadline).await
+        let (mut report, aliases) = tokio::join!(
+            self.parts.writer.close(deadline),
+            self.parts.compiler.aliases.flush_within(deadline)
+        );
+        report.errors.extend(aliases.err());
+        report
     }
 }
 

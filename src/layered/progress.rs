@@ -2,14 +2,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::lookup::{TierOutcome, TierReport};
+use crate::store::Locality;
 
 /// The state of each tier in one search.
 #[derive(Debug)]
 pub(super) struct Progress {
     tiers: Mutex<Vec<TierProgress>>,
+    localities: Vec<Locality>,
+    /// Since when the search waits for nothing but network tiers, if it ever did.
+    on_network_since: Mutex<Option<Instant>>,
+    changed: Notify,
 }
 
 #[derive(Debug, Clone)]
@@ -18,20 +24,37 @@ enum TierProgress {
     Excluded,
     NotAsked,
     AskedAt(Instant),
+    /// Asked at this time, and its answer is arriving.
+    Answering(Instant),
     Answered(TierReport),
     /// The search ended before it was asked.
     NeverAsked(TierReport),
 }
 
+/// What a search waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// For a tier on this machine, or for nothing.
+    Local,
+    /// For network tiers alone, and none of them has begun to answer.
+    Network,
+    /// For network tiers alone, and the answer of one is arriving.
+    Answer,
+}
+
 impl Progress {
-    /// For each tier, whether it may be asked.
-    pub(super) fn new(allowed: impl Iterator<Item = bool>) -> Self {
-        let progress = |allowed| match allowed {
-            true => TierProgress::NotAsked,
-            false => TierProgress::Excluded,
+    /// For each tier, whether it may be asked, and where it is.
+    pub(super) fn new(tiers: impl Iterator<Item = (bool, Locality)>) -> Self {
+        let progress = |(allowed, locality)| match allowed {
+            true => (TierProgress::NotAsked, locality),
+            false => (TierProgress::Excluded, locality),
         };
+        let (tiers, localities) = tiers.map(progress).unzip();
         Self {
-            tiers: Mutex::new(allowed.map(progress).collect()),
+            tiers: Mutex::new(tiers),
+            localities,
+            on_network_since: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -40,19 +63,89 @@ impl Progress {
     }
 
     pub(super) fn asked(&self, tier: usize) {
-        self.lock()[tier] = TierProgress::AskedAt(Instant::now());
+        self.set(tier, |_| TierProgress::AskedAt(Instant::now()));
+    }
+
+    /// The answer of the tier has begun to arrive.
+    pub(super) fn answering(&self, tier: usize) {
+        self.set(tier, |before| match before {
+            TierProgress::AskedAt(start) => TierProgress::Answering(*start),
+            other => other.clone(),
+        });
+    }
+
+    fn set(&self, tier: usize, next: impl FnOnce(&TierProgress) -> TierProgress) {
+        {
+            let mut tiers = self.lock();
+            tiers[tier] = next(&tiers[tier]);
+            let waits = self.waits(&tiers);
+            let mut since = self
+                .on_network_since
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if waits != WaitsFor::Local {
+                since.get_or_insert_with(Instant::now);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn waits(&self, tiers: &[TierProgress]) -> WaitsFor {
+        let waited_for = |wanted: Locality| {
+            let tiers = tiers.iter().zip(&self.localities);
+            tiers
+                .filter(move |(_, locality)| **locality == wanted)
+                .map(|(tier, _)| tier)
+        };
+        let is_asked = |tier: &TierProgress| matches!(tier, TierProgress::AskedAt(_));
+        let is_answering = |tier: &TierProgress| matches!(tier, TierProgress::Answering(_));
+        let is_waited_for = |tier: &TierProgress| is_asked(tier) || is_answering(tier);
+        if waited_for(Locality::Local).any(is_waited_for) {
+            WaitsFor::Local
+        } else if waited_for(Locality::Network).any(is_answering) {
+            WaitsFor::Answer
+        } else if waited_for(Locality::Network).any(is_asked) {
+            WaitsFor::Network
+        } else {
+            // For its permit, or for the next tier.
+            WaitsFor::Local
+        }
+    }
+
+    /// Waits until the search has waited for `budget`, in sum, for network tiers alone of which none
+    /// has begun to answer.
+    pub(super) async fn network_is_late(&self, budget: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let waits = self.waits(&self.lock());
+            let since = *self
+                .on_network_since
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            match since.and_then(|since| since.checked_add(budget)) {
+                Some(end) if waits == WaitsFor::Network => {
+                    if timeout_at(end, changed).await.is_err() {
+                        return;
+                    }
+                }
+                _ => changed.await,
+            }
+        }
     }
 
     pub(super) fn answered(&self, tier: usize, outcome: TierOutcome) {
-        let mut tiers = self.lock();
-        let elapsed = match tiers[tier] {
-            TierProgress::AskedAt(start) => start.elapsed(),
-            TierProgress::Excluded
-            | TierProgress::NotAsked
-            | TierProgress::Answered(_)
-            | TierProgress::NeverAsked(_) => Duration::ZERO,
-        };
-        tiers[tier] = TierProgress::Answered(TierReport { outcome, elapsed });
+        self.set(tier, |before| {
+            let elapsed = match before {
+                TierProgress::AskedAt(start) | TierProgress::Answering(start) => start.elapsed(),
+                TierProgress::Excluded
+                | TierProgress::NotAsked
+                | TierProgress::Answered(_)
+                | TierProgress::NeverAsked(_) => Duration::ZERO,
+            };
+            TierProgress::Answered(TierReport { outcome, elapsed })
+        });
     }
 
     /// Whether the tier is known not to have the artifact, nor another reader's entry of its key.
@@ -92,9 +185,9 @@ impl Progress {
                 TierProgress::Excluded | TierProgress::NotAsked | TierProgress::NeverAsked(_) => {
                     TierProgress::NeverAsked(report)
                 }
-                TierProgress::AskedAt(_) | TierProgress::Answered(_) => {
-                    TierProgress::Answered(report)
-                }
+                TierProgress::AskedAt(_)
+                | TierProgress::Answering(_)
+                | TierProgress::Answered(_) => TierProgress::Answered(report),
             };
         }
     }
@@ -103,7 +196,9 @@ impl Progress {
     pub(super) fn of_asked(&self, unanswered: &TierOutcome) -> Vec<Option<TierReport>> {
         let of_asked = |tier: &TierProgress| match tier {
             TierProgress::Excluded | TierProgress::NotAsked | TierProgress::NeverAsked(_) => None,
-            TierProgress::AskedAt(_) | TierProgress::Answered(_) => Some(tier.report(unanswered)),
+            TierProgress::AskedAt(_) | TierProgress::Answering(_) | TierProgress::Answered(_) => {
+                Some(tier.report(unanswered))
+            }
         };
         self.lock().iter().map(of_asked).collect()
     }
@@ -115,7 +210,7 @@ impl TierProgress {
             Self::Excluded => TierReport::SKIPPED,
             Self::NotAsked if matches!(unanswered, TierOutcome::TimedOut) => TierReport::TIMED_OUT,
             Self::NotAsked => TierReport::SKIPPED,
-            Self::AskedAt(start) => TierReport {
+            Self::AskedAt(start) | Self::Answering(start) => TierReport {
                 outcome: unanswered.clone(),
                 elapsed: start.elapsed(),
             },

@@ -7,19 +7,22 @@ use futures::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
 use super::admission::{Admission, LookupPriority, PriorityBoost};
 use super::background::{BackgroundWrites, Presence};
 use super::lookup::{
-    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierSelection,
+    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport,
+    TierSelection,
 };
 use super::metrics::LookupCounters;
 use super::progress::Progress;
 use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
+use crate::store::answer;
 use crate::store::runtime::require_runtime;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::single_flight::{Outcome, SingleFlight};
@@ -184,11 +187,23 @@ impl Search {
         let patience = options
             .deadline
             .map_or(longest, |deadline| deadline.min(longest));
-        let mut state = None;
-        let answer = timeout(patience, self.join(key, options, &mut state)).await;
+        let state = watch::Sender::new(None);
+        self.search_as(key, options, patience, &state).await
+    }
+
+    /// As [`search`](Self::search). `state` is set to that of the search as soon as it is joined.
+    async fn search_as(
+        self: &Arc<Self>,
+        key: &PipelineFingerprint,
+        options: &LookupOptions,
+        patience: Duration,
+        state: &watch::Sender<Option<Arc<SearchState>>>,
+    ) -> Lookup {
+        let answer = timeout(patience, self.join(key, options, state)).await;
         if let Ok(Some(lookup)) = answer {
             return lookup;
         }
+        let state = state.borrow().clone();
         let state = state.unwrap_or_else(|| self.new_state(options.tiers));
         self.unfound(&state)
     }
@@ -220,7 +235,7 @@ impl Search {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
-        state: &mut Option<Arc<SearchState>>,
+        state: &watch::Sender<Option<Arc<SearchState>>>,
     ) -> Option<Lookup> {
         loop {
             let flight = (*key, options.tiers);
@@ -234,7 +249,7 @@ impl Search {
                     waiter.progress().boost.boost();
                 }
             }
-            *state = Some(Arc::clone(waiter.progress()));
+            state.send_replace(Some(Arc::clone(waiter.progress())));
             match waiter.await {
                 Outcome::Done(lookup) => return Some(lookup),
                 // The runtime of the leader was shut down, and that of this caller was not.
@@ -252,7 +267,7 @@ impl Search {
         let allowed = self
             .tiers
             .iter()
-            .map(|tier| selection.allows(tier.locality));
+            .map(|tier| (selection.allows(tier.locality), tier.locality));
         Arc::new(SearchState {
             progress: Progress::new(allowed),
             boost: PriorityBoost::default(),
@@ -278,6 +293,64 @@ impl Search {
             search.run().instrument(span).await
         };
         (state, work)
+    }
+}
+
+/// The search of a compile request, which is watched while it runs.
+#[derive(Debug)]
+pub(super) struct WatchedSearch {
+    search: Arc<Search>,
+    key: PipelineFingerprint,
+    options: LookupOptions,
+    state: watch::Sender<Option<Arc<SearchState>>>,
+}
+
+impl WatchedSearch {
+    pub(super) fn new(
+        search: &Arc<Search>,
+        key: PipelineFingerprint,
+        options: LookupOptions,
+    ) -> Self {
+        Self {
+            search: Arc::clone(search),
+            key,
+            options,
+            state: watch::Sender::new(None),
+        }
+    }
+
+    /// Searches the tiers, and counts it as a lookup.
+    pub(super) async fn run(&self) -> Lookup {
+        let (search, options) = (&self.search, &self.options);
+        let patience = search.deadline.saturating_add(GRACE);
+        let lookup = search.search_as(&self.key, options, patience, &self.state);
+        let lookup = lookup.await;
+        search.counters.count(&lookup);
+        lookup
+    }
+
+    /// Tells the search that an interactive caller waits for it.
+    pub(super) fn boost(&self) {
+        if let Some(state) = &*self.state.borrow() {
+            state.boost.boost();
+        }
+    }
+
+    /// Waits until no network tier has begun to answer within this time.
+    pub(super) async fn network_is_late(&self, budget: Duration) {
+        let mut state = self.state.subscribe();
+        let started = state.wait_for(Option::is_some).await;
+        let started = started.ok().and_then(|state| state.clone());
+        match started {
+            Some(state) => state.progress.network_is_late(budget).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What each tier has done so far. A tier that has not answered is reported as timed out.
+    pub(super) fn reports(&self) -> Option<Arc<[TierReport]>> {
+        let state = self.state.borrow();
+        Some(state.as_ref()?.progress.reports(&TierOutcome::TimedOut))
     }
 }
 
@@ -386,7 +459,15 @@ impl RunningSearch {
     async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
         let tier = &self.search.tiers[index];
         self.state.progress.asked(index);
-        let (outcome, artifact) = match tier.fetch(&self.key).await {
+        let fetched = match tier.locality {
+            Locality::Local => tier.fetch(&self.key).await,
+            Locality::Network => {
+                let state = Arc::clone(&self.state);
+                let on_answer = Arc::new(move || state.progress.answering(index));
+                answer::observed(on_answer, tier.fetch(&self.key)).await
+            }
+        };
+        let (outcome, artifact) = match fetched {
             Ok(Fetched::Hit(artifact)) => (TierOutcome::Hit, Some(artifact)),
             Ok(Fetched::Miss) => (TierOutcome::Miss, None),
             Ok(Fetched::Refused) => (TierOutcome::Refused, None),

@@ -1,6 +1,7 @@
 //! A tier as the layered store sees it: a panic in a call is an error of that call.
 
 use futures::FutureExt as _;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,6 +165,53 @@ impl Tier {
             Err(panic) => Err(self.panicked(operation, &panic_message(&*panic))),
         }
     }
+}
+
+/// The names of the tiers of a cache, and a short label for each. A clone shares them.
+#[derive(Debug, Clone)]
+pub(super) struct TierNames(Arc<[(String, String)]>);
+
+impl TierNames {
+    pub(super) fn of(tiers: &[Tier]) -> Self {
+        let labels = unique(tiers.iter().map(|tier| kind(&tier.name).to_owned()));
+        let names = tiers.iter().map(|tier| tier.name.clone());
+        Self(names.zip(labels).collect())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn name(&self, tier: usize) -> &str {
+        &self.0[tier].0
+    }
+
+    pub(super) fn label(&self, tier: usize) -> &str {
+        &self.0[tier].1
+    }
+}
+
+/// The kind of a tier, out of a name such as `disk(/var/cache)`. Folders and URLs are too long for
+/// a label, and may be nobody else's business.
+pub(super) fn kind(tier: &str) -> &str {
+    let kind = tier.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
+    kind.into_iter()
+        .find(|kind| !kind.is_empty())
+        .unwrap_or("tier")
+}
+
+/// The labels, numbered where one comes again.
+pub(super) fn unique(wanted: impl Iterator<Item = String>) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let unique = wanted.map(|wanted| {
+        let numbered = (2..).map(|number: u32| format!("{wanted}_{number}"));
+        let mut labels = std::iter::once(wanted.clone()).chain(numbered);
+        // The labels are endless, and those taken are not.
+        labels
+            .find(|label| taken.insert(label.clone()))
+            .unwrap_or_default()
+    });
+    unique.collect()
 }
 
 /// The name of a layered store: that of each of its tiers, in order.

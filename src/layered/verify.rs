@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
@@ -54,6 +53,12 @@ pub(super) struct Verifier {
     pub(super) mismatches: Counter,
 }
 
+/// A hit that is to be verified.
+pub(super) struct Sample {
+    _slot: OwnedSemaphorePermit,
+    on_mismatch: OnMismatch,
+}
+
 const MILLION: u64 = 1_000_000;
 
 impl Verifier {
@@ -67,39 +72,35 @@ impl Verifier {
         }
     }
 
-    /// Recompiles a hit in the background, if it is sampled and no other is being verified.
-    pub(super) fn maybe_verify<F, C, E>(
-        self: &Arc<Self>,
-        key: PipelineFingerprint,
-        stored: &Artifact,
-        compile: F,
-    ) where
-        F: FnOnce() -> C + Send + 'static,
-        C: Future<Output = Result<Artifact, E>> + Send + 'static,
-        E: Send + 'static,
-    {
-        let Some(settings) = &self.settings else {
-            return;
-        };
+    /// Whether the next hit is to be verified: if it is sampled, and no other is being verified.
+    pub(super) fn sample(&self) -> Option<Sample> {
+        let settings = self.settings.as_ref()?;
         let before = self.millionths.fetch_add(settings.ppm, Ordering::Relaxed);
         let is_sampled = before / MILLION != before.wrapping_add(settings.ppm) / MILLION;
         if !is_sampled {
-            return;
+            return None;
         }
-        let Ok(slot) = Arc::clone(&self.slot).try_acquire_owned() else {
-            return;
-        };
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let (verifier, stored) = (Arc::clone(self), stored.clone());
+        let slot = Arc::clone(&self.slot).try_acquire_owned().ok()?;
         let on_mismatch = Arc::clone(&settings.on_mismatch);
+        Some(Sample {
+            _slot: slot,
+            on_mismatch,
+        })
+    }
+
+    /// Compares a hit with what it compiles to now, in the background.
+    pub(super) fn verify(
+        self: &Arc<Self>,
+        sample: Sample,
+        key: PipelineFingerprint,
+        stored: Artifact,
+        recompile: impl Future<Output = Option<Artifact>> + Send + 'static,
+    ) {
+        let verifier = Arc::clone(self);
         // Detached: a panic ends this task alone.
-        drop(runtime.spawn(async move {
-            let _slot = slot;
-            // A failed compile says nothing about the artifact.
-            if let Ok(recompiled) = compile().await {
-                verifier.compare(key, stored, recompiled, &on_mismatch);
+        drop(tokio::spawn(async move {
+            if let Some(recompiled) = recompile.await {
+                verifier.compare(key, stored, recompiled, &sample.on_mismatch);
             }
         }));
     }

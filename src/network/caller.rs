@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::store::answer::{self, answer_begins};
 use crate::sync::blocking;
 
 #[derive(Debug, Clone, Default)]
@@ -45,7 +46,7 @@ where
 {
     let caller = Caller::default();
     let _left = caller.left.clone().drop_guard();
-    let task = tokio::spawn(call(caller).in_current_span());
+    let task = tokio::spawn(answer::inherited(call(caller).in_current_span()));
     match blocking::join(task).await {
         Some(result) => result,
         None => pending().await,
@@ -60,6 +61,7 @@ pub(crate) struct AnswerProgress(Arc<watch::Sender<Option<Instant>>>);
 impl AnswerProgress {
     pub(crate) fn signal(&self) {
         self.0.send_replace(Some(Instant::now()));
+        answer_begins();
     }
 
     /// When it was last told.

@@ -1,10 +1,12 @@
 //! What a tier is: its contract, how it fails, what it counts, and the compile lease.
 
+pub(crate) mod answer;
 pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
 pub(crate) mod runtime;
 
+pub use answer::answer_begins;
 pub use compile_lease::{CompileLease, CompileLeases};
 pub use error::{StoreError, StoreErrorKind, StoreOperation};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};

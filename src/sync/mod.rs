@@ -4,4 +4,5 @@ pub(crate) mod blocking;
 pub(crate) mod keyed_mutex;
 mod shim;
 pub(crate) mod single_flight;
+pub(crate) mod threads;
 pub(crate) mod write_queue;

@@ -1,9 +1,13 @@
 //! Single flight: concurrent callers that ask for the same key share the work for it.
 //!
-//! The work is a task of its own, so a caller that is no longer polled holds up nobody. Work that
-//! is often ready at once can be polled where it is started, which saves the task; see
-//! [`SingleFlight::join_inline`]. The work lives while anyone waits for it. When the last waiter
-//! is dropped, so is the work.
+//! The work is a task of its own, so a caller that is no longer polled holds up nobody. A flight is
+//! started in one of two ways:
+//!
+//! - [`SingleFlight::join`]: the work goes on to its end, and may be joined, also when nobody waits
+//!   for it any more.
+//! - [`SingleFlight::join_inline`]: the work lives while anyone waits for it. When the last waiter is
+//!   dropped, so is the work. It is polled once where it is started: what is ready at once needs no
+//!   task.
 
 use futures::FutureExt as _;
 use std::any::Any;
@@ -55,8 +59,11 @@ struct Flight<P, T> {
 
 struct State<T> {
     outcome: Option<Outcome<T>>,
-    /// Waiters that are not yet dropped. At zero the flight is over, and nobody can join it.
+    /// Waiters that are not yet dropped. At zero a flight that is not kept is over, and nobody can
+    /// join it.
     waiters: usize,
+    /// Whether the work goes on without waiters.
+    kept: bool,
     next_waiter: u64,
     wakers: HashMap<u64, Waker>,
     /// The task that runs the work. `None` while the work is polled inline.
@@ -83,7 +90,8 @@ where
         }
     }
 
-    /// Joins the flight for this key, or starts the work that `start` makes, as a task.
+    /// Joins the flight for this key, or starts the work that `start` makes, as a task that goes on
+    /// when all its waiters are dropped.
     ///
     /// Panics outside of a tokio runtime.
     pub(crate) fn join<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
@@ -91,21 +99,21 @@ where
         F: Future<Output = T> + Send + 'static,
     {
         let runtime = Handle::current();
-        let (waiter, work) = self.join_or_start(key, start);
+        let (waiter, work) = self.join_or_start(key, true, start);
         if let Some((guard, work)) = work {
             waiter.flight.spawn(&runtime, guard.run(work));
         }
         waiter
     }
 
-    /// As [`join`](Self::join), but work that is started here is polled once before this returns.
-    /// Only work that is still pending after that becomes a task.
+    /// As [`join`](Self::join), but the work that is started here is polled once before this returns,
+    /// becomes a task only if it is still pending after that, and is dropped with its last waiter.
     pub(crate) fn join_inline<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let runtime = Handle::current();
-        let (waiter, work) = self.join_or_start(key, start);
+        let (waiter, work) = self.join_or_start(key, false, start);
         if let Some((guard, work)) = work {
             let mut work = Box::pin(guard.run(work));
             // The task polls the work again when it starts, so no wake-up can be lost.
@@ -120,13 +128,18 @@ where
     /// A waiter, and the work if the caller has to run it.
     ///
     /// The work is neither polled nor dropped under the lock of the table.
-    fn join_or_start<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Joined<K, P, T, F> {
+    fn join_or_start<F>(
+        &self,
+        key: K,
+        kept: bool,
+        start: impl FnOnce() -> (P, F),
+    ) -> Joined<K, P, T, F> {
         let mut table = lock(&self.table);
         if let Some(waiter) = table.get(&key).and_then(Flight::join) {
             return (waiter, None);
         }
         let (progress, work) = start();
-        let flight = Arc::new(Flight::new(progress));
+        let flight = Arc::new(Flight::new(progress, kept));
         table.insert(key, Arc::clone(&flight));
         let guard = CompletionGuard {
             table: Arc::clone(&self.table),
@@ -151,12 +164,13 @@ where
 
 impl<P, T> Flight<P, T> {
     /// A flight with one waiter, its leader.
-    fn new(progress: P) -> Self {
+    fn new(progress: P, kept: bool) -> Self {
         Self {
             progress,
             state: Mutex::new(State {
                 outcome: None,
                 waiters: 1,
+                kept,
                 next_waiter: 1,
                 wakers: HashMap::new(),
                 task: None,
@@ -171,7 +185,7 @@ impl<P, T> Flight<P, T> {
     /// Another waiter, unless the flight is over.
     fn join(self: &Arc<Self>) -> Option<Waiter<P, T>> {
         let mut state = self.lock();
-        if state.waiters == 0 || state.outcome.is_some() {
+        if (state.waiters == 0 && !state.kept) || state.outcome.is_some() {
             return None;
         }
         state.waiters += 1;
@@ -184,7 +198,7 @@ impl<P, T> Flight<P, T> {
         })
     }
 
-    /// Runs the work as a task. The caller holds a waiter, so the flight is not over.
+    /// Runs the work as a task. The caller holds a waiter, so the flight is not over for want of one.
     fn spawn(&self, runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) {
         // Without a lock: a runtime that is shutting down drops the work here, and the completion
         // guard in it takes the locks.
@@ -233,13 +247,13 @@ impl<P, T: Clone> Future for Waiter<P, T> {
 }
 
 impl<P, T> Drop for Waiter<P, T> {
-    /// The last waiter stops the work.
+    /// The last waiter stops the work, unless it is kept.
     fn drop(&mut self) {
         let task = {
             let mut state = self.flight.lock();
             state.wakers.remove(&self.id);
             state.waiters -= 1;
-            if state.waiters > 0 {
+            if state.waiters > 0 || state.kept {
                 return;
             }
             state.task.take()

@@ -8,9 +8,10 @@ use crate::support::{
     open, skip,
 };
 use futures::StreamExt as _;
+use pipeline_cache::layered::Abandoned;
 use pipeline_cache::{
-    CompileLeases as _, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
-    WritePolicy,
+    CompileLeases as _, CompileScope, CompileSource, DiskCache, InMemoryPipelineCache,
+    LayeredPipelineCache, WritePolicy,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ async fn layered(root: impl AsRef<Path>, wait: Duration) -> LayeredPipelineCache
         .tier(disk.open().await.unwrap())
         .write_policy(WritePolicy::Behind)
         .max_compile_wait(wait)
+        .compile_places(16)
         .build()
 }
 
@@ -348,11 +350,11 @@ async fn a_dropped_wait_frees_its_place_in_the_queue() {
                 gate.acquire().await.unwrap().forget();
                 Ok::<_, Infallible>(artifact(10))
             };
-            cache
-                .get_or_insert_with(&key(1), compile)
-                .await
-                .unwrap()
-                .source
+            let scope = CompileScope::new("cc 1", "x86_64").unwrap();
+            let request = cache.compile(&scope).key(key(1));
+            let request = request.when_abandoned(Abandoned::Cancel);
+            let compiled = request.run_async(|(), _cx| compile());
+            compiled.await.unwrap().source
         }
     };
     let tasks = || {

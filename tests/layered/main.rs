@@ -8,5 +8,6 @@ mod lost_writes;
 mod parts;
 mod promotion;
 mod removal;
+mod requests;
 mod single_flight;
 mod unwritten;

@@ -4,6 +4,7 @@
     reason = "a clone that is turned into `dyn` on the way"
 )]
 
+use pipeline_cache::layered::Abandoned;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, CompileError, CompileInput, CompileScope, CompileSource, InMemoryPipelineCache,
@@ -155,12 +156,19 @@ async fn a_dropped_caller_does_not_stall_the_others() {
 }
 
 #[tokio::test]
-async fn a_compile_is_cancelled_when_the_last_caller_goes() {
+async fn a_compile_that_is_not_to_be_kept_is_cancelled_when_the_last_caller_goes() {
     let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
     let compiler = Compiler::new(0);
     let spawn = || {
         let (cache, compiler) = (cache.clone(), compiler.clone());
-        tokio::spawn(async move { cache.get_or_insert_with(&KEY, || compiler.compile()).await })
+        tokio::spawn(async move {
+            let scope = CompileScope::new("cc 1", "x86_64").unwrap();
+            let request = cache.compile(&scope).key(KEY);
+            request
+                .when_abandoned(Abandoned::Cancel)
+                .run_async(|(), _cx| compiler.compile())
+                .await
+        })
     };
     let callers = [spawn(), spawn(), spawn()];
     compiler.until(|started, _| started == 1).await;

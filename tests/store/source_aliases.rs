@@ -56,7 +56,7 @@ impl ToWire for NewWords {
     }
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Failure {
     Syntax,
     Unkeyable,
@@ -90,6 +90,7 @@ impl Parser {
                 parse(source)
             })
             .await
+            .map_err(|failure| (*failure).clone())
     }
 
     fn calls(&self) -> u32 {

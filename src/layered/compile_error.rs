@@ -1,0 +1,139 @@
+//! A compile request that was answered without an artifact.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::key::PipelineFingerprint;
+
+/// A compile request that was answered without an artifact.
+///
+/// Every caller that waited for the same compile gets the same error, but for
+/// [`DeadlineExceeded`](Self::DeadlineExceeded) and [`Recursive`](Self::Recursive), which are of one
+/// caller. It is not kept, unless the request [remembers
+/// failures](crate::layered::CompileRequest::remember_failures): the next call compiles again.
+/// `Display` leaves out the compile function's own error, which is the [`source`](Error::source).
+#[non_exhaustive]
+pub enum CompileError<E> {
+    /// The parse function or the compile function returned this error.
+    Failed(Arc<E>),
+    /// The parse function, the canonical form or the compile function panicked, with this message.
+    Panicked(Arc<str>),
+    /// The deadline of the request has passed. A compile under way goes on and is kept, unless the
+    /// request says otherwise.
+    DeadlineExceeded(Duration),
+    /// The compile ran for longer than the cache allows, and was given up.
+    TimedOut(Duration),
+    /// Too many compiles wait for a place in the pool.
+    Overloaded,
+    /// The request was made inside of a compile, and that compile would wait for itself: the key of
+    /// the asking compile, those that it waits for in turn, and the key of the asking compile again.
+    /// Compiles without a key are left out.
+    Recursive(Arc<[PipelineFingerprint]>),
+    /// The runtime that the compile ran on was shut down.
+    Interrupted,
+    /// The call was made outside of a tokio runtime.
+    NoRuntime,
+}
+
+impl<E> CompileError<E> {
+    /// The compile function's own error.
+    #[must_use]
+    pub fn failed(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+// A derived impl would require `E: Clone`, although the error is shared.
+impl<E> Clone for CompileError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::DeadlineExceeded(deadline) => Self::DeadlineExceeded(*deadline),
+            Self::TimedOut(limit) => Self::TimedOut(*limit),
+            Self::Overloaded => Self::Overloaded,
+            Self::Recursive(chain) => Self::Recursive(Arc::clone(chain)),
+            Self::Interrupted => Self::Interrupted,
+            Self::NoRuntime => Self::NoRuntime,
+        }
+    }
+}
+
+impl<E: PartialEq> PartialEq for CompileError<E> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Failed(one), Self::Failed(two)) => one == two,
+            (Self::Panicked(one), Self::Panicked(two)) => one == two,
+            (Self::DeadlineExceeded(one), Self::DeadlineExceeded(two))
+            | (Self::TimedOut(one), Self::TimedOut(two)) => one == two,
+            (Self::Recursive(one), Self::Recursive(two)) => one == two,
+            (Self::Overloaded, Self::Overloaded)
+            | (Self::Interrupted, Self::Interrupted)
+            | (Self::NoRuntime, Self::NoRuntime) => true,
+            _ => false,
+        }
+    }
+}
+
+impl<E: Eq> Eq for CompileError<E> {}
+
+impl<E: fmt::Debug> fmt::Debug for CompileError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
+            Self::DeadlineExceeded(deadline) => {
+                f.debug_tuple("DeadlineExceeded").field(deadline).finish()
+            }
+            Self::TimedOut(limit) => f.debug_tuple("TimedOut").field(limit).finish(),
+            Self::Overloaded => f.write_str("Overloaded"),
+            Self::Recursive(chain) => f.debug_tuple("Recursive").field(chain).finish(),
+            Self::Interrupted => f.write_str("Interrupted"),
+            Self::NoRuntime => f.write_str("NoRuntime"),
+        }
+    }
+}
+
+impl<E> fmt::Display for CompileError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(_) => f.write_str("the compile function failed"),
+            Self::Panicked(message) => write!(f, "the compile function panicked: {message}"),
+            Self::DeadlineExceeded(deadline) => write!(
+                f,
+                "no artifact within the deadline of the request, {deadline:?}"
+            ),
+            Self::TimedOut(limit) => write!(
+                f,
+                "the compile did not end within its limit, {limit:?}, and was given up"
+            ),
+            Self::Overloaded => f.write_str("too many compiles wait; try again later"),
+            Self::Recursive(chain) => {
+                f.write_str("the compile asks for a key that waits for it:")?;
+                for (number, key) in chain.iter().enumerate() {
+                    let arrow = if number == 0 { "" } else { " ->" };
+                    write!(f, "{arrow} {key}")?;
+                }
+                Ok(())
+            }
+            Self::Interrupted => f.write_str(
+                "the compile was interrupted: the tokio runtime it ran on was shut down",
+            ),
+            Self::NoRuntime => f.write_str("nothing was compiled: not called on a tokio runtime"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CompileError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Failed(error) => Some(&**error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What a request hands to the compiler, and what it gets back.
+
+use futures::future::BoxFuture;
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tracing::{Dispatch, Span};
+
+use super::admission::LookupPriority;
+use super::execution::{Execution, RunTimes};
+use super::lookup::{LookupSource, TierReport, TierSelection};
+use crate::artifact::Artifact;
+use crate::key::{CompileScope, PipelineFingerprint, Unkeyable};
+
+/// What is the same for all steps of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) scope: Arc<CompileScope>,
+    pub(super) tiers: TierSelection,
+    pub(super) priority: LookupPriority,
+    pub(super) race: Option<Duration>,
+    pub(super) network_budget: Duration,
+    /// Whether the compile goes on when nobody waits for it.
+    pub(super) keep: bool,
+    /// Of the caller.
+    pub(super) span: Span,
+    pub(super) dispatch: Dispatch,
+}
+
+/// Makes an artifact: parses where that is still to be done, and compiles.
+pub(super) type Job<E> =
+    Box<dyn FnOnce(Execution) -> BoxFuture<'static, Result<Artifact, JobStop<E>>> + Send>;
+
+/// Where a caller and its flight keep the job. Whoever needs it takes it.
+pub(super) type JobSlot<E> = Arc<Mutex<Option<Job<E>>>>;
+
+/// A job that made nothing.
+pub(super) enum JobStop<E> {
+    Failed(E),
+    Panicked(Arc<str>),
+    /// Its callers had gone before it began.
+    Cancelled,
+    /// The source spells another program than the alias said: that of this fingerprint, or one
+    /// without a key. The job goes on from what was parsed.
+    Rekeyed(Result<PipelineFingerprint, Unkeyable>, Job<E>),
+}
+
+/// Why a flight has no artifact. The error has the type of the leader's compile function; only a
+/// waiter that compiles with the same type can read it.
+#[derive(Clone)]
+pub(super) enum Stop {
+    Failed(Arc<dyn Any + Send + Sync>),
+    Panicked(Arc<str>),
+    Cancelled,
+    Rekeyed(Result<PipelineFingerprint, Unkeyable>),
+    Overloaded,
+    TimedOut(Duration),
+    Interrupted,
+}
+
+/// What came of a flight, or of a compile without one.
+#[derive(Clone)]
+pub(super) struct Finished {
+    pub(super) artifact: Artifact,
+    /// `None` for what was compiled.
+    pub(super) source: Option<LookupSource>,
+    pub(super) asked: Option<Arc<[TierReport]>>,
+    pub(super) lookup: Duration,
+    pub(super) queue: Duration,
+    pub(super) run: RunTimes,
+}
+
+pub(super) fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+pub(super) fn put_back<T>(slot: &Mutex<Option<T>>, value: T) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}

@@ -1,0 +1,241 @@
+//! The table of known spellings: what it knows, and how it learns.
+
+use futures::FutureExt as _;
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::artifact::Artifact;
+use crate::key::{PipelineFingerprint, Unkeyable};
+use crate::store::metrics::Counter;
+use crate::store::{Locality, PipelineCacheStore};
+use crate::sync::single_flight::panic_message;
+
+/// Aliases that are written to the store at a time. More are not kept, and counted.
+pub(super) const MAX_WRITES: u32 = 64;
+
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) known: moka::sync::Cache<PipelineFingerprint, Known>,
+    pub(super) store: Option<Arc<dyn PipelineCacheStore>>,
+    /// A permit for each write to the store that may be under way.
+    pub(super) writes: Arc<Semaphore>,
+    pub(super) counters: Arc<AliasCounters>,
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) fingerprint: PipelineFingerprint,
+    /// What was parsed, while a caller who waited for the parse still has it: those who come a little
+    /// later need not parse again.
+    pub(super) made: Weak<dyn Any + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct AliasCounters {
+    pub(super) hits: Counter,
+    pub(super) kept_hits: Counter,
+    pub(super) misses: Counter,
+    pub(super) joins: Counter,
+    pub(super) puts: Counter,
+    pub(super) put_errors: Counter,
+}
+
+/// The fingerprint of a source, or why its program has none; and what was made on the way to it.
+pub(crate) struct Resolved<V> {
+    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    /// What the parse made, for the first who takes it. `None` for a known source.
+    pub(crate) made: Option<Arc<Mutex<Option<V>>>>,
+    pub(crate) times: ParseTimes,
+}
+
+/// How long it took to parse a source, and to make its key.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ParseTimes {
+    pub(crate) parse: Duration,
+    pub(crate) key: Duration,
+}
+
+/// What a parse yields.
+pub(crate) struct Parsed<V> {
+    pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    pub(crate) made: V,
+    pub(crate) times: ParseTimes,
+}
+
+/// Why a source was not resolved.
+pub(crate) enum Unresolved<E: ?Sized> {
+    Failed(Arc<E>),
+    Panicked(Arc<str>),
+    /// The runtime was shut down.
+    Interrupted,
+}
+
+pub(super) type SharedAny = Arc<dyn Any + Send + Sync>;
+
+/// The outcome of a flight. Its types are those of its leader.
+pub(super) type Flown = Result<FlownSource, Unresolved<dyn Any + Send + Sync>>;
+
+#[derive(Clone)]
+pub(super) struct FlownSource {
+    pub(super) fingerprint: Result<PipelineFingerprint, Unkeyable>,
+    pub(super) made: Option<SharedAny>,
+    pub(super) times: ParseTimes,
+}
+
+impl Clone for Unresolved<dyn Any + Send + Sync> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
+impl Known {
+    /// What a store knew.
+    pub(super) fn kept(fingerprint: PipelineFingerprint) -> Self {
+        Self {
+            fingerprint,
+            made: Weak::<()>::new(),
+        }
+    }
+}
+
+impl<V: Send + 'static> Resolved<V> {
+    pub(super) fn of(source: FlownSource) -> Self {
+        Self {
+            fingerprint: source.fingerprint,
+            made: source.made.and_then(|made| made.downcast().ok()),
+            times: source.times,
+        }
+    }
+}
+
+impl Table {
+    /// What is known in memory. Counted as a hit.
+    pub(super) fn known(&self, key: &PipelineFingerprint) -> Option<FlownSource> {
+        let known = self.known.get(key)?;
+        self.counters.hits.increment();
+        Some(FlownSource {
+            fingerprint: Ok(known.fingerprint),
+            made: known.made.upgrade(),
+            times: ParseTimes::default(),
+        })
+    }
+
+    /// The work of a flight.
+    pub(super) async fn resolve<V, E>(
+        self: Arc<Self>,
+        key: PipelineFingerprint,
+        budget: Option<Duration>,
+        parse: impl Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send,
+    ) -> Flown
+    where
+        V: Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        // An earlier flight may have ended since the caller looked.
+        if let Some(known) = self.known(&key) {
+            return Ok(known);
+        }
+        if let Some(kept) = self.kept_within(&key, budget).await {
+            self.counters.kept_hits.increment();
+            self.known.insert(key, Known::kept(kept));
+            return Ok(FlownSource {
+                fingerprint: Ok(kept),
+                made: None,
+                times: ParseTimes::default(),
+            });
+        }
+        self.counters.misses.increment();
+        match parse.await {
+            Ok(Ok(parsed)) => {
+                let made: SharedAny = Arc::new(Mutex::new(Some(parsed.made)));
+                if let Ok(fingerprint) = parsed.fingerprint {
+                    let made = Arc::downgrade(&made);
+                    self.learn(&key, Known { fingerprint, made });
+                }
+                Ok(FlownSource {
+                    fingerprint: parsed.fingerprint,
+                    made: Some(made),
+                    times: parsed.times,
+                })
+            }
+            Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
+            Err(message) => Err(Unresolved::Panicked(message)),
+        }
+    }
+
+    async fn kept_within(
+        &self,
+        key: &PipelineFingerprint,
+        budget: Option<Duration>,
+    ) -> Option<PipelineFingerprint> {
+        let store = self.store.as_ref()?;
+        // A store that panics costs the parse.
+        let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
+        let kept = match budget {
+            Some(budget) if store.locality() == Locality::Network => {
+                timeout(budget, kept).await.ok()?
+            }
+            _ => kept.await,
+        };
+        kept.unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            tracing::error!(%key, %message, "the store of source aliases panicked; the source is parsed instead");
+            None
+        })
+    }
+
+    /// The alias in the store. A payload that is not a whole fingerprint is ignored.
+    async fn kept(
+        &self,
+        store: &Arc<dyn PipelineCacheStore>,
+        key: &PipelineFingerprint,
+    ) -> Option<PipelineFingerprint> {
+        let artifact = match store.get(key).await {
+            Ok(artifact) => artifact?,
+            Err(error) => {
+                tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot read a source alias from its store; the source is parsed instead");
+                return None;
+            }
+        };
+        let fingerprint = artifact.payload()[..].try_into().ok();
+        if fingerprint.is_none() {
+            tracing::warn!(%key, bytes = artifact.len(), "ignored a source alias whose payload is not a fingerprint of 32 bytes");
+        }
+        fingerprint.map(PipelineFingerprint::from_bytes)
+    }
+
+    /// Remembers an alias, and writes it to the store in the background.
+    pub(super) fn learn(&self, key: &PipelineFingerprint, known: Known) {
+        let fingerprint = known.fingerprint;
+        self.known.insert(*key, known);
+        let Some(store) = self.store.clone() else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() else {
+            self.counters.put_errors.increment();
+            return;
+        };
+        let (key, counters) = (*key, Arc::clone(&self.counters));
+        // Detached: it ends by itself, and a flush waits for its permit.
+        drop(tokio::spawn(async move {
+            let _permit = permit;
+            let alias = Artifact::new(fingerprint.as_bytes().to_vec());
+            match store.put(&key, alias).await {
+                Ok(()) => counters.puts.increment(),
+                Err(error) => {
+                    counters.put_errors.increment();
+                    tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
+                }
+            }
+        }));
+    }
+}

@@ -1,0 +1,205 @@
+//! A known spelling is not parsed, and an unknown one is parsed once.
+
+use super::support::{FRONT_END, Front, Gate, SyntaxError, Words, memory, scope};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use pipeline_cache::{
+    Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
+    InMemoryPipelineCache, LayeredPipelineCache, LookupPriority, PipelineCacheStore as _,
+    PipelineFingerprint, SourceAliases,
+};
+use std::sync::{Arc, Mutex};
+
+async fn request(
+    cache: &LayeredPipelineCache,
+    front: &Front,
+    scope: &CompileScope,
+    source: &str,
+) -> Result<Compiled, CompileError<SyntaxError>> {
+    cache
+        .compile(scope)
+        .source(FRONT_END, source.to_owned(), front.parse())
+        .run(front.compile())
+        .await
+}
+
+#[tokio::test]
+async fn a_known_spelling_is_neither_parsed_nor_compiled_again() {
+    let (cache, front) = (memory(), Front::default());
+    let first = request(&cache, &front, &scope(), "b a").await.unwrap();
+    assert_eq!(first.source, CompileSource::Compiled);
+    assert_eq!(&first.artifact.payload()[..], b"a b for x86_64");
+    assert_eq!((front.parses(), front.compiles()), (1, 1));
+    cache.flush().await.unwrap();
+    let again = request(&cache, &front, &scope(), "b a").await.unwrap();
+    assert!(matches!(again.source, CompileSource::Cache(_)));
+    assert_eq!((front.parses(), front.compiles()), (1, 1));
+
+    // Another spelling is parsed, to the same key. Another scope is compiled.
+    let respelled = request(&cache, &front, &scope(), " a  b").await.unwrap();
+    assert_eq!(respelled.key, first.key);
+    assert_eq!((front.parses(), front.compiles()), (2, 1));
+    let other = CompileScope::new("cc 1", "arm").unwrap();
+    let other = request(&cache, &front, &other, "b a").await.unwrap();
+    assert_eq!(&other.artifact.payload()[..], b"a b for arm");
+    assert_eq!(front.compiles(), 2);
+}
+
+/// The leader's parse makes the key, and what it made is what is compiled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_callers_with_one_new_source_parse_it_once() {
+    let (cache, front) = (memory(), Front::default());
+    let callers: Vec<_> = (0..1_000)
+        .map(|_| {
+            let (cache, front) = (cache.clone(), front.clone());
+            tokio::spawn(async move { request(&cache, &front, &scope(), "x y z").await.unwrap() })
+        })
+        .collect();
+    for caller in callers {
+        let compiled = caller.await.unwrap();
+        assert_eq!(&compiled.artifact.payload()[..], b"x y z for x86_64");
+    }
+    assert_eq!((front.parses(), front.compiles()), (1, 1));
+}
+
+/// Both places for keys are taken, and a prefetch waits for one. A user who asks for a source of the
+/// prefetch makes it the next that is parsed.
+#[tokio::test]
+async fn a_background_parse_that_a_user_joins_moves_up() {
+    let (cache, gate, order) = (memory(), Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let start = |source: &'static str, priority| {
+        let (cache, gate, order) = (cache.clone(), gate.clone(), Arc::clone(&order));
+        tokio::spawn(async move {
+            let parse = move |source: &Bytes| {
+                order.lock().unwrap().push(source.clone());
+                gate.wait();
+                Ok::<_, SyntaxError>(Words(Vec::new()))
+            };
+            let scope = scope();
+            let request = cache.compile(&scope).source(FRONT_END, source, parse);
+            let compiled = request
+                .priority(priority)
+                .run(|_, _| Ok(Artifact::new("code")));
+            compiled.await.unwrap();
+        })
+    };
+    let (user, prefetch) = (LookupPriority::Interactive, LookupPriority::Background);
+    let mut requests = vec![start("one", user), start("two", user)];
+    gate.until_arrived(2).await;
+    requests.extend([start("three", prefetch), start("four", prefetch)]);
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    requests.push(start("four", user));
+    while cache.layered_metrics().aliases.joins == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    gate.open(1);
+    gate.until_arrived(3).await;
+    assert_eq!(order.lock().unwrap()[2], "four");
+    gate.open(3);
+    for request in requests {
+        request.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_parse_that_fails_is_told_to_all_who_wait_for_it() {
+    let (cache, front) = (memory(), Front::default());
+    let scope = scope();
+    let both = futures::join!(
+        request(&cache, &front, &scope, "error"),
+        request(&cache, &front, &scope, "error"),
+    );
+    for failed in [both.0, both.1] {
+        let expected = SyntaxError("error".to_owned());
+        assert_eq!(failed.unwrap_err().failed(), Some(&expected));
+    }
+    assert_eq!((front.parses(), front.compiles()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_program_without_a_key_is_compiled_past_the_cache_on_every_path() {
+    let (cache, front) = (memory(), Front::default());
+    for compiles in [1, 2] {
+        let compiled = request(&cache, &front, &scope(), "a secret").await.unwrap();
+        assert!(matches!(compiled.source, CompileSource::Bypassed(_)));
+        assert_eq!(compiled.key, None);
+        assert_eq!((front.parses(), front.compiles()), (compiles, compiles));
+    }
+    let program = Words(vec!["secret".to_owned()]);
+    let scope = scope();
+    let request = cache.compile(&scope).program(program);
+    let compiled = request.run(front.compile()).await.unwrap();
+    assert!(matches!(compiled.source, CompileSource::Bypassed(_)));
+    cache.flush().await.unwrap();
+    let metrics = cache.layered_metrics();
+    assert_eq!((metrics.lookups, metrics.puts), (0, 0));
+}
+
+/// Aliases kept in a store serve the next process, and are counted apart from artifacts.
+#[tokio::test]
+async fn aliases_kept_in_a_store_are_known_to_the_next_process() {
+    let (artifacts, kept) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+    let front = Front::default();
+    for process in 0..2 {
+        let cache = LayeredPipelineCache::builder()
+            .tier(artifacts.clone())
+            .source_aliases(SourceAliases::new().kept_in(kept.clone()))
+            .build();
+        request(&cache, &front, &scope(), "b a").await.unwrap();
+        cache.flush().await.unwrap();
+        let metrics = cache.layered_metrics();
+        let aliases = metrics.aliases;
+        assert_eq!((aliases.misses, aliases.puts), (1 - process, 1 - process));
+        assert_eq!((aliases.kept_hits, aliases.entries <= 1), (process, true));
+        assert_eq!((metrics.lookups, metrics.puts), (1, 1 - process));
+    }
+    assert_eq!((front.parses(), front.compiles()), (1, 1));
+    assert_eq!(artifacts.metrics().puts, 1);
+    assert_eq!(kept.metrics().puts, 1);
+}
+
+/// Somebody wrote an alias that names another program. Nothing is stored under that program's key.
+#[tokio::test]
+async fn a_wrong_alias_is_found_out_before_anything_is_compiled_under_it() {
+    let (front, scope) = (Front::default(), scope());
+    let bare = async |source: &'static str| {
+        let source = Bytes::from(source);
+        let aliases = SourceAliases::new();
+        let found = aliases.fingerprint(FRONT_END, &source, front.parse());
+        found.await.unwrap()
+    };
+    let (right, victim) = (bare("a").await, bare("victim").await);
+    for source in ["a", "secret"] {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Arc::new(DiskCache::new(folder.path()).await.unwrap());
+        let alias = alias_of(&kept, source).await;
+        kept.put(&alias, Artifact::new(victim.as_bytes().to_vec()))
+            .await
+            .unwrap();
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .source_aliases(SourceAliases::new().kept_in(kept))
+            .build();
+        let compiled = request(&cache, &front, &scope, source).await.unwrap();
+        let expected = format!("{source} for x86_64");
+        assert_eq!(&compiled.artifact.payload()[..], expected.as_bytes());
+        let key = (source == "a").then(|| right.scoped(&scope));
+        assert_eq!(compiled.key, key);
+        cache.flush().await.unwrap();
+        assert_eq!(cache.get(&victim.scoped(&scope)).await, None);
+    }
+}
+
+/// The key under which a store keeps the alias of a source.
+async fn alias_of(kept: &Arc<DiskCache>, source: &'static str) -> PipelineFingerprint {
+    let aliases = SourceAliases::new().kept_in(Arc::clone(kept));
+    let parse = |_: &Bytes| Ok::<_, SyntaxError>(Words(Vec::new()));
+    let source = Bytes::from(source);
+    let found = aliases.fingerprint(FRONT_END, &source, parse);
+    found.await.unwrap();
+    let mut entries = kept.entries();
+    entries.next().await.unwrap().unwrap().key
+}
