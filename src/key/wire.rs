@@ -21,7 +21,7 @@ use std::fmt;
 
 use super::PipelineFingerprint;
 use super::parts::{KeyPart, PartRecorder};
-use super::program::{Program, Unkeyable};
+use super::{Program, Unkeyable};
 
 /// The first eight bytes of every program on the wire.
 pub(crate) const MAGIC: [u8; 8] = *b"pcwire\r\n";

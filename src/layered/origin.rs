@@ -121,10 +121,13 @@ pub struct Unchecked<P: Program> {
 }
 
 impl<P: Program> Unchecked<P> {
-    /// What is compiled, if it needs no check.
+    /// What is compiled, if it needs no check that may take long.
     fn into_ready(self) -> Result<CompileInput<P>, Self> {
         match self.canonical {
             Err(reason) => Ok(CompileInput::Unkeyable(self.program, reason)),
+            Ok(canonical) if self.program.is_small() && canonical.check().is_ok() => {
+                Ok(CompileInput::Canonical(canonical))
+            }
             Ok(_) => Err(self),
         }
     }

@@ -198,6 +198,9 @@ fn the_table_of_shader_spellings() {
         ("literal", "1u", "0x1u"),
         ("constant", "at > 7u", "at > SEVEN"),
         ("comparison turned round", "at > 7u", "7u < at"),
+        ("comparison negated", "at > 7u", "!(at <= 7u)"),
+        ("equality negated", "sum == at", "!(sum != at)"),
+        ("vector of one component", "vec3(at)", "vec3(at, at, at)"),
         ("commuted sum of integers", "at + 1u", "1u + at"),
         ("dead `let`", "sum += at;", "let dead = at * 9u; sum += at;"),
         ("unreached function", "struct", "fn unreached() {} struct"),
@@ -221,6 +224,7 @@ fn the_table_of_shader_spellings() {
                  let at = id.x; var sum = step_of(at);
                  let next = at + 1u; data[at] = next;
                  sum += at; if at > 7u {{ sum = 0u; }} {program}
+                 if sum == at {{ data[sum] = dot(vec3(at), id); }}
                  data[at + 1u] = sum;
              }}"
         );

@@ -113,6 +113,7 @@ mod rules;
 mod scratch;
 mod shared;
 mod special;
+mod spelling;
 mod timing;
 mod validate;
 mod validated;

@@ -267,7 +267,7 @@ impl Placer<'_, '_> {
     }
 
     /// Notes that all that is computed so far has been looked at.
-    pub(super) const fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.settled = self.journal.len();
     }
 

@@ -160,7 +160,7 @@ pub(super) fn binding(source: &Binding) -> Binding {
 ///
 /// `flat` and `flat, first` stay two, though WGSL has them as one: the GLSL back end writes the
 /// one and refuses the other, since that language takes the last vertex.
-pub(super) const fn spelled_out(
+const fn spelled_out(
     interpolation: Option<Interpolation>,
     sampling: Option<Sampling>,
 ) -> Option<Sampling> {

@@ -9,15 +9,14 @@ use std::collections::HashMap;
 
 use naga::proc::TypeResolution;
 use naga::{
-    Constant, Expression, Function, GlobalVariable, Handle, Literal, LocalVariable, Override, Type,
-    TypeInner, UnaryOperator,
+    Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Type,
+    TypeInner,
 };
 
 use super::context::Context;
 use super::live::Live;
 use super::nodes::{Child, Id, Nodes};
 use super::rebase::{Rebased, Refusal, each_operand};
-use super::rules;
 use super::timing::{Timing, timing};
 use super::wire;
 use super::wire::References;
@@ -26,7 +25,7 @@ use crate::key::WireWriter;
 /// Begins the fields of an anchor. No expression begins so on the wire.
 const ANCHOR: u8 = u8::MAX;
 
-const FOLLOWS: Refusal = Refusal("an expression uses one that follows it");
+pub(super) const FOLLOWS: Refusal = Refusal("an expression uses one that follows it");
 
 /// A value, by its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -237,74 +236,8 @@ impl Values {
         }
     }
 
-    /// The one spelling of a value, where it is another than the source's.
-    fn rewritten(&self, context: Context<'_>, source: &Expression) -> Rebased<Option<Expression>> {
-        let (op, left, right) = match *source {
-            Expression::Binary { op, left, right } => (op, left, right),
-            Expression::Unary {
-                op: UnaryOperator::LogicalNot,
-                expr,
-            } => return self.negated(context, expr),
-            Expression::Compose { ty, ref components } => {
-                return splat(context, ty, components, |operand| self.of(operand));
-            }
-            // An expression without a rule is its own one spelling, whatever it is.
-            _ => return Ok(rules::rewritten(source)),
-        };
-        let [one, two] = [left, right].map(|operand| self.of(operand).ok_or(FOLLOWS));
-        let (one, two) = (one?, two?);
-        if let [Some(one), Some(two)] = [one, two].map(|value| self.literal(context, value)) {
-            if let Some(value) = rules::exact_value(op, one, two) {
-                return Ok(Some(Expression::Literal(value)));
-            }
-        }
-        let (turned, is_turned) = rules::turned(op);
-        let is_swapped = is_turned
-            || rules::is_commutative(op)
-                && one != two
-                && is_exact(context, left, right)
-                && self.compare(context, two, one)?;
-        Ok(is_swapped.then_some(Expression::Binary {
-            op: turned,
-            left: right,
-            right: left,
-        }))
-    }
-
-    /// The comparison that holds where one of integers or booleans does not.
-    fn negated(
-        &self,
-        context: Context<'_>,
-        comparison: Handle<Expression>,
-    ) -> Rebased<Option<Expression>> {
-        let comparison = self.of(comparison).ok_or(FOLLOWS)?;
-        let origin = self.origin(comparison);
-        let Expression::Binary { op, left, right } = *self.expression(context, origin) else {
-            return Ok(None);
-        };
-        // The operands of a constant are not among the function's expressions.
-        if origin.is_constant() || !is_exact(context, left, right) {
-            return Ok(None);
-        }
-        Ok(rules::negated(op).map(|(op, is_turned)| {
-            let (left, right) = if is_turned {
-                (right, left)
-            } else {
-                (left, right)
-            };
-            Expression::Binary { op, left, right }
-        }))
-    }
-
-    fn literal(&self, context: Context<'_>, value: Value) -> Option<Literal> {
-        match *self.expression(context, self.origin(value)) {
-            Expression::Literal(literal) => Some(literal),
-            _ => None,
-        }
-    }
-
     /// Whether the one value comes before the other.
-    fn compare(&self, context: Context<'_>, one: Value, other: Value) -> Rebased<bool> {
+    pub(super) fn compare(&self, context: Context<'_>, one: Value, other: Value) -> Rebased<bool> {
         let items = Some(context.items.nodes());
         Ok(self.nodes.compare(items, one.0, other.0)?.is_lt())
     }
@@ -346,7 +279,7 @@ impl Values {
         let expression = &context.module.global_expressions[source];
         if let Expression::Compose { ty, ref components } = *expression {
             let of = |operand| self.of_constant(operand);
-            if let Some(rewritten) = splat(context, ty, components, of)? {
+            if let Some(rewritten) = Self::splat(context, ty, components, of)? {
                 let origin = Origin::RewrittenConstant(self.rewritten.len());
                 let value = self.intern(context, &rewritten, origin)?;
                 self.rewritten.push(rewritten);
@@ -396,40 +329,6 @@ impl Values {
             special_type: None,
         });
     }
-}
-
-/// A vector of equal components, by its one component.
-fn splat(
-    context: Context<'_>,
-    ty: Handle<Type>,
-    components: &[Handle<Expression>],
-    of: impl Fn(Handle<Expression>) -> Option<Value>,
-) -> Rebased<Option<Expression>> {
-    let TypeInner::Vector { size, scalar: _ } = context.module.types[ty].inner else {
-        return Ok(None);
-    };
-    // As many components as the vector has are scalars, each of them.
-    let [value, rest @ ..] = components else {
-        return Ok(None);
-    };
-    if components.len() != size as usize {
-        return Ok(None);
-    }
-    let first = of(*value).ok_or(FOLLOWS)?;
-    for component in rest {
-        if of(*component).ok_or(FOLLOWS)? != first {
-            return Ok(None);
-        }
-    }
-    let value = *value;
-    Ok(Some(Expression::Splat { size, value }))
-}
-
-/// Whether the operands may change places, as far as their types tell.
-fn is_exact(context: Context<'_>, left: Handle<Expression>, right: Handle<Expression>) -> bool {
-    let inner =
-        |handle: Handle<Expression>| context.info[handle].ty.inner_with(&context.module.types);
-    rules::is_exact(inner(left)) && inner(left) == inner(right)
 }
 
 /// The value of a constant that is written out where it is used. Tables stay constants.

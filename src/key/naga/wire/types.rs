@@ -5,7 +5,6 @@ use naga::{
     ImageClass, Override, ResourceBinding, Scalar, StructMember, Type, TypeInner,
 };
 
-use super::super::rules;
 use super::{References, tags};
 use crate::key::WireWriter;
 
@@ -219,8 +218,7 @@ pub(super) fn binding(wire: &mut WireWriter, binding: &Binding) {
             wire.u8(1);
             wire.u32(*location);
             wire.option(*interpolation, tags::interpolation);
-            let sampling = rules::spelled_out(*interpolation, *sampling);
-            wire.option(sampling, tags::sampling);
+            wire.option(*sampling, tags::sampling);
             wire.option(*blend_src, WireWriter::u32);
             wire.bool(*per_primitive);
         }
