@@ -14,7 +14,7 @@ use super::compiled::{CompileInput, CompileTimes};
 use super::compiler::Compiler;
 use super::order::take;
 use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _, Unkeyable};
-use crate::source_alias::{ParseTimes, Parsed, Unresolved, alias_key_off_worker};
+use crate::source_alias::{ParseTimes, Parsed, Unresolved, alias_key_async};
 use crate::sync::single_flight::panic_message;
 
 /// What a compile request can be made from: [`FromSource`], [`FromProgram`] or [`FromKey`], as set by
@@ -197,7 +197,7 @@ where
 
     async fn locate(mut self, site: Site<'_>) -> Result<(Located, Self), CompileError<E>> {
         let start = Instant::now();
-        let alias = alias_key_off_worker::<P>(&self.front_end, &self.source).await;
+        let alias = alias_key_async::<P>(&self.front_end, &self.source).await;
         let mut times = CompileTimes {
             hash: start.elapsed(),
             ..CompileTimes::default()

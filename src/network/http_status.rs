@@ -70,11 +70,14 @@ impl HttpStatusError {
 
     /// The error of a request that would have changed the server.
     pub(crate) fn of_a_write(self) -> RequestError {
-        let mut error = self.of_a_read();
-        if matches!(self.status, 405 | 501) {
-            error.kind = StoreErrorKind::ReadOnly;
-        }
-        error
+        let kind = match self.status {
+            // Of an entry that is not there yet, no fault: it is the folder that is missing.
+            404 => StoreErrorKind::Protocol,
+            405 | 501 => StoreErrorKind::ReadOnly,
+            _ => return self.of_a_read(),
+        };
+        let reason = format!("{self}: no writes here; check the path of the base URL");
+        RequestError::new(kind, reason).into_rejection()
     }
 }
 

@@ -178,7 +178,7 @@ impl SourceAliases {
         P: Program,
         E: From<Unkeyable> + Send + Sync + 'static,
     {
-        let key = alias_key_off_worker::<P>(front_end, source).await;
+        let key = alias_key_async::<P>(front_end, source).await;
         let parse = Arc::new(parse);
         let resolved = self.resolve(key, None, false, |_urgent| {
             let (parse, source) = (Arc::clone(&parse), source.clone());
@@ -351,7 +351,7 @@ pub(crate) fn alias_key<P: Program>(front_end: &str, source: &[u8]) -> PipelineF
 }
 
 /// The same, for large sources on the blocking pool.
-pub(crate) async fn alias_key_off_worker<P: Program>(
+pub(crate) async fn alias_key_async<P: Program>(
     front_end: &str,
     source: &Bytes,
 ) -> PipelineFingerprint {

@@ -366,6 +366,23 @@ async fn a_site_that_answers_with_pages_is_told_of_once() {
     assert_eq!(remote.metrics().corrupt, 20);
 }
 
+/// As at a base URL without the path of the artifacts.
+#[tokio::test]
+async fn a_url_that_takes_no_writes_is_told_of_once_with_what_to_do() {
+    let server = ScriptedServer::always(answer("404 Not Found", b""));
+    let remote = builder().build(server.url()).unwrap();
+    capture();
+    for number in 0..20 {
+        let key = PipelineFingerprint::from_bytes([number; 32]);
+        let refused = remote.put(&key, artifact()).await.unwrap_err();
+        assert_eq!(refused.kind(), StoreErrorKind::Protocol);
+    }
+    let text = captured();
+    let told = told(&text);
+    assert_eq!(told.len(), 1, "{text}");
+    assert!(told[0].contains("check the path of the base URL"), "{text}");
+}
+
 /// As behind an edge that transforms every response.
 #[tokio::test]
 async fn uploads_that_change_nothing_are_told_of_once() {
