@@ -96,7 +96,7 @@ pub struct AliasMetrics {
 }
 
 impl SourceAliases {
-    /// The number of sources in a table made by [`new`](Self::new): some 4 MiB of memory.
+    /// The number of sources in a table made by [`new`](Self::new).
     pub const DEFAULT_CAPACITY: u64 = 16_384;
 
     /// An empty table for [`DEFAULT_CAPACITY`](Self::DEFAULT_CAPACITY) sources.
