@@ -2,7 +2,7 @@
 //!
 //! With `PIPELINE_CACHE_LONG_TESTS=1` in the environment there are ten times as many.
 
-use crate::support::{STAGING, artifact, block_on, entry, folder, is_long, key, names};
+use crate::support::{STAGING, artifact, block_on, entry, folder, is_long, key, names, on_drop};
 use futures::StreamExt as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore};
 use std::path::Path;
@@ -36,6 +36,7 @@ fn a_flood_of_puts() {
     let start = Instant::now();
     let (most, looks) = std::thread::scope(|threads| {
         let watcher = threads.spawn(|| watch(folder.path(), &over));
+        let end = on_drop(|| over.store(true, Ordering::SeqCst));
         block_on(async {
             let cache = DiskCache::builder().root(folder.path()).max_entries(BOUND);
             let cache = &cache.open().await.unwrap();
@@ -51,7 +52,7 @@ fn a_flood_of_puts() {
             }
             cache.close(Duration::from_secs(60)).await.unwrap();
         });
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         watcher.join().unwrap()
     });
     let left = entries(folder.path());
@@ -95,6 +96,7 @@ fn puts_that_outrun_the_evictions_are_slowed_down() {
             }
             most
         });
+        let end = on_drop(|| over.store(true, Ordering::SeqCst));
         let metrics = block_on(async {
             let cache = DiskCache::builder().root(folder.path()).max_bytes(BOUND);
             let cache = cache.open().await.unwrap();
@@ -116,7 +118,7 @@ fn puts_that_outrun_the_evictions_are_slowed_down() {
             cache.close(Duration::from_secs(60)).await.unwrap();
             cache.metrics()
         });
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         (watcher.join().unwrap(), metrics)
     });
     println!("at most {} KiB; {metrics}", most >> 10);

@@ -1,7 +1,7 @@
 //! A cleaner of temporary files and empty folders runs beside the cache, as fast as it can: no put
 //! fails, and the folder keeps its bound.
 
-use crate::support::{STAGING, artifact, block_on, folder, key, names};
+use crate::support::{STAGING, artifact, block_on, folder, key, names, on_drop};
 use pipeline_cache::{DiskCache, PipelineCacheStore};
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,7 @@ fn check(clean: Clean, len: usize) {
             }
         });
         // Ends the cleaner however this ends.
-        let _end = scopeguard(|| over.store(true, Ordering::SeqCst));
+        let _end = on_drop(|| over.store(true, Ordering::SeqCst));
         block_on(async {
             let cache = DiskCache::builder().root(&root).max_entries(BOUND);
             let cache = cache.open().await.unwrap();
@@ -90,16 +90,6 @@ fn check(clean: Clean, len: usize) {
     assert!(entries(&root) > BOUND / 4, "{names:?}");
 }
 
-fn scopeguard(end: impl FnMut()) -> impl Drop {
-    struct End<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for End<F> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    End(end)
-}
-
 #[test]
 fn one_that_removes_empty_folders_costs_no_put() {
     check(remove_empty_folders, 1000);
@@ -117,7 +107,7 @@ fn one_that_removes_empty_folders_keeps_no_cache_from_its_first_put() {
                 remove_empty_folders(&root);
             }
         });
-        let _end = scopeguard(|| over.store(true, Ordering::SeqCst));
+        let _end = on_drop(|| over.store(true, Ordering::SeqCst));
         block_on(async {
             for number in 0..100 {
                 let cache = DiskCache::new(&root).await.unwrap();

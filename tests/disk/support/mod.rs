@@ -163,3 +163,14 @@ pub(crate) fn assert_success(output: &Output) {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Calls `end` when it is dropped, also by a panic.
+pub(crate) fn on_drop(end: impl FnMut()) -> impl Drop {
+    struct End<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for End<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    End(end)
+}

@@ -122,16 +122,10 @@ async fn a_cancelled_compile_in_the_queue_is_never_begun() {
         tokio::task::yield_now().await;
     }
     drop(queued);
-    until_yielding(|| cache.layered_metrics().queued_compiles == 0).await;
+    until(|| cache.layered_metrics().queued_compiles == 0).await;
     gate.open(1);
     held.await.unwrap();
     assert_eq!(cache.layered_metrics().compiles, 1);
-}
-
-async fn until_yielding(done: impl Fn() -> bool) {
-    while !done() {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// A caller is dropped after each number of polls: while it hashes, looks for the alias, parses,

@@ -1,6 +1,6 @@
 //! Compiles run in a bounded pool beside the runtime, interactive before background.
 
-use super::support::{Gate, MS, key, memory, scope, until};
+use super::support::{Gate, MS, key, memory, scope, stays_pending, until};
 use pipeline_cache::{
     Artifact, CompileError, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
     LookupPriority, PipelineCacheStore as _, PipelineFingerprint,
@@ -78,9 +78,7 @@ async fn an_interactive_compile_does_not_queue_behind_a_prefetch() {
 }
 
 async fn until_queued(cache: &LayeredPipelineCache, queued: u64) {
-    while cache.layered_metrics().queued_compiles < queued {
-        tokio::task::yield_now().await;
-    }
+    until(|| cache.layered_metrics().queued_compiles >= queued).await;
 }
 
 #[tokio::test]
@@ -284,10 +282,7 @@ async fn a_key_is_not_compiled_twice_at_once_though_the_first_compile_was_outrun
 
     let again = cache.compile(&scope).key(key(1));
     let mut again = Box::pin(again.run(compile(gate.clone())));
-    for _ in 0..100 {
-        assert!(futures::poll!(&mut again).is_pending());
-        tokio::task::yield_now().await;
-    }
+    stays_pending(&mut again).await;
     assert_eq!(gate.arrived(), 1, "one compile at a time");
     gate.open(2);
     assert_eq!(again.await.unwrap().artifact, Artifact::new("compiled"));
@@ -325,10 +320,7 @@ fn a_runtime_that_is_shut_down_under_a_compile_leaves_the_key_and_the_pool_in_or
         let scope = scope();
         let request = cache.compile(&scope).key(key(1));
         let mut next = Box::pin(request.run(compile(gate.clone())));
-        for _ in 0..100 {
-            assert!(futures::poll!(&mut next).is_pending());
-            tokio::task::yield_now().await;
-        }
+        stays_pending(&mut next).await;
         assert_eq!(gate.arrived(), 1, "one compile at a time");
         gate.open(2);
         assert_eq!(next.await.unwrap().source, CompileSource::Compiled);

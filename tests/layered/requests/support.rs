@@ -166,6 +166,14 @@ impl Gate {
     }
 }
 
+/// Polls a future that must not end, while others get their turns.
+pub(crate) async fn stays_pending(mut future: impl Future + Unpin) {
+    for _ in 0..100 {
+        assert!(futures::poll!(&mut future).is_pending());
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Waits for what a thread does.
 pub(crate) async fn until(done: impl Fn() -> bool) {
     while !done() {
