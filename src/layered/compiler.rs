@@ -312,6 +312,8 @@ impl Compiler {
         self.verifier.verify(sample, key, stored, async move {
             let interest = Interest::new(Arc::clone(&compiler.counters));
             let _caller = interest.join(true);
+            // Declared last, so that it ends first: a compile that has ended is not abandoned.
+            let _under_way = interest.under_way();
             let boost = PriorityBoost::default();
             let ran = compiler.run_job(&slot, next_node(), None, &order, &interest, &boost);
             // A failed compile says nothing about the artifact.

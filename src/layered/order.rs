@@ -41,7 +41,7 @@ pub(super) enum JobStop<E> {
     /// Its callers had gone before it began.
     Cancelled,
     /// The source spells another program than the alias said: that of this fingerprint, or one
-    /// without a key. The job goes on from what was parsed.
+    /// without a key, such as one whose canonical form does not pass its check. The job goes on from what was parsed.
     Rekeyed(Result<PipelineFingerprint, Unkeyable>, Job<E>),
 }
 

@@ -89,7 +89,8 @@ pub struct Prepared<I> {
 pub enum InputStop<S, E> {
     /// The parse function failed.
     Failed(E),
-    /// The source spells another program than its alias said.
+    /// The source spells another program than its alias said, or one without a key: its canonical
+    /// form may not pass its check.
     Rekeyed(Result<PipelineFingerprint, Unkeyable>, S),
 }
 

@@ -60,8 +60,10 @@ pub(crate) struct AnswerProgress(Arc<watch::Sender<Option<Instant>>>);
 
 impl AnswerProgress {
     pub(crate) fn signal(&self) {
-        self.0.send_replace(Some(Instant::now()));
-        answer_begins();
+        let is_first = self.0.send_replace(Some(Instant::now())).is_none();
+        if is_first {
+            answer_begins();
+        }
     }
 
     /// When it was last told.

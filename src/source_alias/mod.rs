@@ -260,12 +260,17 @@ impl SourceAliases {
         store.is_some_and(|store| store.locality() == Locality::Network)
     }
 
-    /// Replaces what is known of a source.
+    /// Replaces what is known of a source. `None` if what it spells has no key.
     pub(crate) fn correct(&self, key: &PipelineFingerprint, right: Option<PipelineFingerprint>) {
-        tracing::warn!(alias = %key, "a kept source alias named another program; it is replaced");
         match right {
-            Some(right) => self.table.learn(key, Known::kept(right)),
-            None => self.table.known.invalidate(key),
+            Some(right) => {
+                tracing::warn!(alias = %key, "a kept source alias named another program; it is replaced");
+                self.table.learn(key, Known::kept(right));
+            }
+            None => {
+                tracing::debug!(alias = %key, "the program of a source has no key; its alias is forgotten");
+                self.table.known.invalidate(key);
+            }
         }
     }
 

@@ -156,6 +156,7 @@ async fn a_sample_of_the_hits_is_compiled_again_and_a_difference_is_told() {
     }
     let metrics = cache.layered_metrics();
     assert_eq!((metrics.verified, metrics.verify_mismatches), (2, 2));
+    assert_eq!(metrics.abandoned_compiles, 0);
     let told = told.lock().unwrap();
     assert_eq!((told[0].key, told.len()), (KEY, 2));
     assert_eq!(
