@@ -62,6 +62,8 @@ pub mod disk;
 pub mod explain;
 #[cfg(feature = "remote-cache")]
 pub mod http;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+mod http_client;
 pub mod key;
 pub mod layered;
 mod locked_crates;

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-use super::client_settings::{ClientSettings, POOL_IDLE_TIMEOUT};
+use super::client_settings::ClientSettings;
 use super::connections::Connections;
 use super::request_error::is_lost_connection;
 use super::upload;
+use crate::http_client::POOL_IDLE_TIMEOUT;
 use crate::network::{
     AnswerProgress, HttpStatusError, RequestError, Upload, content_encoding, drain, read_capped,
     read_start,

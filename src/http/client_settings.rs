@@ -3,15 +3,10 @@
 //! They follow no redirects: `entries` does, because credentials of every form, not only the
 //! well-known headers, must stay with the origin that they were given for.
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
 use std::time::Duration;
 
-const USER_AGENT: &str = concat!("pipeline-cache/", env!("CARGO_PKG_VERSION"));
-
-/// Below the 60 to 75 seconds after which most servers close an idle connection, so that a request
-/// rarely runs into a connection that is just closing.
-pub(super) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+use crate::http_client::client_builder;
 
 /// HTTP/2 connections are pinged, idle or not: nothing else tells a dead one from a quiet one.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -50,21 +45,10 @@ impl ClientSettings {
     }
 
     fn prepare(&self, max_idle: usize) -> ClientBuilder {
-        // The frame is verified as stored, so it must not be transformed on the way, whatever
-        // features of reqwest another crate switches on.
-        let identity = HeaderValue::from_static("identity");
-        let mut client = Client::builder()
-            .user_agent(USER_AGENT)
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, identity)]))
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .redirect(redirect::Policy::none())
+        let mut client = client_builder()
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .pool_max_idle_per_host(max_idle)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)

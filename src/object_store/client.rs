@@ -6,13 +6,13 @@
 use object_store::client::ClientConfigKey as Key;
 use object_store::{ClientOptions, Error};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy};
 use std::error::Error as StdError;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::http_client::client_builder;
 use crate::sync::blocking;
 
 type Reason = Box<dyn StdError + Send + Sync>;
@@ -32,21 +32,18 @@ struct Options<'a>(&'a ClientOptions);
 
 impl Options<'_> {
     fn builder(&self) -> Result<ClientBuilder, Reason> {
-        let mut client = self.proxied(Client::builder())?;
-        let identity = HeaderValue::from_static("identity");
-        client = client
-            .default_headers(HeaderMap::from_iter([(ACCEPT_ENCODING, identity)]))
-            .no_gzip()
-            .no_brotli()
-            .no_zstd()
-            .no_deflate()
-            .redirect(redirect::Policy::none())
+        let mut client = self
+            .proxied(client_builder())?
             .https_only(!self.is_set(Key::AllowHttp)?)
             .tls_danger_accept_invalid_certs(self.is_set(Key::AllowInvalidCertificates)?)
             .http2_keep_alive_while_idle(self.is_set(Key::Http2KeepAliveWhileIdle)?)
-            .http2_max_frame_size(self.parsed::<u32>(Key::Http2MaxFrameSize)?)
-            .pool_idle_timeout(self.time(Key::PoolIdleTimeout)?)
-            .user_agent(self.user_agent());
+            .http2_max_frame_size(self.parsed::<u32>(Key::Http2MaxFrameSize)?);
+        if let Some(agent) = self.text(Key::UserAgent) {
+            client = client.user_agent(agent);
+        }
+        if let Some(time) = self.time(Key::PoolIdleTimeout)? {
+            client = client.pool_idle_timeout(time);
+        }
         if self.is_set(Key::NoSystemCertificates)? {
             client = client.tls_certs_only([]);
         }
@@ -94,11 +91,6 @@ impl Options<'_> {
         Ok(client.proxy(proxy))
     }
 
-    fn user_agent(&self) -> String {
-        const OURS: &str = concat!("pipeline-cache/", env!("CARGO_PKG_VERSION"));
-        self.text(Key::UserAgent).unwrap_or_else(|| OURS.to_owned())
-    }
-
     fn text(&self, key: Key) -> Option<String> {
         self.0.get_config_value(&key)
     }
@@ -126,7 +118,7 @@ impl Options<'_> {
     }
 }
 
-/// Looks names up in the system, and spreads connections over the addresses that it says.
+/// Looks names up in the system, and spreads connections over the addresses that it returns.
 struct Shuffled;
 
 impl Resolve for Shuffled {
