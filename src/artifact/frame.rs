@@ -89,6 +89,11 @@ impl FrameFormat {
         self.max_payload.saturating_add(MAX_OVERHEAD as u64)
     }
 
+    /// Whether a frame that this format accepts may have this length, in bytes.
+    pub(crate) fn may_be_frame(&self, bytes: u64) -> bool {
+        (HEADER_LEN as u64..=self.max_frame()).contains(&bytes)
+    }
+
     /// The header and metadata of an artifact. The payload follows them on the medium.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::files::{
     again_if_stale, ignore_missing, look, look_once, open, open_once, open_with, read_up_to,
     regular, renew_use, same_file, sync_folder, unless_stale,
 };
-use crate::artifact::frame::{FrameFormat, HEADER_LEN, MAX_OVERHEAD};
+use crate::artifact::frame::{FrameFormat, MAX_OVERHEAD};
 use crate::artifact::{Artifact, ArtifactMetadata, FrameError};
 use crate::key::PipelineFingerprint;
 
@@ -253,9 +253,8 @@ impl Directory {
 
     /// Whether there is a regular file whose length is that of a frame.
     pub(super) fn contains(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
-        let range = HEADER_LEN as u64..=self.format.max_frame();
         let found = look(&self.entry(key))?;
-        Ok(found.is_some_and(|metadata| range.contains(&metadata.len())))
+        Ok(found.is_some_and(|metadata| self.format.may_be_frame(metadata.len())))
     }
 
     /// Removes an entry, and what was set aside of it. Returns the bytes of the file, if there was an

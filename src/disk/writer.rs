@@ -109,10 +109,7 @@ impl Writer {
 
     fn rejected(&self, error: FrameError) -> StoreError {
         self.shared.counters.rejected_puts.increment();
-        let kind = match error {
-            FrameError::TooLarge => StoreErrorKind::TooLarge,
-            _ => StoreErrorKind::InvalidArtifact,
-        };
+        let kind = StoreErrorKind::of_a_rejected_put(error);
         let rejected = self.shared.error(kind, StoreOperation::Put);
         rejected.with_source(error)
     }

@@ -297,7 +297,7 @@ impl Entries {
             .headers()
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        length.is_none_or(|length| (HEADER_LEN as u64..=self.format.max_frame()).contains(&length))
+        length.is_none_or(|length| self.format.may_be_frame(length))
     }
 }
 

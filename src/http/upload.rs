@@ -43,7 +43,7 @@ pub(super) async fn send(
         builder
             .header(CONTENT_TYPE, "application/octet-stream")
             // Many servers take no chunked upload.
-            .header(CONTENT_LENGTH, upload.head.len() + upload.payload.len())
+            .header(CONTENT_LENGTH, sending.length)
             .body(Body::wrap_stream(parts(Arc::clone(&sending))))
             .send()
     );

@@ -14,6 +14,7 @@ use crate::key::PipelineFingerprint;
 /// caller. It is not kept, unless the request [remembers
 /// failures](crate::layered::CompileRequest::remember_failures): the next call compiles again.
 /// `Display` leaves out the compile function's own error, which is the [`source`](Error::source).
+#[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileError<E> {
     /// The parse function or the compile function returned this error.
@@ -60,41 +61,6 @@ impl<E> Clone for CompileError<E> {
             Self::Recursive(chain) => Self::Recursive(Arc::clone(chain)),
             Self::Interrupted => Self::Interrupted,
             Self::NoRuntime => Self::NoRuntime,
-        }
-    }
-}
-
-impl<E: PartialEq> PartialEq for CompileError<E> {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Failed(one), Self::Failed(two)) => one == two,
-            (Self::Panicked(one), Self::Panicked(two)) => one == two,
-            (Self::DeadlineExceeded(one), Self::DeadlineExceeded(two))
-            | (Self::TimedOut(one), Self::TimedOut(two)) => one == two,
-            (Self::Recursive(one), Self::Recursive(two)) => one == two,
-            (Self::Overloaded, Self::Overloaded)
-            | (Self::Interrupted, Self::Interrupted)
-            | (Self::NoRuntime, Self::NoRuntime) => true,
-            _ => false,
-        }
-    }
-}
-
-impl<E: Eq> Eq for CompileError<E> {}
-
-impl<E: fmt::Debug> fmt::Debug for CompileError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
-            Self::DeadlineExceeded(deadline) => {
-                f.debug_tuple("DeadlineExceeded").field(deadline).finish()
-            }
-            Self::TimedOut(limit) => f.debug_tuple("TimedOut").field(limit).finish(),
-            Self::Overloaded => f.write_str("Overloaded"),
-            Self::Recursive(chain) => f.debug_tuple("Recursive").field(chain).finish(),
-            Self::Interrupted => f.write_str("Interrupted"),
-            Self::NoRuntime => f.write_str("NoRuntime"),
         }
     }
 }

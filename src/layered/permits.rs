@@ -119,7 +119,8 @@ impl Permits {
             return Ok(Ok(self.permit()));
         }
         let of_urgency = |ticket: &&Ticket| ticket.urgency == urgency;
-        let is_bounded = urgency != Urgency::Resumed;
+        // Without a bound there is nothing to count.
+        let is_bounded = urgency != Urgency::Resumed && self.max_waiting < usize::MAX;
         if is_bounded && state.waiting.keys().filter(of_urgency).count() >= self.max_waiting {
             return Err(QueueFull);
         }

@@ -68,6 +68,10 @@ impl Savings {
         if let Some(account) = accounts.get(scope) {
             return Some(Arc::clone(account));
         }
+        // Accounts are never removed. The many requests of other scopes share this lock.
+        if accounts.len() >= MAX_SCOPES {
+            return None;
+        }
         drop(accounts);
         let mut accounts = self
             .accounts

@@ -25,7 +25,7 @@ impl Call<'_> {
         Access::of(self.operation)
     }
 
-    /// The call sent a request, which failed.
+    /// The call failed: its request, or the making of its credentials.
     pub(super) fn log_failed(
         &self,
         trouble: &Trouble,

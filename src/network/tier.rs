@@ -268,7 +268,7 @@ impl<B: Backend> NetworkTier<B> {
                 self.log_corrupt(key, reason);
             }
             // No backend judges more than the frame.
-            Ok(Fetched::Refused) => return Ok(self.refuse(key, &"refused by the server's client")),
+            Ok(Fetched::Refused) => return Ok(self.refuse(key, &"refused by the backend")),
         }
         fetched
     }
@@ -369,10 +369,7 @@ impl<B: Backend> NetworkTier<B> {
         }
         let frame = self.backend.format().encode(key, artifact).await;
         let (head, payload) = frame.map_err(|reason| {
-            let kind = match reason {
-                FrameError::TooLarge => StoreErrorKind::TooLarge,
-                _ => StoreErrorKind::InvalidArtifact,
-            };
+            let kind = StoreErrorKind::of_a_rejected_put(reason);
             self.error(kind, StoreOperation::Put).with_source(reason)
         })?;
         Ok(Upload { head, payload })

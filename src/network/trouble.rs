@@ -95,7 +95,7 @@ impl Trouble {
         });
     }
 
-    /// Something went well. Some where a trouble ends with it whose end is to be logged.
+    /// Something went well. Returns the trouble that this ends, if its beginning was logged.
     pub(super) fn succeeded(&self) -> Option<Ended> {
         self.with(|state| {
             let over = |episode: &mut Episode| episode.last_failure.elapsed() >= self.quiet;

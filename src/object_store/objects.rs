@@ -37,10 +37,6 @@ impl Objects {
         self.prefix.clone().join(format!("{key}.bin"))
     }
 
-    fn may_be_frame(&self, size: u64) -> bool {
-        (HEADER_LEN as u64..=self.format.max_frame()).contains(&size)
-    }
-
     fn is_absent(&self, error: &Error) -> bool {
         status(error).is_some_and(|status| self.absent_statuses.contains(&status.status))
     }
@@ -129,7 +125,9 @@ impl Backend for Objects {
     async fn probe(&self, key: &PipelineFingerprint, (): ()) -> Result<bool, RequestError> {
         let head = GetOptions::new().with_head(true);
         match self.store.get_opts(&self.path(key), head).await {
-            Ok(object) => Ok(encoding(&object).is_none() && self.may_be_frame(object.meta.size)),
+            Ok(object) => {
+                Ok(encoding(&object).is_none() && self.format.may_be_frame(object.meta.size))
+            }
             Err(error) if self.is_absent(&error) => Ok(false),
             Err(error) => Err(of_a_read(error)),
         }

@@ -30,7 +30,8 @@ pub(crate) async fn observed<T>(on_answer: OnAnswer, call: impl Future<Output = 
     ON_ANSWER.scope(on_answer, call).await
 }
 
-/// The call, told of as the one that makes it: for a call that goes on in a task of its own.
+/// Runs a call so that it reports to the lookup of the current task, also when it is spawned as a
+/// task of its own.
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) fn inherited<T>(call: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
     let on_answer = ON_ANSWER.try_with(Arc::clone).ok();

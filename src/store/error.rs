@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::artifact::FrameError;
+
 /// What kind of failure it is, and so what helps against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -52,6 +54,14 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// Why an artifact that makes no frame is not stored.
+    pub(crate) const fn of_a_rejected_put(reason: FrameError) -> Self {
+        match reason {
+            FrameError::TooLarge => Self::TooLarge,
+            _ => Self::InvalidArtifact,
+        }
+    }
+
     /// Whether the same call may well succeed a little later.
     #[must_use]
     pub const fn is_transient(self) -> bool {

@@ -14,8 +14,8 @@ use super::bounds::Bounds;
 use super::usage::Usage;
 use crate::disk::shared::Shared;
 
-/// How long a put waits for each thousandth by which the bounds are exceeded, and at least and at
-/// most.
+/// How long a put waits for each thousandth by which the bounds are exceeded: at least this, and at
+/// most [`MAX_PATIENCE`].
 const PATIENCE: Duration = Duration::from_millis(100);
 const MAX_PATIENCE: Duration = Duration::from_secs(10);
 

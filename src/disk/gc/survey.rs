@@ -148,12 +148,14 @@ pub(in crate::disk) fn inspect(
             };
         }
     };
-    let used = metadata.modified().map_err(at("inspect", &file.path()))?;
+    let used = metadata.modified();
+    let used = used.map_err(|error| at("inspect", &file.path())(error))?;
+    let in_future = is_in_future(used);
     Ok(Some(Seen {
         fits: true,
         used: not_in_future(used),
         key,
         bytes: metadata.len(),
-        in_future: is_in_future(used),
+        in_future,
     }))
 }
