@@ -4,6 +4,7 @@
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -303,6 +304,7 @@ pub(super) struct WatchedSearch {
     key: PipelineFingerprint,
     options: LookupOptions,
     state: watch::Sender<Option<Arc<SearchState>>>,
+    boost: PriorityBoost,
 }
 
 impl WatchedSearch {
@@ -316,6 +318,7 @@ impl WatchedSearch {
             key,
             options,
             state: watch::Sender::new(None),
+            boost: PriorityBoost::default(),
         }
     }
 
@@ -324,24 +327,38 @@ impl WatchedSearch {
         let (search, options) = (&self.search, &self.options);
         let patience = search.deadline.saturating_add(GRACE);
         let lookup = search.search_as(&self.key, options, patience, &self.state);
-        let lookup = lookup.await;
+        let lookup = tokio::select! {
+            biased;
+            lookup = lookup => lookup,
+            never = self.hand_on_boost() => match never {},
+        };
         search.counters.count(&lookup);
         lookup
     }
 
-    /// Tells the search that an interactive caller waits for it.
+    /// Tells the search that an interactive caller waits for it, also before it has begun.
     pub(super) fn boost(&self) {
-        if let Some(state) = &*self.state.borrow() {
+        self.boost.boost();
+    }
+
+    async fn hand_on_boost(&self) -> Infallible {
+        self.boost.boosted().await;
+        if let Some(state) = self.started().await {
             state.boost.boost();
         }
+        std::future::pending().await
+    }
+
+    /// Waits until the search has begun.
+    async fn started(&self) -> Option<Arc<SearchState>> {
+        let mut state = self.state.subscribe();
+        let started = state.wait_for(Option::is_some).await;
+        started.ok().and_then(|state| state.clone())
     }
 
     /// Waits until no network tier has begun to answer within this time.
     pub(super) async fn network_is_late(&self, budget: Duration) {
-        let mut state = self.state.subscribe();
-        let started = state.wait_for(Option::is_some).await;
-        let started = started.ok().and_then(|state| state.clone());
-        match started {
+        match self.started().await {
             Some(state) => state.progress.network_is_late(budget).await,
             None => std::future::pending().await,
         }

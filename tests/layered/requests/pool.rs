@@ -243,6 +243,40 @@ fn compiles_leave_disk_hits_under_three_times_their_idle_time() {
     });
 }
 
+/// Both come before the search has begun. It has the priority of the user all the same.
+#[tokio::test(start_paused = true)]
+async fn a_search_that_a_user_joins_before_it_begins_does_not_wait_for_background_searches() {
+    use pipeline_cache::testing::{Fault, FaultyStore};
+    use pipeline_cache::{LookupOptions, StoreOperation};
+
+    let disk = Arc::new(FaultyStore::new("disk"));
+    disk.set(StoreOperation::Get, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&disk))
+        .max_searches(1)
+        .build();
+    let background = LookupOptions::new().priority(LookupPriority::Background);
+    let prefetched = key(1);
+    let mut prefetch = Box::pin(cache.lookup(&prefetched, &background));
+    assert!(futures::poll!(&mut prefetch).is_pending());
+    disk.called(StoreOperation::Get, 1).await;
+    let scope = scope();
+    let request = |priority| {
+        let request = cache.compile(&scope).key(key(2)).priority(priority);
+        request.run_async(|(), _| async { Ok::<_, Infallible>(Artifact::new("code")) })
+    };
+    let mut first = Box::pin(request(LookupPriority::Background));
+    let mut user = Box::pin(request(LookupPriority::Interactive));
+    assert!(futures::poll!(&mut first).is_pending());
+    assert!(futures::poll!(&mut user).is_pending());
+    let searches = disk.called(StoreOperation::Get, 2);
+    tokio::time::timeout(Duration::from_secs(1), searches)
+        .await
+        .unwrap();
+    disk.open(StoreOperation::Get, 10);
+    assert_eq!(user.await.unwrap().source, CompileSource::Joined);
+}
+
 /// The network answers while a compile is on a thread. Nobody compiles the key a second time beside
 /// it, not even after the artifact was removed.
 #[tokio::test]
