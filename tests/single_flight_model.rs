@@ -28,8 +28,8 @@ use sync::single_flight::{Outcome, SingleFlight, Waiter};
 thread_local! {
     /// Tasks of flights that are not yet dropped. The checker runs an execution on one thread.
     static TASKS: Cell<usize> = const { Cell::new(0) };
-    /// Whether work is polled inline where it is started.
-    static INLINE: Cell<bool> = const { Cell::new(false) };
+    /// Whether work goes on without waiters.
+    static KEPT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A task that is counted until everything in it is dropped.
@@ -124,8 +124,8 @@ fn join<F>(flights: &Flights, start: impl FnOnce() -> ((), F)) -> Waiter<(), u32
 where
     F: Future<Output = u32> + Send + 'static,
 {
-    match INLINE.get() {
-        true => flights.join_inline(1, start),
+    match KEPT.get() {
+        true => flights.join_kept(1, start),
         false => flights.join(1, start),
     }
 }
@@ -138,13 +138,13 @@ fn done(outcome: Outcome<u32>) -> u32 {
     }
 }
 
-/// Checks it with work that is a task from the start, and with work that is polled inline first.
+/// Checks it with work that ends with its last waiter, and with work that goes on.
 fn check(test: impl Fn() + Send + Sync + 'static) {
     let test = Arc::new(test);
-    for inline in [false, true] {
+    for kept in [false, true] {
         let test = Arc::clone(&test);
         check_each_order(move || {
-            INLINE.set(inline);
+            KEPT.set(kept);
             test();
         });
     }
@@ -245,7 +245,7 @@ fn a_flight_with_a_follower_is_not_started_again() {
 #[test]
 fn when_the_last_waiter_gives_up_the_work_ends_and_the_next_starts_anew() {
     check_each_order(|| {
-        INLINE.set(true);
+        KEPT.set(false);
         let flights = Arc::new(Flights::new());
         let (endless, next) = (Work::default(), Work::default());
         endless.held_up.store(true, Ordering::SeqCst);
@@ -265,7 +265,7 @@ fn when_the_last_waiter_gives_up_the_work_ends_and_the_next_starts_anew() {
 fn a_kept_flight_outlives_its_waiters_and_is_joined_by_whoever_comes() {
     for late_polls in 0..3 {
         check_each_order(move || {
-            INLINE.set(false);
+            KEPT.set(true);
             let (flights, work) = (Arc::new(Flights::new()), Work::default());
             work.held_up.store(true, Ordering::SeqCst);
             let waiters: Vec<_> = (0..3)
@@ -293,7 +293,7 @@ fn a_kept_flight_outlives_its_waiters_and_is_joined_by_whoever_comes() {
 fn a_kept_flight_that_ends_while_its_callers_change_answers_each() {
     for polls in 0..4 {
         check_each_order(move || {
-            INLINE.set(false);
+            KEPT.set(true);
             let (flights, work) = (Arc::new(Flights::new()), Work::default());
             let first = spawn(give_up_after(work.join(&flights, 2), polls));
             let second = {
@@ -365,8 +365,7 @@ fn a_panic_is_told_to_all_and_poisons_nothing() {
 /// being polled at all.
 #[test]
 fn work_that_waits_is_a_task_from_its_first_poll() {
-    check_each_order(|| {
-        INLINE.set(true);
+    check(|| {
         let (flights, work) = (Arc::new(Flights::new()), Work::default());
         let leader = work.join(&flights, 0);
         assert_eq!(TASKS.get(), 0, "the work was ready at once");
@@ -374,8 +373,7 @@ fn work_that_waits_is_a_task_from_its_first_poll() {
         assert_eq!(TASKS.get(), 0);
     });
     for polls in 0..3 {
-        check_each_order(move || {
-            INLINE.set(true);
+        check(move || {
             let (flights, work) = (Arc::new(Flights::new()), Work::default());
             work.held_up.store(true, Ordering::SeqCst);
             let mut idle = work.join(&flights, 1);

@@ -147,7 +147,7 @@ impl Compiler {
         slot: &JobSlot<E>,
         order: &Order,
     ) -> (bool, FlightResult) {
-        let waiter = self.flights.join(key, || {
+        let waiter = self.flights.join_kept(key, || {
             let options = LookupOptions::new()
                 .tiers(order.tiers)
                 .priority(order.priority);

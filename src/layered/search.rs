@@ -242,7 +242,7 @@ impl Search {
             let flight = (*key, options.tiers);
             let waiter = self
                 .flights
-                .join_inline(flight, || self.start(key, options));
+                .join(flight, || self.start(key, options));
             let is_leader = waiter.is_leader;
             if !is_leader {
                 self.counters.joins.increment();

@@ -297,7 +297,7 @@ impl SourceAliases {
         }
         loop {
             let table = &self.table;
-            let waiter = self.flights.join(key, || {
+            let waiter = self.flights.join_kept(key, || {
                 let urgent = Arc::new(Notify::new());
                 let parse = parse(Arc::clone(&urgent));
                 (urgent, Arc::clone(table).resolve(key, budget, parse))

@@ -1,13 +1,13 @@
 //! Single flight: concurrent callers that ask for the same key share the work for it.
 //!
-//! The work is a task of its own, so a caller that is no longer polled holds up nobody. A flight is
-//! started in one of two ways:
+//! The work is polled once where it is started: what is ready at once needs no task. After that it is
+//! a task of its own, so a caller that is no longer polled holds up nobody. A flight is started in one
+//! of two ways:
 //!
-//! - [`SingleFlight::join`]: the work goes on to its end, and may be joined, also when nobody waits
-//!   for it any more.
-//! - [`SingleFlight::join_inline`]: the work lives while anyone waits for it. When the last waiter is
-//!   dropped, so is the work. It is polled once where it is started: what is ready at once needs no
-//!   task.
+//! - [`SingleFlight::join`]: the work lives while anyone waits for it. When the last waiter is
+//!   dropped, so is the work.
+//! - [`SingleFlight::join_kept`]: the work goes on to its end, and may be joined, also when nobody
+//!   waits for it any more.
 
 use futures::FutureExt as _;
 use std::any::Any;
@@ -90,30 +90,31 @@ where
         }
     }
 
-    /// Joins the flight for this key, or starts the work that `start` makes, as a task that goes on
-    /// when all its waiters are dropped.
+    /// Joins the flight for this key, or starts the work that `start` makes, which is dropped with its
+    /// last waiter.
     ///
     /// Panics outside of a tokio runtime.
     pub(crate) fn join<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let runtime = Handle::current();
-        let (waiter, work) = self.join_or_start(key, true, start);
-        if let Some((guard, work)) = work {
-            waiter.flight.spawn(&runtime, guard.run(work));
-        }
-        waiter
+        self.join_as(key, false, start)
     }
 
-    /// As [`join`](Self::join), but the work that is started here is polled once before this returns,
-    /// becomes a task only if it is still pending after that, and is dropped with its last waiter.
-    pub(crate) fn join_inline<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
+    /// As [`join`](Self::join), but work that is started here goes on when all its waiters are dropped.
+    pub(crate) fn join_kept<F>(&self, key: K, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.join_as(key, true, start)
+    }
+
+    fn join_as<F>(&self, key: K, kept: bool, start: impl FnOnce() -> (P, F)) -> Waiter<P, T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let runtime = Handle::current();
-        let (waiter, work) = self.join_or_start(key, false, start);
+        let (waiter, work) = self.join_or_start(key, kept, start);
         if let Some((guard, work)) = work {
             let mut work = Box::pin(guard.run(work));
             // The task polls the work again when it starts, so no wake-up can be lost.
