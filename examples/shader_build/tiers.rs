@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use pipeline_cache::{
     Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
     LayeredPromotionReport, LookupSource, PipelineCacheStore as _, Program as _, RemoteCache,
-    RemoteCacheBuilder, SourceAliases, ToWire as _, WritePolicy,
+    RemoteCacheBuilder, SourceAliases, ToWire as _,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,14 +67,13 @@ pub(crate) struct Promotion {
 }
 
 impl Tiers {
-    /// Writes go through to every tier that takes them, so that a folder is a full copy. The
+    /// What is compiled reaches every tier that takes writes, so that a folder is a full copy. The
     /// remote tier only reads, as is its default.
     pub(crate) async fn open(folder: &Path, remote: Option<Remote<'_>>) -> Result<Self> {
         let memory = InMemoryPipelineCache::new();
         let disk = DiskCache::new(folder.join(ARTIFACTS)).await?;
         let alias_cache = aliases(folder, remote.filter(|remote| remote.aliases)).await?;
         let mut cache = LayeredPipelineCache::builder()
-            .write_policy(WritePolicy::Through)
             .source_aliases(SourceAliases::new().kept_in(alias_cache.clone()))
             .tier(memory.clone())
             .tier(disk.clone());

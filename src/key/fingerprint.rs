@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{CompileScope, Program, ToWire as _, Unkeyable, WireWriter};
+use super::{CompileScope, Program, ToWire as _, Unkeyable};
 
 /// The context of the key derivation in [`PipelineFingerprint::scoped`]; part of the key format.
 const SCOPE_CONTEXT: &str = "pipeline-cache 2026-11 scoped fingerprint v1";
@@ -78,10 +78,10 @@ impl PipelineFingerprint {
     /// ```
     #[must_use]
     pub fn scoped(&self, scope: &CompileScope) -> Self {
-        let mut material = WireWriter::collecting();
-        material.bytes(&self.0);
-        scope.write(&mut material);
-        Self(blake3::derive_key(SCOPE_CONTEXT, &material.into_vec()))
+        let mut material = [0; 2 * Self::LEN];
+        material[..Self::LEN].copy_from_slice(&self.0);
+        material[Self::LEN..].copy_from_slice(scope.digest());
+        Self(blake3::derive_key(SCOPE_CONTEXT, &material))
     }
 
     /// A fingerprint from its 32 bytes, for callers that key their programs themselves.

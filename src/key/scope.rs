@@ -1,8 +1,14 @@
 //! What is not the program but changes the artifact.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use super::WireWriter;
+
+/// The context of the hash of a scope; part of the key format.
+const CONTEXT: &str = "pipeline-cache 2026-11 compile scope v1";
 
 /// Everything beside the program that shapes what a compiler makes of it.
 ///
@@ -81,8 +87,21 @@ use super::WireWriter;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CompileScope {
+///
+/// A clone is cheap. A scope is hashed once, for all keys that are made with it and its clones: build
+/// it once and keep it.
+#[derive(Clone)]
+pub struct CompileScope(Arc<Hashed>);
+
+/// The fields, and their hash as soon as a key needs it.
+#[derive(Clone)]
+struct Hashed {
+    fields: Fields,
+    digest: OnceLock<[u8; 32]>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Fields {
     compiler: String,
     target: String,
     options: BTreeMap<String, String>,
@@ -121,19 +140,29 @@ impl CompileScope {
         if target.trim().is_empty() {
             return Err(CompileScopeError::NoTarget);
         }
-        Ok(Self {
-            compiler,
-            target,
-            options: BTreeMap::new(),
-            arguments: Vec::new(),
-            environment: BTreeMap::new(),
-        })
+        Ok(Self(Arc::new(Hashed {
+            fields: Fields {
+                compiler,
+                target,
+                options: BTreeMap::new(),
+                arguments: Vec::new(),
+                environment: BTreeMap::new(),
+            },
+            digest: OnceLock::new(),
+        })))
+    }
+
+    /// The fields, for a change of them.
+    fn change(&mut self) -> &mut Fields {
+        let Hashed { fields, digest } = Arc::make_mut(&mut self.0);
+        digest.take();
+        fields
     }
 
     /// Sets a named option. The last value set for a name is the one that counts.
     #[must_use]
     pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.insert(name.into(), value.into());
+        self.change().options.insert(name.into(), value.into());
         self
     }
 
@@ -144,7 +173,8 @@ impl CompileScope {
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
+        let added = arguments.into_iter().map(Into::into);
+        self.change().arguments.extend(added);
         self
     }
 
@@ -152,31 +182,41 @@ impl CompileScope {
     /// is another scope than an empty value.
     #[must_use]
     pub fn environment(mut self, name: impl Into<String>, value: Option<String>) -> Self {
-        self.environment.insert(name.into(), value);
+        self.change().environment.insert(name.into(), value);
         self
     }
 
     /// The compiler's build.
     #[must_use]
     pub fn compiler(&self) -> &str {
-        &self.compiler
+        &self.0.fields.compiler
     }
 
     /// What is compiled for.
     #[must_use]
     pub fn target(&self) -> &str {
-        &self.target
+        &self.0.fields.target
+    }
+
+    /// The hash of the scope on the wire.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        self.0.digest.get_or_init(|| {
+            let hasher = blake3::Hasher::new_derive_key(CONTEXT);
+            let mut wire = WireWriter::hashing_with(hasher);
+            self.write(&mut wire);
+            wire.into_digest()
+        })
     }
 
     /// The scope on the wire. A new field is written always, never only when it is set.
     pub(crate) fn write(&self, wire: &mut WireWriter) {
-        let Self {
+        let Fields {
             compiler,
             target,
             options,
             arguments,
             environment,
-        } = self;
+        } = &self.0.fields;
         wire.part("scope: compiler", |wire| wire.str(compiler));
         wire.part("scope: target", |wire| wire.str(target));
         let options: Vec<_> = options.iter().collect();
@@ -196,6 +236,39 @@ impl CompileScope {
                 wire.option(value.as_deref(), WireWriter::str);
             });
         });
+    }
+}
+
+impl PartialEq for CompileScope {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.fields == other.0.fields
+    }
+}
+
+impl Eq for CompileScope {}
+
+impl Hash for CompileScope {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.fields.hash(state);
+    }
+}
+
+impl fmt::Debug for CompileScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fields {
+            compiler,
+            target,
+            options,
+            arguments,
+            environment,
+        } = &self.0.fields;
+        f.debug_struct("CompileScope")
+            .field("compiler", compiler)
+            .field("target", target)
+            .field("options", options)
+            .field("arguments", arguments)
+            .field("environment", environment)
+            .finish()
     }
 }
 

@@ -249,7 +249,7 @@ impl Compiler {
         let place = Place::new(Arc::clone(&self.pool.compiles), permit);
         let run = Run::new(
             node,
-            Arc::clone(&order.scope),
+            order.scope.clone(),
             Arc::clone(interest),
             Arc::clone(&place),
         );

@@ -186,7 +186,7 @@ impl Desk<'_, '_> {
 
     fn order(&self, network: Duration) -> Order {
         Order {
-            scope: Arc::new(self.scope.clone()),
+            scope: self.scope.clone(),
             tiers: self.options.tiers,
             priority: self.options.priority,
             race: self.options.race,

@@ -19,7 +19,7 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) node: Node,
-    pub(super) scope: Arc<CompileScope>,
+    pub(super) scope: CompileScope,
     pub(super) interest: Arc<Interest>,
     pub(super) place: Arc<Place>,
     times: Mutex<RunTimes>,
@@ -36,7 +36,7 @@ pub(super) struct RunTimes {
 impl Run {
     pub(super) fn new(
         node: Node,
-        scope: Arc<CompileScope>,
+        scope: CompileScope,
         interest: Arc<Interest>,
         place: Arc<Place>,
     ) -> Arc<Self> {

@@ -15,7 +15,7 @@ use crate::key::{CompileScope, PipelineFingerprint, Unkeyable};
 /// What is the same for all steps of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
-    pub(super) scope: Arc<CompileScope>,
+    pub(super) scope: CompileScope,
     pub(super) tiers: TierSelection,
     pub(super) priority: LookupPriority,
     pub(super) race: Option<Duration>,

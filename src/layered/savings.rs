@@ -35,7 +35,8 @@ pub struct ScopeMetrics {
 /// The accounts of all scopes.
 #[derive(Debug)]
 pub(super) struct Savings {
-    accounts: RwLock<HashMap<CompileScope, Arc<Account>>>,
+    /// By the hash of the scope.
+    accounts: RwLock<HashMap<[u8; 32], Arc<Account>>>,
     passes_by: bool,
 }
 
@@ -65,7 +66,7 @@ impl Savings {
     /// The account of a scope. `None` if there are too many.
     pub(super) fn account(&self, scope: &CompileScope) -> Option<Arc<Account>> {
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(account) = accounts.get(scope) {
+        if let Some(account) = accounts.get(scope.digest()) {
             return Some(Arc::clone(account));
         }
         // Accounts are never removed. The many requests of other scopes share this lock.
@@ -80,7 +81,7 @@ impl Savings {
         if accounts.len() >= MAX_SCOPES {
             return None;
         }
-        let account = accounts.entry(scope.clone()).or_insert_with(|| {
+        let account = accounts.entry(*scope.digest()).or_insert_with(|| {
             let metrics = ScopeMetrics {
                 compiler: scope.compiler().to_owned(),
                 target: scope.target().to_owned(),
