@@ -39,7 +39,8 @@ const FAILED: u8 = 2;
 /// What shells report of a program that Ctrl-C ended.
 const INTERRUPTED: i32 = 130;
 
-#[tokio::main]
+// It asks for one program at a time, so a second worker would only be one more thread to wake.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
     tokio::select! {

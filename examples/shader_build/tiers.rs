@@ -132,12 +132,10 @@ impl Tiers {
     }
 }
 
-/// Where known spellings are kept. They have no compiler and no device, as artifacts have, so they
+/// Where known spellings are kept. The table of the cache is their memory tier. They have no compiler and no device, as artifacts have, so they
 /// cannot be held to one: this machine takes the other one's word for what a source means.
 async fn aliases(folder: &Path, remote: Option<Remote<'_>>) -> Result<LayeredPipelineCache> {
-    let cache = LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
-        .tier(DiskCache::new(folder.join(ALIASES)).await?);
+    let cache = LayeredPipelineCache::builder().tier(DiskCache::new(folder.join(ALIASES)).await?);
     Ok(match remote {
         Some(Remote { url, .. }) => cache.tier(remote_tier().build(format!("{url}/{ALIASES}"))?),
         None => cache,

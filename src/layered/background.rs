@@ -390,6 +390,10 @@ impl WriteJob for TierWrite {
         matches!(self.end, WriteEnd::Written(_) | WriteEnd::WasThere)
     }
 
+    fn begins_quickly(&self) -> bool {
+        self.tiers[self.tier].locality == Locality::Local
+    }
+
     fn give_up(&mut self) {
         self.end = WriteEnd::GivenUp;
     }

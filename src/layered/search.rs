@@ -240,9 +240,7 @@ impl Search {
     ) -> Option<Lookup> {
         loop {
             let flight = (*key, options.tiers);
-            let waiter = self
-                .flights
-                .join(flight, || self.start(key, options));
+            let waiter = self.flights.join(flight, || self.start(key, options));
             let is_leader = waiter.is_leader;
             if !is_leader {
                 self.counters.joins.increment();

@@ -1,12 +1,14 @@
 //! A bounded queue of background writes: at most one job for each key and target.
 //!
 //! An artifact on its way is held once, whatever the number of its targets, and can be read from
-//! here until its last job has ended. Every job is a task. A job tells of its end by being dropped,
+//! here until its last job has ended. A job is polled once where it is submitted, if its target
+//! answers quickly, and is a task after that. A job tells of its end by being dropped,
 //! so that it is counted exactly once, also when its runtime is shut down.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,9 @@ pub(crate) trait WriteJob: Debug + Send + 'static {
         key: &PipelineFingerprint,
         artifact: &Artifact,
     ) -> impl Future<Output = bool> + Send;
+
+    /// Whether the submitter may poll the write once: it does no long work before it waits.
+    fn begins_quickly(&self) -> bool;
 
     /// Told that the write is given up on purpose: its key is blocked, or the queue is aborted. A
     /// job that is dropped without this and without an attempt that ended was lost, as with its
@@ -206,10 +211,10 @@ impl<J: WriteJob> WriteQueue<J> {
         if tasks.is_empty() {
             return Submitted::Joined;
         }
-        // Without the lock: a runtime that is shutting down drops the task here, and the task takes
-        // the lock when it is dropped.
+        // Without the lock: a task that ends here takes it, and so does one that a runtime drops
+        // because it is shutting down.
         for task in tasks {
-            drop(tokio::spawn(task.run(artifact.clone())));
+            task.start(artifact.clone());
         }
         Submitted::Queued
     }
@@ -413,6 +418,17 @@ struct Task<J: WriteJob> {
 }
 
 impl<J: WriteJob> Task<J> {
+    /// A write to memory needs no task, and whoever it is for no other thread that wakes up.
+    fn start(self, artifact: Artifact) {
+        let is_polled = self.write.as_ref().is_some_and(J::begins_quickly);
+        let mut work = Box::pin(self.run(artifact));
+        // The task polls the work again when it starts, so no wake-up can be lost.
+        let mut context = Context::from_waker(Waker::noop());
+        if !is_polled || work.as_mut().poll(&mut context).is_pending() {
+            drop(tokio::spawn(work));
+        }
+    }
+
     async fn run(mut self, artifact: Artifact) {
         let abort = self.queue.abort.clone();
         let ended = abort.run_until_cancelled(self.write(&artifact)).await;

@@ -39,6 +39,11 @@ impl WriteJob for Write {
         !fails
     }
 
+    /// Target 1 is quick.
+    fn begins_quickly(&self) -> bool {
+        self.target == 1
+    }
+
     fn give_up(&mut self) {
         self.end = End::GivenUp;
     }
@@ -124,6 +129,23 @@ fn key(n: u8) -> PipelineFingerprint {
 
 use Submitted::{Joined, Queued, Refused};
 use WriteKind::{BestEffort, Required};
+
+#[tokio::test]
+async fn a_quick_write_that_need_not_wait_is_done_when_it_is_submitted() {
+    let fixture = Fixture::small();
+    fixture.gate.add_permits(2);
+    assert_eq!(fixture.submit(1, 1, BestEffort, &[0, 1]), Queued);
+    assert_eq!(fixture.ends(), [(1, End::Written)]);
+    fixture.queue.drain().await;
+    assert_eq!(fixture.ends(), [(1, End::Written), (0, End::Written)]);
+    // One that has to wait goes on as a task.
+    assert_eq!(fixture.submit(1, 1, BestEffort, &[1]), Queued);
+    assert_eq!(fixture.ends().len(), 2);
+    fixture.gate.add_permits(1);
+    fixture.queue.drain().await;
+    assert_eq!(fixture.ends().len(), 3);
+    assert!(fixture.is_empty());
+}
 
 #[tokio::test]
 async fn entries_and_bytes_are_bounded_until_writes_have_ended() {
@@ -236,7 +258,7 @@ async fn a_drain_returns_once_ended_jobs_are_counted_and_what_they_held_is_free(
     assert!(poll!(&mut drain).is_pending());
     assert_eq!(Arc::strong_count(&hold), 2);
     // Not one that is submitted later.
-    assert_eq!(fixture.submit(2, 1, Required, &[1]), Queued);
+    assert_eq!(fixture.submit(2, 1, Required, &[0]), Queued);
     fixture.gate.add_permits(1);
     drain.await;
     assert_eq!(fixture.ends(), [(0, End::Written)]);
