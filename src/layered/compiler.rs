@@ -147,6 +147,8 @@ impl Compiler {
         slot: &JobSlot<E>,
         order: &Order,
     ) -> (bool, FlightResult) {
+        // Before the work begins, which is here: a compile on a thread may ask at once.
+        let mut interest = None;
         let waiter = self.flights.join_kept(key, || {
             let options = LookupOptions::new()
                 .tiers(order.tiers)
@@ -157,6 +159,7 @@ impl Compiler {
                 skip_network: CancellationToken::new(),
                 search: WatchedSearch::new(&self.search, key, options),
             });
+            interest = Some(state.interest.join(order.keep));
             let flight = Flight {
                 compiler: Arc::clone(self),
                 key,
@@ -168,7 +171,7 @@ impl Compiler {
             (state, flight.run())
         });
         let state = Arc::clone(waiter.progress());
-        let caller = state.interest.join(order.keep);
+        let caller = interest.unwrap_or_else(|| state.interest.join(order.keep));
         let is_leader = waiter.is_leader;
         if !is_leader {
             self.counters.joins.increment();

@@ -47,7 +47,7 @@ fn golden_wire_and_fingerprints() {
         .environment("LANG", None);
     assert_eq!(
         bare.scoped(&scope).to_hex(),
-        "ad2b7e2c3d69e08937e36b155ce3ac98246ac4a553e9aa59e6e6919c3360d50e"
+        "8012c971b41f32fe2b44f1656be24ae95aa06a6569559f3d8d6c5598ef201d62"
     );
 }
 

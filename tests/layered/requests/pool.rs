@@ -1,9 +1,10 @@
 //! Compiles run in a bounded pool beside the runtime, interactive before background.
 
 use super::support::{Gate, MS, key, memory, scope, stays_pending, until};
+use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, CompileError, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
-    LookupPriority, PipelineCacheStore as _, PipelineFingerprint,
+    LookupPriority, PipelineCacheStore as _, PipelineFingerprint, StoreOperation,
 };
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,8 +84,9 @@ async fn until_queued(cache: &LayeredPipelineCache, queued: u64) {
 
 #[tokio::test]
 async fn a_full_queue_is_told_in_band_to_all_who_wait_for_the_compile() {
+    let slow = Arc::new(FaultyStore::new("slow"));
     let cache = LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
+        .shared_tier(slow.clone())
         .compile_places(1)
         .max_queued_compiles(1)
         .build();
@@ -98,9 +100,15 @@ async fn a_full_queue_is_told_in_band_to_all_who_wait_for_the_compile() {
         let request = request.priority(LookupPriority::Background);
         request.run(|(), _| Ok::<_, Infallible>(Artifact::new("code")))
     };
-    let both = futures::join!(refused(), refused());
-    assert_eq!(both.0.unwrap_err(), CompileError::Overloaded);
-    assert_eq!(both.1.unwrap_err(), CompileError::Overloaded);
+    // The second comes while the first is searched for.
+    slow.set(StoreOperation::Get, Fault::Gate);
+    let (mut first, mut second) = (Box::pin(refused()), Box::pin(refused()));
+    assert!(futures::poll!(&mut first).is_pending());
+    assert!(futures::poll!(&mut second).is_pending());
+    slow.set(StoreOperation::Get, Fault::None);
+    slow.open(StoreOperation::Get, 1);
+    assert_eq!(first.await.unwrap_err(), CompileError::Overloaded);
+    assert_eq!(second.await.unwrap_err(), CompileError::Overloaded);
     assert_eq!(cache.layered_metrics().overloaded, 1);
     // The other priority has a queue of its own.
     let interactive = start(&cache, 3, LookupPriority::Interactive, &order);

@@ -106,17 +106,29 @@ async fn a_background_parse_that_a_user_joins_moves_up() {
 
 #[tokio::test]
 async fn a_parse_that_fails_is_told_to_all_who_wait_for_it() {
-    let (cache, front) = (memory(), Front::default());
-    let scope = scope();
-    let both = futures::join!(
-        request(&cache, &front, &scope, "error"),
-        request(&cache, &front, &scope, "error"),
-    );
-    for failed in [both.0, both.1] {
+    let (cache, scope, gate) = (memory(), scope(), Gate::default());
+    let parse = {
+        let gate = gate.clone();
+        move |_: &Bytes| {
+            gate.wait();
+            Err::<Words, _>(SyntaxError("error".to_owned()))
+        }
+    };
+    let ask = || {
+        let request = cache
+            .compile(&scope)
+            .source(FRONT_END, "error", parse.clone());
+        request.run(|_, _| Ok(Artifact::new("code")))
+    };
+    let (mut first, mut second) = (Box::pin(ask()), Box::pin(ask()));
+    assert!(futures::poll!(&mut first).is_pending());
+    assert!(futures::poll!(&mut second).is_pending());
+    gate.open(1);
+    for failed in [first.await, second.await] {
         let expected = SyntaxError("error".to_owned());
         assert_eq!(failed.unwrap_err().failed(), Some(&expected));
     }
-    assert_eq!((front.parses(), front.compiles()), (1, 0));
+    assert_eq!(gate.arrived(), 1);
 }
 
 #[tokio::test]
