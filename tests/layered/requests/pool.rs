@@ -86,7 +86,7 @@ async fn until_queued(cache: &LayeredPipelineCache, queued: u64) {
 async fn a_full_queue_is_told_in_band_to_all_who_wait_for_the_compile() {
     let slow = Arc::new(FaultyStore::new("slow"));
     let cache = LayeredPipelineCache::builder()
-        .shared_tier(slow.clone())
+        .shared_tier(Arc::<FaultyStore>::clone(&slow))
         .compile_places(1)
         .max_queued_compiles(1)
         .build();

@@ -3,12 +3,15 @@
 use super::support::{FRONT_END, Front, Gate, SyntaxError, Words, memory, scope};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use pipeline_cache::testing::FaultyStore;
 use pipeline_cache::{
     Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
-    InMemoryPipelineCache, LayeredPipelineCache, LookupPriority, PipelineCacheStore as _,
-    PipelineFingerprint, SourceAliases,
+    InMemoryPipelineCache, LayeredPipelineCache, LookupPriority, LookupSource,
+    PipelineCacheStore as _, PipelineFingerprint, SourceAliases,
 };
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 async fn request(
     cache: &LayeredPipelineCache,
@@ -214,4 +217,39 @@ async fn alias_of(kept: &Arc<DiskCache>, source: &'static str) -> PipelineFinger
     found.await.unwrap();
     let mut entries = kept.entries();
     entries.next().await.unwrap().unwrap().key
+}
+
+/// Tiers and a store of aliases that need not wait, as a disk tier whose file is in the page cache.
+#[tokio::test]
+async fn what_no_tier_waits_for_is_answered_and_promoted_without_a_task() {
+    let (memory, disk) = (
+        InMemoryPipelineCache::new(),
+        Arc::new(FaultyStore::new("disk")),
+    );
+    let (aliases, front) = (Arc::new(FaultyStore::new("aliases")), Front::default());
+    let cache = || {
+        LayeredPipelineCache::builder()
+            .tier(memory.clone())
+            .tier(Arc::clone(&disk))
+            .source_aliases(SourceAliases::new().kept_in(Arc::clone(&aliases)))
+            .build()
+    };
+    let first = cache();
+    let compiled = request(&first, &front, &scope(), "a b").await.unwrap();
+    first.flush().await.unwrap();
+    let key = compiled.key.unwrap();
+    memory.remove(&key).await.unwrap();
+
+    let (next, scope) = (cache(), scope());
+    let answer = pin!(request(&next, &front, &scope, "a b"));
+    let Poll::Ready(answer) = futures::poll!(answer) else {
+        panic!("it waits");
+    };
+    assert_eq!(
+        answer.unwrap().source,
+        CompileSource::Cache(LookupSource::Tier(1))
+    );
+    assert!(memory.peek(&key).is_some(), "promoted");
+    assert_eq!(next.promotion_report().promoted, 1);
+    assert_eq!((front.parses(), front.compiles()), (1, 1));
 }
