@@ -1,101 +1,26 @@
 //! The command line.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser};
+use clap::Parser;
 
-const AFTER_HELP: &str = "\
-The passes:
-  without cache    parse, validate, write: what a compiler without a cache does. The speed-up of
-                   the other passes is against this one
-  first            into an empty folder: everything is compiled
-  memory           the same again: the spellings are known, and everything is in memory
-  respelled        the same programs, printed back to WGSL by naga and parsed again, so that names,
-                   layout and order differ: what the canonical form unites is parsed for its
-                   key, and needs no compile
-  fresh process    another process on the same folder: spellings and artifacts are on disk
-  another machine  another process on an empty folder, with the first one's folder behind an HTTP
-                   server on 127.0.0.1: everything is parsed for its key, comes from the remote
-                   tier, and is promoted to disk and memory in the background
-  another, aliases the same, and the server has the known spellings too: nothing is parsed
+use crate::build_passes::{Options, after_help};
 
-The times are from source text to artifact: hash, parse, key, lookup, and the compile where no tier
-has the artifact. Reading the files is not in them. The programs of a pass run one after the other.
-
-Every artifact that the cache returns is compared, byte for byte, with a fresh compile of the same program.
-
-Exit codes:
-  0  all programs were compiled, and all artifacts were right
-  1  a program is not valid (the others are done all the same, and nothing is cached for it), or
-     an artifact differed from a fresh compile
-  2  bad arguments, a path that cannot be read, a folder without programs, or a cache folder or
-     process that cannot be used";
+const WITHOUT_CACHE: &str = "parse, validate, write";
+const RESPELLED: &str = "\
+the same programs, printed back to WGSL by naga and parsed again, so that names,
+                   layout and order differ";
 
 /// Compiles shaders from WGSL to SPIR-V through a layered cache, and past it, and shows what
 /// caching did and what it cost.
 #[derive(Debug, Parser)]
-#[command(name = "shader_build", after_help = AFTER_HELP)]
+#[command(name = "shader_build", after_help = after_help(WITHOUT_CACHE, RESPELLED))]
 pub(crate) struct Args {
     /// WGSL files, and folders to search for *.wgsl; links to folders are not followed. Without
     /// any: the 23 compute shaders of vello
     #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// Where to make the run's own, empty folder, which is removed at the end. Nothing else in
-    /// here is touched [default: shader_build in pipeline-cache's folder of the user's cache]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) cache_dir: Option<PathBuf>,
-
-    /// Leave the run's folder in place, and say where it is
-    #[arg(long)]
-    pub(crate) keep: bool,
-
-    /// Print the figures as one JSON object instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-
     #[command(flatten)]
-    pub(crate) worker: Option<Worker>,
-}
-
-/// What this program tells itself when it starts a fresh process: to run one pass.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Worker {
-    #[arg(
-        long = "worker-pass",
-        hide = true,
-        required = false,
-        requires = "folder"
-    )]
-    pub(crate) pass: String,
-    #[arg(
-        long = "worker-folder",
-        hide = true,
-        required = false,
-        requires = "pass"
-    )]
-    pub(crate) folder: PathBuf,
-    #[arg(long = "worker-remote", hide = true, requires = "pass")]
-    pub(crate) remote: Option<String>,
-    #[arg(long = "worker-aliases", hide = true, requires = "remote")]
-    pub(crate) aliases: bool,
-}
-
-impl Worker {
-    pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let mut args = vec![
-            "--worker-pass".into(),
-            self.pass.clone().into(),
-            "--worker-folder".into(),
-            self.folder.clone().into(),
-        ];
-        if let Some(url) = &self.remote {
-            args.extend(["--worker-remote".into(), url.into()]);
-        }
-        if self.aliases {
-            args.push("--worker-aliases".into());
-        }
-        args
-    }
+    pub(crate) options: Options,
 }

@@ -1,22 +1,21 @@
 //! The compiler: naga's SPIR-V writer, its options, and the scope that names every one of them.
 
-use std::sync::LazyLock;
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use naga::back::spv::{self, Options, WriterFlags, ZeroInitializeWorkgroupMemoryMode};
+use naga::back::wgsl;
+use naga::front::wgsl::parse_str;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{ModuleInfo, ValidationError, ValidationFlags, Validator};
 use naga::{Module, WithSpan};
 use pipeline_cache::key::CompileScopeError;
 use pipeline_cache::key::naga::CanonicalModule;
-use pipeline_cache::{ArtifactMetadata, CompileScope, LockedCrates, locked_crates};
+use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
 
-/// Who makes these artifacts. What another machine serves must say the same.
-pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/shader_build";
+use crate::build_passes::Compiler;
 
 /// What is compiled for.
-pub(crate) const TARGET: &str = "spirv-1.3";
+const TARGET: &str = "spirv-1.3";
 
 const VALIDATION: ValidationFlags = ValidationFlags::all();
 
@@ -24,33 +23,84 @@ const VALIDATION: ValidationFlags = ValidationFlags::all();
 /// be served what the old one made.
 const NAGA: LockedCrates = locked_crates!("../../Cargo.lock", ["../Cargo.toml"], ["naga"]);
 
-/// The compiler's name and version, for people.
-pub(crate) static TOOLCHAIN: LazyLock<String> =
-    LazyLock::new(|| format!("naga {}", NAGA.version("naga").unwrap_or_default()));
+/// naga, from WGSL to SPIR-V.
+#[derive(Debug)]
+pub(crate) struct Naga {
+    scope: CompileScope,
+    front_end: String,
+    toolchain: String,
+}
 
-/// The front end, for known spellings: what decides what a source means.
-pub(crate) static FRONT_END: LazyLock<String> =
-    LazyLock::new(|| format!("{NAGA} wgsl, without options"));
+impl Naga {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            scope: scope()?,
+            front_end: format!("{NAGA} wgsl, without options"),
+            toolchain: format!("naga {}", NAGA.version("naga").unwrap_or_default()),
+        })
+    }
+}
 
-/// Reads WGSL, and does not check it.
-pub(crate) fn parse(text: &[u8]) -> Result<Module> {
-    Ok(naga::front::wgsl::parse_str(std::str::from_utf8(text)?)?)
+impl Compiler for Naga {
+    type Program = Module;
+
+    const PROVENANCE: &'static str = "pipeline-cache-examples/shader_build";
+    const LANGUAGE: &'static str = "WGSL";
+    const RESPELLED: &'static str = "with other names and in another order";
+
+    fn scope(&self) -> &CompileScope {
+        &self.scope
+    }
+
+    fn front_end(&self) -> &str {
+        &self.front_end
+    }
+
+    fn toolchain(&self) -> &str {
+        &self.toolchain
+    }
+
+    fn parse(source: &Bytes) -> Result<Module> {
+        Ok(parse_str(std::str::from_utf8(source)?)?)
+    }
+
+    /// The error is naga's message, with file and line.
+    fn check(&self, name: &str, source: &Bytes) -> Result<Module, String> {
+        let text = std::str::from_utf8(source).map_err(|error| not_utf8(name, source, &error))?;
+        let module = parse_str(text).map_err(|error| error.emit_to_string_with_path(text, name))?;
+        match validate(&module) {
+            Ok(_info) => Ok(module),
+            Err(error) => Err(error.emit_to_string_with_path(text, name)),
+        }
+    }
+
+    /// Printed back to WGSL: other names, another layout, another order.
+    fn respell(&self, module: &Module) -> Result<Bytes, String> {
+        let info = validate(module).map_err(|error| error.to_string())?;
+        let text = wgsl::write_string(module, &info, wgsl::WriterFlags::EXPLICIT_TYPES)
+            .map_err(|error| error.to_string())?;
+        Ok(text.into())
+    }
+
+    fn compile_canonical(&self, canonical: &CanonicalModule) -> Result<Vec<u8>> {
+        write_spirv(canonical.module(), canonical.info()?)
+    }
+
+    fn compile_program(&self, module: &Module) -> Result<Vec<u8>> {
+        write_spirv(module, &validate(module)?)
+    }
 }
 
 /// Checks all that naga can check, against what the SPIR-V writer can write.
-pub(crate) fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<ValidationError>>> {
+fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<ValidationError>>> {
     let mut validator = Validator::new(VALIDATION, spv::supported_capabilities());
     validator.validate(module).map_err(Box::new)
 }
 
-/// SPIR-V of a canonical module.
-pub(crate) fn compile_canonical(canonical: &CanonicalModule) -> Result<Vec<u8>> {
-    write_spirv(canonical.module(), canonical.info()?)
-}
-
-/// SPIR-V of a module as it is, which is checked first.
-pub(crate) fn compile_module(module: &Module) -> Result<Vec<u8>> {
-    write_spirv(module, &validate(module)?)
+fn not_utf8(name: &str, text: &[u8], error: &std::str::Utf8Error) -> String {
+    let before = &text[..error.valid_up_to()];
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    format!("error: {name}:{line}: not WGSL: {error}")
 }
 
 /// SPIR-V of a module, as little-endian bytes.
@@ -58,15 +108,6 @@ fn write_spirv(module: &Module, info: &ModuleInfo) -> Result<Vec<u8>> {
     let words = spv::write_vec(module, info, &options(), None)
         .context("naga cannot write this module as SPIR-V")?;
     Ok(words.into_iter().flat_map(u32::to_le_bytes).collect())
-}
-
-/// What is kept beside an artifact.
-pub(crate) fn metadata(compile_time: Duration) -> ArtifactMetadata {
-    ArtifactMetadata::new()
-        .with_provenance(PROVENANCE)
-        .with_device(TARGET)
-        .with_toolchain(TOOLCHAIN.as_str())
-        .with_compile_time(compile_time)
 }
 
 /// Every option has a value here and not by default: some defaults differ between debug and
@@ -101,7 +142,7 @@ fn options() -> Options<'static> {
 ///
 /// The pattern names every field, so that an option which a later naga adds does not compile
 /// until it is named in the scope.
-pub(crate) fn scope() -> Result<CompileScope, CompileScopeError> {
+fn scope() -> Result<CompileScope, CompileScopeError> {
     let Options {
         lang_version,
         flags,

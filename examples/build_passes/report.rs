@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::compiler;
-use crate::pass::{Figures, Pass};
-use crate::passes::Passes;
-use crate::programs::Rejected;
-use crate::tiers::Promotion;
-use crate::times::TimesMs;
+use super::compiler::Compiler;
+use super::pass::{Figures, Pass};
+use super::passes::Passes;
+use super::programs::Rejected;
+use super::tiers::Promotion;
+use super::times::TimesMs;
 
 const HEADINGS: [&str; 9] = [
     "pass", "parsed", "compiled", "memory", "disk", "remote", "median", "total", "speed-up",
@@ -68,18 +68,24 @@ pub(crate) fn json(out: &mut impl Write, programs: usize, passes: &Passes) -> io
 }
 
 /// The table, and below it what the figures do not say.
-pub(crate) fn table(out: &mut impl Write, of: &str, passes: &Passes) -> io::Result<()> {
+pub(crate) fn table<C: Compiler>(
+    out: &mut impl Write,
+    of: &str,
+    compiler: &C,
+    passes: &Passes,
+) -> io::Result<()> {
     writeln!(
         out,
-        "{of}: WGSL to {} by {}\n",
-        compiler::TARGET,
-        *compiler::TOOLCHAIN
+        "{of}: {} to {} by {}\n",
+        C::LANGUAGE,
+        compiler.scope().target(),
+        compiler.toolchain()
     )?;
     write_rows(out, HEADINGS, &rows(&passes.passes))?;
     writeln!(out)?;
     write_rows(out, TIMES, &times(&passes.passes))?;
     writeln!(out)?;
-    for note in notes(passes) {
+    for note in notes(C::RESPELLED, passes) {
         writeln!(out, "{note}")?;
     }
     Ok(())
@@ -164,11 +170,11 @@ fn write_rows<const N: usize>(
     Ok(())
 }
 
-fn notes(passes: &Passes) -> Vec<String> {
+fn notes(spelling: &str, passes: &Passes) -> Vec<String> {
     let mut notes = Vec::new();
     for pass in &passes.passes {
         if pass.figures.name == "respelled" {
-            notes.extend(respelled(pass, &passes.not_respelled));
+            notes.extend(respelled(spelling, pass, &passes.not_respelled));
         }
     }
     for pass in &passes.passes {
@@ -182,7 +188,7 @@ fn notes(passes: &Passes) -> Vec<String> {
                 .to_owned(),
         );
     }
-    notes.push("Times are from source text to artifact, one program after the other.".to_owned());
+    notes.push("Times are from source to artifact, one program after the other.".to_owned());
     notes.extend(losses(&passes.passes));
     notes
 }
@@ -204,11 +210,11 @@ fn losses(passes: &[Pass]) -> Option<String> {
     })
 }
 
-fn respelled(pass: &Pass, not_respelled: &[Rejected]) -> Vec<String> {
+fn respelled(spelling: &str, pass: &Pass, not_respelled: &[Rejected]) -> Vec<String> {
     let programs = pass.figures.programs;
     let united = programs - pass.compiled.len();
     let mut notes = vec![format!(
-        "Respelled, with other names and in another order, {united} of {programs} have the key they had."
+        "Respelled, {spelling}, {united} of {programs} have the key they had."
     )];
     if !pass.compiled.is_empty() {
         notes.push(format!(

@@ -1,15 +1,17 @@
 //! One pass: every program through the cache once, timed, counted, and checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline_cache::{CompileScope, CompileSource};
+use pipeline_cache::CompileSource;
 use serde::{Deserialize, Serialize};
 
-use crate::programs::Shader;
-use crate::progress::Progress;
-use crate::request::{self, Done};
-use crate::tiers::{Tier, Tiers};
-use crate::times::{Times, TimesMs, milliseconds};
+use super::compiler::Compiler;
+use super::programs::Checked;
+use super::progress::Progress;
+use super::request::{self, Done};
+use super::tiers::{Tier, Tiers};
+use super::times::{Times, TimesMs, milliseconds};
 
 /// The figures of a pass: a row of the table, and an element of `passes` in the JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,44 +46,49 @@ pub(crate) struct Pass {
 
 impl Pass {
     /// Compiles every program as a compiler without a cache does.
-    pub(crate) async fn without_cache(name: &str, shaders: &[Shader]) -> Self {
-        Self::run(name, shaders, async |shader| request::without_cache(shader)).await
+    pub(crate) async fn without_cache<C: Compiler>(
+        name: &str,
+        compiler: &C,
+        programs: &[Checked<C>],
+    ) -> Self {
+        let compile = async |program| request::without_cache(compiler, program);
+        Self::run(name, programs, compile).await
     }
 
     /// Asks the cache for every program.
-    pub(crate) async fn with_cache(
+    pub(crate) async fn with_cache<C: Compiler>(
         name: &str,
         tiers: &Tiers,
-        scope: &CompileScope,
-        shaders: &[Shader],
+        compiler: &Arc<C>,
+        programs: &[Checked<C>],
     ) -> Self {
-        let ask = async |shader| {
-            let done = request::with_cache(tiers, scope, shader).await?;
-            if done.payload != shader.fresh {
+        let ask = async |program: &Checked<C>| {
+            let done = request::with_cache(tiers, compiler, program).await?;
+            if done.payload != program.fresh {
                 anyhow::bail!("the artifact is not what a fresh compile gives");
             }
             Ok(done)
         };
-        Self::run(name, shaders, ask).await
+        Self::run(name, programs, ask).await
     }
 
     /// Runs the programs one after the other, so that no call is slowed down by another.
-    async fn run<'a>(
+    async fn run<'a, C: Compiler>(
         name: &str,
-        shaders: &'a [Shader],
-        compile: impl AsyncFn(&'a Shader) -> anyhow::Result<Done>,
+        programs: &'a [Checked<C>],
+        compile: impl AsyncFn(&'a Checked<C>) -> anyhow::Result<Done>,
     ) -> Self {
-        let progress = Progress::new(name, shaders.len());
-        let mut pass = Self::new(name, shaders.len());
-        let mut times = Vec::with_capacity(shaders.len());
-        for shader in shaders {
-            progress.start(&shader.name);
-            match compile(shader).await {
+        let progress = Progress::new(name, programs.len());
+        let mut pass = Self::new(name, programs.len());
+        let mut times = Vec::with_capacity(programs.len());
+        for program in programs {
+            progress.start(&program.name);
+            match compile(program).await {
                 Ok(done) => {
-                    pass.count(&shader.name, &done);
+                    pass.count(&program.name, &done);
                     times.push(done.times);
                 }
-                Err(error) => pass.faults.push(format!("{}: {error:#}", shader.name)),
+                Err(error) => pass.faults.push(format!("{}: {error:#}", program.name)),
             }
         }
         pass.figures.set_times(times);

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use pipeline_cache::{
-    Artifact, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
-    LayeredPromotionReport, LookupSource, PipelineCacheStore as _, Program as _, RemoteCache,
-    RemoteCacheBuilder, SourceAliases, ToWire as _,
+    Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, LayeredPromotionReport,
+    LookupSource, PipelineCacheStore as _, Program as _, RemoteCache, RemoteCacheBuilder,
+    SourceAliases, ToWire as _,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::compiler;
-use crate::programs::Shader;
+use super::compiler::Compiler;
+use super::programs::Checked;
 
 /// The folders of a machine, also below the URL of its server.
 const ARTIFACTS: &str = "artifacts";
@@ -69,7 +69,11 @@ pub(crate) struct Promotion {
 impl Tiers {
     /// What is compiled reaches every tier that takes writes, so that a folder is a full copy. The
     /// remote tier only reads, as is its default.
-    pub(crate) async fn open(folder: &Path, remote: Option<Remote<'_>>) -> Result<Self> {
+    pub(crate) async fn open<C: Compiler>(
+        folder: &Path,
+        compiler: &C,
+        remote: Option<Remote<'_>>,
+    ) -> Result<Self> {
         let memory = InMemoryPipelineCache::new();
         let disk = DiskCache::new(folder.join(ARTIFACTS)).await?;
         let alias_cache = aliases(folder, remote.filter(|remote| remote.aliases)).await?;
@@ -79,8 +83,8 @@ impl Tiers {
             .tier(disk.clone());
         if let Some(Remote { url, .. }) = remote {
             let remote = remote_tier()
-                .require_provenance(compiler::PROVENANCE)
-                .require_device(compiler::TARGET)
+                .require_provenance(C::PROVENANCE)
+                .require_device(compiler.scope().target())
                 .build(format!("{url}/{ARTIFACTS}"))?;
             cache = cache.tier(remote);
         }
@@ -93,20 +97,20 @@ impl Tiers {
     }
 
     /// Waits for the promotions, and looks where each artifact is now.
-    pub(crate) async fn promotion(
+    pub(crate) async fn promotion<C: Compiler>(
         &self,
-        shaders: &[Shader],
-        scope: &CompileScope,
+        compiler: &C,
+        programs: &[Checked<C>],
     ) -> Result<Promotion> {
         self.cache.flush().await?;
         let mut promotion = Promotion::from(self.cache.promotion_report());
-        for shader in shaders {
-            let Ok(canonical) = shader.module.canonicalize() else {
+        for program in programs {
+            let Ok(canonical) = program.program.canonicalize() else {
                 continue;
             };
-            let key = canonical.fingerprint().scoped(scope);
+            let key = canonical.fingerprint().scoped(compiler.scope());
             let is_whole = |artifact: Option<Artifact>| {
-                artifact.is_some_and(|artifact| artifact.payload() == &shader.fresh)
+                artifact.is_some_and(|artifact| artifact.payload() == &program.fresh)
             };
             promotion.now_in_memory += usize::from(is_whole(self.memory.peek(&key)));
             promotion.now_on_disk += usize::from(is_whole(self.disk.get(&key).await?));

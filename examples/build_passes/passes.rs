@@ -1,24 +1,25 @@
 //! The passes, from no cache at all to another machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::args::{Args, Worker};
-use crate::compiler;
-use crate::pass::Pass;
-use crate::programs::{self, Rejected, Shader};
-use crate::serve::Server;
-use crate::tiers::{Promotion, Remote, Tiers};
+use super::compiler::Compiler;
+use super::options::Worker;
+use super::pass::Pass;
+use super::programs::{self, Checked, Rejected};
+use super::serve::Server;
+use super::tiers::{Promotion, Remote, Tiers};
 
 /// All that there is to report.
 #[derive(Debug, Default)]
 pub(crate) struct Passes {
     pub(crate) passes: Vec<Pass>,
-    /// Programs that naga cannot print and read again.
+    /// Programs that cannot be written in another spelling.
     pub(crate) not_respelled: Vec<Rejected>,
     /// Of the pass on another machine.
     pub(crate) promotion: Promotion,
@@ -32,11 +33,16 @@ pub(crate) struct WorkerReport {
 }
 
 /// Runs all passes in an empty folder, which the caller removes.
-pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Result<Passes> {
+pub(crate) async fn run<C: Compiler>(
+    paths: &[PathBuf],
+    compiler: &Arc<C>,
+    programs: &[Checked<C>],
+    folder: &Path,
+) -> Result<Passes> {
     let ours = folder.join("first");
     let mut all = Passes::default();
 
-    this_process(&mut all, shaders, &ours).await?;
+    this_process(&mut all, compiler, programs, &ours).await?;
 
     let server = Server::start(&ours).await?;
     let fresh = Worker {
@@ -45,7 +51,7 @@ pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Resul
         remote: None,
         aliases: false,
     };
-    all.passes.push(fresh_process(args, &fresh).await?.pass);
+    all.passes.push(fresh_process(paths, &fresh).await?.pass);
 
     for (pass, machine, aliases) in [
         ("another machine", "another-machine", false),
@@ -57,7 +63,7 @@ pub(crate) async fn run(args: &Args, shaders: &[Shader], folder: &Path) -> Resul
             remote: Some(server.url()),
             aliases,
         };
-        let report = fresh_process(args, &another).await?;
+        let report = fresh_process(paths, &another).await?;
         all.passes.push(report.pass);
         if !aliases {
             all.promotion = report.promotion;
@@ -81,19 +87,23 @@ impl Passes {
 }
 
 /// The pass without a cache, and those that share one: into the empty folder, again, and in another spelling.
-async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Result<()> {
-    let tiers = Tiers::open(folder, None).await?;
-    let scope = compiler::scope()?;
-    let (respelled, not_respelled) = programs::respell(shaders);
+async fn this_process<C: Compiler>(
+    all: &mut Passes,
+    compiler: &Arc<C>,
+    programs: &[Checked<C>],
+    folder: &Path,
+) -> Result<()> {
+    let tiers = Tiers::open(folder, &**compiler, None).await?;
+    let (respelled, not_respelled) = programs::respell(&**compiler, programs);
     all.not_respelled = not_respelled;
     all.passes
-        .push(Pass::without_cache("without cache", shaders).await);
-    for (name, shaders) in [
-        ("first", shaders),
-        ("memory", shaders),
+        .push(Pass::without_cache("without cache", &**compiler, programs).await);
+    for (name, programs) in [
+        ("first", programs),
+        ("memory", programs),
         ("respelled", &respelled),
     ] {
-        let pass = Pass::with_cache(name, &tiers, &scope, shaders).await;
+        let pass = Pass::with_cache(name, &tiers, compiler, programs).await;
         all.passes.push(pass);
         // What was compiled is written in the background: the next pass shall find it in its tier.
         tiers.flush().await?;
@@ -102,13 +112,13 @@ async fn this_process(all: &mut Passes, shaders: &[Shader], folder: &Path) -> Re
 }
 
 /// Starts this program anew for one pass. It shares nothing with this process but the folder.
-async fn fresh_process(args: &Args, worker: &Worker) -> Result<WorkerReport> {
+async fn fresh_process(paths: &[PathBuf], worker: &Worker) -> Result<WorkerReport> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     // Its progress and its errors go where those of this process go.
     let process = Command::new(program)
         .args(worker.to_args())
         .arg("--")
-        .args(&args.paths)
+        .args(paths)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -122,15 +132,18 @@ async fn fresh_process(args: &Args, worker: &Worker) -> Result<WorkerReport> {
 }
 
 /// The other end of [`fresh_process`].
-pub(crate) async fn work(worker: &Worker, shaders: &[Shader]) -> Result<WorkerReport> {
+pub(crate) async fn work<C: Compiler>(
+    worker: &Worker,
+    compiler: &Arc<C>,
+    programs: &[Checked<C>],
+) -> Result<WorkerReport> {
     let remote = worker.remote.as_deref().map(|url| Remote {
         url,
         aliases: worker.aliases,
     });
-    let tiers = Tiers::open(&worker.folder, remote).await?;
-    let scope = compiler::scope()?;
-    let pass = Pass::with_cache(&worker.pass, &tiers, &scope, shaders).await;
-    let promotion = tiers.promotion(shaders, &scope).await?;
+    let tiers = Tiers::open(&worker.folder, &**compiler, remote).await?;
+    let pass = Pass::with_cache(&worker.pass, &tiers, compiler, programs).await;
+    let promotion = tiers.promotion(&**compiler, programs).await?;
     tiers.close().await?;
     Ok(WorkerReport { pass, promotion })
 }

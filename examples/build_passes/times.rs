@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// From source text to artifact, by kind of work. What is waited for counts for that work too.
+/// From source to artifact, by kind of work. What is waited for counts for that work too.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Times {
     /// The hash of the source, and a look into the table of known spellings.
@@ -15,7 +15,7 @@ pub(crate) struct Times {
     pub(crate) key: Duration,
     /// The tiers: those of artifacts and those of known spellings.
     pub(crate) lookup: Duration,
-    /// Validation and SPIR-V.
+    /// Validation and the artifact.
     pub(crate) compile: Duration,
 }
 

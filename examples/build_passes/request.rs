@@ -1,16 +1,16 @@
-//! One program from its source text to its artifact: with the cache, and without any.
+//! One program from its source to its artifact: with the cache, and without any.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bytes::Bytes;
-use naga::Module;
-use pipeline_cache::{Artifact, CompileInput, CompileScope, CompileSource};
+use pipeline_cache::{Artifact, CompileInput, CompileSource};
 
-use crate::compiler;
-use crate::programs::Shader;
-use crate::tiers::Tiers;
-use crate::times::Times;
+use super::compiler::Compiler;
+use super::programs::Checked;
+use super::tiers::Tiers;
+use super::times::Times;
 
 /// What one request gave.
 #[derive(Debug)]
@@ -21,39 +21,36 @@ pub(crate) struct Done {
 }
 
 /// What a compiler without a cache does.
-pub(crate) fn without_cache(shader: &Shader) -> Result<Done> {
+pub(crate) fn without_cache<C: Compiler>(compiler: &C, program: &Checked<C>) -> Result<Done> {
     let mut times = Times::default();
     let start = Instant::now();
-    let module = compiler::parse(&shader.text)?;
+    let parsed = C::parse(&program.source)?;
     times.parse = start.elapsed();
-    let spirv = compiler::compile_module(&module)?;
+    let code = compiler.compile_program(&parsed)?;
     // As every other pass does within its time.
-    drop(module);
+    drop(parsed);
     times.compile = start.elapsed() - times.parse;
     Ok(Done {
-        payload: spirv.into(),
+        payload: code.into(),
         source: CompileSource::Compiled,
         times,
     })
 }
 
-/// What the cache is for: a known spelling is looked up by the hash of its text, another one is
+/// What the cache is for: a known spelling is looked up by the hash of its source, another one is
 /// parsed, and what no tier has is compiled.
-pub(crate) async fn with_cache(
+pub(crate) async fn with_cache<C: Compiler>(
     tiers: &Tiers,
-    scope: &CompileScope,
-    shader: &Shader,
+    compiler: &Arc<C>,
+    program: &Checked<C>,
 ) -> Result<Done> {
+    let pool = Arc::clone(compiler);
     let start = Instant::now();
     let compiled = tiers
         .cache
-        .compile(scope)
-        .source(
-            &**compiler::FRONT_END,
-            shader.text.clone(),
-            |text: &Bytes| compiler::parse(text),
-        )
-        .run(|input, _cx| compile(input))
+        .compile(compiler.scope())
+        .source(compiler.front_end(), program.source.clone(), C::parse)
+        .run(move |input, _cx| compile(&*pool, input))
         .await
         .map_err(|error| match error.failed() {
             Some(reason) => anyhow::anyhow!("{reason:#}"),
@@ -76,15 +73,15 @@ pub(crate) async fn with_cache(
     })
 }
 
-fn compile(input: CompileInput<Module>) -> Result<Artifact> {
+fn compile<C: Compiler>(compiler: &C, input: CompileInput<C::Program>) -> Result<Artifact> {
     let start = Instant::now();
-    let spirv = match input {
-        CompileInput::Canonical(canonical) => compiler::compile_canonical(&canonical)?,
-        CompileInput::Unkeyable(module, _) | CompileInput::PassedBy(module) => {
-            compiler::compile_module(&module)?
+    let code = match input {
+        CompileInput::Canonical(canonical) => compiler.compile_canonical(&canonical)?,
+        CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
+            compiler.compile_program(&program)?
         }
         _ => anyhow::bail!("the cache handed over an unknown kind of input"),
     };
-    let metadata = compiler::metadata(start.elapsed());
-    Ok(Artifact::with_metadata(spirv, metadata))
+    let metadata = compiler.metadata(start.elapsed());
+    Ok(Artifact::with_metadata(code, metadata))
 }
