@@ -110,11 +110,11 @@ impl<C: Compiler> Build<'_, C> {
     /// Runs all passes and reports them; or, in a process that another one started, its one pass.
     pub(crate) async fn run(self) -> Result<u8> {
         let compiler = Arc::new(self.compiler);
+        if let Some(worker) = &self.options.worker {
+            return work(worker, &compiler, self.sources).await;
+        }
         let all = self.sources.len();
         let (programs, rejected) = programs::load(&*compiler, self.sources);
-        if let Some(worker) = &self.options.worker {
-            return work(worker, &compiler, &programs).await;
-        }
         if !rejected.is_empty() {
             report::rejected(&mut io::stderr().lock(), &rejected, all)?;
         }
@@ -150,12 +150,8 @@ impl<C: Compiler> Build<'_, C> {
 }
 
 /// Runs one pass for the process that started this one.
-async fn work<C: Compiler>(
-    worker: &Worker,
-    compiler: &Arc<C>,
-    programs: &[Checked<C>],
-) -> Result<u8> {
-    let report = passes::work(worker, compiler, programs).await?;
+async fn work<C: Compiler>(worker: &Worker, compiler: &Arc<C>, sources: Vec<Source>) -> Result<u8> {
+    let report = passes::work(worker, compiler, sources).await?;
     serde_json::to_writer(io::stdout().lock(), &report)?;
     Ok(DONE)
 }

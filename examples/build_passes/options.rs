@@ -26,7 +26,7 @@ The passes:
 The times are from source to artifact: hash, parse, key, lookup, and the compile where no tier
 has the artifact. Reading the files is not in them. The programs of a pass run one after the other.
 
-Every artifact that the cache returns is compared, byte for byte, with a fresh compile of the same program.
+Every artifact that the cache returns is compared, by hash, with a fresh compile of the same program.
 
 Exit codes:
   0  all programs were compiled, and all artifacts were right
@@ -75,6 +75,13 @@ pub(crate) struct Worker {
         requires = "pass"
     )]
     pub(crate) folder: PathBuf,
+    #[arg(
+        long = "worker-fresh",
+        hide = true,
+        required = false,
+        requires = "pass"
+    )]
+    pub(crate) fresh: PathBuf,
     #[arg(long = "worker-remote", hide = true, requires = "pass")]
     pub(crate) remote: Option<String>,
     #[arg(long = "worker-aliases", hide = true, requires = "remote")]
@@ -88,6 +95,8 @@ impl Worker {
             self.pass.clone().into(),
             "--worker-folder".into(),
             self.folder.clone().into(),
+            "--worker-fresh".into(),
+            self.fresh.clone().into(),
         ];
         if let Some(url) = &self.remote {
             args.extend(["--worker-remote".into(), url.into()]);

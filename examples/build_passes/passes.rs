@@ -11,8 +11,9 @@ use tokio::process::Command;
 use super::compiler::Compiler;
 use super::options::Worker;
 use super::pass::Pass;
-use super::programs::{self, Checked, Rejected};
+use super::programs::{self, Checked, Fresh, Rejected};
 use super::serve::Server;
+use super::sources::Source;
 use super::tiers::{Promotion, Remote, Tiers};
 
 /// All that there is to report.
@@ -44,14 +45,18 @@ pub(crate) async fn run<C: Compiler>(
 
     this_process(&mut all, compiler, programs, &ours).await?;
 
+    let fresh = folder.join("fresh.json");
+    std::fs::write(&fresh, serde_json::to_vec(&programs::fresh(programs))?)?;
+
     let server = Server::start(&ours).await?;
-    let fresh = Worker {
+    let again = Worker {
         pass: "fresh process".to_owned(),
         folder: ours,
+        fresh: fresh.clone(),
         remote: None,
         aliases: false,
     };
-    all.passes.push(fresh_process(paths, &fresh).await?.pass);
+    all.passes.push(fresh_process(paths, &again).await?.pass);
 
     for (pass, machine, aliases) in [
         ("another machine", "another-machine", false),
@@ -60,6 +65,7 @@ pub(crate) async fn run<C: Compiler>(
         let another = Worker {
             pass: pass.to_owned(),
             folder: folder.join(machine),
+            fresh: fresh.clone(),
             remote: Some(server.url()),
             aliases,
         };
@@ -135,15 +141,18 @@ async fn fresh_process(paths: &[PathBuf], worker: &Worker) -> Result<WorkerRepor
 pub(crate) async fn work<C: Compiler>(
     worker: &Worker,
     compiler: &Arc<C>,
-    programs: &[Checked<C>],
+    sources: Vec<Source>,
 ) -> Result<WorkerReport> {
+    let fresh = std::fs::read(&worker.fresh).context("the other process gave no hashes")?;
+    let fresh: Fresh = serde_json::from_slice(&fresh)?;
+    let programs = programs::load_checked(&**compiler, sources, &fresh);
     let remote = worker.remote.as_deref().map(|url| Remote {
         url,
         aliases: worker.aliases,
     });
     let tiers = Tiers::open(&worker.folder, &**compiler, remote).await?;
-    let pass = Pass::with_cache(&worker.pass, &tiers, compiler, programs).await;
-    let promotion = tiers.promotion(&**compiler, programs).await?;
+    let pass = Pass::with_cache(&worker.pass, &tiers, compiler, &programs).await;
+    let promotion = tiers.promotion(&**compiler, &programs).await?;
     tiers.close().await?;
     Ok(WorkerReport { pass, promotion })
 }

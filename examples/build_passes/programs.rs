@@ -1,5 +1,7 @@
 //! Programs that compile, and the same programs in another spelling.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use pipeline_cache::Program as _;
 
@@ -14,9 +16,13 @@ pub(crate) struct Checked<C: Compiler> {
     pub(crate) source: Bytes,
     /// What the source spells.
     pub(crate) program: C::Program,
-    /// What the compiler makes of it without any cache. All that is served is held against this.
-    pub(crate) fresh: Vec<u8>,
+    /// The hash of what the compiler makes of it without any cache. All that is served is held
+    /// against this.
+    pub(crate) fresh: blake3::Hash,
 }
+
+/// Hashes of what is made of programs without any cache, by their names.
+pub(crate) type Fresh = HashMap<String, String>;
 
 /// A program that does not, and the compiler's message.
 #[derive(Debug)]
@@ -40,6 +46,33 @@ pub(crate) fn load<C: Compiler>(
         }
     }
     (programs, rejected)
+}
+
+/// The programs that another process has checked and compiled, by the hashes that it gives.
+pub(crate) fn load_checked<C: Compiler>(
+    compiler: &C,
+    sources: Vec<Source>,
+    fresh: &Fresh,
+) -> Vec<Checked<C>> {
+    let sources = sources.into_iter();
+    let checked = sources.filter_map(|Source { name, text }| {
+        let fresh = blake3::Hash::from_hex(fresh.get(&name)?).ok()?;
+        let source = Bytes::from(text);
+        let program = compiler.check(&name, &source).ok()?;
+        Some(Checked {
+            name,
+            source,
+            program,
+            fresh,
+        })
+    });
+    checked.collect()
+}
+
+/// What [`load_checked`] needs of the process that checked the programs.
+pub(crate) fn fresh<C: Compiler>(programs: &[Checked<C>]) -> Fresh {
+    let hash = |program: &Checked<C>| (program.name.clone(), program.fresh.to_string());
+    programs.iter().map(hash).collect()
 }
 
 /// The same programs in another spelling. Those that cannot be written or read again are told
@@ -71,10 +104,11 @@ fn check<C: Compiler>(compiler: &C, name: &str, source: Bytes) -> Result<Checked
         Ok(canonical) => compiler.compile_canonical(&canonical),
         Err(_unkeyable) => compiler.compile_program(&program),
     };
+    let fresh = fresh.map_err(|error| format!("error: {name}: {error:#}"))?;
     Ok(Checked {
         name: name.to_owned(),
         source,
         program,
-        fresh: fresh.map_err(|error| format!("error: {name}: {error:#}"))?,
+        fresh: blake3::hash(&fresh),
     })
 }

@@ -110,7 +110,7 @@ impl Tiers {
             };
             let key = canonical.fingerprint().scoped(compiler.scope());
             let is_whole = |artifact: Option<Artifact>| {
-                artifact.is_some_and(|artifact| artifact.payload() == &program.fresh)
+                artifact.is_some_and(|artifact| blake3::hash(artifact.payload()) == program.fresh)
             };
             promotion.now_in_memory += usize::from(is_whole(self.memory.peek(&key)));
             promotion.now_on_disk += usize::from(is_whole(self.disk.get(&key).await?));
