@@ -4,17 +4,17 @@
 //! For the cache itself see `tiers.rs`, which builds it, and `request.rs`, which calls it. Each
 //! program brings its `Compiler`, which names the scope of the keys.
 
-mod compiler;
-mod options;
-mod pass;
+pub(crate) mod compiler;
+pub(crate) mod options;
+pub(crate) mod pass;
 mod passes;
-mod programs;
+pub(crate) mod programs;
 mod progress;
 mod report;
 mod request;
 mod serve;
-mod sources;
-mod tiers;
+pub(crate) mod sources;
+pub(crate) mod tiers;
 mod times;
 
 use std::io::{self, Write as _};
@@ -26,13 +26,11 @@ use anyhow::{Context as _, Result};
 use pipeline_cache::DiskCache;
 use tempfile::TempDir;
 
-use self::options::Worker;
+use self::compiler::Compiler;
+use self::options::{Options, Worker};
 use self::passes::Passes;
 use self::programs::Checked;
-
-pub(crate) use self::compiler::Compiler;
-pub(crate) use self::options::{Options, after_help};
-pub(crate) use self::sources::{Source, read_files};
+use self::sources::Source;
 
 /// All programs are valid and all artifacts are right.
 const DONE: u8 = 0;

@@ -24,6 +24,8 @@ pub(crate) struct Passes {
     pub(crate) not_respelled: Vec<Rejected>,
     /// Of the pass on another machine.
     pub(crate) promotion: Promotion,
+    /// What is to be said of the compiler's own passes.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What a process that ran one pass prints for the one that started it.
@@ -76,6 +78,10 @@ pub(crate) async fn run<C: Compiler>(
         }
     }
     server.shut_down().await?;
+
+    let own = compiler.own_passes(programs, &folder.join("own")).await?;
+    all.passes.extend(own.passes);
+    all.notes = own.notes;
     all.compare();
     Ok(all)
 }

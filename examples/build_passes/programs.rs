@@ -97,7 +97,12 @@ pub(crate) fn respell<C: Compiler>(
     (respelled, rejected)
 }
 
-fn check<C: Compiler>(compiler: &C, name: &str, source: Bytes) -> Result<Checked<C>, String> {
+/// Parses, checks and compiles one source, past the cache.
+pub(crate) fn check<C: Compiler>(
+    compiler: &C,
+    name: &str,
+    source: Bytes,
+) -> Result<Checked<C>, String> {
     let program = compiler.check(name, &source)?;
     // The canonical form, as the cache does; a program that has none, as it is.
     let fresh = match program.canonicalize() {

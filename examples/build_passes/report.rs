@@ -182,6 +182,7 @@ fn notes(spelling: &str, passes: &Passes) -> Vec<String> {
             notes.push(promotion(&pass.figures, &passes.promotion));
         }
     }
+    notes.extend(passes.notes.iter().cloned());
     if passes.passes.iter().all(|pass| pass.faults.is_empty()) {
         notes.push(
             "Every artifact of the cache is, byte for byte, what a fresh compile of its program gives."

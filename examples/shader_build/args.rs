@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::build_passes::{Options, after_help};
+use crate::build_passes::options::{Options, after_help};
 
 const WITHOUT_CACHE: &str = "parse, validate, write";
 const RESPELLED: &str = "\

@@ -12,7 +12,7 @@ use pipeline_cache::key::CompileScopeError;
 use pipeline_cache::key::naga::CanonicalModule;
 use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
 
-use crate::build_passes::Compiler;
+use crate::build_passes::compiler::Compiler;
 
 /// What is compiled for.
 const TARGET: &str = "spirv-1.3";

@@ -15,7 +15,8 @@ use anyhow::Result;
 use clap::Parser as _;
 
 use args::Args;
-use build_passes::{Build, read_files};
+use build_passes::Build;
+use build_passes::sources::read_files;
 use compiler::Naga;
 
 // It asks for one program at a time, so a second worker would only be one more thread to wake.

@@ -2,7 +2,7 @@
 
 use vello_shaders::{ComputeShader, SHADERS, Shaders};
 
-use crate::build_passes::Source;
+use crate::build_passes::sources::Source;
 
 /// All shaders of vello. The pattern names every one: a release with another does not compile
 /// until it is listed.

@@ -11,6 +11,13 @@ use build_passes::{Bench, PASSES, artifacts_name, counts, example, text};
 
 const EXAMPLE: &str = "wasm_build";
 
+/// The passes that follow those of every program.
+const FUNCTIONS: [&str; 3] = [
+    "functions kept",
+    "one function changed",
+    "changed, from disk",
+];
+
 /// Two functions that call each other and an imported one, each by its number.
 const CALLS: &str = r#"
 (module $calls
@@ -66,9 +73,9 @@ fn each_pass_is_served_by_the_tier_it_is_about() {
     assert_eq!(json["programs"], 2);
     let passes = json["passes"].as_array().unwrap();
     let names: Vec<_> = passes.iter().map(|pass| pass["name"].clone()).collect();
-    assert_eq!(names, PASSES);
+    assert_eq!(names, [&PASSES[..], &FUNCTIONS[..]].concat());
     assert_eq!(
-        counts(&json),
+        counts(&json)[..7],
         [
             [2, 2, 0, 0, 0],
             [2, 2, 0, 0, 0],
@@ -113,7 +120,7 @@ fn the_table_and_the_artifacts_name_the_compiler_that_was_built_and_its_target()
     let start = format!("1 program: WebAssembly to {arch}");
     assert!(title.starts_with(&start), "{title}");
     assert!(title.ends_with(&format!("by {compiler}")), "{title}");
-    for pass in PASSES {
+    for pass in [&PASSES[..], &FUNCTIONS[..]].concat() {
         // One of counts and totals, one of where the time went.
         let row = format!("{pass}  ");
         let rows = stdout.lines().filter(|line| line.starts_with(&row));
@@ -121,6 +128,36 @@ fn the_table_and_the_artifacts_name_the_compiler_that_was_built_and_its_target()
     }
     assert!(artifacts_name(&bench, &compiler));
     assert!(artifacts_name(&bench, arch));
+}
+
+#[test]
+fn of_a_module_with_one_function_changed_few_functions_are_compiled() {
+    // Even constants: the one that changes becomes odd, and so is no other function's.
+    let function = |number: u32| {
+        let constant = 2 * number;
+        format!(
+            r#"(func (export "f{number}") (param i32) (result i32)
+                 local.get 0 i32.const {constant} i32.mul)"#
+        )
+    };
+    let functions: String = (0..50).map(function).collect();
+    let bench = bench(&[("many.wasm", &format!("(module {functions})"))]);
+    let (output, json) = bench.json();
+
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for pass in &counts(&json)[7..] {
+        assert_eq!(*pass, [1, 1, 0, 0, 0]);
+    }
+    let output = bench.run(&[], &[&bench.programs()]);
+    let stdout = text(&output.stdout);
+    let note = "With one function of each module changed, ";
+    let note = stdout.lines().find_map(|line| line.strip_prefix(note));
+    let mut numbers = note.unwrap().split(' ');
+    let hits: u64 = numbers.next().unwrap().parse().unwrap();
+    let lookups: u64 = numbers.nth(1).unwrap().parse().unwrap();
+    // wasmtime gives a function now and then another key than the last time.
+    assert!(lookups > 50 && lookups - hits < 10, "{stdout}");
+    assert!(hits < lookups, "{stdout}");
 }
 
 #[test]

@@ -2,16 +2,19 @@
 
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use cranelift_codegen::settings;
 use pipeline_cache::key::wasm::{CanonicalModule, WasmModule};
 use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
-use wasmtime::{Config, Engine, Inlining, OptLevel, Strategy, WasmBacktraceDetails};
+use wasmtime::{CacheStore, Config, Engine, Inlining, OptLevel, Strategy, WasmBacktraceDetails};
 
-use crate::build_passes::Compiler;
-use crate::respell;
+use crate::build_passes::compiler::{Compiler, OwnPasses};
+use crate::build_passes::programs::Checked;
+use crate::{functions, respell};
 
 /// The front end, for known spellings.
 const FRONT_END: &str = "the WebAssembly binary format";
@@ -37,7 +40,7 @@ pub(crate) struct Wasmtime {
 
 impl Wasmtime {
     pub(crate) fn new() -> Result<Self> {
-        let engine = Engine::new(&config()).map_err(with_causes)?;
+        let engine = engine(&config())?;
         Ok(Self {
             scope: scope(&engine)?,
             engine,
@@ -45,6 +48,17 @@ impl Wasmtime {
                 "wasmtime {}",
                 COMPILER.version("wasmtime").unwrap_or_default()
             ),
+        })
+    }
+
+    /// The same compiler, which asks a store for each function before it compiles it.
+    pub(crate) fn with_functions(&self, functions: Arc<dyn CacheStore>) -> Result<Self> {
+        let mut config = config();
+        let with_store = config.enable_incremental_compilation(functions);
+        Ok(Self {
+            engine: engine(with_store.map_err(with_causes)?)?,
+            scope: self.scope.clone(),
+            toolchain: self.toolchain.clone(),
         })
     }
 }
@@ -86,6 +100,10 @@ impl Compiler for Wasmtime {
         respelled
             .map(Bytes::from)
             .map_err(|error| error.to_string())
+    }
+
+    async fn own_passes(&self, programs: &[Checked<Self>], folder: &Path) -> Result<OwnPasses> {
+        functions::passes(self, programs, folder).await
     }
 
     fn compile_canonical(&self, canonical: &CanonicalModule) -> Result<Vec<u8>> {
@@ -147,6 +165,10 @@ fn scope(engine: &Engine) -> Result<CompileScope> {
     Ok(options.into_iter().fold(scope, |scope, (name, value)| {
         scope.option(name, format!("{value:?}"))
     }))
+}
+
+fn engine(config: &Config) -> Result<Engine> {
+    Engine::new(config).map_err(with_causes)
 }
 
 /// What artifacts must share with the engine that loads them, as 64 hex digits.

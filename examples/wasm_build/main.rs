@@ -7,7 +7,11 @@
 mod args;
 #[path = "../build_passes/mod.rs"]
 mod build_passes;
+mod change;
 mod compiler;
+#[path = "../function_store/mod.rs"]
+mod function_store;
+mod functions;
 mod packages;
 mod respell;
 
@@ -17,7 +21,8 @@ use anyhow::Result;
 use clap::Parser as _;
 
 use args::Args;
-use build_passes::{Build, read_files};
+use build_passes::Build;
+use build_passes::sources::read_files;
 use compiler::Wasmtime;
 
 #[tokio::main]
