@@ -156,8 +156,8 @@ fn of_a_module_with_one_function_changed_few_functions_are_compiled() {
     let hits: u64 = numbers.next().unwrap().parse().unwrap();
     let lookups: u64 = numbers.nth(1).unwrap().parse().unwrap();
     // wasmtime gives a function now and then another key than the last time.
-    assert!(lookups > 50 && lookups - hits < 10, "{stdout}");
-    assert!(hits < lookups, "{stdout}");
+    assert!(lookups > 50, "{stdout}");
+    assert!((1..=3).contains(&(lookups - hits)), "{stdout}");
 }
 
 #[test]

@@ -34,6 +34,8 @@ const COMPILER: LockedCrates = locked_crates!(
 #[derive(Debug)]
 pub(crate) struct Wasmtime {
     engine: Engine,
+    /// Asked for each function before it is compiled.
+    functions: Option<Arc<dyn CacheStore>>,
     scope: CompileScope,
     toolchain: String,
 }
@@ -44,6 +46,7 @@ impl Wasmtime {
         Ok(Self {
             scope: scope(&engine)?,
             engine,
+            functions: None,
             toolchain: format!(
                 "wasmtime {}",
                 COMPILER.version("wasmtime").unwrap_or_default()
@@ -52,14 +55,21 @@ impl Wasmtime {
     }
 
     /// The same compiler, which asks a store for each function before it compiles it.
-    pub(crate) fn with_functions(&self, functions: Arc<dyn CacheStore>) -> Result<Self> {
-        let mut config = config();
-        let with_store = config.enable_incremental_compilation(functions);
-        Ok(Self {
-            engine: engine(with_store.map_err(with_causes)?)?,
+    pub(crate) fn with_functions(&self, functions: Arc<dyn CacheStore>) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            functions: Some(functions),
             scope: self.scope.clone(),
             toolchain: self.toolchain.clone(),
-        })
+        }
+    }
+
+    fn compile(&self, module: &[u8]) -> Result<Vec<u8>> {
+        let engine = match &self.functions {
+            None => self.engine.clone(),
+            Some(functions) => function_engine(Arc::clone(functions))?,
+        };
+        engine.precompile_module(module).map_err(with_causes)
     }
 }
 
@@ -107,15 +117,11 @@ impl Compiler for Wasmtime {
     }
 
     fn compile_canonical(&self, canonical: &CanonicalModule) -> Result<Vec<u8>> {
-        self.engine
-            .precompile_module(canonical.bytes())
-            .map_err(with_causes)
+        self.compile(canonical.bytes())
     }
 
     fn compile_program(&self, module: &WasmModule) -> Result<Vec<u8>> {
-        self.engine
-            .precompile_module(module.bytes())
-            .map_err(with_causes)
+        self.compile(module.bytes())
     }
 }
 
@@ -165,6 +171,16 @@ fn scope(engine: &Engine) -> Result<CompileScope> {
     Ok(options.into_iter().fold(scope, |scope, (name, value)| {
         scope.option(name, format!("{value:?}"))
     }))
+}
+
+/// An engine for one module, on one thread. The key that wasmtime gives a function depends on what
+/// was compiled before with the same buffers: with two threads, up to a sixth of the functions of a
+/// module had another key the next time.
+fn function_engine(functions: Arc<dyn CacheStore>) -> Result<Engine> {
+    let mut config = config();
+    config.parallel_compilation(false);
+    let config = config.enable_incremental_compilation(functions);
+    engine(config.map_err(with_causes)?)
 }
 
 fn engine(config: &Config) -> Result<Engine> {

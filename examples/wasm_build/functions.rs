@@ -96,7 +96,7 @@ impl<'a> Functions<'a> {
             .build();
         let store = FunctionStore::new(cache.clone(), compiler.scope(), Handle::current())?;
         Ok(Self {
-            compiler: Arc::new(compiler.with_functions(Arc::new(store))?),
+            compiler: Arc::new(compiler.with_functions(Arc::new(store))),
             cache,
             folder,
         })
