@@ -1,23 +1,11 @@
 //! What a build needs to know of its compiler.
 
 use std::fmt;
-use std::future::ready;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
 use pipeline_cache::{ArtifactMetadata, CompileScope, Program};
-
-use super::pass::Pass;
-use super::programs::Checked;
-
-/// Passes that not every compiler has.
-#[derive(Debug, Default)]
-pub(crate) struct OwnPasses {
-    pub(crate) passes: Vec<Pass>,
-    pub(crate) notes: Vec<String>,
-}
 
 /// A compiler, with all that decides what it makes.
 pub(crate) trait Compiler: fmt::Debug + Send + Sync + 'static {
@@ -60,18 +48,6 @@ pub(crate) trait Compiler: fmt::Debug + Send + Sync + 'static {
 
     /// The artifact of a program as it is, which is checked first.
     fn compile_program(&self, program: &Self::Program) -> Result<Vec<u8>>;
-
-    /// The passes that only this compiler has, in an empty folder, and what is to be said of them.
-    fn own_passes(
-        &self,
-        _programs: &[Checked<Self>],
-        _folder: &Path,
-    ) -> impl Future<Output = Result<OwnPasses>>
-    where
-        Self: Sized,
-    {
-        ready(Ok(OwnPasses::default()))
-    }
 
     /// What is kept beside an artifact.
     fn metadata(&self, compile_time: Duration) -> ArtifactMetadata {

@@ -6,6 +6,7 @@
 
 pub(crate) mod compiler;
 pub(crate) mod options;
+pub(crate) mod own;
 pub(crate) mod pass;
 mod passes;
 pub(crate) mod programs;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 
 use self::compiler::Compiler;
 use self::options::{Options, Worker};
+use self::own::WithOwnPasses;
 use self::passes::Passes;
 use self::programs::Checked;
 use self::sources::Source;
@@ -104,7 +106,7 @@ pub(crate) struct Build<'a, C> {
     pub(crate) options: &'a Options,
 }
 
-impl<C: Compiler> Build<'_, C> {
+impl<C: WithOwnPasses> Build<'_, C> {
     /// Runs all passes and reports them; or, in a process that another one started, its one pass.
     pub(crate) async fn run(self) -> Result<u8> {
         let compiler = Arc::new(self.compiler);
@@ -156,7 +158,7 @@ async fn work<C: Compiler>(worker: &Worker, compiler: &Arc<C>, sources: Vec<Sour
 
 /// Runs all passes in a folder of this run's own, so that the first of them finds nothing. The
 /// folder is removed on every way out, unless it is to be kept.
-async fn in_empty_folder<C: Compiler>(
+async fn in_empty_folder<C: WithOwnPasses>(
     options: &Options,
     paths: &[PathBuf],
     compiler: &Arc<C>,

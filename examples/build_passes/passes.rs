@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use super::compiler::Compiler;
 use super::options::Worker;
+use super::own::WithOwnPasses;
 use super::pass::Pass;
 use super::programs::{self, Checked, Fresh, Rejected};
 use super::serve::Server;
@@ -36,7 +37,7 @@ pub(crate) struct WorkerReport {
 }
 
 /// Runs all passes in an empty folder, which the caller removes.
-pub(crate) async fn run<C: Compiler>(
+pub(crate) async fn run<C: WithOwnPasses>(
     paths: &[PathBuf],
     compiler: &Arc<C>,
     programs: &[Checked<C>],

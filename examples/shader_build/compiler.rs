@@ -13,6 +13,7 @@ use pipeline_cache::key::naga::CanonicalModule;
 use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
 
 use crate::build_passes::compiler::Compiler;
+use crate::build_passes::own::WithOwnPasses;
 
 /// What is compiled for.
 const TARGET: &str = "spirv-1.3";
@@ -90,6 +91,8 @@ impl Compiler for Naga {
         write_spirv(module, &validate(module)?)
     }
 }
+
+impl WithOwnPasses for Naga {}
 
 /// Checks all that naga can check, against what the SPIR-V writer can write.
 fn validate(module: &Module) -> Result<ModuleInfo, Box<WithSpan<ValidationError>>> {

@@ -12,7 +12,8 @@ use pipeline_cache::key::wasm::{CanonicalModule, WasmModule};
 use pipeline_cache::{CompileScope, LockedCrates, locked_crates};
 use wasmtime::{CacheStore, Config, Engine, Inlining, OptLevel, Strategy, WasmBacktraceDetails};
 
-use crate::build_passes::compiler::{Compiler, OwnPasses};
+use crate::build_passes::compiler::Compiler;
+use crate::build_passes::own::{OwnPasses, WithOwnPasses};
 use crate::build_passes::programs::Checked;
 use crate::{functions, respell};
 
@@ -112,16 +113,18 @@ impl Compiler for Wasmtime {
             .map_err(|error| error.to_string())
     }
 
-    async fn own_passes(&self, programs: &[Checked<Self>], folder: &Path) -> Result<OwnPasses> {
-        functions::passes(self, programs, folder).await
-    }
-
     fn compile_canonical(&self, canonical: &CanonicalModule) -> Result<Vec<u8>> {
         self.compile(canonical.bytes())
     }
 
     fn compile_program(&self, module: &WasmModule) -> Result<Vec<u8>> {
         self.compile(module.bytes())
+    }
+}
+
+impl WithOwnPasses for Wasmtime {
+    async fn own_passes(&self, programs: &[Checked<Self>], folder: &Path) -> Result<OwnPasses> {
+        functions::passes(self, programs, folder).await
     }
 }
 

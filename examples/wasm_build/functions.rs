@@ -9,7 +9,8 @@ use pipeline_cache::layered::LayeredMetrics;
 use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache, Program as _};
 use tokio::runtime::Handle;
 
-use crate::build_passes::compiler::{Compiler as _, OwnPasses};
+use crate::build_passes::compiler::Compiler as _;
+use crate::build_passes::own::OwnPasses;
 use crate::build_passes::pass::Pass;
 use crate::build_passes::programs::{self, Checked};
 use crate::build_passes::tiers::Tiers;
