@@ -180,7 +180,8 @@ impl DiskCache {
         self.collector.trim().await
     }
 
-    /// Removes every entry, and what was set aside. Returns how many entries there were. Files that
+    /// Removes every entry, and what was set aside, and every source alias that is kept here. Returns how
+    /// many entries there were, without aliases. Files that
     /// are no entries stay, and entries that others put meanwhile may stay.
     ///
     /// # Errors
@@ -237,6 +238,10 @@ impl DiskCache {
                     tracing::debug!(%key, %fault, "clear: cannot remove entry; only the first failure is reported")
                 }
             }
+        }
+        if let Some(aliases) = &self.aliases {
+            let cleared = Box::pin(aliases.clear()).await;
+            failure = failure.or(cleared.err());
         }
         failure.map_or(Ok(removed), Err)
     }

@@ -159,6 +159,8 @@ impl DiskCacheBuilder {
     ///   others use. An entry that others stored and that exceeds 7/8 of the bound is evicted first.
     /// - All bounded caches on the folder share one count. An hourly scan finds what unbounded ones
     ///   stored.
+    /// - The subfolder of [source aliases](crate::SourceAliases) has a bound of its own, a sixteenth of
+    ///   this, at least 64 KiB, in addition. Its bounds on entries and on age are those of the cache.
     /// - The next candidates are remembered, in at most 4 MiB, so that one scan serves many trims.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.bounds.max_bytes = Some(bytes);
@@ -284,7 +286,7 @@ impl DiskCacheBuilder {
             bounds: self.bounds,
             compile_locks: self.compile_locks,
         };
-        Ok(DiskCache::assemble(directory, &parts))
+        Ok(DiskCache::assemble(directory, &parts).with_aliases(&parts))
     }
 }
 

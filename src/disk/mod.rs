@@ -62,6 +62,7 @@ use self::reader::Reader;
 use self::shared::Shared;
 use self::staging::Staging;
 use self::writer::Writer;
+use crate::store::ALIAS_FOLDER;
 use crate::store::compile_lease::HeldLeases;
 
 /// Former name of [`DiskCache`].
@@ -81,6 +82,8 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   larger than the limit, or signed with another secret. A put replaces it only where its readers can
 ///   read the new one, or where it has not been used for a day. Otherwise the put fails with
 ///   [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign).
+/// - **Aliases apart.** [Source aliases](crate::SourceAliases) that are kept in this cache stand in the
+///   subfolder `aliases`, and are neither counted nor evicted with its entries.
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
 ///   survives a power loss once [`flush`](crate::PipelineCacheStore::flush) has returned; see
 ///   [`durability_report`](Self::durability_report). An entry that a power loss removed or tore is a
@@ -136,6 +139,8 @@ pub struct DiskCache {
     durability: Arc<Durability>,
     collector: Arc<Collector>,
     compile_locks: Option<Arc<CompileLocks>>,
+    /// The cache of source aliases, in a folder of its own.
+    aliases: Option<Arc<Self>>,
 }
 
 /// The settings of the parts.
@@ -238,6 +243,7 @@ impl DiskCache {
         let locks = settings.compile_locks;
         Self {
             compile_locks: locks.then(|| Arc::new(CompileLocks::new(&shared, &held_leases))),
+            aliases: None,
             shared,
             ledger,
             staging,
@@ -246,6 +252,34 @@ impl DiskCache {
             durability,
             collector,
         }
+    }
+
+    /// Adds the cache of source aliases. Waits for the file system, and creates nothing.
+    fn with_aliases(mut self, settings: &Parts) -> Self {
+        let directory = &self.shared.directory;
+        let directory = Directory {
+            root: directory.root.join(ALIAS_FOLDER),
+            format: directory.format.clone(),
+            private: directory.private,
+        };
+        let root = &directory.root;
+        match root.symlink_metadata() {
+            Ok(found) if !found.is_dir() => {
+                tracing::warn!(path = %root.display(), "no source alias is kept: there is no folder under this name, and no cache made it");
+            }
+            // What is there cannot be inspected. A put reports it.
+            _ => {
+                // As far as possible: what is left costs space and nothing else.
+                let _ = leftovers::sweep(&directory.staging());
+                let settings = Parts {
+                    bounds: settings.bounds.of_aliases(),
+                    compile_locks: false,
+                    ..*settings
+                };
+                self.aliases = Some(Arc::new(Self::assemble(directory, &settings)));
+            }
+        }
+        self
     }
 
     /// The folder, as an absolute path.

@@ -58,11 +58,15 @@ impl PipelineCacheStore for DiskCache {
         self.shared.require_runtime(StoreOperation::Close)?;
         self.shared.close();
         let closing = async {
+            let aliases = match &self.aliases {
+                Some(aliases) => aliases.close(deadline).await,
+                None => Ok(()),
+            };
             self.shared.tasks.wait().await;
             let flushed = self.durability.flush(StoreOperation::Close).await;
             let staging = Arc::clone(&self.staging);
             blocking::blocking(move || staging.release()).await;
-            flushed
+            flushed.and(aliases)
         };
         match tokio::time::timeout(deadline, closing).await {
             Ok(flushed) => flushed,
@@ -74,6 +78,13 @@ impl PipelineCacheStore for DiskCache {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         self.compile_locks.is_some().then_some(self)
+    }
+
+    /// One in the subfolder `aliases`, which the first alias creates. Where that is no folder but a
+    /// link or a file, there is none.
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        let aliases = self.aliases.iter().map(Arc::clone);
+        aliases.map(|aliases| aliases as _).collect()
     }
 
     /// `entries` and `cached_bytes` are estimates: the count that all bounded

@@ -47,6 +47,13 @@ impl BaseUrl {
         url
     }
 
+    /// The folder of this name below it.
+    pub(super) fn folder(&self, name: &str) -> Self {
+        let mut url = self.0.clone();
+        url.set_path(&[self.0.path(), name, "/"].concat());
+        Self(url)
+    }
+
     /// Whether a URL has the same origin: equal scheme, host and port.
     pub(super) fn same_origin(&self, url: &Url) -> bool {
         self.0.origin() == url.origin()
@@ -102,6 +109,8 @@ mod tests {
             let base = BaseUrl::parse(base).unwrap();
             assert_eq!(base.to_string(), shown);
             assert_eq!(base.entry(&KEY).as_str(), format!("{folder}{KEY}.bin"));
+            let aliases = base.folder("aliases").entry(&KEY);
+            assert_eq!(aliases.as_str(), format!("{folder}aliases/{KEY}.bin"));
         }
     }
 

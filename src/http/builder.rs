@@ -196,9 +196,10 @@ impl RemoteCacheBuilder {
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
         let entries = Entries {
-            client,
+            client: Arc::new(client),
+            shares_client: false,
             base,
-            credentials,
+            credentials: Arc::new(credentials),
             has_certificate: self.identity.is_some(),
             max_redirects: self.max_redirects,
             format,

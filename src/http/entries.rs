@@ -4,6 +4,7 @@
 
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
+use std::sync::Arc;
 
 use super::base_url;
 use super::base_url::BaseUrl;
@@ -18,10 +19,12 @@ use crate::network::{
 use crate::store::{Fetched, StoreErrorKind};
 
 pub(super) struct Entries {
-    pub(super) client: HttpClient,
+    pub(super) client: Arc<HttpClient>,
+    /// Whether the connections of the client are those of another tier.
+    pub(super) shares_client: bool,
     pub(super) base: BaseUrl,
     /// Sent to the origin of the base URL and to no other.
-    pub(super) credentials: CredentialHeaders,
+    pub(super) credentials: Arc<CredentialHeaders>,
     /// Whether the client shows a certificate. It would do so to every origin.
     pub(super) has_certificate: bool,
     pub(super) max_redirects: usize,
@@ -143,7 +146,23 @@ impl Backend for Entries {
         &self.format
     }
 
+    fn in_folder(&self, folder: &str) -> Self {
+        Self {
+            client: Arc::clone(&self.client),
+            shares_client: true,
+            base: self.base.folder(folder),
+            credentials: Arc::clone(&self.credentials),
+            has_certificate: self.has_certificate,
+            max_redirects: self.max_redirects,
+            format: self.format.clone(),
+            absent_statuses: self.absent_statuses.clone(),
+        }
+    }
+
     fn connection_counts(&self) -> ConnectionCounts {
+        if self.shares_client {
+            return ConnectionCounts::default();
+        }
         let connections = &self.client.connections;
         ConnectionCounts {
             repeated: connections.repeated.get(),

@@ -79,6 +79,7 @@ impl fmt::Display for CompilePolicy {
 /// | [`max_compile_wait`](Self::max_compile_wait) | 30 s for another process |
 /// | [`network_budget`](Self::network_budget) | 250 ms |
 /// | [`source_aliases`](Self::source_aliases) | 16,384 sources in memory |
+/// | [`keep_aliases`](Self::keep_aliases) | no |
 /// | [`remembered_failures`](Self::remembered_failures) | 1,024, for 60 s, for requests that ask |
 /// | [`pass_by_losing_scopes`](Self::pass_by_losing_scopes) | no |
 /// | [`verify_sample`](Self::verify_sample) | none |
@@ -113,7 +114,8 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) max_queued_compiles: usize,
     pub(super) compile_limit: Duration,
     pub(super) network_budget: Duration,
-    pub(super) source_aliases: Arc<SourceAliases>,
+    pub(super) source_aliases: Option<Arc<SourceAliases>>,
+    pub(super) keeps_aliases: bool,
     pub(super) max_failures: u64,
     pub(super) failure_time_to_live: Duration,
     pub(super) pass_by_losing_scopes: bool,
@@ -142,7 +144,8 @@ impl Default for LayeredPipelineCacheBuilder {
             max_queued_compiles: 4096,
             compile_limit: Duration::from_secs(600),
             network_budget: Duration::from_millis(250),
-            source_aliases: Arc::default(),
+            source_aliases: None,
+            keeps_aliases: false,
             max_failures: 1024,
             failure_time_to_live: Duration::from_secs(60),
             pass_by_losing_scopes: false,
@@ -251,7 +254,38 @@ impl LayeredPipelineCacheBuilder {
     /// [`SourceAliases::DEFAULT_CAPACITY`] sources. Several caches may share one.
     #[must_use]
     pub fn source_aliases(mut self, aliases: impl Into<Arc<SourceAliases>>) -> Self {
-        self.source_aliases = aliases.into();
+        self.source_aliases = Some(aliases.into());
+        self
+    }
+
+    /// Keeps known spellings in the tiers as well, so that the next process, and the next machine where
+    /// a tier is shared, need not parse them. Default: no.
+    ///
+    /// Aliases stand apart from artifacts, in the [`alias_stores`](PipelineCacheStore::alias_stores) of
+    /// each tier that offers some, as all tiers of this crate do: a disk in its subfolder `aliases`, a
+    /// server below `aliases/`. They are counted apart too: see
+    /// [`TierMetrics::aliases`](crate::layered::TierMetrics::aliases). See
+    /// [`SourceAliases::kept_in`] for who may write to such a tier. A cache with
+    /// [`source_aliases`](Self::source_aliases) of its own keeps them where those say, and nowhere else.
+    ///
+    /// ```
+    /// use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let cache = LayeredPipelineCache::builder()
+    ///     .tier(InMemoryPipelineCache::new())
+    ///     .tier(DiskCache::new(folder.path()).await?)
+    ///     .keep_aliases()
+    ///     .build();
+    /// # let _ = cache;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn keep_aliases(mut self) -> Self {
+        self.keeps_aliases = true;
         self
     }
 

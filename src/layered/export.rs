@@ -18,6 +18,18 @@ const GAUGES: [&str; 4] = [
     "write_breakers_open",
 ];
 
+/// The fields that are exported of a tier's source aliases.
+const ALIAS_FIELDS: [&str; 8] = [
+    "cached_bytes",
+    "corrupt",
+    "entries",
+    "errors",
+    "hits",
+    "misses",
+    "put_errors",
+    "puts",
+];
+
 /// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
 ///
 /// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
@@ -125,6 +137,13 @@ impl MetricsExporter {
                 counter!(name, &labels).absolute(value);
             }
         }
+        for (field, value) in tier.aliases.fields() {
+            match alias_metric(field) {
+                Some(name) if GAUGES.contains(&field) => gauge!(name, &labels).set(value as f64),
+                Some(name) => counter!(name, &labels).absolute(value),
+                None => {}
+            }
+        }
         let saved = tier.saved_nanos as f64 * 1e-9;
         gauge!("pipeline_cache_tier_saved_seconds", &labels).set(saved);
         let answers = histogram!("pipeline_cache_tier_answer_seconds", &labels);
@@ -161,12 +180,22 @@ fn record_new(into: &metrics::Histogram, now: &LatencySummary, last: &mut Latenc
 
 /// The name of a field of a tier's own metrics.
 fn tier_metric(field: &str) -> String {
-    let total = if GAUGES.contains(&field) {
-        ""
-    } else {
-        "_total"
-    };
-    format!("pipeline_cache_tier_{field}{total}")
+    format!("pipeline_cache_tier_{field}{}", ending(field))
+}
+
+/// How the name of a counter ends, and that of a gauge does not.
+fn ending(field: &str) -> &'static str {
+    match GAUGES.contains(&field) {
+        true => "",
+        false => "_total",
+    }
+}
+
+/// The name of a field of the metrics of a tier's source aliases, for those that are exported.
+fn alias_metric(field: &str) -> Option<String> {
+    ALIAS_FIELDS
+        .contains(&field)
+        .then(|| format!("pipeline_cache_tier_alias_{field}{}", ending(field)))
 }
 
 /// The counters of a whole cache, with their descriptions.
@@ -419,11 +448,15 @@ fn describe() {
         "Answers of a tier to lookups, by outcome."
     );
     for (field, description) in FIELD_DESCRIPTIONS {
-        let (name, description) = (tier_metric(field), description.trim());
-        if GAUGES.contains(&field) {
-            describe_gauge!(name, description);
-        } else {
-            describe_counter!(name, description);
+        let description = description.trim();
+        let of_aliases = alias_metric(field).map(|name| (name, format!("Aliases: {description}")));
+        let of_tier = (tier_metric(field), description.to_owned());
+        for (name, description) in std::iter::once(of_tier).chain(of_aliases) {
+            if GAUGES.contains(&field) {
+                describe_gauge!(name, description);
+            } else {
+                describe_counter!(name, description);
+            }
         }
     }
     for (name, description, _) in times(&none) {
@@ -452,6 +485,7 @@ mod tests {
             .map(|(name, _)| name);
         let fields: Vec<_> = fields.collect();
         assert!(GAUGES.iter().all(|gauge| fields.contains(gauge)));
+        assert!(ALIAS_FIELDS.iter().all(|field| fields.contains(field)));
         let described: Vec<_> = FIELD_DESCRIPTIONS.iter().map(|(name, _)| *name).collect();
         assert_eq!(described, fields);
         assert!(

@@ -72,8 +72,8 @@ pub struct LayeredMetrics {
     pub compile_time: LatencySummary,
     /// What compile requests cost and saved, for each of up to 256 scopes.
     pub scopes: Vec<ScopeMetrics>,
-    /// What became of sources. Aliases are not counted among lookups, hits, misses and puts here. A
-    /// tier that keeps aliases counts them among its own.
+    /// What became of sources. Aliases are not counted among lookups, hits, misses and puts, here and in
+    /// tiers.
     pub aliases: AliasMetrics,
     /// Hits that were recompiled and compared.
     pub verified: u64,
@@ -120,6 +120,8 @@ pub struct TierMetrics {
     pub saved_nanos: i64,
     /// What the tier itself counts.
     pub store: PipelineCacheMetrics,
+    /// What the stores count in which this tier keeps source aliases. All zero while it keeps none.
+    pub aliases: PipelineCacheMetrics,
 }
 
 /// What the lookups of a layered store have done.
@@ -212,7 +214,12 @@ impl TierCounters {
         self.saved_nanos.add(nanos);
     }
 
-    pub(super) fn snapshot(&self, tier: &str, store: PipelineCacheMetrics) -> TierMetrics {
+    pub(super) fn snapshot(
+        &self,
+        tier: &str,
+        store: PipelineCacheMetrics,
+        aliases: PipelineCacheMetrics,
+    ) -> TierMetrics {
         TierMetrics {
             tier: tier.to_owned(),
             hits: self.hits.get(),
@@ -224,6 +231,7 @@ impl TierCounters {
             latency: self.latency.summary(),
             saved_nanos: self.saved_nanos.get(),
             store,
+            aliases,
         }
     }
 }

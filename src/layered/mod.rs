@@ -70,6 +70,7 @@ use std::time::Duration;
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
+use crate::source_alias::SourceAliases;
 use crate::store::{PipelineCacheStore, StoreError};
 use background::BackgroundWrites;
 use compiler::{Compiler, CompilerSettings};
@@ -150,6 +151,14 @@ impl LayeredPipelineCache {
 
     fn from_builder(builder: LayeredPipelineCacheBuilder) -> Self {
         let tiers: Arc<[Tier]> = builder.tiers.into_iter().map(Tier::new).collect();
+        let aliases = match (builder.source_aliases, builder.keeps_aliases) {
+            (Some(given), _) => given,
+            (None, false) => Arc::default(),
+            (None, true) => {
+                let stores = tiers.iter().flat_map(Tier::alias_stores);
+                Arc::new(SourceAliases::new().kept_in_all(stores))
+            }
+        };
         let background = BackgroundWrites::new(
             Arc::clone(&tiers),
             builder.background,
@@ -182,7 +191,7 @@ impl LayeredPipelineCache {
                 network_budget: builder.network_budget,
             },
             CompilePool::new(builder.compile_places, builder.max_queued_compiles),
-            builder.source_aliases,
+            aliases,
             RememberedFailures::new(builder.max_failures, builder.failure_time_to_live),
             Savings::new(builder.pass_by_losing_scopes),
             Verifier::new(builder.verify),

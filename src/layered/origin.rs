@@ -5,16 +5,18 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::admission::{LookupPriority, PriorityBoost};
 use super::compile_error::CompileError;
 use super::compiled::{CompileInput, CompileTimes};
 use super::compiler::Compiler;
+use super::lookup::TierSelection;
 use super::order::take;
 use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _, Unkeyable};
-use crate::source_alias::{ParseTimes, Parsed, Unresolved, alias_key_async};
+use crate::source_alias::{
+    FlightState, NetworkWait, ParseTimes, Parsed, Unresolved, alias_key_async,
+};
 use crate::sync::single_flight::panic_message;
 
 /// What a compile request can be made from: [`FromSource`], [`FromProgram`] or [`FromKey`], as set by
@@ -60,6 +62,7 @@ pub struct Site<'a> {
     pub(super) compiler: &'a Arc<Compiler>,
     pub(super) scope: &'a CompileScope,
     pub(super) priority: LookupPriority,
+    pub(super) tiers: TierSelection,
     pub(super) network_budget: Duration,
     /// Whether a failure that is remembered is the answer.
     pub(super) remembers_failures: bool,
@@ -213,15 +216,19 @@ where
             }
         }
         let start = Instant::now();
-        let parse = |boost: Arc<Notify>| {
+        let parse = |state: &FlightState| {
+            let boost = PriorityBoost::from(Arc::clone(&state.urgent));
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
             let parse = move || parse_and_key(&source, &*parse);
-            Arc::clone(compiler).run_key(priority, PriorityBoost::from(boost), parse)
+            Arc::clone(compiler).run_key(priority, boost, parse)
         };
-        let budget = Some(site.network_budget);
+        let wait = match site.tiers {
+            TierSelection::Local => NetworkWait::Never,
+            _ => NetworkWait::Within(site.network_budget),
+        };
         let is_urgent = priority == LookupPriority::Interactive;
         let aliases = &compiler.aliases;
-        let resolved = aliases.resolve(alias, budget, is_urgent, parse).await;
+        let resolved = aliases.resolve(alias, wait, is_urgent, parse).await;
         let resolved = resolved.map_err(|unresolved| match unresolved {
             Unresolved::Failed(error) => {
                 if site.remembers_failures {
@@ -235,7 +242,8 @@ where
         })?;
         let ParseTimes { parse, key } = resolved.times;
         (times.parse, times.key) = (parse, key);
-        let network = match compiler.aliases.are_kept_in_network() {
+        let asks_network = wait != NetworkWait::Never && aliases.are_kept_in_network();
+        let network = match asks_network {
             true => start.elapsed().saturating_sub(parse + key),
             false => Duration::ZERO,
         };

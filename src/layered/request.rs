@@ -204,8 +204,8 @@ impl<S> CompileRequest<'_, S> {
         self
     }
 
-    /// Sets which tiers are asked before it is compiled. Default: all. What was compiled is written to
-    /// all tiers whatever is asked.
+    /// Sets which tiers, and which stores of [source aliases](crate::SourceAliases), are asked before it
+    /// is compiled. Default: all. What was compiled is written to all tiers whatever is asked.
     ///
     /// A caller that asks local tiers alone and joins a flight that waits for a network makes it
     /// compile.
@@ -358,6 +358,7 @@ impl<S> CompileRequest<'_, S> {
             compiler: self.compiler,
             scope: self.scope,
             priority: self.options.priority,
+            tiers: self.options.tiers,
             network_budget: self.options.network_budget,
             remembers_failures: self.options.remembers_failures,
         };

@@ -1,6 +1,7 @@
 //! A layered store as a tier of another.
 
 use async_trait::async_trait;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::lease::{self, TierLease};
@@ -92,6 +93,12 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         Some(self)
+    }
+
+    /// Those of all tiers, in their order.
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        let tiers = self.parts.tiers.iter();
+        tiers.flat_map(Tier::alias_stores).collect()
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

@@ -11,7 +11,8 @@ use super::metrics::{TierCounters, TierMetrics};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
-    CompileLease, Fetched, Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
+    CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
+    StoreErrorKind, StoreOperation,
 };
 use crate::sync::single_flight::panic_message;
 
@@ -41,7 +42,14 @@ impl Tier {
         let store = self
             .catch_panic_now(|| self.store.metrics())
             .unwrap_or_default();
-        self.counters.snapshot(&self.name, store)
+        let aliases = || {
+            let stores = self.store.alias_stores();
+            let none = PipelineCacheMetrics::default();
+            let metrics = stores.iter().map(|store| store.metrics());
+            metrics.fold(none, |sum, of_store| sum.saturating_add(&of_store))
+        };
+        let aliases = self.catch_panic_now(aliases).unwrap_or_default();
+        self.counters.snapshot(&self.name, store, aliases)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -52,6 +60,11 @@ impl Tier {
     pub(super) fn is_trusted_source(&self) -> bool {
         self.catch_panic_now(|| self.store.is_trusted_source())
             .unwrap_or(false)
+    }
+
+    pub(super) fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        self.catch_panic_now(|| self.store.alias_stores())
+            .unwrap_or_default()
     }
 
     /// Whether the tier takes writes, and an artifact of this size.

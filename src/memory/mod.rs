@@ -9,7 +9,7 @@ pub use eviction::{InMemoryEvictionReason, InMemoryEvictionReport};
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::artifact::Artifact;
@@ -17,6 +17,7 @@ use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
 use crate::store::{
     Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation,
+    alias_bytes,
 };
 use crate::sync::blocking;
 use eviction::Reports;
@@ -62,6 +63,8 @@ struct Inner {
     /// never take it, and writers wait for it without blocking their thread.
     write_lock: Arc<tokio::sync::Mutex<()>>,
     reports: Mutex<Reports>,
+    /// Made when it is first asked for.
+    aliases: OnceLock<InMemoryPipelineCache>,
     closed: AtomicBool,
     counters: StoreCounters,
 }
@@ -95,6 +98,7 @@ impl InMemoryPipelineCache {
                 max_bytes,
                 write_lock: Arc::default(),
                 reports: Mutex::default(),
+                aliases: OnceLock::new(),
                 closed: AtomicBool::new(false),
                 counters: StoreCounters::default(),
             }),
@@ -285,9 +289,23 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         Ok(())
     }
 
-    async fn close(&self, _deadline: Duration) -> Result<(), StoreError> {
+    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         self.inner.closed.store(true, Ordering::Release);
-        Ok(())
+        match self.inner.aliases.get() {
+            Some(aliases) => aliases.close(deadline).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One with the same budget of entries, and a sixteenth of the bytes.
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        let Inner {
+            max_entries,
+            max_bytes,
+            ..
+        } = *self.inner;
+        let new = || Self::with_limits(max_entries, alias_bytes(max_bytes));
+        vec![Arc::new(self.inner.aliases.get_or_init(new).clone())]
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

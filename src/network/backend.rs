@@ -103,6 +103,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
         }
     }
 
+    /// The same server, for the entries in this folder below its base. Its connections are counted
+    /// here alone.
+    fn in_folder(&self, folder: &str) -> Self
+    where
+        Self: Sized;
+
     fn format(&self) -> &FrameFormat;
 
     fn connection_counts(&self) -> ConnectionCounts {

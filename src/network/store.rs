@@ -96,6 +96,14 @@ macro_rules! delegate_to_network_tier {
                 Ok(())
             }
 
+            /// In the folder `aliases` below the base.
+            fn alias_stores(&self) -> Vec<std::sync::Arc<dyn $crate::store::PipelineCacheStore>> {
+                let aliases = self.tier.aliases.iter().map(std::sync::Arc::clone);
+                aliases
+                    .map(|tier| std::sync::Arc::new(Self { tier }) as _)
+                    .collect()
+            }
+
             fn metrics(&self) -> $crate::store::PipelineCacheMetrics {
                 self.tier.metrics()
             }

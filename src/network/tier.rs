@@ -28,7 +28,9 @@ use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::{Counter, StoreCounters};
-use crate::store::{Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation};
+use crate::store::{
+    ALIAS_FOLDER, Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation,
+};
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {
@@ -39,6 +41,8 @@ pub(crate) struct NetworkTier<B> {
     pub(crate) required: Requirement,
     /// Whether what it serves may be promoted to other tiers.
     pub(crate) promotable: bool,
+    /// The entries of source aliases. With a policy of its own, so that its trouble costs no artifact.
+    pub(crate) aliases: Option<Arc<Self>>,
     policy: CallPolicy,
     misses: Option<RememberedMisses>,
     unhealed: UnhealedEntries,
@@ -59,9 +63,27 @@ impl<B: Backend> NetworkTier<B> {
         promotable: bool,
         settings: NetworkSettings,
     ) -> Arc<Self> {
+        let aliases = Self::assemble(
+            format!("{name}/{ALIAS_FOLDER}"),
+            backend.in_folder(ALIAS_FOLDER),
+            promotable,
+            settings.clone(),
+            None,
+        );
+        Self::assemble(name, backend, promotable, settings, Some(aliases))
+    }
+
+    fn assemble(
+        name: String,
+        backend: B,
+        promotable: bool,
+        settings: NetworkSettings,
+        aliases: Option<Arc<Self>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             backend,
             name,
+            aliases,
             writes: settings.writes,
             required: settings.required,
             promotable,
@@ -183,6 +205,9 @@ impl<B: Backend> NetworkTier<B> {
     /// Takes no more writes.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        if let Some(aliases) = &self.aliases {
+            aliases.close();
+        }
     }
 
     pub(crate) fn metrics(&self) -> PipelineCacheMetrics {

@@ -66,6 +66,16 @@ impl Backend for Objects {
         None
     }
 
+    fn in_folder(&self, folder: &str) -> Self {
+        Self {
+            store: Arc::clone(&self.store),
+            prefix: self.prefix.clone().join(folder),
+            format: self.format.clone(),
+            absent_statuses: self.absent_statuses.clone(),
+            inactivity: self.inactivity,
+        }
+    }
+
     async fn download(
         &self,
         key: &PipelineFingerprint,

@@ -2,22 +2,23 @@
 
 mod table;
 
-pub(crate) use table::{ParseTimes, Parsed, Resolved, Unresolved};
+pub(crate) use table::{FlightState, NetworkWait, ParseTimes, Parsed, Resolved, Unresolved};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use table::{Flown, Known, MAX_WRITES, Table};
+use table::{Flown, Known, MAX_WRITES, Stores, Table};
 
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
 use crate::store::runtime::require_runtime;
-use crate::store::{Locality, PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation};
+use crate::store::{PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
@@ -70,8 +71,7 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 pub struct SourceAliases {
     table: Arc<Table>,
     /// The sources that are looked up in the store, or parsed.
-    /// Each with what is notified when an urgent caller has joined it.
-    flights: SingleFlight<PipelineFingerprint, Arc<Notify>, Flown>,
+    flights: SingleFlight<PipelineFingerprint, Arc<FlightState>, Flown>,
 }
 
 /// What a table of aliases has done, apart from what a cache has done with artifacts.
@@ -81,15 +81,15 @@ pub struct SourceAliases {
 pub struct AliasMetrics {
     /// Sources whose fingerprint the table knew.
     pub hits: u64,
-    /// Sources whose fingerprint the store knew.
+    /// Sources whose fingerprint a store knew.
     pub kept_hits: u64,
     /// Sources that were parsed, or failed to parse.
     pub misses: u64,
     /// Callers that waited for another caller with the same source.
     pub joins: u64,
-    /// Aliases written to the store.
+    /// Aliases written to the stores. One that several stores take counts once.
     pub puts: u64,
-    /// Aliases that could not be written, or were not, because too many writes were under way.
+    /// Aliases that a store could not take, or that were not written, because too many writes were under way.
     pub put_errors: u64,
     /// Sources that the table knows now.
     pub entries: u64,
@@ -108,14 +108,14 @@ impl SourceAliases {
     /// An empty table for at most `sources` sources; frequently used ones stay.
     #[must_use]
     pub fn with_capacity(sources: u64) -> Self {
-        Self::over(sources, None)
+        Self::over(sources, Stores::default())
     }
 
-    fn over(sources: u64, store: Option<Arc<dyn PipelineCacheStore>>) -> Self {
+    fn over(sources: u64, stores: Stores) -> Self {
         Self {
             table: Arc::new(Table {
                 known: moka::sync::Cache::new(sources),
-                store,
+                stores,
                 writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
                 counters: Arc::default(),
             }),
@@ -124,21 +124,40 @@ impl SourceAliases {
     }
 
     /// An empty table of the same size that keeps its aliases in `store` too, each as an artifact of
-    /// 32 bytes under a key of its own, so that the next process or machine knows them.
+    /// 32 bytes under a key of its own, so that the next process or machine knows them. It also keeps
+    /// the stores that were given before.
+    ///
+    /// The store may be one that keeps artifacts: aliases stand in a place of their own there, such as
+    /// the folder `aliases`, and are counted apart. See
+    /// [`alias_stores`](PipelineCacheStore::alias_stores): a store that offers none counts aliases among
+    /// its artifacts. To keep aliases in all tiers of a cache, see
+    /// [`keep_aliases`](crate::LayeredPipelineCacheBuilder::keep_aliases).
     ///
     /// A writer of the store decides what a source compiles to: use a store that you would also take
     /// binaries from. Before a source is compiled under a kept alias, the alias is checked.
     ///
-    /// Where the store fails, the source is parsed. A compile request waits for a network store no
-    /// longer than its network budget. Aliases are written in the background, 64 at a time;
+    /// The stores on this machine are asked first, then those across a network. Where they fail, the
+    /// source is parsed. A compile request waits for network stores no longer than its network budget,
+    /// and one that asks [local tiers](crate::TierSelection::Local) alone asks none of them. Aliases are
+    /// written in the background, 64 at a time, to the stores that take writes;
     /// [`LayeredPipelineCache::flush`](crate::LayeredPipelineCache::flush) waits for them.
     #[must_use]
     pub fn kept_in(self, store: impl PipelineCacheStore + 'static) -> Self {
+        let apart = store.alias_stores();
+        match apart.is_empty() {
+            true => self.kept_in_all([Arc::new(store) as _]),
+            false => self.kept_in_all(apart),
+        }
+    }
+
+    pub(crate) fn kept_in_all(
+        self,
+        stores: impl IntoIterator<Item = Arc<dyn PipelineCacheStore>>,
+    ) -> Self {
+        let mut all = self.table.stores.clone();
+        stores.into_iter().for_each(|store| all.add(store));
         let sources = self.table.known.policy().max_capacity();
-        Self::over(
-            sources.unwrap_or(Self::DEFAULT_CAPACITY),
-            Some(Arc::new(store)),
-        )
+        Self::over(sources.unwrap_or(Self::DEFAULT_CAPACITY), all)
     }
 
     /// The fingerprint of a source that the table knows. Hashes the source on the calling thread,
@@ -149,7 +168,7 @@ impl SourceAliases {
         Some(known.fingerprint)
     }
 
-    /// The fingerprint of the program that `source` spells: from the table, from the store, or by
+    /// The fingerprint of the program that `source` spells: from the table, from a store, or by
     /// `parse` and [`PipelineFingerprint::of`] on the blocking pool. All three give the same answer.
     ///
     /// For tools that need the fingerprint alone. To compile, use
@@ -180,7 +199,7 @@ impl SourceAliases {
     {
         let key = alias_key_async::<P>(front_end, source).await;
         let parse = Arc::new(parse);
-        let resolved = self.resolve(key, None, false, |_urgent| {
+        let resolved = self.resolve(key, NetworkWait::Always, false, |_state| {
             let (parse, source) = (Arc::clone(&parse), source.clone());
             async move {
                 let parsed = blocking::blocking(move || {
@@ -222,18 +241,16 @@ impl SourceAliases {
         }
     }
 
-    /// Waits for the aliases that are being written, and flushes the store.
+    /// Waits for the aliases that are being written, and flushes the stores. The first error.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.written().await;
-        match &self.table.store {
-            Some(store) => store.flush().await,
-            None => Ok(()),
-        }
+        let flushed = join_all(self.table.stores.iter().map(|store| store.flush())).await;
+        flushed.into_iter().collect()
     }
 
     /// As [`flush`](Self::flush), given up at the deadline.
     pub(crate) async fn flush_within(&self, deadline: Duration) -> Result<(), StoreError> {
-        let Some(store) = &self.table.store else {
+        let Some(store) = self.table.stores.iter().next() else {
             return Ok(());
         };
         require_runtime(|| store.to_string(), StoreOperation::Flush)?;
@@ -248,16 +265,15 @@ impl SourceAliases {
     }
 
     async fn written(&self) {
-        if self.table.store.is_some() {
+        if !self.table.stores.is_empty() {
             // Nobody closes the semaphore.
             drop(self.table.writes.acquire_many(MAX_WRITES).await);
         }
     }
 
-    /// Whether a source that the table does not know is looked up across a network.
+    /// Whether a source that the table does not know may be looked up across a network.
     pub(crate) fn are_kept_in_network(&self) -> bool {
-        let store = self.table.store.as_ref();
-        store.is_some_and(|store| store.locality() == Locality::Network)
+        !self.table.stores.network.is_empty()
     }
 
     /// Replaces what is known of a source. `None` if what it spells has no key.
@@ -274,18 +290,16 @@ impl SourceAliases {
         }
     }
 
-    /// The fingerprint of a source: from the table, or else from the store or by `parse`, once for
-    /// all who ask at the same time. That work goes on when they have gone. A network store is waited
-    /// for no longer than `budget`.
+    /// The fingerprint of a source: from the table, or else from the stores or by `parse`, once for
+    /// all who ask at the same time. That work goes on when they have gone.
     ///
-    /// `parse` gets what is notified when an urgent caller has joined.
     /// `parse` is called again only if another caller's parse failed with an error of another type.
     pub(crate) async fn resolve<V, E, W>(
         &self,
         key: PipelineFingerprint,
-        budget: Option<Duration>,
+        wait: NetworkWait,
         is_urgent: bool,
-        parse: impl Fn(Arc<Notify>) -> W,
+        parse: impl Fn(&FlightState) -> W,
     ) -> Result<Resolved<V>, Unresolved<E>>
     where
         V: Send + 'static,
@@ -298,15 +312,21 @@ impl SourceAliases {
         loop {
             let table = &self.table;
             let waiter = self.flights.join_kept(key, || {
-                let urgent = Arc::new(Notify::new());
-                let parse = parse(Arc::clone(&urgent));
-                (urgent, Arc::clone(table).resolve(key, budget, parse))
+                let state = Arc::new(FlightState::default());
+                let parse = parse(&state);
+                let (table, of_flight) = (Arc::clone(table), Arc::clone(&state));
+                let work = async move { table.resolve(key, wait, &of_flight, parse).await };
+                (state, work)
             });
             let is_leader = waiter.is_leader;
             if !is_leader {
                 table.counters.joins.increment();
+                let state = waiter.progress();
                 if is_urgent {
-                    waiter.progress().notify_one();
+                    state.urgent.notify_one();
+                }
+                if wait == NetworkWait::Never {
+                    state.skip_network.cancel();
                 }
             }
             let flown = match waiter.await {
@@ -339,7 +359,7 @@ impl fmt::Debug for SourceAliases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SourceAliases")
             .field("sources", &self.table.known.entry_count())
-            .field("store", &self.table.store)
+            .field("stores", &self.table.stores)
             .finish()
     }
 }

@@ -1,12 +1,14 @@
 //! The table of known spellings: what it knows, and how it learns.
 
 use futures::FutureExt as _;
+use futures::future::join_all;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Artifact;
 use crate::key::{PipelineFingerprint, Unkeyable};
@@ -20,10 +22,53 @@ pub(super) const MAX_WRITES: u32 = 64;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) known: moka::sync::Cache<PipelineFingerprint, Known>,
-    pub(super) store: Option<Arc<dyn PipelineCacheStore>>,
+    pub(super) stores: Stores,
     /// A permit for each write to the store that may be under way.
     pub(super) writes: Arc<Semaphore>,
     pub(super) counters: Arc<AliasCounters>,
+}
+
+/// The stores that aliases are kept in: those on this machine first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stores {
+    pub(super) local: Vec<Arc<dyn PipelineCacheStore>>,
+    pub(super) network: Vec<Arc<dyn PipelineCacheStore>>,
+}
+
+impl Stores {
+    pub(super) fn add(&mut self, store: Arc<dyn PipelineCacheStore>) {
+        match store.locality() {
+            Locality::Local => self.local.push(store),
+            Locality::Network => self.network.push(store),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<dyn PipelineCacheStore>> {
+        self.local.iter().chain(&self.network)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+/// What those who wait for a flight can tell it.
+#[derive(Debug, Default)]
+pub(crate) struct FlightState {
+    /// Notified when an urgent caller has joined.
+    pub(crate) urgent: Arc<Notify>,
+    /// Cancelled when a caller has joined who does not wait for network stores.
+    pub(super) skip_network: CancellationToken,
+}
+
+/// How long a caller waits for network stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NetworkWait {
+    /// It asks none.
+    Never,
+    Within(Duration),
+    /// As long as it takes.
+    Always,
 }
 
 /// What is known of a source.
@@ -133,7 +178,8 @@ impl Table {
     pub(super) async fn resolve<V, E>(
         self: Arc<Self>,
         key: PipelineFingerprint,
-        budget: Option<Duration>,
+        wait: NetworkWait,
+        state: &FlightState,
         parse: impl Future<Output = Result<Result<Parsed<V>, E>, Arc<str>>> + Send,
     ) -> Flown
     where
@@ -144,7 +190,7 @@ impl Table {
         if let Some(known) = self.known(&key) {
             return Ok(known);
         }
-        if let Some(kept) = self.kept_within(&key, budget).await {
+        if let Some(kept) = self.kept_in_any(&key, wait, state).await {
             self.counters.kept_hits.increment();
             self.known.insert(key, Known::kept(kept));
             return Ok(FlownSource {
@@ -172,25 +218,57 @@ impl Table {
         }
     }
 
-    async fn kept_within(
+    /// The alias in the first store that has it. It is written to those before it, in the background.
+    async fn kept_in_any(
         &self,
         key: &PipelineFingerprint,
-        budget: Option<Duration>,
+        wait: NetworkWait,
+        state: &FlightState,
     ) -> Option<PipelineFingerprint> {
-        let store = self.store.as_ref()?;
-        // A store that panics costs the parse.
-        let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
-        let kept = match budget {
-            Some(budget) if store.locality() == Locality::Network => {
-                timeout(budget, kept).await.ok()?
+        let Stores { local, network } = &self.stores;
+        if let Some((at, kept)) = self.first_of(local, key).await {
+            self.write(key, kept, local[..at].to_vec());
+            return Some(kept);
+        }
+        let asked = async {
+            match wait {
+                NetworkWait::Never => None,
+                NetworkWait::Always => self.first_of(network, key).await,
+                NetworkWait::Within(budget) => {
+                    let asked = timeout(budget, self.first_of(network, key));
+                    asked.await.ok().flatten()
+                }
             }
-            _ => kept.await,
         };
-        kept.unwrap_or_else(|panic| {
-            let message = panic_message(&*panic);
-            tracing::error!(%key, %message, "the store of source aliases panicked; the source is parsed instead");
-            None
-        })
+        let (at, kept) = tokio::select! {
+            biased;
+            found = asked => found?,
+            () = state.skip_network.cancelled() => return None,
+        };
+        let faster = local.iter().chain(&network[..at]);
+        self.write(key, kept, faster.cloned().collect());
+        Some(kept)
+    }
+
+    /// The first of these stores that has the alias, and the alias.
+    async fn first_of(
+        &self,
+        stores: &[Arc<dyn PipelineCacheStore>],
+        key: &PipelineFingerprint,
+    ) -> Option<(usize, PipelineFingerprint)> {
+        for (at, store) in stores.iter().enumerate() {
+            // A store that panics costs the parse.
+            let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
+            let kept = kept.await.unwrap_or_else(|panic| {
+                let message = panic_message(&*panic);
+                tracing::error!(%key, %message, "the store of source aliases panicked; the source is parsed instead");
+                None
+            });
+            if let Some(kept) = kept {
+                return Some((at, kept));
+            }
+        }
+        None
     }
 
     /// The alias in the store. A payload that is not a whole fingerprint is ignored.
@@ -213,13 +291,24 @@ impl Table {
         fingerprint.map(PipelineFingerprint::from_bytes)
     }
 
-    /// Remembers an alias, and writes it to the store in the background.
+    /// Remembers an alias, and writes it to the stores in the background.
     pub(super) fn learn(&self, key: &PipelineFingerprint, known: Known) {
         let fingerprint = known.fingerprint;
         self.known.insert(*key, known);
-        let Some(store) = self.store.clone() else {
+        self.write(key, fingerprint, self.stores.iter().cloned().collect());
+    }
+
+    /// Writes an alias in the background, to those of the stores that take writes.
+    fn write(
+        &self,
+        key: &PipelineFingerprint,
+        fingerprint: PipelineFingerprint,
+        mut stores: Vec<Arc<dyn PipelineCacheStore>>,
+    ) {
+        stores.retain(|store| store.is_writable());
+        if stores.is_empty() {
             return;
-        };
+        }
         let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() else {
             self.counters.put_errors.increment();
             return;
@@ -229,9 +318,11 @@ impl Table {
         drop(tokio::spawn(async move {
             let _permit = permit;
             let alias = Artifact::new(fingerprint.as_bytes().to_vec());
-            match store.put(&key, alias).await {
-                Ok(()) => counters.puts.increment(),
-                Err(error) => {
+            let writes = stores.iter().map(|store| store.put(&key, alias.clone()));
+            let failed = join_all(writes).await.into_iter().find_map(Result::err);
+            match failed {
+                None => counters.puts.increment(),
+                Some(error) => {
                     counters.put_errors.increment();
                     tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
                 }

@@ -19,6 +19,15 @@ use std::time::Duration;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 
+/// Where tiers that have folders keep source aliases: see [`PipelineCacheStore::alias_stores`].
+pub(crate) const ALIAS_FOLDER: &str = "aliases";
+
+/// The bound on the bytes of a store of aliases, beside artifacts with this bound: a sixteenth, and at
+/// least 64 KiB.
+pub(crate) fn alias_bytes(artifacts: u64) -> u64 {
+    (artifacts / 16).max(64 << 10)
+}
+
 /// A tier: anything that keeps artifacts under fingerprints.
 ///
 /// Every tier of this crate implements it, and so may yours. The contract:
@@ -206,6 +215,16 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// Where this tier keeps [source aliases](crate::SourceAliases): stores beside its artifacts, in
+    /// a folder or under a prefix of their own, the fastest first. What they hold and do is not
+    /// counted in [`metrics`](Self::metrics). A close closes them, a flush does not flush them.
+    ///
+    /// The default offers none: aliases that are kept in such a tier stand among its artifacts, and
+    /// are counted with them.
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        Vec::new()
+    }
+
     /// The tier's counters, as they stand now.
     fn metrics(&self) -> PipelineCacheMetrics;
 
@@ -271,6 +290,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         S::compile_leases(self)
+    }
+
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        S::alias_stores(self)
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {

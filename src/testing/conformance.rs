@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::artifact::{Artifact, ArtifactMetadata};
 use crate::key::PipelineFingerprint;
-use crate::store::{Fetched, PipelineCacheStore, StoreError, StoreErrorKind};
+use crate::store::{Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind};
 
 /// A promise of [`PipelineCacheStore`] that a tier does not keep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,7 @@ where
         .refuses_what_is_too_large()
         .await?;
     Check::new(&new_store().await).counts().await?;
+    Check::new(&new_store().await).keeps_aliases_apart().await?;
     Check::new(&new_store().await).closes().await
 }
 
@@ -462,6 +463,28 @@ impl<'a> Check<'a> {
             .saturating_add(after.errors);
         let detail = format!("{} lookups, {sum} answers", after.lookups);
         self.require(after.lookups == sum, PROMISE, detail)
+    }
+
+    /// A tier without stores for aliases keeps this promise.
+    async fn keeps_aliases_apart(&self) -> Checked {
+        const PROMISE: &str = "aliases are kept and counted apart from artifacts";
+        let (artifact, alias) = (Artifact::new("artifact"), Artifact::new("alias"));
+        for store in self.store.alias_stores() {
+            let aliases = Check::new(&store);
+            let before = self.store.metrics();
+            aliases.put(&key(1), &alias).await?;
+            aliases.get(&key(2)).await?;
+            let after = self.store.metrics();
+            let counts = |of: &PipelineCacheMetrics| (of.puts, of.lookups, of.entries);
+            let detail = format!("{before} became {after}");
+            self.require(counts(&before) == counts(&after), PROMISE, detail)?;
+            self.put(&key(1), &artifact).await?;
+            let found = (self.get(&key(1)).await?, aliases.get(&key(1)).await?);
+            let apart = found == (Some(artifact.clone()), Some(alias.clone()));
+            self.require(apart, PROMISE, "one replaced the other")?;
+            self.call("a removal", self.store.remove(&key(1))).await?;
+        }
+        Ok(())
     }
 
     async fn closes(&self) -> Checked {

@@ -275,6 +275,11 @@ impl PipelineCacheStore for FaultyStore {
         self.inner.compile_leases().is_some().then_some(self)
     }
 
+    /// None: aliases that are kept in this store suffer its faults.
+    fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+        Vec::new()
+    }
+
     fn metrics(&self) -> PipelineCacheMetrics {
         self.inner.metrics()
     }

@@ -203,7 +203,8 @@ async fn what_is_no_alias_is_passed_over_and_replaced() {
     parser.key(&aliases, &source).await.unwrap();
 
     // Damage on the disk.
-    let file = std::fs::read_dir(folder.path()).unwrap();
+    let aliases_folder = folder.path().join("aliases");
+    let file = std::fs::read_dir(&aliases_folder).unwrap();
     let file = file
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|name| name == "bin"))
@@ -219,7 +220,7 @@ async fn what_is_no_alias_is_passed_over_and_replaced() {
 
     // A whole artifact that is no fingerprint.
     let key = file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
-    let disk = open().await;
+    let disk = DiskCache::new(aliases_folder).await.unwrap();
     disk.remove(&key).await.unwrap();
     disk.put(
         &key,
@@ -227,7 +228,7 @@ async fn what_is_no_alias_is_passed_over_and_replaced() {
     )
     .await
     .unwrap();
-    let aliases = SourceAliases::new().kept_in(disk);
+    let aliases = SourceAliases::new().kept_in(open().await);
     assert_eq!(parser.key(&aliases, &source).await, long_way(&source));
     assert_eq!(parser.calls(), 3);
 }

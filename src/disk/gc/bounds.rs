@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::usage::{Stored, Total};
+use crate::store::alias_bytes;
 
 /// The longest time between two scans of a bounded folder, as long as there are puts.
 const SCAN_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -16,6 +17,14 @@ pub(in crate::disk) struct Bounds {
 }
 
 impl Bounds {
+    /// The bounds of the folder of source aliases, beside a folder with these.
+    pub(in crate::disk) fn of_aliases(&self) -> Self {
+        Self {
+            max_bytes: self.max_bytes.map(alias_bytes),
+            ..*self
+        }
+    }
+
     pub(in crate::disk) fn is_any(&self) -> bool {
         self.max_bytes.is_some() || self.max_entries.is_some() || self.max_age.is_some()
     }

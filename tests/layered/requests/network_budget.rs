@@ -194,3 +194,38 @@ async fn aliases_and_artifacts_share_one_budget() {
     let took = start.elapsed();
     assert!(took >= 1_000 * MS && took < 1_900 * MS, "{took:?}");
 }
+
+/// An editor asks for a source whose alias a hung network may know: at first, and while somebody else
+/// waits for that network.
+#[tokio::test]
+async fn an_editor_waits_for_no_alias_in_a_network() {
+    const LONG: Duration = Duration::from_secs(3_600);
+    for joins in [false, true] {
+        let kept = hung();
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .source_aliases(SourceAliases::new().kept_in(Arc::clone(&kept)))
+            .network_budget(LONG)
+            .build();
+        let (front, scope) = (Front::default(), scope());
+        let request = || {
+            cache
+                .compile(&scope)
+                .source(FRONT_END, "a b", front.parse())
+        };
+        let mut patient = Box::pin(request().run(front.compile()));
+        if joins {
+            while kept.calls(StoreOperation::Get) == 0 {
+                assert!(futures::poll!(&mut patient).is_pending());
+                tokio::task::yield_now().await;
+            }
+        }
+        let editor = request().tiers(TierSelection::Local);
+        let compiled = editor.run(front.compile()).await.unwrap();
+        assert_eq!(&compiled.artifact.payload()[..], b"a b for x86_64");
+        let calls = kept.calls(StoreOperation::Get);
+        assert_eq!(calls, u64::from(joins), "asked by the editor: {calls}");
+        patient.await.unwrap();
+        assert_eq!((front.parses(), front.compiles()), (1, 1));
+    }
+}

@@ -6,8 +6,8 @@ use futures::StreamExt as _;
 use pipeline_cache::testing::FaultyStore;
 use pipeline_cache::{
     Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
-    InMemoryPipelineCache, LayeredPipelineCache, LookupPriority, LookupSource,
-    PipelineCacheStore as _, PipelineFingerprint, SourceAliases,
+    InMemoryPipelineCache, LayeredPipelineCache, LayeredPipelineCacheBuilder, LookupPriority,
+    LookupSource, PipelineCacheStore, PipelineFingerprint, SourceAliases,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -173,7 +173,69 @@ async fn aliases_kept_in_a_store_are_known_to_the_next_process() {
     }
     assert_eq!((front.parses(), front.compiles()), (1, 1));
     assert_eq!(artifacts.metrics().puts, 1);
-    assert_eq!(kept.metrics().puts, 1);
+    assert_eq!(kept.alias_stores()[0].metrics().puts, 1);
+}
+
+/// One store keeps both. Whichever way that is said, aliases are no artifacts to it.
+#[tokio::test]
+async fn aliases_in_the_tiers_of_artifacts_are_counted_apart_from_these() {
+    type Keep = fn(LayeredPipelineCacheBuilder, Vec<Arc<dyn PipelineCacheStore>>) -> Built;
+    type Built = LayeredPipelineCacheBuilder;
+    let ways: [(&str, Keep); 3] = [
+        ("one switch", |builder, _| builder.keep_aliases()),
+        ("the tiers themselves", |builder, tiers| {
+            let aliases = tiers
+                .into_iter()
+                .fold(SourceAliases::new(), SourceAliases::kept_in);
+            builder.source_aliases(aliases)
+        }),
+        ("a cache over the tiers", |builder, tiers| {
+            let cache = LayeredPipelineCache::new(tiers);
+            builder.source_aliases(SourceAliases::new().kept_in(cache))
+        }),
+    ];
+    for (way, keep) in ways {
+        let folder = tempfile::tempdir().unwrap();
+        let front = Front::default();
+        for process in 0..2 {
+            let disk = DiskCache::builder().root(folder.path()).max_entries(1_000);
+            let tiers = [
+                Arc::new(InMemoryPipelineCache::new()) as Arc<dyn PipelineCacheStore>,
+                Arc::new(disk.open().await.unwrap()),
+            ];
+            let builder = LayeredPipelineCache::builder().tiers(tiers.clone());
+            let cache = keep(builder, tiers.to_vec()).build();
+            for (source, number) in [("b a", 1), ("a b", 2), ("c", 3)] {
+                request(&cache, &front, &scope(), source).await.unwrap();
+                cache.flush().await.unwrap();
+                let is_known = u64::from(process == 1);
+                let metrics = cache.layered_metrics();
+                let (aliases, case) = (metrics.aliases, format!("{way}, {process}, {source}"));
+                assert_eq!(
+                    (aliases.kept_hits, aliases.misses),
+                    (number * is_known, number * (1 - is_known)),
+                    "{case}"
+                );
+            }
+            let [memory, disk] = &cache.layered_metrics().tiers[..] else {
+                panic!("there are two tiers");
+            };
+            // Two programs, three spellings.
+            for tier in [memory, disk] {
+                let of_disk = u64::from(tier.tier != "memory");
+                let is_new = 1 - process * of_disk;
+                let case = format!("{way}, {process}, {}", tier.tier);
+                // A disk knows how much it holds once it was put to.
+                assert_eq!(tier.store.entries, 2 * is_new, "{case}");
+                assert_eq!(tier.store.puts, 2 * is_new, "{case}");
+                assert_eq!(tier.store.misses, 2 * is_new, "{case}");
+                assert_eq!(tier.aliases.entries, 3 * is_new, "{case}");
+                assert_eq!(tier.aliases.puts, 3 * is_new, "{case}");
+                assert_eq!(tier.aliases.misses, 3 * is_new, "{case}");
+            }
+        }
+        assert_eq!((front.parses(), front.compiles()), (3, 2), "{way}");
+    }
 }
 
 /// Somebody wrote an alias that names another program. Nothing is stored under that program's key.
@@ -189,9 +251,11 @@ async fn a_wrong_alias_is_found_out_before_anything_is_compiled_under_it() {
     let (right, victim) = (bare("a").await, bare("victim").await);
     for source in ["a", "secret"] {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Arc::new(DiskCache::new(folder.path()).await.unwrap());
-        let alias = alias_of(&kept, source).await;
-        kept.put(&alias, Artifact::new(victim.as_bytes().to_vec()))
+        let kept = DiskCache::new(folder.path()).await.unwrap();
+        let aliases = DiskCache::new(folder.path().join("aliases")).await.unwrap();
+        let alias = alias_of(&kept, &aliases, source).await;
+        aliases
+            .put(&alias, Artifact::new(victim.as_bytes().to_vec()))
             .await
             .unwrap();
         let cache = LayeredPipelineCache::builder()
@@ -208,14 +272,18 @@ async fn a_wrong_alias_is_found_out_before_anything_is_compiled_under_it() {
     }
 }
 
-/// The key under which a store keeps the alias of a source.
-async fn alias_of(kept: &Arc<DiskCache>, source: &'static str) -> PipelineFingerprint {
-    let aliases = SourceAliases::new().kept_in(Arc::clone(kept));
+/// The key under which a store keeps the alias of a source, in its folder of aliases.
+async fn alias_of(
+    kept: &DiskCache,
+    folder: &DiskCache,
+    source: &'static str,
+) -> PipelineFingerprint {
+    let aliases = SourceAliases::new().kept_in(kept.clone());
     let parse = |_: &Bytes| Ok::<_, SyntaxError>(Words(Vec::new()));
     let source = Bytes::from(source);
     let found = aliases.fingerprint(FRONT_END, &source, parse);
     found.await.unwrap();
-    let mut entries = kept.entries();
+    let mut entries = folder.entries();
     entries.next().await.unwrap().unwrap().key
 }
 

@@ -2,6 +2,8 @@
 //! says what failed.
 
 use crate::support::scripted_http::{ScriptedServer, Step, answer, chunk, redirect};
+use bytes::Bytes;
+use futures::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -9,9 +11,10 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::network::{BreakerState, RetryPolicy};
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, Fetched, FrameError, ObjectStoreCache,
-    ObjectStoreCacheBuilder, PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind,
-    Trust, TrustedKeys,
+    Artifact, ArtifactMetadata, CompileInput, CompileScope, DiskCache, Fetched, FrameError,
+    LayeredPipelineCache, ObjectStoreCache, ObjectStoreCacheBuilder, OpaqueProgram,
+    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind, Trust, TrustedKeys,
+    Unkeyable,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -80,6 +83,44 @@ async fn the_folder_of_a_disk_tier_is_an_object_store() {
     let url = format!("file://{}", folder.path().display());
     let cache = ObjectStoreCache::new(url).unwrap();
     assert_eq!(cache.get(&KEY).await.unwrap(), Some(Artifact::new("code")));
+}
+
+/// One switch, and the bucket of the artifacts knows spellings for the next machine.
+#[tokio::test]
+async fn aliases_stand_in_a_folder_of_their_own() {
+    let store = Arc::new(InMemory::new());
+    let scope = CompileScope::new("upper-caser 1", "ascii").unwrap();
+    for machine in 0..2 {
+        let tier = Arc::new(writing(&store));
+        let cache = LayeredPipelineCache::builder()
+            .tier(Arc::clone(&tier))
+            .keep_aliases()
+            .build();
+        let parse = move |text: &Bytes| {
+            assert_eq!(machine, 0, "parsed again");
+            Ok::<_, Unkeyable>(OpaqueProgram::new("text", text.clone()))
+        };
+        let request = cache.compile(&scope).source("text 1", "hello", parse);
+        let compile = |input: CompileInput<OpaqueProgram>, _: &_| {
+            Ok(Artifact::new(input.into_canonical()?.bytes().clone()))
+        };
+        let compiled = request.run(compile).await.unwrap();
+        let key = compiled.key.unwrap();
+        cache.flush().await.unwrap();
+        let names = store
+            .list(None)
+            .map_ok(|object| object.location.to_string());
+        let names: Vec<_> = names.try_collect().await.unwrap();
+        let is_alias = |name: &String| name.starts_with("artifacts/aliases/");
+        let (aliases, artifacts): (Vec<_>, Vec<_>) = names.into_iter().partition(is_alias);
+        assert_eq!(artifacts, [format!("artifacts/{key}.bin")]);
+        assert_eq!(aliases.len(), 1, "{aliases:?}");
+        let tier = &cache.layered_metrics().tiers[0];
+        let (store, aliases) = (tier.store, tier.aliases);
+        assert_eq!((store.puts, aliases.puts), (1 - machine, 1 - machine));
+        assert_eq!((store.misses, aliases.misses), (1 - machine, 1 - machine));
+        assert_eq!((store.hits, aliases.hits), (machine, machine));
+    }
 }
 
 #[tokio::test]
