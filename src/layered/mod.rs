@@ -38,6 +38,7 @@ mod request;
 mod running;
 mod savings;
 mod search;
+mod shim;
 mod store;
 mod tier;
 mod unwritten;

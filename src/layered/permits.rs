@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
 use super::admission::{LookupPriority, PriorityBoost};
+use super::shim::{Mutex, MutexGuard};
 
 /// A bounded number of permits, and the bounded queue of those who wait for one.
 #[derive(Debug)]
@@ -214,107 +215,5 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let sender = self.permits.lock().waiting.remove(&self.ticket);
         drop(sender);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt as _;
-
-    #[test]
-    fn permits_go_to_the_resumed_then_the_interactive_then_the_background() {
-        let permits = Permits::new(1, 10);
-        let boost = PriorityBoost::default();
-        let held = permits.acquire(Urgency::Background, &boost);
-        let mut held = held.now_or_never().unwrap().unwrap();
-        let order = [
-            Urgency::Background,
-            Urgency::Interactive,
-            Urgency::Resumed,
-            Urgency::Interactive,
-        ];
-        let mut waiting = order.map(|urgency| Box::pin(permits.acquire(urgency, &boost)));
-        for waiting in &mut waiting {
-            assert!(waiting.now_or_never().is_none());
-        }
-        assert_eq!(permits.taken_and_waiting(), (1, 4));
-        for next in [2, 1, 3, 0] {
-            drop(held);
-            held = (&mut waiting[next]).now_or_never().unwrap().unwrap();
-        }
-        drop(held);
-        assert_eq!(permits.taken_and_waiting(), (0, 0));
-    }
-
-    #[test]
-    fn a_boosted_background_caller_moves_up() {
-        let permits = Permits::new(1, 10);
-        let (idle, boost) = (PriorityBoost::default(), PriorityBoost::default());
-        let held = permits.force();
-        let mut first = Box::pin(permits.acquire(Urgency::Background, &idle));
-        let mut second = Box::pin(permits.acquire(Urgency::Background, &boost));
-        assert!((&mut first).now_or_never().is_none());
-        assert!((&mut second).now_or_never().is_none());
-        boost.boost();
-        assert!((&mut second).now_or_never().is_none());
-        drop(held);
-        assert!((&mut first).now_or_never().is_none());
-        assert!((&mut second).now_or_never().is_some());
-    }
-
-    /// Each caller is dropped after each number of polls, before and after its permit came.
-    #[test]
-    fn a_dropped_caller_loses_no_permit() {
-        for polled in [false, true] {
-            for handed in [false, true] {
-                let permits = Permits::new(1, 10);
-                let boost = PriorityBoost::default();
-                let held = permits.force();
-                let mut gone = Box::pin(permits.acquire(Urgency::Interactive, &boost));
-                if polled {
-                    assert!((&mut gone).now_or_never().is_none());
-                }
-                let mut next = Box::pin(permits.acquire(Urgency::Interactive, &boost));
-                assert!((&mut next).now_or_never().is_none());
-                if handed {
-                    drop(held);
-                    drop(gone);
-                } else {
-                    drop(gone);
-                    drop(held);
-                }
-                assert!(next.now_or_never().is_some(), "{polled} {handed}");
-                assert_eq!(permits.taken_and_waiting(), (0, 0));
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_queue_is_told_at_once_and_holds_up_no_other_urgency() {
-        let permits = Permits::new(1, 1);
-        let boost = PriorityBoost::default();
-        let held = permits.force();
-        let mut background = Box::pin(permits.acquire(Urgency::Background, &boost));
-        assert!((&mut background).now_or_never().is_none());
-        let full = permits.acquire(Urgency::Background, &boost);
-        assert_eq!(full.now_or_never().unwrap().unwrap_err(), QueueFull);
-        let mut interactive = Box::pin(permits.acquire(Urgency::Interactive, &boost));
-        assert!((&mut interactive).now_or_never().is_none());
-        drop(held);
-        assert!(interactive.now_or_never().is_some());
-    }
-
-    #[test]
-    fn a_forced_permit_is_paid_back_before_the_next_is_given() {
-        let permits = Permits::new(1, 10);
-        let boost = PriorityBoost::default();
-        let (held, forced) = (permits.force(), permits.force());
-        let mut waiting = Box::pin(permits.acquire(Urgency::Interactive, &boost));
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(held);
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(forced);
-        assert!(waiting.now_or_never().is_some());
     }
 }

@@ -3,11 +3,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::shim::{Mutex, MutexGuard};
 use crate::key::PipelineFingerprint;
 
 type Table = Mutex<HashMap<PipelineFingerprint, Arc<State>>>;

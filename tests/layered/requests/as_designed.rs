@@ -1,6 +1,5 @@
-//! The programs that people write: a compile server, an editor, and a storm of clients.
+//! The programs that people write: a compile server and an editor.
 
-use super::support::{Front, MS, scope};
 use bytes::Bytes;
 use naga::Module;
 use pipeline_cache::layered::CompileContext;
@@ -8,8 +7,7 @@ use pipeline_cache::{
     Artifact, CompileError, CompileInput, CompileScope, Compiled, InMemoryPipelineCache,
     LayeredPipelineCache, TierSelection,
 };
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -86,69 +84,4 @@ async fn a_compile_server_and_an_editor_are_a_few_lines() {
         again.failed().unwrap().to_string()
     );
     assert_eq!(cache.layered_metrics().remembered_failures, 1);
-}
-
-/// A hundred programs in four spellings each, asked for by many at once, some of them far more often
-/// than others. Returns how long the hits took, in order.
-async fn storm(clients: usize, requests: usize, compile_time: Duration) -> Vec<Duration> {
-    let cache = LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
-        .compile_places(1)
-        .build();
-    let (front, scope) = (Front::default(), Arc::new(scope()));
-    let clients = (0..clients).map(|client| {
-        let (cache, front, scope) = (cache.clone(), front.clone(), Arc::clone(&scope));
-        tokio::spawn(async move {
-            let mut random = fastrand::Rng::with_seed(client as u64);
-            let mut hits = Vec::new();
-            for _ in 0..requests {
-                // The weight of a program is about one over its number.
-                let program = (100_f64.powf(random.f64()) as usize).min(99);
-                let spaces = " ".repeat(1 + random.usize(..4));
-                let source = format!("program{spaces}{program}");
-                let start = Instant::now();
-                let request = cache.compile(&scope);
-                let request = request.source(super::support::FRONT_END, source, front.parse());
-                let compile = front.compile();
-                let compiled = request.run(move |input, cx| {
-                    std::thread::sleep(compile_time);
-                    compile(input, cx)
-                });
-                let compiled = compiled.await.unwrap();
-                if compiled.times.compile.is_zero() {
-                    hits.push(start.elapsed());
-                }
-            }
-            hits
-        })
-    });
-    let clients: Vec<_> = clients.collect();
-    let mut hits = Vec::new();
-    for client in clients {
-        hits.extend(client.await.unwrap());
-    }
-    hits.sort();
-    assert!(front.compiles() <= 100, "one compile for each program");
-    assert!(front.parses() <= 400, "one parse for each spelling");
-    assert_eq!(cache.layered_metrics().compiles, front.compiles() as u64);
-    hits
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_clients_compiles_each_program_once() {
-    storm(256, 20, Duration::ZERO).await;
-}
-
-/// Measures: run it alone, on a machine that does nothing else.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn hits_in_a_storm_take_under_20_ms() {
-    let hits = storm(256, 400, MS).await;
-    let p99 = hits[hits.len() * 99 / 100];
-    println!(
-        "{} hits, median {:?}, p99 {p99:?}",
-        hits.len(),
-        hits[hits.len() / 2]
-    );
-    assert!(p99 < 20 * MS, "{p99:?}");
 }

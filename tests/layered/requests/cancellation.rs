@@ -1,12 +1,8 @@
 //! Callers come and go: one compile of a key runs, is finished and is kept, and stalls nobody.
 
-use super::support::{FRONT_END, Front, Gate, MS, key, memory, scope, until};
+use super::support::{Gate, MS, key, memory, scope, until};
 use pipeline_cache::layered::{Abandoned, CompileContext};
-use pipeline_cache::testing::FaultyStore;
-use pipeline_cache::{
-    Artifact, CompileError, CompileSource, InMemoryPipelineCache, LayeredPipelineCache,
-    SourceAliases, StoreOperation,
-};
+use pipeline_cache::{Artifact, CompileError, CompileSource};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,49 +122,4 @@ async fn a_cancelled_compile_in_the_queue_is_never_begun() {
     gate.open(1);
     held.await.unwrap();
     assert_eq!(cache.layered_metrics().compiles, 1);
-}
-
-/// A caller is dropped after each number of polls: while it hashes, looks for the alias, parses,
-/// searches, waits for its place, compiles and stores. Whoever comes next is answered, nothing is
-/// compiled twice, and no place is lost.
-#[tokio::test]
-async fn a_caller_may_go_at_every_await() {
-    for abandoned in [Abandoned::FinishAndKeep, Abandoned::Cancel] {
-        for polls in 0..40 {
-            let tier = Arc::new(FaultyStore::new("tier"));
-            let cache = LayeredPipelineCache::builder()
-                .tier(Arc::clone(&tier))
-                .source_aliases(SourceAliases::new().kept_in(InMemoryPipelineCache::new()))
-                .compile_places(1)
-                .build();
-            let (scope, front) = (scope(), Front::default());
-            let request = |abandoned| {
-                let request = cache.compile(&scope);
-                let request = request.source(FRONT_END, "b a", front.parse());
-                Box::pin(request.when_abandoned(abandoned).run(front.compile()))
-            };
-            let mut first = request(abandoned);
-            for _ in 0..polls {
-                if futures::poll!(&mut first).is_ready() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-            drop(first);
-            let next = request(Abandoned::FinishAndKeep).await.unwrap();
-            assert_eq!(&next.artifact.payload()[..], b"a b for x86_64");
-            cache.flush().await.unwrap();
-            let case = format!("{abandoned:?} after {polls} polls");
-            assert_eq!(front.compiles(), 1, "{case}");
-            // Who goes while it is parsed leaves the alias and not what was parsed.
-            assert!(front.parses() <= 2, "{case}");
-            assert_eq!(tier.calls(StoreOperation::Put), 1, "{case}");
-            until(|| cache.layered_metrics().running_compiles == 0).await;
-            let metrics = cache.layered_metrics();
-            assert_eq!(
-                (metrics.queued_compiles, metrics.abandoned_compiles),
-                (0, 0)
-            );
-        }
-    }
 }

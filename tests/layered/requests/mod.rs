@@ -4,10 +4,12 @@ mod answers;
 #[cfg(feature = "naga")]
 mod as_designed;
 mod cancellation;
+mod every_await;
 mod failures;
 mod network_budget;
 mod pool;
 mod recursion;
 mod savings;
 mod sources;
+mod storm;
 mod support;
