@@ -73,7 +73,7 @@ pub struct CompileTimes {
     pub key: Duration,
     /// To look into the tiers, before a compile was begun.
     pub lookup: Duration,
-    /// To wait for a place in the compile pool.
+    /// To wait for places in the compile pool: for the parse and the key, and for the compile.
     pub queue: Duration,
     /// To compile.
     pub compile: Duration,

@@ -329,7 +329,7 @@ impl Compiler {
         self: Arc<Self>,
         priority: LookupPriority,
         boost: PriorityBoost,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(Duration) -> T + Send + 'static,
     ) -> Result<T, Arc<str>> {
         let urgency = Urgency::from(priority);
         self.pool.run_key(urgency, &boost, work).await

@@ -235,7 +235,7 @@ impl Desk<'_, '_> {
         times.parse += run.parse;
         times.key += run.key;
         times.lookup = finished.lookup;
-        times.queue = finished.queue;
+        times.queue += finished.queue;
         times.compile = run.compile;
         Compiled {
             key,

@@ -3,10 +3,12 @@
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::latency::{LATENCY_BUCKETS, LatencySummary};
 use super::metrics::{LayeredMetrics, TierMetrics};
+use super::savings::ScopeMetrics;
 use super::tier::{kind, unique};
 use crate::store::metrics::FIELD_DESCRIPTIONS;
 
@@ -33,7 +35,8 @@ const ALIAS_FIELDS: [&str; 8] = [
 /// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
 ///
 /// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
-/// tier the label `tier`, so that several caches and several tiers of one kind stay apart.
+/// tier the label `tier`, so that several caches and several tiers of one kind stay apart. Those of
+/// compile requests (`pipeline_cache_scope_…`) carry the `compiler` and the `target` of their scope.
 /// Counters end in `_total`; times are histograms in seconds: `pipeline_cache_lookup_seconds`,
 /// `pipeline_cache_compile_queue_seconds`, `pipeline_cache_compile_seconds` and
 /// `pipeline_cache_tier_answer_seconds`. Give the recorder [`LATENCY_BUCKETS`], or another choice
@@ -100,6 +103,32 @@ impl MetricsExporter {
         let labels = self.labels(&metrics.tiers);
         for ((tier, label), exported) in metrics.tiers.iter().zip(labels).zip(of_tiers) {
             self.export_tier(tier, label, exported);
+        }
+        self.export_scopes(&metrics.scopes);
+    }
+
+    /// Scopes that differ in their options alone share their labels, and are added up.
+    fn export_scopes(&self, scopes: &[ScopeMetrics]) {
+        let labels = |scope: &ScopeMetrics| (scope.compiler.clone(), scope.target.clone());
+        let mut sums = BTreeMap::<_, ScopeMetrics>::new();
+        for scope in scopes {
+            let sum = sums.entry(labels(scope)).or_default();
+            sum.requests += scope.requests;
+            sum.hits += scope.hits;
+            sum.passed_by += scope.passed_by;
+            sum.saved_nanos = sum.saved_nanos.saturating_add(scope.saved_nanos);
+        }
+        for ((compiler, target), scope) in sums {
+            let labels = [
+                ("cache", self.cache.clone()),
+                ("compiler", compiler),
+                ("target", target),
+            ];
+            let saved = scope.saved_nanos as f64 * 1e-9;
+            gauge!("pipeline_cache_scope_saved_seconds", &labels).set(saved);
+            for (name, _, value) in of_scope(&scope) {
+                counter!(name, &labels).absolute(value);
+            }
         }
     }
 
@@ -199,7 +228,7 @@ fn alias_metric(field: &str) -> Option<String> {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 36] {
     let aliases = &metrics.aliases;
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
@@ -261,7 +290,7 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34]
         ),
         (
             "pipeline_cache_alias_kept_hits_total",
-            "Sources whose spelling was known in the store of aliases.",
+            "Sources whose spelling was known in a store of aliases.",
             aliases.kept_hits,
         ),
         (
@@ -271,8 +300,18 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34]
         ),
         (
             "pipeline_cache_alias_puts_total",
-            "Aliases written to their store.",
+            "Aliases written to their stores.",
             aliases.puts,
+        ),
+        (
+            "pipeline_cache_alias_put_errors_total",
+            "Aliases that a store of them could not take, or that were not written.",
+            aliases.put_errors,
+        ),
+        (
+            "pipeline_cache_alias_joins_total",
+            "Callers that waited for another with the same source.",
+            aliases.joins,
         ),
         (
             "pipeline_cache_followed_total",
@@ -378,7 +417,7 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 34]
 }
 
 /// The gauges of a whole cache, with their descriptions.
-fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 6] {
+fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 7] {
     [
         (
             "pipeline_cache_compiles_running",
@@ -396,6 +435,11 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 6] {
             metrics.abandoned_compiles,
         ),
         (
+            "pipeline_cache_alias_entries",
+            "Sources whose spelling is known in memory.",
+            metrics.aliases.entries,
+        ),
+        (
             "pipeline_cache_promotions_pending",
             "Promotions under way.",
             metrics.promotions.pending,
@@ -409,6 +453,27 @@ fn gauges(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 6] {
             "pipeline_cache_writes_behind_waiting",
             "Artifacts that a tier could not take, kept to be offered again.",
             metrics.write_behind.waiting,
+        ),
+    ]
+}
+
+/// The counters of a scope, with their descriptions.
+fn of_scope(scope: &ScopeMetrics) -> [(&'static str, &'static str, u64); 3] {
+    [
+        (
+            "pipeline_cache_scope_requests_total",
+            "Compile requests of a scope that were hits with a known compile time, or compiled.",
+            scope.requests,
+        ),
+        (
+            "pipeline_cache_scope_hits_total",
+            "Compile requests of a scope that were hits with a known compile time.",
+            scope.hits,
+        ),
+        (
+            "pipeline_cache_scope_passed_by_total",
+            "Compile requests of a scope that passed the cache by.",
+            scope.passed_by,
         ),
     ]
 }
@@ -462,6 +527,13 @@ fn describe() {
     for (name, description, _) in times(&none) {
         describe_histogram!(name, Unit::Seconds, description);
     }
+    for (name, description, _) in of_scope(&ScopeMetrics::default()) {
+        describe_counter!(name, description);
+    }
+    describe_gauge!(
+        "pipeline_cache_scope_saved_seconds",
+        "The compile time of the hits of a scope, less the time of the hashes, keys and lookups of all its requests. Negative where the cache costs more than it saves."
+    );
     describe_gauge!(
         "pipeline_cache_tier_saved_seconds",
         "The compile time of the artifacts that compile requests found in a tier, less the time of their keys and lookups."

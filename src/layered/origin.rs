@@ -219,7 +219,7 @@ where
         let parse = |state: &FlightState| {
             let boost = PriorityBoost::from(Arc::clone(&state.urgent));
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
-            let parse = move || parse_and_key(&source, &*parse);
+            let parse = move |queue| parse_and_key(&source, &*parse, queue);
             Arc::clone(compiler).run_key(priority, boost, parse)
         };
         let wait = match site.tiers {
@@ -240,11 +240,11 @@ where
             Unresolved::Panicked(message) => CompileError::Panicked(message),
             Unresolved::Interrupted => CompileError::Interrupted,
         })?;
-        let ParseTimes { parse, key } = resolved.times;
-        (times.parse, times.key) = (parse, key);
+        let ParseTimes { queue, parse, key } = resolved.times;
+        (times.queue, times.parse, times.key) = (queue, parse, key);
         let asks_network = wait != NetworkWait::Never && aliases.are_kept_in_network();
         let network = match asks_network {
-            true => start.elapsed().saturating_sub(parse + key),
+            true => start.elapsed().saturating_sub(queue + parse + key),
             false => Duration::ZERO,
         };
         self.made = resolved.made;
@@ -294,8 +294,8 @@ where
         let (unchecked, times) = match self.made.take().as_deref().and_then(take) {
             Some(unchecked) => (unchecked, ParseTimes::default()),
             None => {
-                let parsed =
-                    parse_and_key(&self.source, &*self.parse).map_err(InputStop::Failed)?;
+                let parsed = parse_and_key(&self.source, &*self.parse, Duration::ZERO)
+                    .map_err(InputStop::Failed)?;
                 if parsed.fingerprint.as_ref().ok() != self.fingerprint.as_ref() {
                     return Err(self.rekeyed(parsed.fingerprint, parsed.made));
                 }
@@ -328,6 +328,7 @@ impl<P: Program, F> FromSource<P, F> {
 fn parse_and_key<P: Program, E>(
     source: &Bytes,
     parse: &impl Fn(&Bytes) -> Result<P, E>,
+    queue: Duration,
 ) -> Result<Parsed<Unchecked<P>>, E> {
     let start = Instant::now();
     let program = parse(source)?;
@@ -337,7 +338,7 @@ fn parse_and_key<P: Program, E>(
     Ok(Parsed {
         fingerprint,
         made,
-        times: ParseTimes { parse, key },
+        times: ParseTimes { queue, parse, key },
     })
 }
 
@@ -356,12 +357,13 @@ where
     async fn locate(self, site: Site<'_>) -> Result<(Located, Unchecked<P>), CompileError<E>> {
         let Self(program) = self;
         let is_small = program.is_small();
-        let work = move || {
+        let work = move |queue| {
             let start = Instant::now();
-            (key_of(program), start.elapsed())
+            (key_of(program), queue, start.elapsed())
         };
         let keyed = match is_small {
-            true => catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic)),
+            true => catch_unwind(AssertUnwindSafe(|| work(Duration::ZERO)))
+                .map_err(|panic| panic_message(&*panic)),
             false => {
                 let boost = PriorityBoost::default();
                 Arc::clone(site.compiler)
@@ -369,9 +371,10 @@ where
                     .await
             }
         };
-        let ((fingerprint, input), key) = keyed.map_err(CompileError::Panicked)?;
+        let ((fingerprint, input), queue, key) = keyed.map_err(CompileError::Panicked)?;
         let times = CompileTimes {
             key,
+            queue,
             ..CompileTimes::default()
         };
         let key = fingerprint.map(|fingerprint| fingerprint.scoped(site.scope));

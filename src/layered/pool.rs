@@ -3,6 +3,8 @@
 
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::admission::PriorityBoost;
 use super::permits::{Permits, Urgency};
@@ -38,19 +40,21 @@ impl CompilePool {
         self.threads.run(work).await
     }
 
-    /// Runs a parse, or makes a key, in a place for those. It runs to its end once it has begun.
+    /// Runs a parse, or makes a key, in a place for those. It runs to its end once it has begun, and is
+    /// told how long it waited for that.
     pub(super) async fn run_key<T: Send + 'static>(
         &self,
         urgency: Urgency,
         boost: &PriorityBoost,
-        work: impl FnOnce() -> T + Send + 'static,
+        work: impl FnOnce(Duration) -> T + Send + 'static,
     ) -> Result<T, Arc<str>> {
+        let queued = Instant::now();
         let permit = self.keys.acquire(urgency, boost);
         // That queue has no bound.
         let permit = permit.await.ok();
         self.threads
             .run(move || {
-                let made = work();
+                let made = work(queued.elapsed());
                 drop(permit);
                 made
             })

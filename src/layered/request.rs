@@ -42,6 +42,8 @@ use crate::key::{CompileScope, PipelineFingerprint, Program};
 /// - The pool has threads of its own, so that file reads never queue behind compiles. Parses and keys
 ///   run on these threads as well, in places of their own, one more than there are for compiles: a hit
 ///   never waits for a compile.
+/// - A hit by a known spelling waits for no place at all. A new spelling of a program that the cache has
+///   is parsed first, behind the parses that came before it. [`CompileTimes`] tells the two apart.
 /// - One compile of a key runs at a time, whether anyone waits for it or not. Whoever asks for the key
 ///   joins it.
 ///
@@ -228,8 +230,9 @@ impl<S> CompileRequest<'_, S> {
         self
     }
 
-    /// Sets how long the request waits for network tiers until one of them begins to answer, in sum.
-    /// After that the compile starts, and the network may still win. Default: that of the
+    /// Sets how long the request waits for network tiers until one of them begins to answer: from when
+    /// it first waits for nothing else. After that the compile starts, and the network may still win.
+    /// Default: that of the
     /// [cache](crate::LayeredPipelineCacheBuilder::network_budget), 250 ms.
     ///
     /// An answer that has begun to arrive has the limits of its tier.

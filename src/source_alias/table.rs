@@ -98,9 +98,10 @@ pub(crate) struct Resolved<V> {
     pub(crate) times: ParseTimes,
 }
 
-/// How long it took to parse a source, and to make its key.
+/// How long it took to get a place for the parse, to parse a source, and to make its key.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ParseTimes {
+    pub(crate) queue: Duration,
     pub(crate) parse: Duration,
     pub(crate) key: Duration,
 }

@@ -1,15 +1,17 @@
 //! The numbers of two caches in one process reach Prometheus, and stay apart there.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use metrics::with_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pipeline_cache::layered::{LATENCY_BUCKETS, MetricsExporter};
 use pipeline_cache::{
-    Artifact, DiskCache, Fetched, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions,
-    PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
-    StoreOperation, WritePolicy,
+    Artifact, ArtifactMetadata, CompileScope, DiskCache, Fetched, InMemoryPipelineCache,
+    LayeredPipelineCache, LookupOptions, OpaqueProgram, PipelineCacheMetrics, PipelineCacheStore,
+    PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation, Unkeyable, WritePolicy,
 };
 use std::fmt;
+use std::time::Duration;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
 const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([2; 32]);
@@ -157,4 +159,69 @@ async fn a_folder_is_no_label() {
     assert!(text.contains("tier=\"disk\""), "{text}");
     let path = folder.path().to_str().unwrap();
     assert!(!text.contains(path), "{text}");
+}
+
+/// What the cache saves, by tier and by scope, and what became of compiles and aliases.
+#[tokio::test]
+async fn a_client_of_prometheus_reads_what_a_cache_saves() {
+    const TOOK: Duration = Duration::from_secs(3_600);
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .keep_aliases()
+        .build();
+    let scope = |option: &str| {
+        let scope = CompileScope::new("cc 1", "x86_64").unwrap();
+        scope.option("level", option)
+    };
+    for (scope, requests) in [(scope("1"), 3), (scope("2"), 2)] {
+        for _ in 0..requests {
+            let parse = |text: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", text.clone()));
+            let request = cache.compile(&scope).source("text 1", "hello", parse);
+            let compile = |_, _: &_| {
+                let metadata = ArtifactMetadata::default().with_compile_time(TOOK);
+                Ok(Artifact::with_metadata("code", metadata))
+            };
+            request.run(compile).await.unwrap();
+            cache.flush().await.unwrap();
+        }
+    }
+    let metrics = cache.layered_metrics();
+    let text = scraped(|| MetricsExporter::new("a").export(&metrics));
+    let Some(lines) = crate::prometheus::parse(&text) else {
+        return;
+    };
+    let labels = "cache=a,compiler=cc 1,target=x86_64";
+    for sample in [
+        format!("sample pipeline_cache_scope_requests_total {labels} 5.0"),
+        format!("sample pipeline_cache_scope_hits_total {labels} 3.0"),
+        format!("sample pipeline_cache_scope_passed_by_total {labels} 0.0"),
+        "sample pipeline_cache_compiles_total cache=a 2.0".to_owned(),
+        "sample pipeline_cache_compiles_running cache=a 0.0".to_owned(),
+        "sample pipeline_cache_compiles_queued cache=a 0.0".to_owned(),
+        "sample pipeline_cache_compiles_abandoned cache=a 0.0".to_owned(),
+        "sample pipeline_cache_compiles_finished_after_abandonment_total cache=a 0.0".to_owned(),
+        "sample pipeline_cache_compile_queue_seconds_count cache=a 2.0".to_owned(),
+        "sample pipeline_cache_compile_seconds_count cache=a 2.0".to_owned(),
+        "sample pipeline_cache_alias_hits_total cache=a 4.0".to_owned(),
+        "sample pipeline_cache_alias_misses_total cache=a 1.0".to_owned(),
+        "sample pipeline_cache_alias_puts_total cache=a 1.0".to_owned(),
+        "sample pipeline_cache_tier_alias_puts_total cache=a,tier=memory 1.0".to_owned(),
+        "sample pipeline_cache_tier_alias_misses_total cache=a,tier=memory 1.0".to_owned(),
+        "sample pipeline_cache_tier_alias_entries cache=a,tier=memory 1.0".to_owned(),
+        "sample pipeline_cache_tier_puts_total cache=a,tier=memory 2.0".to_owned(),
+        "sample pipeline_cache_tier_entries cache=a,tier=memory 2.0".to_owned(),
+    ] {
+        assert!(lines.contains(&sample), "{sample}: {lines:#?}");
+    }
+    // Three hits, each less its own lookup.
+    for name in ["scope", "tier"] {
+        let start = format!("sample pipeline_cache_{name}_saved_seconds ");
+        let sample = lines.iter().find_map(|line| line.strip_prefix(&start));
+        let value = sample.unwrap().rsplit(' ').next().unwrap();
+        let saved: f64 = value.parse().unwrap();
+        let most = 3.0 * TOOK.as_secs_f64();
+        assert!(saved < most && saved > most - 600.0, "{name}: {saved}");
+        let family = format!("family pipeline_cache_{name}_saved_seconds gauge True");
+        assert!(lines.contains(&family), "{family}: {lines:#?}");
+    }
 }

@@ -160,11 +160,14 @@ async fn a_known_spelling_waits_for_no_place() {
     let known = tokio::time::timeout(Duration::from_secs(20), request("a"));
     let known = known.await.expect("it waits for no place").unwrap();
     assert!(matches!(known.source, CompileSource::Cache(_)));
+    assert!(known.times.queue.is_zero() && known.times.parse.is_zero());
     gate.open(4);
     for held in held {
         held.await.unwrap();
     }
-    waiting.await.unwrap();
+    // Its answer says that it waited, and was parsed.
+    let parsed = waiting.await.unwrap();
+    assert!(!parsed.times.queue.is_zero() && !parsed.times.parse.is_zero());
 }
 
 /// The one place for compiles is held. A new spelling is parsed beside it, and is a hit.
