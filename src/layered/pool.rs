@@ -52,9 +52,10 @@ impl CompilePool {
         let permit = self.keys.acquire(urgency, boost);
         // That queue has no bound.
         let permit = permit.await.ok();
+        let queue = queued.elapsed();
         self.threads
             .run(move || {
-                let made = work(queued.elapsed());
+                let made = work(queue);
                 drop(permit);
                 made
             })

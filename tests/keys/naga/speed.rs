@@ -88,10 +88,14 @@ fn early_exits_beside_samples_take_time_in_proportion_to_their_number() {
         .map(|i| format!("if at.x < {i}.5 {{ discard; }}\n"))
         .collect();
     let module = parse(&fragment(&exits));
-    let validated = timed(|| validate(&module));
-    let keyed = timed(|| {
-        black_box(PipelineFingerprint::of(&module).unwrap());
-    });
+    // The best of several, in turn: what else the machine does only adds to a time.
+    let [mut validated, mut keyed] = [Duration::MAX; 2];
+    for _ in 0..5 {
+        validated = validated.min(timed(|| validate(&module)));
+        keyed = keyed.min(timed(|| {
+            black_box(PipelineFingerprint::of(&module).unwrap());
+        }));
+    }
     let ratio = keyed.as_secs_f64() / validated.as_secs_f64();
     assert!(ratio < 12.0, "{validated:?}, {keyed:?}");
 }

@@ -127,8 +127,9 @@ async fn a_panic_anywhere_is_an_answer() {
 }
 
 /// A compile that never returns: its callers are told, its place is free, and its key is not compiled
-/// a second time beside it.
-#[tokio::test]
+/// a second time beside it. The clock is paused: a limit passes where the runtime waits for a thread, and
+/// nowhere else.
+#[tokio::test(start_paused = true)]
 async fn a_compile_beyond_its_limit_is_told_and_holds_no_place() {
     let cache = LayeredPipelineCache::builder()
         .compile_places(1)
@@ -148,24 +149,20 @@ async fn a_compile_beyond_its_limit_is_told_and_holds_no_place() {
     );
     assert_eq!(both.0.unwrap_err(), limit);
     assert_eq!(both.1.unwrap_err(), limit);
+    gate.until_arrived(1).await;
+    let awaited = |number| {
+        let request = cache.compile(&scope).key(key(number));
+        request.run_async(|(), _| async { Ok::<_, Infallible>(Artifact::new("other")) })
+    };
     // Others have the place.
-    let request = cache.compile(&scope).key(key(2));
-    let other = request.run(|(), _| Ok::<_, Infallible>(Artifact::new("other")));
-    other.await.unwrap();
-    let again = cache.compile(&scope).key(key(1)).run(stuck(gate.clone()));
-    assert_eq!(again.await.unwrap_err(), limit);
+    awaited(2).await.unwrap();
+    assert_eq!(awaited(1).await.unwrap_err(), limit);
     assert_eq!(gate.arrived(), 1);
+    // Once the thread has ended, the key can be compiled again.
     gate.open(1);
-    // The thread has ended: the key can be compiled again.
-    gate.open(1);
-    let mut result = Err(limit);
-    while result.is_err() {
-        tokio::time::sleep(MS).await;
-        result = cache
-            .compile(&scope)
-            .key(key(1))
-            .run(stuck(gate.clone()))
-            .await;
+    while awaited(1).await.is_err() {
+        std::thread::sleep(MS);
     }
+    assert_eq!(gate.arrived(), 1);
     until(|| cache.layered_metrics().running_compiles == 0).await;
 }

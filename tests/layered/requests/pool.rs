@@ -1,6 +1,9 @@
 //! Compiles run in a bounded pool beside the runtime, interactive before background.
 
-use super::support::{Gate, MS, key, memory, scope, stays_pending, until};
+use super::support::{
+    FRONT_END, Gate, MS, SyntaxError, Words, key, memory, scope, stays_pending, until,
+};
+use bytes::Bytes;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, CompileError, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
@@ -157,8 +160,8 @@ async fn no_more_compiles_run_at_a_time_than_there_are_places() {
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
 
-/// The runtime has one thread for blocking calls, and hundreds of compiles wait: files are read at
-/// once.
+/// The runtime has one thread for blocking calls, all places of the pool are held, for compiles and for
+/// keys, and hundreds of compiles wait: files are read all the same.
 #[test]
 fn disk_hits_do_not_queue_behind_compiles() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -182,24 +185,42 @@ fn disk_hits_do_not_queue_behind_compiles() {
             .map(|number| start(&cache, number, LookupPriority::Interactive, &order))
             .collect();
         until_queued(&cache, 600).await;
-        // None of the compiles can end before this.
+        let parses = ["one", "two"].map(|source| {
+            let (cache, gate) = (cache.clone(), gate.clone());
+            tokio::spawn(async move {
+                let parse = move |_: &Bytes| {
+                    gate.wait();
+                    Err::<Words, _>(SyntaxError("held".to_owned()))
+                };
+                let scope = scope();
+                let request = cache.compile(&scope).source(FRONT_END, source, parse);
+                request.run(|_, _| unreachable!()).await.unwrap_err();
+            })
+        });
+        gate.until_arrived(3).await;
+        // None of the compiles and parses can end before this.
         let scope = scope();
         let request = cache.compile(&scope).key(key(1));
         let never = |(), _: &_| Err::<Artifact, _>("compiled");
         assert_eq!(request.run(never).await.unwrap().artifact, artifact);
         assert_eq!(cache.get(&key(1)).await, Some(artifact));
-        gate.open(1);
+        gate.open(3);
         held.await.unwrap();
+        for parse in parses {
+            parse.await.unwrap();
+        }
         for request in requests {
             request.await.unwrap();
         }
     });
 }
 
-/// Measures: run it alone, on a machine that does nothing else.
+/// Measures: run it alone, in a release build, on a machine that does nothing else. That a hit waits for
+/// no place and no thread of the compiles, `disk_hits_do_not_queue_behind_compiles` holds.
 #[test]
 #[ignore = "a measurement"]
 fn compiles_leave_disk_hits_under_three_times_their_idle_time() {
+    assert!(!cfg!(debug_assertions), "measure a release build");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

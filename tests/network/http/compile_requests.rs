@@ -56,11 +56,13 @@ async fn a_hung_server_costs_the_budget_until_the_breaker_opens_and_then_nothing
     for _ in 0..20 {
         number += 1;
         let start = Instant::now();
-        let compiled = request(&cache, number, 100 * MS).await;
+        // None of this is waited for.
+        let budget = Duration::from_secs(3_600);
+        let compiled = timeout(PATIENCE, request(&cache, number, budget));
+        let compiled = compiled.await.expect("nothing is waited for");
         let outcome = compiled.tiers().nth(1).unwrap().outcome;
         assert!(matches!(outcome, TierOutcome::BreakerOpen), "{outcome}");
         best = best.min(start.elapsed());
-        assert!(compiled.times.lookup < 100 * MS);
     }
     assert!(best < 5 * MS, "{best:?}");
 }
@@ -69,21 +71,23 @@ async fn a_hung_server_costs_the_budget_until_the_breaker_opens_and_then_nothing
 #[tokio::test]
 async fn a_response_that_has_begun_is_waited_for() {
     let key = PipelineFingerprint::from_bytes([1; 32]);
-    let frame = Artifact::new(vec![7; 400]).to_frame(&key, None).unwrap();
+    let frame = Artifact::new(vec![7; 100]).to_frame(&key, None).unwrap();
     let server = ScriptedServer::start(move |_| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", frame.len());
         vec![
             Step::Send(head.into_bytes()),
-            Step::Drip(frame.to_vec(), MS),
+            // Takes about twice the budget.
+            Step::Drip(frame.to_vec(), 10 * MS),
         ]
     });
     let cache = LayeredPipelineCache::builder()
         .tier(InMemoryPipelineCache::new())
         .tier(builder().build(server.url()).unwrap())
         .build();
-    let compiled = request(&cache, 1, 200 * MS).await;
+    let compiled = request(&cache, 1, 1_500 * MS).await;
     assert_eq!(compiled.source, CompileSource::Cache(LookupSource::Tier(1)));
-    assert_eq!(compiled.artifact, Artifact::new(vec![7; 400]));
+    assert_eq!(compiled.artifact, Artifact::new(vec![7; 100]));
+    assert!(compiled.times.lookup > 1_500 * MS, "{compiled}");
     assert_eq!(cache.layered_metrics().compiles, 0);
     assert_eq!(server.requests().len(), 1);
 }
