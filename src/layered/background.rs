@@ -13,10 +13,11 @@ use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use super::unwritten::{Kept, Unwritten, passes};
-use super::write_events::{Cause, Event, Reports, WriteEnd, lock};
+use super::write_events::{Cause, Event, Reports, WriteEnd};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{CompileLease, Locality, StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::lock::lock;
 use crate::sync::write_queue::{
     Block, Generation, Submission, Submitted, WriteJob, WriteKind, WriteLimits, WriteQueue,
 };

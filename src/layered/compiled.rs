@@ -95,6 +95,29 @@ pub enum CompileSource {
     PassedBy,
 }
 
+impl CompileTimes {
+    /// Each step that took time, with its name, in the order of the steps.
+    fn steps(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let Self {
+            hash,
+            parse,
+            key,
+            lookup,
+            queue,
+            compile,
+        } = *self;
+        let steps = [
+            ("hash", hash),
+            ("parse", parse),
+            ("key", key),
+            ("lookup", lookup),
+            ("queue", queue),
+            ("compile", compile),
+        ];
+        steps.into_iter().filter(|(_, time)| !time.is_zero())
+    }
+}
+
 impl fmt::Display for CompileSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -170,25 +193,18 @@ impl Compiled {
     ///     .program(OpaqueProgram::new("text", "hello"))
     ///     .run(|input, _cx| Ok::<_, Unkeyable>(Artifact::new(input.into_canonical()?.bytes().clone())))
     ///     .await?;
-    /// // key;dur=0.021, lookup;dur=0.010, memory;desc="miss";dur=0.001, queue;dur=…, compile;dur=…
+    /// // key;dur=0.021, lookup;dur=0.010, queue;dur=…, compile;dur=…, memory;desc="miss";dur=0.001
     /// assert!(compiled.timing().starts_with("key;dur="));
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
     pub fn timing(&self) -> String {
-        let mut entries = Vec::new();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
-        let mut push = |name: &str, time: Duration| {
-            if !time.is_zero() {
-                entries.push(format!("{name};dur={:.3}", millis(time)));
-            }
-        };
-        let times = &self.times;
-        push("hash", times.hash);
-        push("parse", times.parse);
-        push("key", times.key);
-        push("lookup", times.lookup);
+        let steps = self.times.steps();
+        let mut entries: Vec<_> = steps
+            .map(|(name, time)| format!("{name};dur={:.3}", millis(time)))
+            .collect();
         for tier in 0..self.names.len() {
             let report = self.report(tier);
             if !matches!(report.outcome, TierOutcome::Skipped) {
@@ -197,13 +213,6 @@ impl Compiled {
                 entries.push(format!("{label};desc=\"{outcome}\";dur={time:.3}"));
             }
         }
-        let mut push = |name: &str, time: Duration| {
-            if !time.is_zero() {
-                entries.push(format!("{name};dur={:.3}", millis(time)));
-            }
-        };
-        push("queue", times.queue);
-        push("compile", times.compile);
         entries.join(", ")
     }
 }
@@ -219,23 +228,7 @@ impl fmt::Display for Compiled {
             None => write!(f, "{}", self.source)?,
         }
         write!(f, ", {} bytes", self.artifact.len())?;
-        let CompileTimes {
-            hash,
-            parse,
-            key,
-            lookup,
-            queue,
-            compile,
-        } = self.times;
-        let steps = [
-            ("hash", hash),
-            ("parse", parse),
-            ("key", key),
-            ("lookup", lookup),
-            ("queue", queue),
-            ("compile", compile),
-        ];
-        for (step, time) in steps.into_iter().filter(|(_, time)| !time.is_zero()) {
+        for (step, time) in self.times.steps() {
             write!(f, ", {step} {time:.1?}")?;
         }
         for tier in self.tiers() {

@@ -1,6 +1,6 @@
 //! What answers one compile request, once its key is known.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{Span, dispatcher};
@@ -17,6 +17,7 @@ use super::savings::{Account, saved_nanos};
 use super::waits::{Node, Wait};
 use crate::artifact::Artifact;
 use crate::key::{CompileScope, PipelineFingerprint, Unkeyable};
+use crate::sync::lock::lock;
 
 /// The options of a request.
 #[derive(Debug, Clone, Copy)]
@@ -94,40 +95,30 @@ impl Desk<'_, '_> {
                 Ok(finished) => return Ok(self.answer(key, &located, is_leader, finished)),
                 Err(stop) => stop,
             };
-            return Err(match stop {
-                Stop::Failed(error) => match error.downcast() {
-                    Ok(error) => {
-                        self.remember(&key, &located, &error);
-                        CompileError::Failed(error)
-                    }
-                    // The leader's error has another type, so this caller cannot be told. It
-                    // compiles for itself.
-                    Err(_) if is_full(&slot) => continue,
-                    Err(_) => CompileError::Interrupted,
-                },
+            match stop {
+                // The compile that this caller joined is over, and has made nothing for it: or its
+                // error has the type of another caller, so that this one cannot be told.
+                Stop::Cancelled if is_full(&slot) => continue,
+                Stop::Rekeyed(_) if !is_leader && is_full(&slot) => continue,
+                Stop::Failed(ref error) if !error.is::<E>() && is_full(&slot) => continue,
                 Stop::Rekeyed(right) if is_leader => {
                     if let Some(alias) = &located.alias {
-                        compiler
-                            .aliases
-                            .correct(alias, right.as_ref().ok().copied());
+                        let right = right.as_ref().ok().copied();
+                        compiler.aliases.correct(alias, right);
                     }
                     match right {
-                        Ok(right) => {
-                            key = right.scoped(self.scope);
-                            continue;
-                        }
-                        Err(reason) => {
-                            return self.bypass_unkeyable(slot, reason, located).await;
-                        }
+                        Ok(right) => key = right.scoped(self.scope),
+                        Err(reason) => return self.bypass_unkeyable(slot, reason, located).await,
                     }
                 }
-                // The compile that this caller joined is over, and has made nothing for it.
-                Stop::Cancelled | Stop::Rekeyed(_) if is_full(&slot) => continue,
-                Stop::Cancelled | Stop::Rekeyed(_) | Stop::Interrupted => CompileError::Interrupted,
-                Stop::Panicked(message) => CompileError::Panicked(message),
-                Stop::Overloaded => CompileError::Overloaded,
-                Stop::TimedOut(limit) => CompileError::TimedOut(limit),
-            });
+                stop => {
+                    let error = stop.into_error();
+                    if let CompileError::Failed(error) = &error {
+                        self.remember(&key, &located, error);
+                    }
+                    return Err(error);
+                }
+            }
         }
     }
 
@@ -154,16 +145,7 @@ impl Desk<'_, '_> {
         let _wait = self.wait_for(node)?;
         let order = self.order(Duration::ZERO);
         let finished = self.compiler.bypass(slot, order, node).await;
-        let finished = finished.map_err(|stop| match stop {
-            Stop::Failed(error) => match error.downcast() {
-                Ok(error) => CompileError::Failed(error),
-                Err(_) => CompileError::Interrupted,
-            },
-            Stop::Panicked(message) => CompileError::Panicked(message),
-            Stop::Overloaded => CompileError::Overloaded,
-            Stop::TimedOut(limit) => CompileError::TimedOut(limit),
-            Stop::Cancelled | Stop::Rekeyed(_) | Stop::Interrupted => CompileError::Interrupted,
-        })?;
+        let finished = finished.map_err(Stop::into_error)?;
         Ok(self.compiled(None, finished, source, times))
     }
 
@@ -284,7 +266,5 @@ pub(super) fn slot<E>(job: Job<E>) -> JobSlot<E> {
 }
 
 fn is_full<E>(slot: &JobSlot<E>) -> bool {
-    slot.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .is_some()
+    lock(slot).is_some()
 }

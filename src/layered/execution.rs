@@ -1,6 +1,6 @@
 //! One run of a compile: its place in the pool, whom it works for, and how long its parts take.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::admission::PriorityBoost;
@@ -9,6 +9,7 @@ use super::permits::{Permit, Permits, Urgency};
 use super::running::RunningKey;
 use super::waits::Node;
 use crate::key::CompileScope;
+use crate::sync::lock::lock;
 
 tokio::task_local! {
     /// The run that a request is made from, if it is made from one.
@@ -174,9 +175,4 @@ impl Drop for Lent {
             place.end_wait(None);
         }
     }
-}
-
-/// No code panics while it holds one of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,15 +2,17 @@
 
 use futures::future::BoxFuture;
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::{Dispatch, Span};
 
 use super::admission::LookupPriority;
+use super::compile_error::CompileError;
 use super::execution::{Execution, RunTimes};
 use super::lookup::{LookupSource, TierReport, TierSelection};
 use crate::artifact::Artifact;
 use crate::key::{CompileScope, PipelineFingerprint, Unkeyable};
+use crate::sync::lock::lock;
 
 /// What is the same for all steps of a request.
 #[derive(Debug, Clone)]
@@ -58,6 +60,22 @@ pub(super) enum Stop {
     Interrupted,
 }
 
+impl Stop {
+    /// What its caller is told. An error of another type cannot be told.
+    pub(super) fn into_error<E: Send + Sync + 'static>(self) -> CompileError<E> {
+        match self {
+            Self::Failed(error) => match error.downcast() {
+                Ok(error) => CompileError::Failed(error),
+                Err(_) => CompileError::Interrupted,
+            },
+            Self::Panicked(message) => CompileError::Panicked(message),
+            Self::Overloaded => CompileError::Overloaded,
+            Self::TimedOut(limit) => CompileError::TimedOut(limit),
+            Self::Cancelled | Self::Rekeyed(_) | Self::Interrupted => CompileError::Interrupted,
+        }
+    }
+}
+
 /// What came of a flight, or of a compile without one.
 #[derive(Clone)]
 pub(super) struct Finished {
@@ -71,9 +89,9 @@ pub(super) struct Finished {
 }
 
 pub(super) fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    lock(slot).take()
 }
 
 pub(super) fn put_back<T>(slot: &Mutex<Option<T>>, value: T) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    *lock(slot) = Some(value);
 }

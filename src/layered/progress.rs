@@ -1,21 +1,27 @@
 //! What each tier has answered to a search, while the search runs and after it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::lookup::{TierOutcome, TierReport};
 use crate::store::Locality;
+use crate::sync::lock::lock;
 
 /// The state of each tier in one search.
 #[derive(Debug)]
 pub(super) struct Progress {
-    tiers: Mutex<Vec<TierProgress>>,
+    state: Mutex<State>,
     localities: Vec<Locality>,
-    /// Since when the search waits for nothing but network tiers, if it ever did.
-    on_network_since: Mutex<Option<Instant>>,
     changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    tiers: Vec<TierProgress>,
+    /// When the search first waited for nothing but network tiers, if it ever did.
+    on_network_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,15 +57,13 @@ impl Progress {
         };
         let (tiers, localities) = tiers.map(progress).unzip();
         Self {
-            tiers: Mutex::new(tiers),
+            state: Mutex::new(State {
+                tiers,
+                on_network_since: None,
+            }),
             localities,
-            on_network_since: Mutex::default(),
             changed: Notify::new(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TierProgress>> {
-        self.tiers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn asked(&self, tier: usize) {
@@ -76,15 +80,10 @@ impl Progress {
 
     fn set(&self, tier: usize, next: impl FnOnce(&TierProgress) -> TierProgress) {
         {
-            let mut tiers = self.lock();
-            tiers[tier] = next(&tiers[tier]);
-            let waits = self.waits(&tiers);
-            let mut since = self
-                .on_network_since
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if waits != WaitsFor::Local {
-                since.get_or_insert_with(Instant::now);
+            let mut state = lock(&self.state);
+            state.tiers[tier] = next(&state.tiers[tier]);
+            if self.waits(&state.tiers) != WaitsFor::Local {
+                state.on_network_since.get_or_insert_with(Instant::now);
             }
         }
         self.changed.notify_waiters();
@@ -112,18 +111,17 @@ impl Progress {
         }
     }
 
-    /// Waits until the search has waited for `budget`, in sum, for network tiers alone of which none
-    /// has begun to answer.
+    /// Waits until `budget` has passed since the search first waited for network tiers alone, and it
+    /// waits for them and none has begun to answer.
     pub(super) async fn network_is_late(&self, budget: Duration) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let waits = self.waits(&self.lock());
-            let since = *self
-                .on_network_since
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let (waits, since) = {
+                let state = lock(&self.state);
+                (self.waits(&state.tiers), state.on_network_since)
+            };
             match since.and_then(|since| since.checked_add(budget)) {
                 Some(end) if waits == WaitsFor::Network => {
                     if timeout_at(end, changed).await.is_err() {
@@ -151,7 +149,7 @@ impl Progress {
     /// Whether the tier is known not to have the artifact, nor another reader's entry of its key.
     pub(super) fn is_missing(&self, tier: usize) -> bool {
         matches!(
-            &self.lock()[tier],
+            &lock(&self.state).tiers[tier],
             TierProgress::Answered(TierReport {
                 outcome: TierOutcome::Miss | TierOutcome::Corrupt(_),
                 ..
@@ -162,7 +160,7 @@ impl Progress {
     /// Whether the tier has an entry that its settings refuse.
     pub(super) fn is_refused(&self, tier: usize) -> bool {
         matches!(
-            &self.lock()[tier],
+            &lock(&self.state).tiers[tier],
             TierProgress::Answered(TierReport {
                 outcome: TierOutcome::Refused,
                 ..
@@ -173,13 +171,14 @@ impl Progress {
     /// The reports as they stand. A tier that has not answered yet is reported as `unanswered`. If
     /// that is [`TierOutcome::TimedOut`], so is a tier that has not been asked yet.
     pub(super) fn reports(&self, unanswered: &TierOutcome) -> Arc<[TierReport]> {
-        let tiers = self.lock();
-        tiers.iter().map(|tier| tier.report(unanswered)).collect()
+        let state = lock(&self.state);
+        let tiers = state.tiers.iter();
+        tiers.map(|tier| tier.report(unanswered)).collect()
     }
 
     /// Ends the search: the reports do not change any more.
     pub(super) fn end(&self, unanswered: &TierOutcome) {
-        for tier in self.lock().iter_mut() {
+        for tier in &mut lock(&self.state).tiers {
             let report = tier.report(unanswered);
             *tier = match tier {
                 TierProgress::Excluded | TierProgress::NotAsked | TierProgress::NeverAsked(_) => {
@@ -200,7 +199,7 @@ impl Progress {
                 Some(tier.report(unanswered))
             }
         };
-        self.lock().iter().map(of_asked).collect()
+        lock(&self.state).tiers.iter().map(of_asked).collect()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which compile waits for which: a request that would close a circle is told at once.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex};
 
 use crate::key::PipelineFingerprint;
+use crate::sync::lock::lock;
 
 /// A compile, in any cache of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +41,7 @@ impl Wait {
     /// Begins a wait, or returns the chain of compiles that it would make a circle of. The chain
     /// begins and ends with `from`.
     pub(super) fn begin(from: Node, to: Node) -> Result<Self, Vec<Node>> {
-        let mut waits = lock();
+        let mut waits = lock(&WAITS);
         if let Some(path) = path(&waits, to, from) {
             return Err(std::iter::once(from).chain(path).collect());
         }
@@ -51,7 +52,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let mut waits = lock();
+        let mut waits = lock(&WAITS);
         let Some(of_from) = waits.get_mut(&self.from) else {
             return;
         };
@@ -88,11 +89,6 @@ fn path(waits: &Waits, from: Node, to: Node) -> Option<Vec<Node>> {
         }
     }
     None
-}
-
-/// No code panics while it holds this lock.
-fn lock() -> MutexGuard<'static, Waits> {
-    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! of them has ended.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use crate::store::StoreError;
+use crate::sync::lock::lock;
 
 #[derive(Debug, Default)]
 pub(super) struct Reports {
@@ -210,9 +211,4 @@ impl Reports {
     pub(super) fn take_behind_lost(&mut self) -> u64 {
         std::mem::take(&mut self.behind_lost)
     }
-}
-
-/// No code panics while it holds one of these locks.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,9 +6,10 @@
 //! has flushed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::OwnedMutexGuard;
 
+use super::lock::lock;
 use crate::key::PipelineFingerprint;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
@@ -89,11 +90,6 @@ impl Drop for User {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code panics while it holds this lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

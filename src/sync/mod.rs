@@ -2,6 +2,7 @@
 
 pub(crate) mod blocking;
 pub(crate) mod keyed_mutex;
+pub(crate) mod lock;
 mod shim;
 pub(crate) mod single_flight;
 pub(crate) mod threads;

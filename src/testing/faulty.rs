@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -14,6 +14,7 @@ use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
     StoreError, StoreErrorKind, StoreOperation,
 };
+use crate::sync::lock::lock;
 
 /// What happens to the calls of one operation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -202,10 +203,6 @@ impl FaultyStore {
         tracing::warn!(key, %error, "the faulty tier failed as it was told to");
         error
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Display for FaultyStore {
