@@ -1,4 +1,5 @@
-//! `/artifacts/<64 hex digits>.bin`: frames, as a `RemoteCache` requests them.
+//! `/artifacts/<64 hex digits>.bin` and `/artifacts/aliases/<64 hex digits>.bin`: frames, as a
+//! `RemoteCache` requests them.
 
 use axum::body::Body;
 use axum::http::header::IF_MATCH;
@@ -17,6 +18,9 @@ use crate::files::{Etag, Found, check_if_match};
 use crate::http_error::HttpError;
 use crate::metrics::Metrics;
 use crate::uploads::Uploads;
+
+/// Where a client keeps source aliases. They are frames as well, and stand in a folder of their own.
+const ALIASES: &str = "aliases/";
 
 /// How many frames are verified at once. A compressed one is unpacked for it, so that this bounds
 /// the memory for what comes out as the budget of uploads bounds that for what comes in.
@@ -64,19 +68,24 @@ impl Artifacts {
         uploads: &Uploads,
         metrics: &Metrics,
     ) -> Result<Response, HttpError> {
+        let (disk, name) = match name.strip_prefix(ALIASES) {
+            Some(name) => (self.disk.aliases().ok_or(HttpError::NotFound)?, name),
+            None => (&self.disk, name),
+        };
         let key = key(name)?;
         if !matches!(method.as_str(), "GET" | "HEAD") && headers.contains_key(IF_MATCH) {
-            let there = self.find(&key).await?;
+            let there = self.find(disk, &key).await?;
             check_if_match(headers, there.as_ref().map(|found| found.etag.as_ref()))?;
         }
         match method.as_str() {
-            "GET" | "HEAD" => self.read(method, &key, headers).await,
+            "GET" | "HEAD" => self.read(disk, method, &key, headers).await,
             "PUT" => {
-                let most = self.disk.max_artifact_bytes() + FRAME_OVERHEAD;
+                let most = disk.max_artifact_bytes() + FRAME_OVERHEAD;
                 let received = uploads.receive(headers, body, most).await?;
-                self.write(&key, received.bytes.clone(), metrics).await
+                self.write(disk, &key, received.bytes.clone(), metrics)
+                    .await
             }
-            "DELETE" => match self.disk.remove(&key).await {
+            "DELETE" => match disk.remove(&key).await {
                 Ok(true) => Ok(StatusCode::NO_CONTENT.into_response()),
                 Ok(false) => Err(HttpError::NotFound),
                 Err(error) => Err(failed(&error)),
@@ -87,16 +96,21 @@ impl Artifacts {
 
     async fn read(
         &self,
+        disk: &DiskCache,
         method: &Method,
         key: &PipelineFingerprint,
         headers: &HeaderMap,
     ) -> Result<Response, HttpError> {
-        let found = self.find(key).await?.ok_or(HttpError::NotFound)?;
+        let found = self.find(disk, key).await?.ok_or(HttpError::NotFound)?;
         found.answer(method, headers).await
     }
 
-    async fn find(&self, key: &PipelineFingerprint) -> Result<Option<Found>, HttpError> {
-        let opened = self.disk.open_frame(key).await;
+    async fn find(
+        &self,
+        disk: &DiskCache,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<Found>, HttpError> {
+        let opened = disk.open_frame(key).await;
         let Some(frame) = opened.map_err(|error| failed(&error))? else {
             return Ok(None);
         };
@@ -115,12 +129,13 @@ impl Artifacts {
 
     async fn write(
         &self,
+        disk: &DiskCache,
         key: &PipelineFingerprint,
         frame: bytes::Bytes,
         metrics: &Metrics,
     ) -> Result<Response, HttpError> {
         let turn = self.verifying.acquire().await;
-        let stored = self.disk.put_frame(key, frame).await;
+        let stored = disk.put_frame(key, frame).await;
         drop(turn);
         match stored {
             Ok(()) => Ok(StatusCode::CREATED.into_response()),

@@ -288,6 +288,13 @@ impl DiskCache {
         &self.shared.directory.root
     }
 
+    /// The cache of the [source aliases](crate::SourceAliases) that are kept beside the entries, for
+    /// operators and servers. `None` where there is something else than a folder under its name.
+    #[must_use]
+    pub fn aliases(&self) -> Option<&Self> {
+        self.aliases.as_deref()
+    }
+
     /// What a flush would make durable now. Counts the puts of this cache and its clones, not those
     /// of other caches on the folder.
     #[must_use]

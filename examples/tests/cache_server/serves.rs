@@ -58,6 +58,22 @@ async fn the_warnings_of_a_compile_reach_the_others_with_its_code() {
     assert_eq!(got, built);
 }
 
+/// Each with the token of its role, and apart from the artifacts of the same key.
+#[tokio::test]
+async fn the_team_shares_source_aliases_apart_from_artifacts() {
+    let server = CacheServer::start(&[]);
+    let (writer, reader) = (remote(&server, WRITER), remote(&server, READER));
+    let [writes, reads] = [&writer, &reader].map(|tier| tier.alias_stores().remove(0));
+    writes.put(&KEY, artifact(32)).await.unwrap();
+    assert_eq!(reads.get(&KEY).await.unwrap(), Some(artifact(32)));
+    assert_eq!(reader.get(&KEY).await.unwrap(), None);
+    let refused = reads.put(&OTHER, artifact(32)).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::PermissionDenied);
+    assert_eq!(server.metric("cache_server_artifact_puts_total").await, 0);
+    assert!(writes.remove(&KEY).await.unwrap());
+    assert_eq!(reads.get(&KEY).await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn a_token_does_what_its_role_allows_and_is_never_printed() {
     let mut server = CacheServer::start(&[]);
