@@ -14,18 +14,15 @@ use serde::{Deserialize, Serialize};
 use super::compiler::Compiler;
 use super::programs::Checked;
 
-/// The folders of a machine, also below the URL of its server.
+/// The folder of a machine's artifacts, also below the URL of its server.
 const ARTIFACTS: &str = "artifacts";
-const ALIASES: &str = "aliases";
 
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The layered cache, its two tiers that can be looked into one by one, and the known spellings,
-/// which have a cache of their own.
+/// The layered cache, and its two tiers that can be looked into one by one.
 #[derive(Debug)]
 pub(crate) struct Tiers {
     pub(crate) cache: LayeredPipelineCache,
-    alias_cache: LayeredPipelineCache,
     memory: InMemoryPipelineCache,
     disk: DiskCache,
 }
@@ -76,11 +73,17 @@ impl Tiers {
     ) -> Result<Self> {
         let memory = InMemoryPipelineCache::new();
         let disk = DiskCache::new(folder.join(ARTIFACTS)).await?;
-        let alias_cache = aliases(folder, remote.filter(|remote| remote.aliases)).await?;
         let mut cache = LayeredPipelineCache::builder()
-            .source_aliases(SourceAliases::new().kept_in(alias_cache.clone()))
             .tier(memory.clone())
             .tier(disk.clone());
+        cache = match remote {
+            // Known spellings have no compiler and no device, as artifacts have, so they cannot be held
+            // to one: this machine takes the other one's word for what a source means.
+            None | Some(Remote { aliases: true, .. }) => cache.keep_aliases(),
+            Some(Remote { aliases: false, .. }) => {
+                cache.source_aliases(SourceAliases::new().kept_in(disk.clone()))
+            }
+        };
         if let Some(Remote { url, .. }) = remote {
             let remote = remote_tier()
                 .require_provenance(C::PROVENANCE)
@@ -90,7 +93,6 @@ impl Tiers {
         }
         Ok(Self {
             cache: cache.build(),
-            alias_cache,
             memory,
             disk,
         })
@@ -120,31 +122,17 @@ impl Tiers {
 
     /// Ends all background work, so that what was stored is safe before the process ends.
     pub(crate) async fn close(self) -> Result<()> {
-        for cache in [self.cache, self.alias_cache] {
-            let report = cache.close(CLOSE_DEADLINE).await;
-            if let Some(error) = report.errors.into_iter().next() {
-                return Err(error).context("the cache could not be closed");
-            }
+        let report = self.cache.close(CLOSE_DEADLINE).await;
+        match report.errors.into_iter().next() {
+            Some(error) => Err(error).context("the cache could not be closed"),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Waits until all that was stored is in its tier.
     pub(crate) async fn flush(&self) -> Result<()> {
-        self.cache.flush().await.context("not stored")?;
-        self.alias_cache.flush().await.context("aliases not stored")
+        self.cache.flush().await.context("not stored")
     }
-}
-
-/// Where known spellings are kept. The table of the cache is their memory tier. They have no compiler and no device, as artifacts have, so they
-/// cannot be held to one: this machine takes the other one's word for what a source means.
-async fn aliases(folder: &Path, remote: Option<Remote<'_>>) -> Result<LayeredPipelineCache> {
-    let cache = LayeredPipelineCache::builder().tier(DiskCache::new(folder.join(ALIASES)).await?);
-    Ok(match remote {
-        Some(Remote { url, .. }) => cache.tier(remote_tier().build(format!("{url}/{ALIASES}"))?),
-        None => cache,
-    }
-    .build())
 }
 
 fn remote_tier() -> RemoteCacheBuilder {

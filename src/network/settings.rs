@@ -191,7 +191,8 @@ macro_rules! network_settings {
         /// are not checked, and `contains` does not look at metadata.
         ///
         /// Metadata is only as true as the server, unless a [`shared_secret`](Self::shared_secret)
-        /// is set. Default: any provenance, or none.
+        /// is set. Source aliases have no provenance, and are served whatever is set here. Default: any
+        /// provenance, or none.
         #[must_use]
         pub fn require_provenance(mut self, provenance: impl Into<String>) -> Self {
             self.network.required.provenance = Some(provenance.into());

@@ -67,7 +67,11 @@ impl<B: Backend> NetworkTier<B> {
             format!("{name}/{ALIAS_FOLDER}"),
             backend.in_folder(ALIAS_FOLDER),
             promotable,
-            settings.clone(),
+            NetworkSettings {
+                // An alias has no compiler and no device.
+                required: Requirement::default(),
+                ..settings.clone()
+            },
             None,
         );
         Self::assemble(name, backend, promotable, settings, Some(aliases))
