@@ -292,18 +292,6 @@ impl WireWriter {
         }
     }
 
-    /// What a collecting writer has been given so far.
-    #[cfg(feature = "naga")]
-    pub(crate) fn written(&self) -> &[u8] {
-        &self.buffer
-    }
-
-    /// Takes back all that a collecting writer was given after its first `length` bytes.
-    #[cfg(feature = "naga")]
-    pub(crate) fn truncate(&mut self, length: usize) {
-        self.buffer.truncate(length);
-    }
-
     /// Private: an unframed run of bytes is what the wire must never hold.
     #[inline]
     fn raw(&mut self, bytes: &[u8]) {
@@ -354,7 +342,7 @@ impl WireWriter {
 
     /// Writes a byte run with its length, in the parts that `divide` finds in it. They are in
     /// order, and asked for only when they are wanted.
-    #[cfg(feature = "wasm")]
+    #[cfg(any(feature = "naga", feature = "wasm"))]
     pub(crate) fn bytes_in_parts(
         &mut self,
         bytes: &[u8],

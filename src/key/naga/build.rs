@@ -5,35 +5,34 @@
 //! follows from these: it stands where it is first needed.
 
 use naga::valid::{FunctionInfo, ModuleInfo};
-use naga::{
-    Block, EntryPoint, Expression, Function, GlobalVariable, Handle, MeshStageInfo, Module, Span,
-};
+use naga::{Block, EntryPoint, Function, GlobalVariable, Handle, MeshStageInfo, Module};
 
 use super::context::Context;
 use super::deep::with_stack;
 use super::effects::Effects;
-use super::filters;
 use super::global_set::GlobalSet;
 use super::items::Items;
 use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
-use super::rebase::{Rebase as _, Rebased, Shape, shape};
+use super::rebase::{Rebased, Shape, shape};
 use super::roots::Roots;
 use super::scratch::{FunctionScratch, Scratch, with_scratch};
 use super::special::SpecialRoles;
+use super::wire::{Construct as _, Part, Target as _};
 
-/// The name of the expressions that keep a resource in the interface though no code reads it.
-const PHONY_NAME: &str = "phony";
-
-/// Builds the canonical form of a module that naga finds valid, with what it found. The module
+/// Writes the canonical form of a module that naga finds valid, with what it found. The module
 /// nests to `depth`.
-pub(super) fn canonicalize(source: &Module, info: &ModuleInfo, depth: usize) -> Rebased<Module> {
+pub(super) fn canonicalize(source: &Module, info: &ModuleInfo, depth: usize) -> Rebased<Vec<u8>> {
     with_stack(depth, || {
         with_scratch(|scratch| canonicalize_with(scratch, source, info))
     })?
 }
 
-fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Module> {
+fn canonicalize_with(
+    scratch: &mut Scratch,
+    source: &Module,
+    info: &ModuleInfo,
+) -> Rebased<Vec<u8>> {
     let special = SpecialRoles::new(source)?;
     let roots = Roots::new(source)?;
     let globals = sorted_globals(source, &roots.infos(info));
@@ -41,14 +40,14 @@ fn canonicalize_with(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) 
     let mut build = Build {
         source,
         info,
-        module: ModuleBuilder::new(source, &items, &special),
+        module: ModuleBuilder::new(source, &items, &special, &mut scratch.sections),
         scratch: &mut scratch.function,
         effects: vec![Effects::default(); source.functions.len()],
     };
     build.overrides()?;
     build.resources(&globals, &roots)?;
     build.functions(&roots)?;
-    Ok(build.module.out)
+    Ok(build.module.finish())
 }
 
 struct Build<'m> {
@@ -107,7 +106,7 @@ impl Build<'_> {
                     let callees = callees_first(self.source, source, &mut done);
                     let is_new = !std::mem::replace(&mut done[root.index()], true);
                     for handle in callees.into_iter().chain(is_new.then_some(*root)) {
-                        let name = self.source.functions[handle].name.clone();
+                        let name = self.source.functions[handle].name.as_deref();
                         self.add_function(handle, name)?;
                     }
                 }
@@ -117,35 +116,38 @@ impl Build<'_> {
     }
 
     /// Adds a function. One with a name is part of the interface.
-    fn add_function(&mut self, handle: Handle<Function>, name: Option<String>) -> Rebased<()> {
+    fn add_function(&mut self, handle: Handle<Function>, name: Option<&str>) -> Rebased<()> {
         let info = &self.info[handle];
         let source = &self.source.functions[handle];
-        let (mut function, mut globals, effects) = self.function(source, info)?;
+        let (globals, effects) = self.function(source, info, name, &[], name.is_some())?;
         self.effects[handle.index()] = effects;
-        if name.is_some() {
-            self.pin_interface(&mut function, &mut globals, info)?;
-        }
-        function.name = name;
-        self.module.add_function(handle, function, globals);
+        let parts = &mut self.scratch.draft.parts;
+        self.module.add_function(handle, parts, globals);
         Ok(())
     }
 
     fn add_entry_point(&mut self, source: &EntryPoint, info: &FunctionInfo) -> Rebased<()> {
-        let (mut main, mut globals, _) = self.function(&source.function, info)?;
-        for payload in payloads(source) {
-            globals.insert(self.module.global(payload)?);
-        }
-        self.pin_interface(&mut main, &mut globals, info)?;
-        let entry_point = self.entry_point(source, main)?;
-        self.module.out.entry_points.push(entry_point);
+        let payloads: Vec<_> = payloads(source).collect();
+        self.function(&source.function, info, None, &payloads, true)?;
+        let head = self.entry_point(source)?;
+        let function = &mut self.scratch.draft.parts;
+        self.module.out.push_entry_point(&head, function);
         Ok(())
     }
 
+    /// Builds a function in the scratch.
+    ///
+    /// A variable that a pipeline can see stays used by each root that uses it, even where the
+    /// use was `_ = buffer;` or dead: the layout of the pipeline may be made from it. The
+    /// `payloads` of an entry point are used beside its code.
     fn function(
         &mut self,
         source: &Function,
         info: &FunctionInfo,
-    ) -> Rebased<(Function, GlobalSet, Effects)> {
+        name: Option<&str>,
+        payloads: &[Handle<GlobalVariable>],
+        is_root: bool,
+    ) -> Rebased<(GlobalSet, Effects)> {
         let context = Context {
             module: self.source,
             items: self.module.items,
@@ -154,48 +156,18 @@ impl Build<'_> {
             function: source,
             info,
         };
-        let (mut function, globals, effects) =
-            place::function(&mut self.module, self.scratch, context)?;
-        let filters = &mut self.module.out.diagnostic_filters;
-        filters::keep(
-            self.source,
-            source.diagnostic_filter_leaf,
-            filters,
-            &mut function,
-        );
-        Ok((function, globals, effects))
+        let pinned = |module: &mut ModuleBuilder<'_>, globals: &GlobalSet| {
+            if is_root {
+                lost(module, globals, payloads, info)
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        place::function(&mut self.module, self.scratch, context, name, pinned)
     }
 
-    /// A variable that a pipeline can see stays used by each root that uses it, even where the
-    /// use was `_ = buffer;` or dead: the layout of the pipeline may be made from it.
-    fn pin_interface(
-        &mut self,
-        function: &mut Function,
-        globals: &mut GlobalSet,
-        before: &FunctionInfo,
-    ) -> Rebased<()> {
-        let mut lost = Vec::new();
-        for (handle, global) in self.source.global_variables.iter() {
-            if !is_interface(global.space) || before[handle].is_empty() {
-                continue;
-            }
-            let known = self.module.known_global(handle);
-            if known.is_none_or(|known| !globals.contains(known)) {
-                lost.push(self.module.global(handle)?);
-            }
-        }
-        lost.sort();
-        for global in lost {
-            let expression = Expression::GlobalVariable(global);
-            let handle = function.expressions.append(expression, Span::UNDEFINED);
-            let name = PHONY_NAME.to_owned();
-            function.named_expressions.insert(handle, name);
-            globals.insert(global);
-        }
-        Ok(())
-    }
-
-    fn entry_point(&mut self, source: &EntryPoint, main: Function) -> Rebased<EntryPoint> {
+    /// All of an entry point but its function.
+    fn entry_point(&mut self, source: &EntryPoint) -> Rebased<Part> {
         let EntryPoint {
             name,
             stage,
@@ -207,25 +179,28 @@ impl Build<'_> {
             task_payload,
             incoming_ray_payload,
         } = source;
-        let mut overrides = *workgroup_size_overrides;
-        for size in overrides.iter_mut().flatten() {
-            *size = self.module.optional(*size)?;
+        let mut head = Part::default();
+        name.write(&mut head);
+        stage.write(&mut head);
+        early_depth_test.write(&mut head);
+        workgroup_size.write(&mut head);
+        head.bool(workgroup_size_overrides.is_some());
+        for size in workgroup_size_overrides.iter().flatten() {
+            head.optional(self.module.optional(*size)?);
         }
-        Ok(EntryPoint {
-            name: name.clone(),
-            stage: *stage,
-            early_depth_test: *early_depth_test,
-            workgroup_size: *workgroup_size,
-            workgroup_size_overrides: overrides,
-            function: main,
-            mesh_info: self.mesh_info(mesh_info.as_ref())?,
-            task_payload: self.optional_global(*task_payload)?,
-            incoming_ray_payload: self.optional_global(*incoming_ray_payload)?,
-        })
+        head.bool(mesh_info.is_some());
+        if let Some(info) = mesh_info {
+            self.mesh_info(info, &mut head)?;
+        }
+        for payload in [*task_payload, *incoming_ray_payload] {
+            let payload = payload.map(|payload| self.module.global(payload));
+            head.optional(payload.transpose()?);
+        }
+        Ok(head)
     }
 
-    fn mesh_info(&mut self, source: Option<&MeshStageInfo>) -> Rebased<Option<MeshStageInfo>> {
-        let Some(MeshStageInfo {
+    fn mesh_info(&mut self, source: &MeshStageInfo, to: &mut Part) -> Rebased<()> {
+        let MeshStageInfo {
             topology,
             max_vertices,
             max_vertices_override,
@@ -234,28 +209,42 @@ impl Build<'_> {
             vertex_output_type,
             primitive_output_type,
             output_variable,
-        }) = source
-        else {
-            return Ok(None);
-        };
-        Ok(Some(MeshStageInfo {
-            topology: *topology,
-            max_vertices: *max_vertices,
-            max_vertices_override: self.module.optional(*max_vertices_override)?,
-            max_primitives: *max_primitives,
-            max_primitives_override: self.module.optional(*max_primitives_override)?,
-            vertex_output_type: self.module.ty(*vertex_output_type)?,
-            primitive_output_type: self.module.ty(*primitive_output_type)?,
-            output_variable: self.module.global(*output_variable)?,
-        }))
+        } = source;
+        topology.write(to);
+        max_vertices.write(to);
+        to.optional(self.module.optional(*max_vertices_override)?);
+        max_primitives.write(to);
+        to.optional(self.module.optional(*max_primitives_override)?);
+        to.reference(self.module.ty(*vertex_output_type)?);
+        to.reference(self.module.ty(*primitive_output_type)?);
+        to.reference(self.module.global(*output_variable)?);
+        Ok(())
     }
+}
 
-    fn optional_global(
-        &mut self,
-        source: Option<Handle<GlobalVariable>>,
-    ) -> Rebased<Option<Handle<GlobalVariable>>> {
-        source.map(|source| self.module.global(source)).transpose()
+/// The variables that a root has used and that its canonical form does not, in canonical order.
+fn lost(
+    module: &mut ModuleBuilder<'_>,
+    globals: &GlobalSet,
+    payloads: &[Handle<GlobalVariable>],
+    before: &FunctionInfo,
+) -> Rebased<Vec<Handle<GlobalVariable>>> {
+    for payload in payloads {
+        module.global(*payload)?;
     }
+    let source = module.source;
+    let mut lost = Vec::new();
+    for (handle, global) in source.global_variables.iter() {
+        if !is_interface(global.space) || before[handle].is_empty() || payloads.contains(&handle) {
+            continue;
+        }
+        let known = module.known_global(handle);
+        if known.is_none_or(|known| !globals.contains(known)) {
+            lost.push((module.global(handle)?, handle));
+        }
+    }
+    lost.sort();
+    Ok(lost.into_iter().map(|(_, handle)| handle).collect())
 }
 
 /// The first root, in canonical order, that uses a variable.

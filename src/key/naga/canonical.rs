@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use naga::Module;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
 
+use super::deep::with_stack;
 use super::limits;
 use super::validate::validate;
 use super::wire;
@@ -28,24 +29,47 @@ use crate::key::{Program, ToWire, Unkeyable, WireWriter};
 /// ```
 #[derive(Debug, Clone)]
 pub struct CanonicalModule<P = Module> {
-    module: Module,
+    /// The canonical form: what is hashed.
+    wire: Vec<u8>,
+    /// How deep the module nests, at most.
+    depth: usize,
+    /// What the wire reads back as: what is compiled.
+    module: OnceLock<Result<Module, Unkeyable>>,
+    /// What stands for a module that does not read back.
+    none: Module,
     info: OnceLock<Result<ModuleInfo, Unkeyable>>,
     program: PhantomData<fn() -> P>,
 }
 
 impl<P> CanonicalModule<P> {
-    pub(super) const fn new(module: Module) -> Self {
+    pub(super) fn new(wire: Vec<u8>, depth: usize) -> Self {
         Self {
-            module,
+            wire,
+            depth,
+            module: OnceLock::new(),
+            none: Module::default(),
             info: OnceLock::new(),
             program: PhantomData,
         }
     }
 
     /// The canonical module.
+    ///
+    /// The first call reads it from the bytes that the key is the hash of, which a hit never
+    /// needs. Later calls cost nothing.
+    ///
+    /// A fault of this crate could make bytes that are not those of a module. The module is empty
+    /// then, and [`info`](Self::info) says so.
     #[must_use]
-    pub const fn module(&self) -> &Module {
-        &self.module
+    pub fn module(&self) -> &Module {
+        self.read_back().unwrap_or(&self.none)
+    }
+
+    fn read_back(&self) -> Result<&Module, Unkeyable> {
+        let module = self
+            .module
+            .get_or_init(|| read_back(&self.wire, self.depth));
+        module.as_ref().map_err(Unkeyable::clone)
     }
 
     /// What naga's validator finds out about [`module`](Self::module), which back ends ask for.
@@ -58,7 +82,8 @@ impl<P> CanonicalModule<P> {
     /// this is a fault of this crate. A cache finds it by [`check`](ToWire::check), compiles the
     /// source instead and stores nothing.
     pub fn info(&self) -> Result<&ModuleInfo, Unkeyable> {
-        let info = self.info.get_or_init(|| validate_canonical(&self.module));
+        let validate = || validate_canonical(self.read_back()?);
+        let info = self.info.get_or_init(validate);
         info.as_ref().map_err(Unkeyable::clone)
     }
 
@@ -69,24 +94,41 @@ impl<P> CanonicalModule<P> {
     /// Those of [`info`](Self::info).
     pub fn into_parts(self) -> Result<(Module, ModuleInfo), Unkeyable> {
         self.info()?;
-        let info = self.info.into_inner();
-        let info = info.unwrap_or_else(|| validate_canonical(&self.module))?;
-        Ok((self.module, info))
+        let Self {
+            wire,
+            depth,
+            module,
+            info,
+            ..
+        } = self;
+        let module = module.into_inner();
+        let module = module.unwrap_or_else(|| read_back(&wire, depth))?;
+        let info = info.into_inner();
+        let info = info.unwrap_or_else(|| validate_canonical(&module))?;
+        Ok((module, info))
     }
 }
 
 impl<P: Program<Canonical = Self>> ToWire for CanonicalModule<P> {
     type Program = P;
 
-    /// Validates the module, by [`info`](Self::info).
+    /// Reads the module back and validates it, by [`info`](Self::info).
     fn check(&self) -> Result<(), Unkeyable> {
         self.info().map(drop)
     }
 
     fn write_body(&self, wire: &mut WireWriter) {
-        wire::module(wire, &self.module);
-        wire::filters(wire, &self.module);
+        wire.bytes_in_parts(&self.wire, |bytes| wire::parts(self.module(), bytes));
     }
+}
+
+/// Reads a canonical module from its wire. What is compiled is what was hashed: a module that is
+/// not written as the same bytes again is not the one.
+fn read_back(bytes: &[u8], depth: usize) -> Result<Module, Unkeyable> {
+    let module = with_stack(depth, || {
+        wire::read(bytes).filter(|module| wire::write(module) == bytes)
+    })?;
+    module.ok_or(Unkeyable::new("its canonical form does not read back"))
 }
 
 /// The source was uniform by its filters. Of these, the canonical module has what counts, and
@@ -113,7 +155,7 @@ mod tests {
                 ..main
             };
             module.functions.append(function, Span::UNDEFINED);
-            CanonicalModule::<Module>::new(module)
+            CanonicalModule::<Module>::new(wire::write(&module), 1)
         };
         assert_eq!(canonical(Function::default()).check(), Ok(()));
         let mut broken = Function::default();
@@ -124,5 +166,42 @@ mod tests {
         body.push(naga::Statement::Return { value }, Span::UNDEFINED);
         let reason = canonical(broken).check().unwrap_err();
         assert!(reason.reason().starts_with("its canonical form fails: "));
+    }
+
+    #[test]
+    fn what_is_compiled_is_what_is_hashed_or_nothing() {
+        let source = "override size: u32 = 4;
+            const TABLE = array(1.5, 2.5);
+            @group(0) @binding(0) var<storage, read_write> data: array<f32>;
+            fn scaled(x: f32, at: u32) -> f32 { return x * TABLE[at % size]; }
+            @compute @workgroup_size(64)
+            fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                for (var n = 0u; n < id.y; n++) {
+                    if n == 3u { continue; }
+                    data[n] = scaled(data[id.x], n);
+                }
+            }";
+        let source = naga::front::wgsl::parse_str(source).unwrap();
+        let sound = source.canonicalize().unwrap();
+        assert_eq!(sound.check(), Ok(()));
+        assert_eq!(wire::write(sound.module()), sound.wire);
+        let (mut read, mut refused) = (0, 0);
+        for place in 0..sound.wire.len() {
+            for bit in [0x01, 0x80] {
+                let mut changed = sound.wire.clone();
+                changed[place] ^= bit;
+                let changed = CanonicalModule::<Module>::new(changed, 1);
+                if changed.read_back().is_ok() {
+                    assert_eq!(wire::write(changed.module()), changed.wire);
+                    read += 1;
+                } else {
+                    assert!(changed.module().entry_points.is_empty());
+                    assert!(changed.check().is_err());
+                    refused += 1;
+                }
+            }
+        }
+        // Both happen: a literal is another, a length is wrong.
+        assert!(read > 100 && refused > 100, "{read} {refused}");
     }
 }

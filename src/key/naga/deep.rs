@@ -23,9 +23,9 @@ pub(super) fn with_stack<T: Send>(depth: usize, work: impl FnOnce() -> T + Send)
         let thread = thread::Builder::new().name("deep shader".into());
         let thread = thread.stack_size(BASE + depth * LEVEL);
         let running = thread.spawn_scoped(scope, work);
-        let running = running.map_err(|_| Refusal("there is no thread for so deep a module"))?;
+        let running = running.map_err(|_| Refusal(&"there is no thread for so deep a module"))?;
         running
             .join()
-            .map_err(|_| Refusal("the work on a deep module panics"))
+            .map_err(|_| Refusal(&"the work on a deep module panics"))
     })
 }

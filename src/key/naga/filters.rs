@@ -7,35 +7,35 @@ use naga::diagnostic_filter::{
     DiagnosticFilter, DiagnosticFilterNode, FilterableTriggeringRule, Severity,
     StandardFilterableTriggeringRule,
 };
-use naga::{Arena, Expression, Function, Handle, Module, SampleLevel, Span};
+use naga::{Arena, Expression, Handle, Module, SampleLevel, Span};
 
 const RULE: FilterableTriggeringRule =
     FilterableTriggeringRule::Standard(StandardFilterableTriggeringRule::DerivativeUniformity);
 
-/// Gives a canonical function the filter of its source, if it counts.
-pub(super) fn keep(
+/// What the filter of a function says, if it counts.
+pub(super) fn kept(
     source: &Module,
     leaf: Option<Handle<DiagnosticFilterNode>>,
+    takes_derivative: bool,
+) -> Option<Severity> {
+    let severity = severity(&source.diagnostic_filters, leaf);
+    severity.filter(|severity| takes_derivative && *severity != Severity::Error)
+}
+
+/// The filter of a canonical module that says so.
+pub(super) fn filter(
     filters: &mut Arena<DiagnosticFilterNode>,
-    function: &mut Function,
-) {
-    let Some(severity) = severity(&source.diagnostic_filters, leaf) else {
-        return;
-    };
-    let mut expressions = function.expressions.iter();
-    if severity == Severity::Error || !expressions.any(|(_, it)| takes_derivative(it)) {
-        return;
-    }
+    severity: Severity,
+) -> Handle<DiagnosticFilterNode> {
     let known = filters.fetch_if(|filter| filter.inner.new_severity == severity);
-    let filter = known.unwrap_or_else(|| {
+    known.unwrap_or_else(|| {
         let inner = DiagnosticFilter {
             new_severity: severity,
             triggering_rule: RULE,
         };
         let parent = None;
         filters.append(DiagnosticFilterNode { inner, parent }, Span::UNDEFINED)
-    });
-    function.diagnostic_filter_leaf = Some(filter);
+    })
 }
 
 /// What the innermost filter that speaks of derivatives says. `Error` is the same as none.

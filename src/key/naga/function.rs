@@ -1,22 +1,23 @@
 //! A canonical function under construction: its signature, its variables, its expressions.
 
+use std::num::NonZeroU32;
+
 use naga::{
     Constant, Expression, Function, FunctionArgument, FunctionResult, GlobalVariable, Handle,
-    LocalVariable, Override, Span, Type,
+    LocalVariable, Override, Statement, Type,
 };
 
 use super::context::Context;
 use super::effects::Effects;
+use super::filters;
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
-use super::rebase;
-use super::rebase::{Rebase, Rebased, Refusal};
+use super::nodes::Kind;
+use super::rebase::{Rebased, Refusal};
 use super::rules;
 use super::timing::Timing;
-use super::values::{Origin, Value, Values};
-
-/// An expression of the canonical function.
-pub(super) type Placed = Handle<Expression>;
+use super::values::{Value, Values};
+use super::wire::{Construct as _, FunctionParts, Part, Target};
 
 /// How many times the expressions of its source a canonical function may have. More than real
 /// shaders come to, and little enough to hold.
@@ -24,7 +25,26 @@ const MAX_COPIES: usize = 8;
 /// A function of this many expressions is small, whatever it came from.
 const SMALL: usize = 10_000;
 
-pub(super) const UNAVAILABLE: Refusal = Refusal("an expression is used where it is not in scope");
+pub(super) const UNAVAILABLE: Refusal = Refusal(&"an expression is used where it is not in scope");
+
+/// The name of the expressions that keep a resource in the interface though no code reads it.
+const PHONY_NAME: &str = "phony";
+
+/// An expression of the canonical function, by its index and one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placed(NonZeroU32);
+
+impl Placed {
+    #[inline]
+    const fn new(index: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(index))
+    }
+
+    #[inline]
+    pub(super) const fn index(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// What has become of a value.
 #[derive(Clone, Copy, Default)]
@@ -40,28 +60,47 @@ pub(super) struct Mark {
     pub(super) visit: u32,
 }
 
+/// What a function is written to. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) parts: FunctionParts,
+    /// What has become of each value.
+    pub(super) marks: Vec<Mark>,
+    /// The index of each local of the source that has been asked for.
+    locals: Vec<Option<u32>>,
+}
+
+impl Draft {
+    fn clear(&mut self, values: usize, locals: usize) {
+        self.parts.clear();
+        self.marks.clear();
+        self.marks.resize(values, Mark::default());
+        self.locals.clear();
+        self.locals.resize(locals, None);
+    }
+}
+
 pub(super) struct FunctionBuilder<'p, 'm> {
     pub(super) module: &'p mut ModuleBuilder<'m>,
     pub(super) context: Context<'p>,
     pub(super) values: &'p Values,
-    pub(super) out: Function,
+    pub(super) out: &'p mut Draft,
     /// The variables of the module that the function uses, itself or by what it calls.
     pub(super) globals: GlobalSet,
-    /// What has become of each value.
-    pub(super) marks: &'p mut Vec<Mark>,
-    locals: Vec<Option<Handle<LocalVariable>>>,
     /// A value is computed in each branch that needs it. Where many branches need much, that
     /// would be the product of both.
     most_expressions: usize,
 }
 
 impl<'p, 'm> FunctionBuilder<'p, 'm> {
-    /// A function with the signature of its source, and nothing in it.
+    /// A function with the signature of its source, and nothing in it. One with a name is part of
+    /// the interface.
     pub(super) fn new(
         module: &'p mut ModuleBuilder<'m>,
         context: Context<'p>,
         values: &'p Values,
-        marks: &'p mut Vec<Mark>,
+        out: &'p mut Draft,
+        name: Option<&str>,
     ) -> Rebased<Self> {
         let Function {
             name: _,
@@ -71,55 +110,37 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
             expressions: _,
             named_expressions: _,
             body: _,
-            diagnostic_filter_leaf: _,
+            diagnostic_filter_leaf,
         } = context.function;
-        let mut out = Function::default();
+        out.clear(values.len(), local_variables.len());
+        let signature = &mut out.parts.signature;
+        signature.name(name);
+        signature.count(arguments.len());
         for argument in arguments {
             let FunctionArgument {
                 name: _,
                 ty,
                 binding,
             } = argument;
-            out.arguments.push(FunctionArgument {
-                name: None,
-                ty: module.ty(*ty)?,
-                binding: binding.as_ref().map(rules::binding),
-            });
+            signature.name(None);
+            signature.reference(module.ty(*ty)?);
+            binding.as_ref().map(rules::binding).write(signature);
         }
+        signature.bool(result.is_some());
         if let Some(FunctionResult { ty, binding }) = result {
-            out.result = Some(FunctionResult {
-                ty: module.ty(*ty)?,
-                binding: binding.as_ref().map(rules::binding),
-            });
+            signature.reference(module.ty(*ty)?);
+            binding.as_ref().map(rules::binding).write(signature);
         }
-        marks.clear();
-        marks.resize(values.len(), Mark::default());
+        let compares = values.live.takes_derivative();
+        filters::kept(context.module, *diagnostic_filter_leaf, compares).write(signature);
         Ok(Self {
             module,
             context,
             values,
             out,
             globals: GlobalSet::default(),
-            marks,
-            locals: vec![None; local_variables.len()],
             most_expressions: values.len().saturating_mul(MAX_COPIES) + SMALL,
         })
-    }
-
-    /// Appends a value whose operands are all placed.
-    pub(super) fn append(&mut self, value: Value) -> Rebased<Placed> {
-        if self.out.expressions.len() > self.most_expressions {
-            return Err(Refusal(
-                "many branches share values that would be written out in each",
-            ));
-        }
-        // `modf` and its like return a type that no expression names.
-        if let Some(ty) = self.values.special_type(value) {
-            self.module.ty(ty)?;
-        }
-        let handle = self.copy(value, false)?;
-        self.marks[value.index()].placed = Some(handle);
-        Ok(handle)
     }
 
     /// What a function of the source does that this one may call.
@@ -127,133 +148,222 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         self.context.effects[source.index()]
     }
 
+    /// Appends a value whose operands are all placed.
     #[inline]
-    fn copy(&mut self, value: Value, is_constant: bool) -> Rebased<Placed> {
-        let values = self.values;
-        let origin = values.origin(value);
-        let source = values.expression(self.context, origin);
-        let to = &mut FromValues {
-            builder: self,
-            origin,
-            is_constant,
+    pub(super) fn append(&mut self, value: Value) -> Rebased<Placed> {
+        if self.out.parts.expressions.count as usize > self.most_expressions {
+            return Err(Refusal(
+                &"many branches share values that would be written out in each",
+            ));
+        }
+        // `modf` and its like return a type that no expression names.
+        if let Some(ty) = self.values.special_type(value) {
+            self.module.ty(ty)?;
+        }
+        let placed = if self.values.is_anchored(value) {
+            let origin = self.values.origin(value);
+            let expression = self.values.expression(self.context, origin);
+            self.append_expression(expression)?
+        } else {
+            self.copy(value, |mark| mark.placed)?
         };
-        let expression = rebase::expression(to, source)?;
-        Ok(self.out.expressions.append(expression, Span::UNDEFINED))
+        self.out.marks[value.index()].placed = Some(placed);
+        Ok(placed)
+    }
+
+    /// Appends what a value says of itself, and refers to what has become of its operands.
+    #[inline]
+    fn copy(
+        &mut self,
+        value: Value,
+        become_of: impl Fn(&Mark) -> Option<Placed>,
+    ) -> Rebased<Placed> {
+        let values = self.values;
+        for child in values.children(value) {
+            let reference = match child.kind() {
+                Kind::Value => {
+                    let mark = &self.out.marks[child.index() as usize];
+                    become_of(mark).ok_or(UNAVAILABLE)?.index()
+                }
+                // It has no other operand, so that nothing comes between the references of one
+                // expression.
+                Kind::Local => self.local_of(value)?,
+                Kind::Type | Kind::Constant | Kind::Override => self.module.item(*child)?,
+                Kind::Global => {
+                    let global = self.module.item(*child)?;
+                    self.globals.insert(global);
+                    global
+                }
+            };
+            self.out.parts.expressions.part.reference(reference);
+        }
+        let expressions = &mut self.out.parts.expressions;
+        values.write_fields(value, &mut expressions.part);
+        Ok(Placed::new(expressions.next()))
+    }
+
+    /// Appends an expression of the source whose operands are placed.
+    fn append_expression(&mut self, source: &Expression) -> Rebased<Placed> {
+        let mut to = Writer {
+            module: self.module,
+            values: self.values,
+            marks: &self.out.marks,
+            globals: &mut self.globals,
+            to: &mut self.out.parts.expressions.part,
+            refusal: None,
+        };
+        source.write(&mut to);
+        to.finish()?;
+        Ok(Placed::new(self.out.parts.expressions.next()))
+    }
+
+    /// Writes a statement that nests no other, and whose operands are placed.
+    pub(super) fn write_statement(&mut self, source: &Statement) -> Rebased<()> {
+        let mut to = Writer {
+            module: self.module,
+            values: self.values,
+            marks: &self.out.marks,
+            globals: &mut self.globals,
+            to: &mut self.out.parts.body,
+            refusal: None,
+        };
+        source.write(&mut to);
+        to.finish()
+    }
+
+    /// Keeps variables of the module in the interface of the function.
+    pub(super) fn pin(&mut self, globals: &[Handle<GlobalVariable>]) -> Rebased<()> {
+        for global in globals {
+            let placed = self.append_expression(&Expression::GlobalVariable(*global))?;
+            let named = &mut self.out.parts.named;
+            named.part.reference(placed.index());
+            named.part.text(PHONY_NAME);
+            named.next();
+        }
+        Ok(())
+    }
+
+    fn local_of(&mut self, value: Value) -> Rebased<u32> {
+        let origin = self.values.origin(value);
+        match *self.values.expression(self.context, origin) {
+            Expression::LocalVariable(local) => self.local(local),
+            _ => Err(UNAVAILABLE),
+        }
+    }
+
+    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<u32> {
+        if let Some(local) = self.out.locals[source.index()] {
+            return Ok(local);
+        }
+        let LocalVariable { name: _, ty, init } = &self.context.function.local_variables[source];
+        let ty = self.module.ty(*ty)?;
+        let init = init.map(|init| self.initial_value(init)).transpose()?;
+        let locals = &mut self.out.parts.locals;
+        locals.part.name(None);
+        locals.part.reference(ty);
+        locals.part.optional(init.map(Placed::index));
+        let local = locals.next();
+        self.out.locals[source.index()] = Some(local);
+        Ok(local)
     }
 
     fn initial_value(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
         let root = self.values.of(source).ok_or(UNAVAILABLE)?;
         let mut pending = vec![root];
         while let Some(next) = pending.last().copied() {
-            if self.marks[next.index()].constant.is_none() {
+            let marks = &self.out.marks;
+            if marks[next.index()].constant.is_none() {
                 let known = pending.len();
                 let operands = self.values.operands(next).rev();
-                pending
-                    .extend(operands.filter(|value| self.marks[value.index()].constant.is_none()));
+                pending.extend(operands.filter(|value| marks[value.index()].constant.is_none()));
                 if pending.len() > known {
                     continue;
                 }
-                let handle = match (self.values.timing(next), self.marks[next.index()].placed) {
-                    (Timing::Static, Some(handle)) => handle,
+                let placed = match (self.values.timing(next), marks[next.index()].placed) {
+                    (Timing::Static, Some(placed)) => placed,
                     (Timing::Static, None) => self.append(next)?,
                     (Timing::Pure | Timing::Anchored | Timing::Defined, _) => {
-                        self.copy(next, true)?
+                        self.copy(next, |mark| mark.constant)?
                     }
                 };
-                self.marks[next.index()].constant = Some(handle);
+                self.out.marks[next.index()].constant = Some(placed);
             }
             pending.pop();
         }
-        self.marks[root.index()].constant.ok_or(UNAVAILABLE)
+        self.out.marks[root.index()].constant.ok_or(UNAVAILABLE)
     }
 }
 
-/// References of the source's module, in statements and values alike.
-impl FunctionBuilder<'_, '_> {
-    pub(super) fn global(
-        &mut self,
-        source: Handle<GlobalVariable>,
-    ) -> Rebased<Handle<GlobalVariable>> {
-        let global = self.module.global(source)?;
-        self.globals.insert(global);
-        Ok(global)
+/// Writes what stands in the source, with references to what is placed.
+struct Writer<'a, 'm> {
+    module: &'a mut ModuleBuilder<'m>,
+    values: &'a Values,
+    marks: &'a [Mark],
+    globals: &'a mut GlobalSet,
+    to: &'a mut Part,
+    /// Why something that it refers to is not there.
+    refusal: Option<Refusal>,
+}
+
+impl Writer<'_, '_> {
+    fn finish(self) -> Rebased<()> {
+        self.refusal.map_or(Ok(()), Err)
     }
 
-    pub(super) fn local(
-        &mut self,
-        source: Handle<LocalVariable>,
-    ) -> Rebased<Handle<LocalVariable>> {
-        if let Some(local) = self.locals[source.index()] {
-            return Ok(local);
+    fn refer(&mut self, reference: Rebased<u32>) {
+        match reference {
+            Ok(index) => self.to.reference(index),
+            Err(refusal) => self.refusal = Some(refusal),
         }
-        let LocalVariable { name: _, ty, init } = &self.context.function.local_variables[source];
-        let local = LocalVariable {
-            name: None,
-            ty: self.module.ty(*ty)?,
-            init: init.map(|init| self.initial_value(init)).transpose()?,
-        };
-        let handle = self.out.local_variables.append(local, Span::UNDEFINED);
-        self.locals[source.index()] = Some(handle);
-        Ok(handle)
-    }
-
-    pub(super) fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        let function = self.module.function(source)?;
-        self.globals.insert_all(self.module.globals_of(function));
-        Ok(function)
     }
 }
 
-/// References of values: operands are placed already.
-struct FromValues<'a, 'p, 'm> {
-    builder: &'a mut FunctionBuilder<'p, 'm>,
-    origin: Origin,
-    /// Whether the expression is part of the initial value of a local.
-    is_constant: bool,
-}
-
-impl Rebase for FromValues<'_, '_, '_> {
-    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
-        let values = self.builder.values;
-        let value = if self.origin.is_constant() {
-            values.of_constant(source)
-        } else {
-            values.of(source)
-        };
-        let mark = self.builder.marks[value.ok_or(UNAVAILABLE)?.index()];
-        let known = if self.is_constant {
-            mark.constant
-        } else {
-            mark.placed
-        };
-        known.ok_or(UNAVAILABLE)
+impl Target for Writer<'_, '_> {
+    #[inline]
+    fn fields<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.to.fields(bytes);
     }
 
-    fn definition(&mut self, _: Handle<Expression>) -> Rebased<Placed> {
-        Err(UNAVAILABLE)
+    #[inline]
+    fn expression(&mut self, source: Handle<Expression>) {
+        let value = self.values.of(source);
+        let placed = value.and_then(|value| self.marks[value.index()].placed);
+        self.refer(placed.map(Placed::index).ok_or(UNAVAILABLE));
     }
 
-    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        self.builder.module.ty(source)
+    fn ty(&mut self, source: Handle<Type>) {
+        let ty = self.module.ty(source);
+        self.refer(ty);
     }
 
-    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        self.builder.module.constant(source)
+    fn constant(&mut self, source: Handle<Constant>) {
+        let constant = self.module.constant(source);
+        self.refer(constant);
     }
 
-    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        self.builder.module.override_(source)
+    fn override_(&mut self, source: Handle<Override>) {
+        let item = self.module.override_(source);
+        self.refer(item);
     }
 
-    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
-        self.builder.global(source)
+    fn global(&mut self, source: Handle<GlobalVariable>) {
+        let global = self.module.global(source);
+        if let Ok(global) = global {
+            self.globals.insert(global);
+        }
+        self.refer(global);
     }
 
-    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        self.builder.local(source)
+    /// An expression that names one is a value, which is copied.
+    fn local(&mut self, _: Handle<LocalVariable>) {
+        self.refer(Err(UNAVAILABLE));
     }
 
-    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.builder.function(source)
+    fn function(&mut self, source: Handle<Function>) {
+        let function = self.module.function(source);
+        if let Ok(function) = function {
+            self.globals.insert_all(self.module.globals_of(function));
+        }
+        self.refer(function);
     }
 }

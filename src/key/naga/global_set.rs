@@ -1,14 +1,12 @@
 //! A set of the module's variables.
 
-use naga::{GlobalVariable, Handle};
-
 /// A set of variables, one bit each.
 #[derive(Clone, Default)]
 pub(super) struct GlobalSet(Vec<u64>);
 
 impl GlobalSet {
-    pub(super) fn insert(&mut self, global: Handle<GlobalVariable>) {
-        let (word, bit) = (global.index() / 64, global.index() % 64);
+    pub(super) fn insert(&mut self, global: u32) {
+        let (word, bit) = (global as usize / 64, global % 64);
         if self.0.len() <= word {
             self.0.resize(word + 1, 0);
         }
@@ -24,8 +22,8 @@ impl GlobalSet {
         }
     }
 
-    pub(super) fn contains(&self, global: Handle<GlobalVariable>) -> bool {
-        let (word, bit) = (global.index() / 64, global.index() % 64);
+    pub(super) fn contains(&self, global: u32) -> bool {
+        let (word, bit) = (global as usize / 64, global % 64);
         self.0.get(word).is_some_and(|word| word >> bit & 1 == 1)
     }
 }

@@ -3,23 +3,35 @@
 //! Equal items have one [number](Id). They are numbered in one sweep over types and constant
 //! expressions, which a valid module lists after all that they refer to.
 
+use std::borrow::Cow;
+
 use naga::{
     ArraySize, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module,
     Override, Type, TypeInner,
 };
 
-use super::nodes::{Child, Id, Nodes};
+use super::nodes::{Child, Id, Kind, NodeWriter, Nodes};
 use super::rebase::{Rebased, Refusal};
+use super::rules;
 use super::special::SpecialRoles;
-use super::wire;
-use super::wire::References;
-use crate::key::WireWriter;
+use super::wire::{Construct as _, Target};
 
 /// The numbers of a module's items.
 pub(super) struct Items<'m> {
     module: &'m Module,
     nodes: &'m mut Nodes,
     known: Known,
+    /// What has a number in the source, by the number. Of several, the first.
+    sources: Vec<Source>,
+}
+
+/// Items of the source with one number. A constant has that of its value.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Source {
+    pub(super) ty: Option<Handle<Type>>,
+    pub(super) constant: Option<Handle<Constant>>,
+    pub(super) override_: Option<Handle<Override>>,
+    pub(super) global: Option<Handle<GlobalVariable>>,
 }
 
 /// The numbers so far, by the index of the item.
@@ -52,6 +64,7 @@ impl<'m> Items<'m> {
                 overrides: vec![None; module.overrides.len()],
                 globals: Vec::new(),
             },
+            sources: Vec::new(),
         };
         items.number_globals(globals)?;
         for (handle, ty) in module.types.iter() {
@@ -62,9 +75,9 @@ impl<'m> Items<'m> {
                 items.number_override(length)?;
             }
             let named = special.contains(handle);
-            let id = items.number(|wire, refs| {
-                wire.option(ty.name.as_deref().filter(|_| named), WireWriter::str);
-                wire::type_inner(wire, refs, &ty.inner, named);
+            let id = items.number(named, |numbers| {
+                ty.name.write(numbers);
+                spelled(&ty.inner).write(numbers);
             })?;
             items.known.types.push(id);
         }
@@ -72,7 +85,38 @@ impl<'m> Items<'m> {
         for (handle, _) in module.overrides.iter() {
             items.number_override(handle)?;
         }
+        items.note_sources();
         Ok(items)
+    }
+
+    fn note_sources(&mut self) {
+        let Self {
+            module,
+            nodes,
+            known,
+            sources,
+        } = self;
+        sources.resize(nodes.len(), Source::default());
+        for ((handle, _), id) in module.types.iter().zip(&known.types) {
+            sources[*id as usize].ty.get_or_insert(handle);
+        }
+        for ((handle, _), init) in module.constants.iter().zip(&known.constants) {
+            let id = known.expressions[init.index()];
+            sources[id as usize].constant.get_or_insert(handle);
+        }
+        for ((handle, _), id) in module.overrides.iter().zip(&known.overrides) {
+            if let Some(id) = *id {
+                sources[id as usize].override_.get_or_insert(handle);
+            }
+        }
+        for ((handle, _), id) in module.global_variables.iter().zip(&known.globals) {
+            sources[*id as usize].global.get_or_insert(handle);
+        }
+    }
+
+    /// The items of the source that have a number.
+    pub(super) fn source(&self, id: Id) -> Source {
+        self.sources.get(id as usize).copied().unwrap_or_default()
     }
 
     pub(super) const fn nodes(&self) -> &Nodes {
@@ -96,8 +140,8 @@ impl<'m> Items<'m> {
         self.expression(self.known.constants[handle.index()])
     }
 
-    pub(super) fn override_(&self, handle: Handle<Override>) -> Rebased<Id> {
-        self.known.overrides[handle.index()].ok_or(FOLLOWS)
+    pub(super) fn override_(&self, handle: Handle<Override>) -> Option<Id> {
+        self.known.overrides[handle.index()]
     }
 
     /// A resource is where it is bound. What is not bound, and what is bound where another is, is
@@ -107,14 +151,26 @@ impl<'m> Items<'m> {
         let mut likes = Vec::new();
         for handle in order {
             let global = &self.module.global_variables[*handle];
-            let head = self.number(|wire, _| wire::global_head(wire, global))?;
+            let GlobalVariable {
+                name: _,
+                space,
+                binding,
+                ty: _,
+                init: _,
+                memory_decorations,
+            } = global;
+            let head = self.number(false, |numbers| {
+                space.write(numbers);
+                binding.write(numbers);
+                memory_decorations.write(numbers);
+            })?;
             likes.resize(likes.len().max(head as usize + 1), 0_u64);
             likes[head as usize] += 1;
             let place = likes[head as usize];
-            ids[handle.index()] = self.nodes.intern(None, |wire, children| {
-                children.push(Child::of_set(head));
-                wire.str("global");
-                wire.u64(place);
+            ids[handle.index()] = self.number(false, |numbers| {
+                numbers.refer(Kind::Value, Some(head));
+                numbers.text("global");
+                place.write(numbers);
             })?;
         }
         self.known.globals = ids;
@@ -137,7 +193,7 @@ impl<'m> Items<'m> {
                     if let Expression::Override(item) = *expression {
                         self.number_override(item)?;
                     }
-                    self.number(|wire, refs| wire::expression(wire, refs, expression))?
+                    self.number(false, |numbers| expression.write(numbers))?
                 }
             };
             self.known.expressions.push(id);
@@ -151,34 +207,33 @@ impl<'m> Items<'m> {
         if self.known.overrides[handle.index()].is_none() {
             let Override { name, id, ty, init } = &self.module.overrides[handle];
             let inner = &self.module.types[*ty].inner;
-            let number = self.number(|wire, refs| {
-                wire.str("override");
-                wire.option(name.as_deref(), WireWriter::str);
-                wire.option(*id, WireWriter::u16);
-                wire::type_inner(wire, refs, inner, false);
-                wire.option(*init, |wire, init| refs.expression(wire, init));
+            let number = self.number(true, |numbers| {
+                numbers.text("override");
+                name.write(numbers);
+                id.write(numbers);
+                inner.write(numbers);
+                init.write(numbers);
             })?;
             self.known.overrides[handle.index()] = Some(number);
         }
         Ok(())
     }
 
-    fn number(&mut self, write: impl FnOnce(&mut WireWriter, &mut Numbers<'_>)) -> Rebased<Id> {
+    /// The number of what is written, with the names that it has or without.
+    fn number(&mut self, named: bool, write: impl FnOnce(&mut Numbers<'_>)) -> Rebased<Id> {
         let Self { nodes, known, .. } = self;
-        let mut missing = false;
-        let id = nodes.intern(None, |wire, children| {
-            let mut numbers = Numbers {
-                known,
-                children,
-                missing: &mut missing,
-            };
-            write(wire, &mut numbers);
-        })?;
-        if missing { Err(FOLLOWS) } else { Ok(id) }
+        let mut numbers = Numbers {
+            writer: nodes.writer(),
+            known,
+            named,
+        };
+        write(&mut numbers);
+        let written = numbers.writer.finish();
+        nodes.intern(None, written)
     }
 }
 
-const FOLLOWS: Refusal = Refusal("an item refers to one that follows it");
+const FOLLOWS: Refusal = Refusal(&"an item refers to one that follows it");
 
 const fn pending_length(inner: &TypeInner) -> Option<Handle<Override>> {
     let (TypeInner::Array {
@@ -196,54 +251,86 @@ const fn pending_length(inner: &TypeInner) -> Option<Handle<Override>> {
     }
 }
 
-/// References of items to each other.
+/// A type whose bindings are in their one spelling.
+fn spelled(inner: &TypeInner) -> Cow<'_, TypeInner> {
+    let is_bound = |members: &[naga::StructMember]| members.iter().any(|it| it.binding.is_some());
+    match inner {
+        TypeInner::Struct { members, span } if is_bound(members) => {
+            let mut members = members.clone();
+            for member in &mut members {
+                member.binding = member.binding.as_ref().map(rules::binding);
+            }
+            let span = *span;
+            Cow::Owned(TypeInner::Struct { members, span })
+        }
+        _ => Cow::Borrowed(inner),
+    }
+}
+
+/// Writes items, with references to each other as numbers.
 struct Numbers<'n> {
+    writer: NodeWriter<'n>,
     known: &'n Known,
-    children: &'n mut Vec<Child>,
-    /// Set when something refers to what is not listed before it.
-    missing: &'n mut bool,
+    named: bool,
 }
 
 impl Numbers<'_> {
-    fn refer(&mut self, id: Option<Id>) {
-        match id {
-            Some(id) => self.children.push(Child::of_set(id)),
-            None => *self.missing = true,
-        }
+    /// Refers to an item, if it is listed before.
+    fn refer(&mut self, kind: Kind, id: Option<Id>) {
+        let child = id.map_or(Child::MISSING, |id| Child::new(kind, id));
+        self.writer.child(child);
     }
 }
 
-impl References for Numbers<'_> {
-    fn ty(&mut self, _: &mut WireWriter, handle: Handle<Type>) {
-        self.refer(self.known.types.get(handle.index()).copied());
+impl Target for Numbers<'_> {
+    #[inline]
+    fn fields<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.writer.fields(bytes);
     }
 
-    fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
-        self.refer(self.known.expressions.get(handle.index()).copied());
-    }
-
-    fn constant(&mut self, wire: &mut WireWriter, handle: Handle<Constant>) {
-        match self.known.constants.get(handle.index()) {
-            Some(init) => self.expression(wire, *init),
-            None => *self.missing = true,
+    fn name(&mut self, name: Option<&str>) {
+        let name = name.filter(|_| self.named);
+        self.bool(name.is_some());
+        if let Some(name) = name {
+            self.text(name);
         }
     }
 
-    fn override_(&mut self, _: &mut WireWriter, handle: Handle<Override>) {
-        self.refer(self.known.overrides.get(handle.index()).copied().flatten());
+    fn ty(&mut self, handle: Handle<Type>) {
+        let id = self.known.types.get(handle.index()).copied();
+        self.refer(Kind::Type, id);
     }
 
-    fn global(&mut self, _: &mut WireWriter, handle: Handle<GlobalVariable>) {
-        self.refer(self.known.globals.get(handle.index()).copied());
+    fn expression(&mut self, handle: Handle<Expression>) {
+        let id = self.known.expressions.get(handle.index()).copied();
+        self.refer(Kind::Value, id);
+    }
+
+    /// A use of a constant is its value.
+    fn constant(&mut self, handle: Handle<Constant>) {
+        match self.known.constants.get(handle.index()) {
+            Some(init) => self.expression(*init),
+            None => self.refer(Kind::Value, None),
+        }
+    }
+
+    fn override_(&mut self, handle: Handle<Override>) {
+        let id = self.known.overrides.get(handle.index()).copied().flatten();
+        self.refer(Kind::Override, id);
+    }
+
+    fn global(&mut self, handle: Handle<GlobalVariable>) {
+        let id = self.known.globals.get(handle.index()).copied();
+        self.refer(Kind::Global, id);
     }
 
     /// A constant expression refers to no local: naga has refused it.
-    fn local(&mut self, _: &mut WireWriter, _: Handle<LocalVariable>) {
-        *self.missing = true;
+    fn local(&mut self, _: Handle<LocalVariable>) {
+        self.refer(Kind::Value, None);
     }
 
     /// A constant expression calls no function: naga has refused it.
-    fn function(&mut self, _: &mut WireWriter, _: Handle<Function>) {
-        *self.missing = true;
+    fn function(&mut self, _: Handle<Function>) {
+        self.refer(Kind::Value, None);
     }
 }

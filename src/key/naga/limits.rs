@@ -5,7 +5,8 @@
 use naga::{ArraySize, Block, Expression, Function, Handle, Module, Override, Type, TypeInner};
 
 use super::MAX_NESTING;
-use super::rebase::{Rebased, Refusal, Shape, each_operand, shape};
+use super::rebase::{Rebased, Refusal, Shape, shape};
+use super::wire::each_operand;
 
 /// How deep a module nests. Refuses those that could exhaust the stack or hold a handle into
 /// nowhere.
@@ -13,7 +14,7 @@ pub(super) fn check(module: &Module) -> Rebased<usize> {
     for entry in &module.entry_points {
         if let Some(payload) = entry.incoming_ray_payload {
             if module.global_variables.try_get(payload).is_err() {
-                return Err(Refusal("an entry point's payload is missing"));
+                return Err(Refusal(&"an entry point's payload is missing"));
             }
         }
     }
@@ -38,7 +39,7 @@ fn nesting(pending: &mut Vec<(&Block, usize)>) -> Rebased<usize> {
     let mut deepest = 0;
     while let Some((block, depth)) = pending.pop() {
         if depth > MAX_NESTING {
-            return Err(Refusal("blocks nest deeper than 1000"));
+            return Err(Refusal(&"blocks nest deeper than 1000"));
         }
         deepest = deepest.max(depth);
         let depth = depth + 1;
@@ -93,7 +94,7 @@ fn item_depth(module: &Module) -> Rebased<usize> {
     // A constant can be of the deepest type, and a type as long as the deepest constant.
     let deepest = deepest.saturating_mul(2);
     if deepest > 2 * MAX_NESTING {
-        return Err(Refusal("types and constants nest deeper than 1000"));
+        return Err(Refusal(&"types and constants nest deeper than 1000"));
     }
     Ok(deepest)
 }

@@ -8,8 +8,9 @@ use super::context::Context;
 use super::effects::Effects;
 use super::filters;
 use super::module::is_interface;
-use super::rebase::{Listing, Rebased, Shape, each_operand, shape};
+use super::rebase::{Shape, shape};
 use super::timing::{Timing, timing};
+use super::wire::{Construct as _, Listing, each_operand};
 
 /// What a statement does with an expression.
 #[derive(Clone, Copy)]
@@ -18,7 +19,7 @@ pub(super) enum Event {
     Use(Handle<Expression>),
     /// It hands it to a function that compares neighbours.
     Compared(Handle<Expression>),
-    /// It evaluates it: an `Emit` names it, or its result is defined.
+    /// It evaluates it where someone can tell: an `Emit` names it, or its result is defined.
     Evaluation(Handle<Expression>),
 }
 
@@ -46,6 +47,8 @@ pub(super) struct BlockInfo {
     /// The block around it. The body stands in itself.
     outer: BlockId,
     depth: u32,
+    /// How many nesting statements have begun when the last loop in it does.
+    loops: u32,
 }
 
 /// What the statements of a function ask for. Its memory serves one function after the other.
@@ -61,14 +64,13 @@ pub(super) struct Live {
     /// How many statements so far let neighbours part.
     parted: usize,
     effects: Effects,
-    has_loops: bool,
+    /// Whether the function compares neighbours itself.
+    takes_derivative: bool,
     /// The blocks, in the order in which they begin.
     blocks: Vec<BlockInfo>,
     /// Which expressions are needed: by a statement, or because they are evaluated where someone
     /// can tell.
     live: Vec<bool>,
-    /// When each expression is evaluated.
-    timings: Vec<Timing>,
     /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
     ordinals: Vec<Option<u32>>,
     locals: Vec<Handle<LocalVariable>>,
@@ -76,33 +78,25 @@ pub(super) struct Live {
 
 impl Live {
     /// Reads a function.
-    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
+    pub(super) fn read(&mut self, context: Context<'_>) {
         let expressions = &context.function.expressions;
         self.events.clear();
         self.nested.clear();
         self.partings.clear();
         self.parted = 0;
         self.effects = Effects::default();
+        self.takes_derivative = false;
         self.blocks.clear();
-        self.has_loops = false;
         self.locals.clear();
         self.live.clear();
         self.live.resize(expressions.len(), false);
-        self.timings.clear();
-        let timings = expressions.iter().map(|(_, expression)| timing(expression));
-        self.timings.extend(timings);
-        self.new_block(context, &context.function.body, BlockId::BODY)?;
+        self.new_block(context, &context.function.body, BlockId::BODY);
         for (event, _) in &self.events {
-            match *event {
-                Event::Use(handle) | Event::Compared(handle) => self.live[handle.index()] = true,
-                Event::Evaluation(handle) => {
-                    self.live[handle.index()] |= match self.timings[handle.index()] {
-                        Timing::Static | Timing::Pure => false,
-                        Timing::Anchored => is_kept(context, handle),
-                        Timing::Defined => true,
-                    };
-                }
-            }
+            let (Event::Use(handle) | Event::Compared(handle) | Event::Evaluation(handle)) = *event;
+            self.live[handle.index()] |= match *event {
+                Event::Use(_) | Event::Compared(_) => true,
+                Event::Evaluation(_) => is_kept(context, handle),
+            };
         }
         self.spread(expressions);
         // The initial values of locals are constant, so that they need no further locals.
@@ -116,16 +110,10 @@ impl Live {
             self.spread(expressions);
         }
         self.number_anchors(expressions);
-        Ok(())
     }
 
     pub(super) fn contains(&self, expression: Handle<Expression>) -> bool {
         self.live[expression.index()]
-    }
-
-    /// When an expression is evaluated.
-    pub(super) fn timing(&self, expression: Handle<Expression>) -> Timing {
-        self.timings[expression.index()]
     }
 
     /// The ordinal of an anchor that is needed.
@@ -142,14 +130,15 @@ impl Live {
                 continue;
             };
             let index = handle.index();
-            if self.live[index] && self.timings[index].is_anchored() {
-                self.effects.compares |= filters::takes_derivative(&expressions[handle]);
+            if self.live[index] {
+                self.takes_derivative |= filters::takes_derivative(&expressions[handle]);
                 if self.ordinals[index].is_none() {
                     self.ordinals[index] = Some(next);
                     next += 1;
                 }
             }
         }
+        self.effects.compares |= self.takes_derivative;
     }
 
     /// What happens, and in which block.
@@ -157,8 +146,9 @@ impl Live {
         self.events.iter().copied()
     }
 
-    pub(super) const fn has_loops(&self) -> bool {
-        self.has_loops
+    /// Whether a loop is yet to begin in a block, where so many nesting statements have begun.
+    pub(super) fn is_before_loop(&self, block: BlockId, nested: usize) -> bool {
+        self.blocks[block.index()].loops as usize > nested
     }
 
     /// What happens in a statement that nests others. These are counted from 0, in the order in
@@ -189,6 +179,11 @@ impl Live {
         self.effects
     }
 
+    /// Whether the function takes a derivative itself, rather than by what it calls.
+    pub(super) const fn takes_derivative(&self) -> bool {
+        self.takes_derivative
+    }
+
     pub(super) fn blocks(&self) -> &[BlockInfo] {
         &self.blocks
     }
@@ -212,25 +207,36 @@ impl Live {
         one
     }
 
-    fn new_block(&mut self, context: Context<'_>, block: &Block, outer: BlockId) -> Rebased<()> {
+    fn new_block(&mut self, context: Context<'_>, block: &Block, outer: BlockId) {
         let id = BlockId::new(self.blocks.len());
         let depth = self
             .blocks
             .get(outer.index())
             .map_or(0, |outer| outer.depth + 1);
-        self.blocks.push(BlockInfo { outer, depth });
-        self.block(context, block, id)
+        let loops = 0;
+        self.blocks.push(BlockInfo {
+            outer,
+            depth,
+            loops,
+        });
+        self.block(context, block, id);
+        let loops = self.blocks[id.index()].loops;
+        let around = &mut self.blocks[outer.index()].loops;
+        *around = loops.max(*around);
     }
 
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, context: Context<'_>, block: &Block, id: BlockId) -> Rebased<()> {
+    fn block(&mut self, context: Context<'_>, block: &Block, id: BlockId) {
         for statement in block {
             match shape(statement) {
                 Shape::Emit(range) => {
-                    let evaluations = range.clone().map(Event::Evaluation);
-                    self.events.extend(evaluations.map(|event| (event, id)));
+                    for handle in range.clone() {
+                        if timing(&context.function.expressions[handle]).is_anchored() {
+                            self.events.push((Event::Evaluation(handle), id));
+                        }
+                    }
                 }
-                Shape::Block(inner) => self.block(context, inner, id)?,
+                Shape::Block(inner) => self.block(context, inner, id),
                 Shape::If {
                     condition,
                     accept,
@@ -238,15 +244,15 @@ impl Live {
                 } => {
                     self.events.push((Event::Use(condition), id));
                     let number = self.begin_nested();
-                    self.new_block(context, accept, id)?;
-                    self.new_block(context, reject, id)?;
+                    self.new_block(context, accept, id);
+                    self.new_block(context, reject, id);
                     self.end_nested(number);
                 }
                 Shape::Switch { selector, cases } => {
                     self.events.push((Event::Use(selector), id));
                     let number = self.begin_nested();
                     for case in cases {
-                        self.new_block(context, &case.body, id)?;
+                        self.new_block(context, &case.body, id);
                     }
                     self.end_nested(number);
                 }
@@ -255,11 +261,11 @@ impl Live {
                     continuing,
                     break_if,
                 } => {
-                    self.has_loops = true;
                     let number = self.begin_nested();
-                    self.new_block(context, body, id)?;
+                    self.blocks[id.index()].loops = self.nested.len() as u32;
+                    self.new_block(context, body, id);
                     let inner = BlockId::new(self.blocks.len());
-                    self.new_block(context, continuing, id)?;
+                    self.new_block(context, continuing, id);
                     let condition = break_if.map(Event::Use);
                     self.events.extend(condition.map(|event| (event, inner)));
                     self.end_nested(number);
@@ -274,7 +280,7 @@ impl Live {
                     self.effects.compares |= called.compares;
                     self.effects.discards |= leaf.discards() || called.discards;
                     let events = &mut self.events;
-                    leaf.rebase(&mut Listing(|handle, is_defined| {
+                    leaf.statement().write(&mut Listing(|handle, is_defined| {
                         let event = if is_defined {
                             Event::Evaluation(handle)
                         } else if called.compares {
@@ -283,11 +289,10 @@ impl Live {
                             Event::Use(handle)
                         };
                         events.push((event, id));
-                    }))?;
+                    }));
                 }
             }
         }
-        Ok(())
     }
 
     fn begin_nested(&mut self) -> (usize, usize) {
@@ -321,6 +326,9 @@ impl Live {
 /// a resource, which is part of the interface of the pipeline, or is not worth a rule.
 fn is_kept(context: Context<'_>, handle: Handle<Expression>) -> bool {
     let expression = &context.function.expressions[handle];
+    if timing(expression) == Timing::Defined {
+        return true;
+    }
     if let Expression::Load { pointer } = *expression {
         let pointer = context.info[pointer].ty.inner_with(&context.module.types);
         return pointer.pointer_space().is_none_or(is_interface);

@@ -166,9 +166,8 @@ impl Program for Module {
         let depth = limits::check(self)?;
         let (flags, capabilities) = (ValidationFlags::all(), Capabilities::all());
         let info = validate::validate(self, depth, flags, capabilities)?;
-        Ok(CanonicalModule::new(build::canonicalize(
-            self, &info, depth,
-        )?))
+        let wire = build::canonicalize(self, &info, depth)?;
+        Ok(CanonicalModule::new(wire, depth))
     }
 }
 
@@ -184,7 +183,8 @@ impl Program for ValidatedModule {
     ///
     /// [`Unkeyable`] as for the bare module.
     fn canonicalize(&self) -> Result<CanonicalModule<Self>, Unkeyable> {
-        let module = build::canonicalize(self.module(), self.info(), self.depth())?;
-        Ok(CanonicalModule::new(module))
+        let depth = self.depth();
+        let wire = build::canonicalize(self.module(), self.info(), depth)?;
+        Ok(CanonicalModule::new(wire, depth))
     }
 }

@@ -4,16 +4,16 @@
 //! items stand in the order in which they are first needed.
 
 use naga::{
-    AddressSpace, ArraySize, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle,
-    LocalVariable, Module, Override, Span, StructMember, Type, TypeInner,
+    AddressSpace, Constant, EntryPoint, Expression, Function, GlobalVariable, Handle, Module,
+    Override, Type,
 };
 
 use super::global_set::GlobalSet;
 use super::items::Items;
-use super::rebase;
-use super::rebase::{Rebase, Rebased, Refusal};
-use super::rules;
-use super::special::SpecialRoles;
+use super::nodes::{Child, Id, Kind};
+use super::rebase::{Rebased, Refusal};
+use super::special::{self, Role, SpecialRoles};
+use super::wire::{Construct as _, FunctionParts, Part, Sections, Target as _};
 
 /// The name of every constant that is left: back ends write out a constant without a name at
 /// each of its uses, which for a table is a copy of the table.
@@ -24,182 +24,209 @@ pub(super) struct ModuleBuilder<'m> {
     pub(super) source: &'m Module,
     pub(super) items: &'m Items<'m>,
     pub(super) special: &'m SpecialRoles,
-    pub(super) out: Module,
-    types: Vec<Option<Handle<Type>>>,
-    /// The canonical handle of what has been asked for, by its number.
-    constants: Vec<Option<Handle<Constant>>>,
-    overrides: Vec<Option<Handle<Override>>>,
-    expressions: Vec<Option<Handle<Expression>>>,
-    globals: Vec<Option<Handle<GlobalVariable>>>,
-    functions: Vec<Option<Handle<Function>>>,
+    pub(super) out: &'m mut Sections,
+    /// The canonical index of what has been asked for, by its number.
+    known: Vec<Known>,
+    functions: Vec<Option<u32>>,
     /// The variables that each canonical function uses.
     globals_of: Vec<GlobalSet>,
     /// The variables that an entry point names in its interface.
     payloads: Vec<Handle<GlobalVariable>>,
+    /// The special types that are there, and what for.
+    roles: Vec<(Role, u32)>,
 }
 
+/// The canonical index of each kind of item.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    ty: Option<u32>,
+    expression: Option<u32>,
+    constant: Option<u32>,
+    override_: Option<u32>,
+    global: Option<u32>,
+}
+
+const UNKNOWN: Refusal = Refusal(&"an item is not there");
+
 impl<'m> ModuleBuilder<'m> {
-    pub(super) fn new(source: &'m Module, items: &'m Items<'m>, special: &'m SpecialRoles) -> Self {
+    pub(super) fn new(
+        source: &'m Module,
+        items: &'m Items<'m>,
+        special: &'m SpecialRoles,
+        out: &'m mut Sections,
+    ) -> Self {
+        out.clear();
         Self {
             source,
             items,
             special,
-            out: Module::default(),
-            types: vec![None; source.types.len()],
-            constants: vec![None; items.nodes().len()],
-            overrides: vec![None; items.nodes().len()],
-            expressions: vec![None; items.nodes().len()],
-            globals: vec![None; source.global_variables.len()],
+            out,
+            known: vec![Known::default(); items.nodes().len()],
             functions: vec![None; source.functions.len()],
             globals_of: Vec::new(),
             payloads: source.entry_points.iter().flat_map(payloads).collect(),
+            roles: Vec::new(),
         }
+    }
+
+    /// The wire of the module.
+    pub(super) fn finish(self) -> Vec<u8> {
+        special::write(&self.roles, &mut self.out.special_types);
+        self.out.assemble()
     }
 
     pub(super) fn add_function(
         &mut self,
         source: Handle<Function>,
-        function: Function,
+        function: &mut FunctionParts,
         globals: GlobalSet,
     ) {
-        let handle = self.out.functions.append(function, Span::UNDEFINED);
-        self.functions[source.index()] = Some(handle);
+        self.functions[source.index()] = Some(self.out.push_function(function));
         self.globals_of.push(globals);
     }
 
     /// The variables that a canonical function uses, itself or by what it calls.
-    pub(super) fn globals_of(&self, function: Handle<Function>) -> &GlobalSet {
-        &self.globals_of[function.index()]
+    pub(super) fn globals_of(&self, function: u32) -> &GlobalSet {
+        &self.globals_of[function as usize]
     }
 
-    /// The canonical handle of a global, if any code has asked for it.
-    pub(super) fn known_global(
-        &self,
-        source: Handle<GlobalVariable>,
-    ) -> Option<Handle<GlobalVariable>> {
-        self.globals[source.index()]
+    /// The canonical index of a global, if any code has asked for it.
+    pub(super) fn known_global(&self, source: Handle<GlobalVariable>) -> Option<u32> {
+        self.known[self.items.global(source) as usize].global
     }
+}
 
-    fn add_type(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        let Type { name, inner } = &self.source.types[source];
-        let named = self.special.contains(source);
-        let ty = Type {
-            name: name.clone().filter(|_| named),
-            inner: self.type_inner(inner, named)?,
+/// The canonical indices of items, which are added where they are not there. Recursion is as deep
+/// as these nest, which is bounded.
+impl ModuleBuilder<'_> {
+    /// The item that a node refers to.
+    pub(super) fn item(&mut self, child: Child) -> Rebased<u32> {
+        let id = child.index();
+        let known = self.known.get(id as usize).ok_or(UNKNOWN)?;
+        let (known, add): (_, fn(&mut Self, Id) -> Rebased<u32>) = match child.kind() {
+            Kind::Value => (known.expression, Self::add_expression),
+            Kind::Type => (known.ty, Self::add_type),
+            Kind::Constant => (known.constant, Self::add_constant),
+            Kind::Override => (known.override_, Self::add_override),
+            Kind::Global => (known.global, Self::add_global),
+            Kind::Local => (None, |_, _| Err(UNKNOWN)),
         };
-        // The arena holds each type once, so that types that differed by name alone are one now.
-        let handle = self.out.types.insert(ty, Span::UNDEFINED);
-        self.types[source.index()] = Some(handle);
-        let special = self.special;
-        special.register(source, &mut self.out.special_types, handle);
-        for implied in special.implied_by(inner) {
+        known.map_or_else(|| add(self, id), Ok)
+    }
+
+    pub(super) fn ty(&mut self, source: Handle<Type>) -> Rebased<u32> {
+        self.item(Child::new(Kind::Type, self.items.ty(source)))
+    }
+
+    pub(super) fn expression(&mut self, source: Handle<Expression>) -> Rebased<u32> {
+        self.item(Child::new(Kind::Value, self.items.expression(source)))
+    }
+
+    pub(super) fn optional(&mut self, source: Option<Handle<Expression>>) -> Rebased<Option<u32>> {
+        source.map(|source| self.expression(source)).transpose()
+    }
+
+    pub(super) fn constant(&mut self, source: Handle<Constant>) -> Rebased<u32> {
+        self.item(Child::new(Kind::Constant, self.items.constant(source)))
+    }
+
+    pub(super) fn override_(&mut self, source: Handle<Override>) -> Rebased<u32> {
+        let id = self.items.override_(source).ok_or(UNKNOWN)?;
+        self.item(Child::new(Kind::Override, id))
+    }
+
+    pub(super) fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<u32> {
+        self.item(Child::new(Kind::Global, self.items.global(source)))
+    }
+
+    pub(super) fn function(&self, source: Handle<Function>) -> Rebased<u32> {
+        self.functions[source.index()].ok_or(Refusal(&"a function is called before it is known"))
+    }
+
+    fn known(&mut self, id: Id) -> &mut Known {
+        &mut self.known[id as usize]
+    }
+
+    fn add_type(&mut self, id: Id) -> Rebased<u32> {
+        let items = self.items;
+        for child in items.nodes().children(id) {
+            self.item(*child)?;
+        }
+        // A special type can have come with one of these.
+        if let Some(known) = self.known(id).ty {
+            return Ok(known);
+        }
+        for child in items.nodes().children(id) {
+            let reference = self.item(*child)?;
+            self.out.types.part.reference(reference);
+        }
+        items.nodes().write_fields(id, &mut self.out.types.part);
+        let ty = self.out.types.next();
+        self.known(id).ty = Some(ty);
+        let source = items.source(id).ty.ok_or(UNKNOWN)?;
+        let roles = self.special.roles(source).iter();
+        self.roles.extend(roles.map(|role| (role.clone(), ty)));
+        for implied in self.special.implied_by(&self.source.types[source].inner) {
             self.ty(*implied)?;
         }
-        Ok(handle)
+        Ok(ty)
     }
 
-    fn type_inner(&mut self, inner: &TypeInner, named: bool) -> Rebased<TypeInner> {
-        Ok(match *inner {
-            TypeInner::Scalar(_)
-            | TypeInner::Vector { size: _, scalar: _ }
-            | TypeInner::Matrix {
-                columns: _,
-                rows: _,
-                scalar: _,
-            }
-            | TypeInner::CooperativeMatrix {
-                columns: _,
-                rows: _,
-                scalar: _,
-                role: _,
-            }
-            | TypeInner::Atomic(_)
-            | TypeInner::ValuePointer {
-                size: _,
-                scalar: _,
-                space: _,
-            }
-            | TypeInner::Image {
-                dim: _,
-                arrayed: _,
-                class: _,
-            }
-            | TypeInner::Sampler { comparison: _ }
-            | TypeInner::AccelerationStructure { vertex_return: _ }
-            | TypeInner::RayQuery { vertex_return: _ } => inner.clone(),
-            TypeInner::Pointer { base, space } => TypeInner::Pointer {
-                base: self.ty(base)?,
-                space,
-            },
-            TypeInner::Array { base, size, stride } => TypeInner::Array {
-                base: self.ty(base)?,
-                size: self.array_size(size)?,
-                stride,
-            },
-            TypeInner::BindingArray { base, size } => TypeInner::BindingArray {
-                base: self.ty(base)?,
-                size: self.array_size(size)?,
-            },
-            TypeInner::Struct { ref members, span } => TypeInner::Struct {
-                members: members
-                    .iter()
-                    .map(|member| self.struct_member(member, named))
-                    .collect::<Rebased<_>>()?,
-                span,
-            },
-        })
+    /// Adds a constant expression of the module.
+    fn add_expression(&mut self, id: Id) -> Rebased<u32> {
+        let items = self.items;
+        for child in items.nodes().children(id) {
+            self.item(*child)?;
+        }
+        for child in items.nodes().children(id) {
+            let reference = self.item(*child)?;
+            self.out.expressions.part.reference(reference);
+        }
+        let expressions = &mut self.out.expressions;
+        items.nodes().write_fields(id, &mut expressions.part);
+        let expression = expressions.next();
+        self.known(id).expression = Some(expression);
+        Ok(expression)
     }
 
-    fn struct_member(&mut self, member: &StructMember, named: bool) -> Rebased<StructMember> {
-        let StructMember {
+    fn add_constant(&mut self, id: Id) -> Rebased<u32> {
+        let source = self.items.source(id).constant.ok_or(UNKNOWN)?;
+        let Constant { name: _, ty, init } = &self.source.constants[source];
+        let (ty, init) = (self.ty(*ty)?, self.expression(*init)?);
+        let constants = &mut self.out.constants;
+        constants.part.name(Some(CONSTANT_NAME));
+        constants.part.reference(ty);
+        constants.part.reference(init);
+        let constant = constants.next();
+        self.known(id).constant = Some(constant);
+        Ok(constant)
+    }
+
+    fn add_override(&mut self, id: Id) -> Rebased<u32> {
+        let source = self.items.source(id).override_.ok_or(UNKNOWN)?;
+        let Override {
             name,
+            id: of,
             ty,
-            binding,
-            offset,
-        } = member;
-        Ok(StructMember {
-            name: name.clone().filter(|_| named),
-            ty: self.ty(*ty)?,
-            binding: binding.as_ref().map(rules::binding),
-            offset: *offset,
-        })
-    }
-
-    fn array_size(&mut self, size: ArraySize) -> Rebased<ArraySize> {
-        Ok(match size {
-            ArraySize::Constant(count) => ArraySize::Constant(count),
-            ArraySize::Pending(length) => ArraySize::Pending(self.override_(length)?),
-            ArraySize::Dynamic => ArraySize::Dynamic,
-        })
-    }
-
-    fn add_override(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        let Override { name, id, ty, init } = &self.source.overrides[source];
-        if name.is_none() && id.is_none() && init.is_none() {
+            init,
+        } = &self.source.overrides[source];
+        if name.is_none() && of.is_none() && init.is_none() {
             return Err(Refusal(
-                "an override has no name, no id and no initial value",
+                &"an override has no name, no id and no initial value",
             ));
         }
-        let item = Override {
-            name: name.clone(),
-            id: *id,
-            ty: self.ty(*ty)?,
-            init: self.optional(*init)?,
-        };
-        Ok(self.out.overrides.append(item, Span::UNDEFINED))
+        let mut part = Part::default();
+        name.write(&mut part);
+        of.write(&mut part);
+        part.reference(self.ty(*ty)?);
+        part.optional(self.optional(*init)?);
+        let item = self.out.overrides.push(&[&part]);
+        self.known(id).override_ = Some(item);
+        Ok(item)
     }
 
-    fn add_constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        let Constant { name: _, ty, init } = &self.source.constants[source];
-        let item = Constant {
-            name: Some(CONSTANT_NAME.to_owned()),
-            ty: self.ty(*ty)?,
-            init: self.operand(*init)?,
-        };
-        Ok(self.out.constants.append(item, Span::UNDEFINED))
-    }
-
-    fn add_global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
+    fn add_global(&mut self, id: Id) -> Rebased<u32> {
+        let source = self.items.source(id).global.ok_or(UNKNOWN)?;
         let GlobalVariable {
             name: _,
             space,
@@ -208,95 +235,25 @@ impl<'m> ModuleBuilder<'m> {
             init,
             memory_decorations,
         } = &self.source.global_variables[source];
-        let item = GlobalVariable {
-            name: self.payload_name(source),
-            space: *space,
-            binding: *binding,
-            ty: self.ty(*ty)?,
-            init: self.optional(*init)?,
-            memory_decorations: *memory_decorations,
-        };
-        Ok(self.out.global_variables.append(item, Span::UNDEFINED))
+        let mut part = Part::default();
+        space.write(&mut part);
+        binding.write(&mut part);
+        memory_decorations.write(&mut part);
+        self.payload_name(source).write(&mut part);
+        part.reference(self.ty(*ty)?);
+        part.optional(self.optional(*init)?);
+        let global = self.out.globals.push(&[&part]);
+        self.known(id).global = Some(global);
+        Ok(global)
     }
 
     /// naga's WGSL writer prints the name of a payload as it is, and fails where there is none. In
     /// letters alone, since it would change a name that ends in a digit at the declaration.
     fn payload_name(&self, source: Handle<GlobalVariable>) -> Option<String> {
-        let number = self.out.global_variables.len().to_string();
+        let number = self.out.globals.count.to_string();
         let letters = number.bytes().map(|digit| char::from(digit - b'0' + b'a'));
         let is_payload = self.payloads.contains(&source);
         is_payload.then(|| "payload_".chars().chain(letters).collect())
-    }
-
-    /// Adds a constant expression of the module, once.
-    fn add_expression(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        let expression = &self.source.global_expressions[source];
-        if let Expression::Constant(constant) = *expression {
-            return self.operand(self.source.constants[constant].init);
-        }
-        let copy = rebase::expression(self, expression)?;
-        Ok(self.out.global_expressions.append(copy, Span::UNDEFINED))
-    }
-}
-
-/// References of module-level items. Recursion is as deep as these nest, which is bounded.
-impl Rebase for ModuleBuilder<'_> {
-    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        let number = self.items.expression(source) as usize;
-        if let Some(handle) = self.expressions[number] {
-            return Ok(handle);
-        }
-        let handle = self.add_expression(source)?;
-        self.expressions[number] = Some(handle);
-        Ok(handle)
-    }
-
-    fn definition(&mut self, _: Handle<Expression>) -> Rebased<Handle<Expression>> {
-        Err(Refusal("a module-level item holds a statement"))
-    }
-
-    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        match self.types[source.index()] {
-            Some(handle) => Ok(handle),
-            None => self.add_type(source),
-        }
-    }
-
-    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        let number = self.items.constant(source) as usize;
-        if let Some(handle) = self.constants[number] {
-            return Ok(handle);
-        }
-        let handle = self.add_constant(source)?;
-        self.constants[number] = Some(handle);
-        Ok(handle)
-    }
-
-    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        let number = self.items.override_(source)? as usize;
-        if let Some(handle) = self.overrides[number] {
-            return Ok(handle);
-        }
-        let handle = self.add_override(source)?;
-        self.overrides[number] = Some(handle);
-        Ok(handle)
-    }
-
-    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
-        if let Some(handle) = self.globals[source.index()] {
-            return Ok(handle);
-        }
-        let handle = self.add_global(source)?;
-        self.globals[source.index()] = Some(handle);
-        Ok(handle)
-    }
-
-    fn local(&mut self, _: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        Err(Refusal("a module-level item holds a local variable"))
-    }
-
-    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.functions[source.index()].ok_or(Refusal("a function is called before it is known"))
     }
 }
 

@@ -13,58 +13,64 @@
 //! - A `continuing` block: it can be reached by a `continue` that skipped part of the body, so
 //!   that it shares no pure value with the body.
 
-use naga::{Block, Expression, Function, Handle, Statement, SwitchCase};
+use naga::{Block, Expression, GlobalVariable, Handle, SwitchCase};
 
 use super::context::Context;
 use super::effects::Effects;
-use super::function::FunctionBuilder;
+use super::function::{FunctionBuilder, Placed};
 use super::global_set::GlobalSet;
 use super::live::BlockId;
 use super::module::ModuleBuilder;
 use super::placer::Placer;
-use super::rebase::{Rebase as _, Rebased, Shape, shape};
+use super::rebase::{Rebased, Shape, shape};
 use super::scratch::FunctionScratch;
+use super::wire::{Construct as _, Target as _, tag};
 
-/// Builds the canonical form of a function, and lists the variables of the module it uses and
-/// what it does to its neighbours.
+/// Builds the canonical form of a function in the scratch. One with a name is part of the interface.
+/// `pinned` lists the variables of the module that stay in the interface though no code is left that
+/// uses them, by those that are used.
 pub(super) fn function(
     module: &mut ModuleBuilder<'_>,
     scratch: &mut FunctionScratch,
     context: Context<'_>,
-) -> Rebased<(Function, GlobalSet, Effects)> {
+    name: Option<&str>,
+    pinned: impl FnOnce(&mut ModuleBuilder<'_>, &GlobalSet) -> Rebased<Vec<Handle<GlobalVariable>>>,
+) -> Rebased<(GlobalSet, Effects)> {
     let FunctionScratch {
         values,
-        marks,
+        draft,
         shared,
         compared,
     } = scratch;
     values.read(context)?;
     shared.read(context, values);
     compared.read(context, values);
-    let builder = FunctionBuilder::new(module, context, values, marks)?;
+    let builder = FunctionBuilder::new(module, context, values, draft, name)?;
     let mut placer = Placer::new(builder, shared, compared);
-    let body = placer.block(&context.function.body)?;
-    let FunctionBuilder { out, globals, .. } = placer.finish(body);
-    Ok((out, globals, values.live.effects()))
+    placer.block(&context.function.body)?;
+    let mut builder = placer.builder;
+    let pinned = pinned(builder.module, &builder.globals)?;
+    builder.pin(&pinned)?;
+    Ok((builder.globals, values.live.effects()))
 }
 
 impl Placer<'_, '_> {
     /// A block in a scope of its own. Recursion is as deep as blocks nest, which is bounded.
-    fn block(&mut self, block: &Block) -> Rebased<Block> {
+    fn block(&mut self, block: &Block) -> Rebased<()> {
         let id = self.next_block();
         let scope = self.scope();
-        let outer = self.enter(block);
+        let open = self.enter();
         self.block_statements(block, id)?;
-        let block = self.leave(outer);
+        self.leave(open);
         self.forget(scope);
-        Ok(block)
+        Ok(())
     }
 
     /// A `Block` statement only delimits scopes, and handles need none: it is flattened.
     fn block_statements(&mut self, block: &Block, id: BlockId) -> Rebased<()> {
         for statement in block {
             match shape(statement) {
-                Shape::Emit(range) => self.emit(range)?,
+                Shape::Emit(range) => self.emit(range, id)?,
                 Shape::Block(inner) => self.block_statements(inner, id)?,
                 Shape::If {
                     condition,
@@ -74,14 +80,9 @@ impl Placer<'_, '_> {
                     let condition = self.operand(condition)?;
                     let number = self.next_nested();
                     self.place_before(number, id)?;
-                    self.flush();
-                    let accept = self.block(accept)?;
-                    let reject = self.block(reject)?;
-                    self.push(Statement::If {
-                        condition,
-                        accept,
-                        reject,
-                    });
+                    self.begin(tag::IF).reference(condition.index());
+                    self.block(accept)?;
+                    self.block(reject)?;
                 }
                 Shape::Switch { selector, cases } => self.switch(selector, cases, id)?,
                 Shape::Loop {
@@ -95,8 +96,7 @@ impl Placer<'_, '_> {
                         let number = self.next_parting();
                         self.place_parting(self.builder.values.live.at_parting(number))?;
                     }
-                    let statement = leaf.rebase(self)?;
-                    self.push(statement);
+                    self.leaf(leaf.statement())?;
                 }
             }
         }
@@ -121,24 +121,19 @@ impl Placer<'_, '_> {
         let selector = self.operand(selector)?;
         let number = self.next_nested();
         self.place_before(number, id)?;
-        self.flush();
-        let mut placed = Vec::with_capacity(cases.len());
+        let body = self.begin(tag::SWITCH);
+        body.reference(selector.index());
+        body.count(cases.len());
         for case in cases {
             let SwitchCase {
                 value,
                 body,
                 fall_through,
             } = case;
-            placed.push(SwitchCase {
-                value: *value,
-                body: self.block(body)?,
-                fall_through: *fall_through,
-            });
+            value.write(self.body());
+            self.block(body)?;
+            self.body().bool(*fall_through);
         }
-        self.push(Statement::Switch {
-            selector,
-            cases: placed,
-        });
         Ok(())
     }
 
@@ -152,25 +147,21 @@ impl Placer<'_, '_> {
         let number = self.next_nested();
         self.place_before(number, id)?;
         self.place_carried(number)?;
-        self.flush();
+        self.begin(tag::LOOP);
 
         let scope = self.scope();
-        let outer = self.enter(body);
+        let open = self.enter();
         let inner = self.next_block();
         self.block_statements(body, inner)?;
-        let body = self.leave(outer);
+        self.leave(open);
         self.forget_pure(scope);
-        let outer = self.enter(continuing);
+        let open = self.enter();
         let inner = self.next_block();
         self.block_statements(continuing, inner)?;
-        let break_if = self.optional(break_if)?;
-        let continuing = self.leave(outer);
+        let break_if = break_if.map(|source| self.operand(source)).transpose()?;
+        self.leave(open);
         self.forget(scope);
-        self.push(Statement::Loop {
-            body,
-            continuing,
-            break_if,
-        });
+        self.body().optional(break_if.map(Placed::index));
         Ok(())
     }
 }

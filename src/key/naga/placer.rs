@@ -1,17 +1,15 @@
 //! Puts values where they are computed, in the scopes of a function's blocks.
 
-use naga::{
-    Block, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Range,
-    Statement, Type,
-};
+use naga::{Expression, Handle, Range, Statement};
 
 use super::compared::Compared;
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::live::BlockId;
-use super::rebase::{Rebase, Rebased, Refusal};
+use super::rebase::{Rebased, Refusal};
 use super::shared::Shared;
 use super::timing::Timing;
 use super::values::Value;
+use super::wire::{Construct as _, Listing, Part, Target as _, tag};
 
 /// How deep the recursion over an expression may go.
 const MAX_RECURSION: usize = 32;
@@ -26,7 +24,8 @@ pub(super) struct Placer<'p, 'm> {
     pub(super) builder: FunctionBuilder<'p, 'm>,
     /// The expressions that the next `Emit` names.
     open: Option<(Placed, Placed)>,
-    statements: Vec<Statement>,
+    /// How many statements there are in the block that is open.
+    statements: u32,
     journal: Vec<Entry>,
     pub(super) shared: &'p Shared,
     pub(super) compared: &'p Compared,
@@ -43,6 +42,13 @@ pub(super) struct Placer<'p, 'm> {
     visit: u32,
 }
 
+/// A block that has begun: where the number of its statements stands, and how many the block around
+/// it holds so far.
+pub(super) struct OpenBlock {
+    start: usize,
+    outer: u32,
+}
+
 /// The start of a scope: what was placed in it is forgotten at its end.
 #[derive(Clone, Copy)]
 pub(super) struct Scope(usize);
@@ -56,7 +62,7 @@ impl<'p, 'm> Placer<'p, 'm> {
         Self {
             builder,
             open: None,
-            statements: Vec::new(),
+            statements: 0,
             journal: Vec::new(),
             shared,
             compared,
@@ -69,17 +75,12 @@ impl<'p, 'm> Placer<'p, 'm> {
         }
     }
 
-    /// The function, with its body.
-    pub(super) fn finish(mut self, body: Block) -> FunctionBuilder<'p, 'm> {
-        self.builder.out.body = body;
-        self.builder
-    }
-
     /// Evaluates what is anchored, and notes the rest as computed.
-    pub(super) fn emit(&mut self, range: &Range<Expression>) -> Rebased<()> {
+    pub(super) fn emit(&mut self, range: &Range<Expression>, block: BlockId) -> Rebased<()> {
         let values = self.builder.values;
         // What was computed matters where a loop begins or neighbours may part.
-        let noted = values.live.has_loops() || values.live.effects().compares;
+        let live = &values.live;
+        let noted = live.is_before_loop(block, self.nested) || live.effects().compares;
         for source in range.clone() {
             let Some(value) = values.of(source) else {
                 continue;
@@ -89,7 +90,7 @@ impl<'p, 'm> Placer<'p, 'm> {
                     self.evaluate(value)?;
                 }
                 Timing::Pure if noted && !self.computed(value) => {
-                    self.builder.marks[value.index()].computed = true;
+                    self.builder.out.marks[value.index()].computed = true;
                     self.journal.push(Entry::Computed(value));
                 }
                 // What was arithmetic in the source can be a literal here.
@@ -105,7 +106,7 @@ impl<'p, 'm> Placer<'p, 'm> {
     /// which are one scope here. What was computed from it before would then be stale.
     fn evaluate(&mut self, value: Value) -> Rebased<Placed> {
         if self.placed(value).is_some() {
-            return Err(Refusal("two blocks evaluate one expression"));
+            return Err(Refusal(&"two blocks evaluate one expression"));
         }
         for operand in self.builder.values.operands(value) {
             self.place(operand)?;
@@ -163,15 +164,16 @@ impl<'p, 'm> Placer<'p, 'm> {
     }
 
     pub(super) fn placed(&self, value: Value) -> Option<Placed> {
-        self.builder.marks[value.index()].placed
+        self.builder.out.marks[value.index()].placed
     }
 
     /// Whether the source has computed the value in this scope.
     pub(super) fn computed(&self, value: Value) -> bool {
-        self.builder.marks[value.index()].computed
+        self.builder.out.marks[value.index()].computed
     }
 
     /// Appends a value whose operands are all there.
+    #[inline]
     fn compute(&mut self, value: Value) -> Rebased<Placed> {
         let handle = self.builder.append(value)?;
         match self.builder.values.timing(value) {
@@ -210,7 +212,8 @@ impl<'p, 'm> Placer<'p, 'm> {
 
     /// Whether a value is seen for the first time since the last beginning.
     pub(super) fn first_visit(&mut self, value: Value) -> bool {
-        std::mem::replace(&mut self.builder.marks[value.index()].visit, self.visit) != self.visit
+        std::mem::replace(&mut self.builder.out.marks[value.index()].visit, self.visit)
+            != self.visit
     }
 }
 
@@ -220,27 +223,65 @@ impl Placer<'_, '_> {
         Scope(self.journal.len())
     }
 
-    /// Begins a block, and hands over the statements of the one that it stands in.
-    pub(super) fn enter(&mut self, source: &Block) -> Vec<Statement> {
-        std::mem::replace(&mut self.statements, Vec::with_capacity(source.len()))
+    /// Begins a block in the one that is open.
+    pub(super) fn enter(&mut self) -> OpenBlock {
+        let body = self.body();
+        let start = body.fields.len();
+        // How many statements it holds is known at its end.
+        body.u32(0);
+        let outer = std::mem::take(&mut self.statements);
+        OpenBlock { start, outer }
     }
 
     /// Ends a block.
-    pub(super) fn leave(&mut self, outer: Vec<Statement>) -> Block {
+    pub(super) fn leave(&mut self, block: OpenBlock) {
         self.flush();
-        Block::from_vec(std::mem::replace(&mut self.statements, outer))
+        let statements = std::mem::replace(&mut self.statements, block.outer);
+        self.body().fill_in(block.start, statements);
     }
 
-    pub(super) fn push(&mut self, statement: Statement) {
+    /// Begins a statement that nests others. The rest of it is up to the caller.
+    pub(super) fn begin(&mut self, tag: u8) -> &mut Part {
         self.flush();
-        self.statements.push(statement);
+        self.statements += 1;
+        let body = self.body();
+        body.u8(tag);
+        body
+    }
+
+    /// Where statements are written.
+    pub(super) const fn body(&mut self) -> &mut Part {
+        &mut self.builder.out.parts.body
+    }
+
+    /// Places a statement that nests no other, and before it all that it needs.
+    pub(super) fn leaf(&mut self, statement: &Statement) -> Rebased<()> {
+        let mut result = Ok(());
+        statement.write(&mut Listing(|source, is_defined| {
+            if result.is_ok() {
+                let placed = if is_defined {
+                    self.definition(source)
+                } else {
+                    self.operand(source)
+                };
+                result = placed.map(drop);
+            }
+        }));
+        result?;
+        self.flush();
+        self.statements += 1;
+        self.builder.write_statement(statement)
     }
 
     /// Ends the `Emit` that is being gathered.
     pub(super) fn flush(&mut self) {
         if let Some((first, last)) = self.open.take() {
-            let range = Range::new_from_bounds(first, last);
-            self.statements.push(Statement::Emit(range));
+            self.statements += 1;
+            let body = self.body();
+            body.u8(tag::EMIT);
+            body.bool(true);
+            body.reference(first.index());
+            body.reference(last.index());
         }
     }
 
@@ -276,8 +317,8 @@ impl Placer<'_, '_> {
         self.settled = self.settled.min(scope.0);
         for entry in self.journal.drain(scope.0..) {
             match entry {
-                Entry::Placed(value) => self.builder.marks[value.index()].placed = None,
-                Entry::Computed(value) => self.builder.marks[value.index()].computed = false,
+                Entry::Placed(value) => self.builder.out.marks[value.index()].placed = None,
+                Entry::Computed(value) => self.builder.out.marks[value.index()].computed = false,
             }
         }
     }
@@ -288,7 +329,7 @@ impl Placer<'_, '_> {
         for entry in &self.journal[scope.0..] {
             if let Entry::Placed(value) = *entry {
                 if !self.builder.values.is_anchored(value) {
-                    self.builder.marks[value.index()].placed = None;
+                    self.builder.out.marks[value.index()].placed = None;
                 }
             }
         }
@@ -296,8 +337,8 @@ impl Placer<'_, '_> {
 }
 
 /// References of the source's statements.
-impl Rebase for Placer<'_, '_> {
-    fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+impl Placer<'_, '_> {
+    pub(super) fn operand(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
         let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
         self.place(value)
     }
@@ -305,29 +346,5 @@ impl Rebase for Placer<'_, '_> {
     fn definition(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
         let value = self.builder.values.of(source).ok_or(UNAVAILABLE)?;
         self.evaluate(value)
-    }
-
-    fn ty(&mut self, source: Handle<Type>) -> Rebased<Handle<Type>> {
-        self.builder.module.ty(source)
-    }
-
-    fn constant(&mut self, source: Handle<Constant>) -> Rebased<Handle<Constant>> {
-        self.builder.module.constant(source)
-    }
-
-    fn override_(&mut self, source: Handle<Override>) -> Rebased<Handle<Override>> {
-        self.builder.module.override_(source)
-    }
-
-    fn global(&mut self, source: Handle<GlobalVariable>) -> Rebased<Handle<GlobalVariable>> {
-        self.builder.global(source)
-    }
-
-    fn local(&mut self, source: Handle<LocalVariable>) -> Rebased<Handle<LocalVariable>> {
-        self.builder.local(source)
-    }
-
-    fn function(&mut self, source: Handle<Function>) -> Rebased<Handle<Function>> {
-        self.builder.function(source)
     }
 }

@@ -46,7 +46,7 @@ impl Roots {
 fn library(module: &Module) -> Rebased<Vec<Handle<Function>>> {
     if module.functions.is_empty() {
         return Err(Refusal(
-            "the module has neither an entry point nor a function",
+            &"the module has neither an entry point nor a function",
         ));
     }
     let mut names = HashSet::new();
@@ -55,7 +55,7 @@ fn library(module: &Module) -> Rebased<Vec<Handle<Function>>> {
         let name = function.name.as_deref();
         if !name.is_some_and(|name| names.insert(name)) {
             return Err(Refusal(
-                "the module has no entry point, and not each function a name of its own",
+                &"the module has no entry point, and not each function a name of its own",
             ));
         }
         functions.push(handle);

@@ -3,13 +3,16 @@
 use std::cell::Cell;
 
 use super::compared::Compared;
-use super::function::Mark;
+use super::function::Draft;
 use super::nodes::Nodes;
 use super::shared::Shared;
 use super::values::Values;
+use super::wire::Sections;
 
 /// More values than this are not kept room for.
 const MOST_VALUES: usize = 1 << 14;
+/// A longer wire is not kept room for.
+const MOST_BYTES: usize = 1 << 20;
 
 thread_local! {
     static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
@@ -19,6 +22,7 @@ thread_local! {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) items: Nodes,
+    pub(super) sections: Sections,
     pub(super) function: FunctionScratch,
 }
 
@@ -26,7 +30,7 @@ pub(super) struct Scratch {
 #[derive(Default)]
 pub(super) struct FunctionScratch {
     pub(super) values: Values,
-    pub(super) marks: Vec<Mark>,
+    pub(super) draft: Draft,
     pub(super) shared: Shared,
     pub(super) compared: Compared,
 }
@@ -37,8 +41,14 @@ pub(super) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     let kept = SCRATCH.try_with(Cell::take).ok().flatten();
     let mut scratch = kept.unwrap_or_default();
     let result = work(&mut scratch);
-    let Scratch { items, function } = &*scratch;
-    if items.capacity() <= MOST_VALUES && function.marks.capacity() <= MOST_VALUES {
+    let Scratch {
+        items,
+        sections,
+        function,
+    } = &*scratch;
+    let values = items.capacity().max(function.draft.marks.capacity());
+    let bytes = sections.capacity().max(function.draft.parts.capacity());
+    if values <= MOST_VALUES && bytes <= MOST_BYTES {
         // As above.
         let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
     }

@@ -29,6 +29,10 @@ pub(super) struct Shared {
 struct Place {
     /// The innermost block that holds all uses.
     home: Option<BlockId>,
+    /// Whether these are in several blocks.
+    is_split: bool,
+    /// Whether it is a part of a value that may be shared, or is one.
+    is_asked_for: bool,
     /// The innermost block that one of the reads and calls below it stands in.
     defined: BlockId,
     is_harmful: bool,
@@ -49,7 +53,9 @@ impl Shared {
         self.places.resize(values.len(), Place::default());
         self.counts.resize(values.live.blocks().len(), 0);
         self.note_events(values);
-        self.spread(context, values);
+        if self.spread_uses(values) {
+            self.spread_definitions(context, values);
+        }
     }
 
     /// Whether a value is computed in a block for all that is nested in it.
@@ -87,28 +93,46 @@ impl Shared {
         }
     }
 
+    #[inline]
     fn used(&mut self, values: &Values, value: Value, block: BlockId) {
         let place = &mut self.places[value.index()];
-        place.home = Some(match place.home {
-            Some(home) => values.live.common(home, block),
-            None => block,
-        });
-    }
-
-    /// Takes uses down to what is used, and definitions up to what is made of them.
-    fn spread(&mut self, context: Context<'_>, values: &Values) {
-        let live = &values.live;
-        for value in values.all().rev() {
-            if let (Timing::Pure, Some(home)) =
-                (values.timing(value), self.places[value.index()].home)
-            {
-                for operand in values.operands(value) {
-                    self.used(values, operand, home);
-                }
+        match place.home {
+            None => place.home = Some(block),
+            Some(home) if home == block => {}
+            Some(home) => {
+                place.home = Some(values.live.common(home, block));
+                place.is_split = true;
             }
         }
+    }
+
+    /// Takes uses down to what is used. Whether any value may be shared.
+    fn spread_uses(&mut self, values: &Values) -> bool {
+        let mut is_any = false;
+        for value in values.all().rev() {
+            let place = self.places[value.index()];
+            let (Timing::Pure, Some(home)) = (values.timing(value), place.home) else {
+                continue;
+            };
+            let is_split = place.is_split;
+            let is_asked_for = place.is_asked_for || is_split && values.size(value) > SMALL;
+            self.places[value.index()].is_asked_for = is_asked_for;
+            is_any |= is_asked_for;
+            for operand in values.operands(value) {
+                self.used(values, operand, home);
+                let place = &mut self.places[operand.index()];
+                place.is_split |= is_split;
+                place.is_asked_for |= is_asked_for;
+            }
+        }
+        is_any
+    }
+
+    /// Takes definitions up to what is made of them, and finds what is shared.
+    fn spread_definitions(&mut self, context: Context<'_>, values: &Values) {
+        let live = &values.live;
         for value in values.all() {
-            if values.timing(value) != Timing::Pure {
+            if !self.places[value.index()].is_asked_for || values.timing(value) != Timing::Pure {
                 continue;
             }
             let mut defined = BlockId::BODY;
@@ -124,7 +148,8 @@ impl Shared {
             place.defined = defined;
             place.is_harmful = is_harmful;
             if let Some(home) = place.home {
-                place.is_shared = values.size(value) > SMALL
+                place.is_shared = place.is_split
+                    && values.size(value) > SMALL
                     && !is_harmful
                     && live.common(home, defined) == defined;
                 if place.is_shared {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use naga::{Handle, Module, PredeclaredType, SpecialTypes, Type, TypeInner};
 
 use super::rebase::{Rebased, Refusal};
+use super::wire::{Construct as _, Part, Target as _};
 
 /// What a special type is for.
 #[derive(Clone)]
@@ -70,7 +71,7 @@ impl SpecialRoles {
     fn insert(&mut self, module: &Module, ty: Handle<Type>, role: Role) -> Rebased<()> {
         let named = module.types.get_handle(ty).map(|ty| ty.name.is_some());
         if !matches!(named, Ok(true)) {
-            return Err(Refusal("a special type is missing or has no name"));
+            return Err(Refusal(&"a special type is missing or has no name"));
         }
         self.roles.entry(ty).or_default().push(role);
         Ok(())
@@ -86,27 +87,9 @@ impl SpecialRoles {
         self.roles.contains_key(&ty)
     }
 
-    /// Enters a special type into the canonical module's table.
-    pub(super) fn register(
-        &self,
-        source: Handle<Type>,
-        special: &mut SpecialTypes,
-        ty: Handle<Type>,
-    ) {
-        for role in self.roles.get(&source).into_iter().flatten() {
-            match role {
-                Role::RayDesc => special.ray_desc = Some(ty),
-                Role::RayIntersection => special.ray_intersection = Some(ty),
-                Role::RayVertexReturn => special.ray_vertex_return = Some(ty),
-                Role::ExternalTextureParams => special.external_texture_params = Some(ty),
-                Role::ExternalTextureTransferFunction => {
-                    special.external_texture_transfer_function = Some(ty);
-                }
-                Role::Predeclared(key) => {
-                    special.predeclared_types.insert(key.clone(), ty);
-                }
-            }
-        }
+    /// What a type is for.
+    pub(super) fn roles(&self, ty: Handle<Type>) -> &[Role] {
+        self.roles.get(&ty).map_or(&[], Vec::as_slice)
     }
 
     /// The special types that back ends look for where this type is used: those that the code
@@ -163,5 +146,30 @@ impl SpecialRoles {
             | TypeInner::Sampler { comparison: _ }
             | TypeInner::BindingArray { base: _, size: _ } => &[],
         }
+    }
+}
+
+/// Writes the canonical module's table: which type has which role, in the order in which they
+/// came.
+pub(super) fn write(roles: &[(Role, u32)], to: &mut Part) {
+    let plain = |wanted: fn(&Role) -> bool| {
+        let role = roles.iter().find(|(role, _)| wanted(role));
+        role.map(|(_, ty)| *ty)
+    };
+    to.optional(plain(|role| matches!(role, Role::RayDesc)));
+    to.optional(plain(|role| matches!(role, Role::RayIntersection)));
+    to.optional(plain(|role| matches!(role, Role::RayVertexReturn)));
+    to.optional(plain(|role| matches!(role, Role::ExternalTextureParams)));
+    to.optional(plain(|role| {
+        matches!(role, Role::ExternalTextureTransferFunction)
+    }));
+    let predeclared = roles.iter().filter_map(|(role, ty)| match role {
+        Role::Predeclared(key) => Some((key, *ty)),
+        _ => None,
+    });
+    to.count(predeclared.clone().count());
+    for (key, ty) in predeclared {
+        key.write(to);
+        to.reference(ty);
     }
 }

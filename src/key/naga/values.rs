@@ -5,8 +5,6 @@
 //! wherever they are equal. Whatever reads memory, samples, or depends on its neighbours in
 //! control flow is *anchored*: each evaluation is a value of its own, at its own place.
 
-use std::collections::HashMap;
-
 use naga::proc::TypeResolution;
 use naga::{
     Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Type,
@@ -15,17 +13,15 @@ use naga::{
 
 use super::context::Context;
 use super::live::Live;
-use super::nodes::{Child, Id, Nodes};
-use super::rebase::{Rebased, Refusal, each_operand};
+use super::nodes::{Child, Id, Kind, NodeWriter, Nodes};
+use super::rebase::{Rebased, Refusal};
 use super::timing::{Timing, timing};
-use super::wire;
-use super::wire::References;
-use crate::key::WireWriter;
+use super::wire::{Construct as _, Part, Target, each_operand};
 
 /// Begins the fields of an anchor. No expression begins so on the wire.
 const ANCHOR: u8 = u8::MAX;
 
-pub(super) const FOLLOWS: Refusal = Refusal("an expression uses one that follows it");
+pub(super) const FOLLOWS: Refusal = Refusal(&"an expression uses one that follows it");
 
 /// A value, by its number.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,9 +41,9 @@ pub(super) enum Origin {
     /// Among the constant expressions of the source's module.
     Constant(Handle<Expression>),
     /// In the source's function, but in its one spelling: an index of what was rewritten.
-    Rewritten(usize),
+    Rewritten(u32),
     /// Among the constant expressions, and rewritten as well.
-    RewrittenConstant(usize),
+    RewrittenConstant(u32),
 }
 
 impl Origin {
@@ -68,10 +64,12 @@ pub(super) struct Values {
     /// What else is known of each value.
     facts: Vec<Facts>,
     rewritten: Vec<Expression>,
-    /// The value of each expression of the source; none where nothing needs it.
-    of_source: Vec<Option<Value>>,
-    /// The value of each constant expression that was written out, by its index.
-    of_constant: HashMap<usize, Value>,
+    /// The value of each expression of the source; [missing](Child::MISSING) where nothing needs it.
+    of_source: Vec<Child>,
+    /// The value of each constant expression of the module that was written out.
+    of_constant: Vec<Child>,
+    /// Those that were, by their index.
+    constants: Vec<usize>,
     pub(super) live: Live,
 }
 
@@ -87,12 +85,12 @@ impl Values {
     /// Reads a function of a validated module.
     pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
         let expressions = &context.function.expressions;
-        self.clear(expressions.len());
-        self.live.read(context)?;
+        self.clear(expressions.len(), context.module.global_expressions.len());
+        self.live.read(context);
         for (handle, expression) in expressions.iter() {
             if self.live.contains(handle) {
                 let value = self.add(context, handle, expression)?;
-                self.of_source[handle.index()] = Some(value);
+                self.of_source[handle.index()] = Child::new(Kind::Value, value.0);
                 if !context.special.is_empty() {
                     self.note_special_type(context, value, handle);
                 }
@@ -102,13 +100,14 @@ impl Values {
     }
 
     /// Removes all values, and makes room for those of some expressions.
-    fn clear(&mut self, expressions: usize) {
+    fn clear(&mut self, expressions: usize, constant_expressions: usize) {
         let Self {
             nodes,
             facts,
             rewritten,
             of_source,
             of_constant,
+            constants,
             // It clears itself.
             live: _,
         } = self;
@@ -117,8 +116,11 @@ impl Values {
         facts.reserve(expressions);
         rewritten.clear();
         of_source.clear();
-        of_source.resize(expressions, None);
-        of_constant.clear();
+        of_source.resize(expressions, Child::MISSING);
+        for index in constants.drain(..) {
+            of_constant[index] = Child::MISSING;
+        }
+        of_constant.resize(constant_expressions, Child::MISSING);
     }
 
     /// How many operations a value takes, as a tree.
@@ -136,13 +138,14 @@ impl Values {
     }
 
     /// The value of a source expression, if anything needs it.
+    #[inline]
     pub(super) fn of(&self, source: Handle<Expression>) -> Option<Value> {
-        self.of_source[source.index()]
+        known(self.of_source[source.index()])
     }
 
     /// The value of a constant expression of the module, if it was written out.
     pub(super) fn of_constant(&self, source: Handle<Expression>) -> Option<Value> {
-        self.of_constant.get(&source.index()).copied()
+        known(self.of_constant[source.index()])
     }
 
     pub(super) fn timing(&self, value: Value) -> Timing {
@@ -162,14 +165,29 @@ impl Values {
         match origin {
             Origin::Function(source) => &context.function.expressions[source],
             Origin::Constant(source) => &context.module.global_expressions[source],
-            Origin::Rewritten(index) | Origin::RewrittenConstant(index) => &self.rewritten[index],
+            Origin::Rewritten(index) | Origin::RewrittenConstant(index) => {
+                &self.rewritten[index as usize]
+            }
         }
     }
 
     /// The values that a value is computed from, in order.
     pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
-        let children = self.nodes.children(value.0).iter();
-        children.filter_map(|child| child.in_set().map(Value))
+        self.children(value)
+            .iter()
+            .filter_map(|child| child.value().map(Value))
+    }
+
+    /// All that a value is computed from, in order: values, locals and items of the module.
+    #[inline]
+    pub(super) fn children(&self, value: Value) -> &[Child] {
+        self.nodes.children(value.0)
+    }
+
+    /// Writes what a value says of itself, which for an anchor is not its expression.
+    #[inline]
+    pub(super) fn write_fields(&self, value: Value, to: &mut Part) {
+        self.nodes.write_fields(value.0, to);
     }
 
     /// The type of a value, if it is one that back ends look up by its role.
@@ -201,11 +219,11 @@ impl Values {
                 return self.constant_value(context, init);
             }
         }
-        let timing = self.live.timing(source);
+        let timing = timing(expression);
         match timing {
             Timing::Static | Timing::Pure => {
                 if let Some(rewritten) = self.rewritten(context, expression)? {
-                    let origin = Origin::Rewritten(self.rewritten.len());
+                    let origin = Origin::Rewritten(self.rewritten.len() as u32);
                     let value = self.intern(context, &rewritten, origin)?;
                     self.rewritten.push(rewritten);
                     return Ok(value);
@@ -216,20 +234,16 @@ impl Values {
                 // An anchor is known by its ordinal among the anchors of the function.
                 let ordinal = self.live.ordinal(source);
                 let ordinal =
-                    ordinal.ok_or(Refusal("an expression is used and never evaluated"))?;
+                    ordinal.ok_or(Refusal(&"an expression is used and never evaluated"))?;
                 let of_source = &self.of_source;
-                let mut missing = false;
-                let id = self.nodes.add(|wire, children| {
-                    wire.u8(ANCHOR);
-                    wire.u32(ordinal);
-                    each_operand(expression, |operand| match of_source[operand.index()] {
-                        Some(value) => children.push(Child::of_set(value.0)),
-                        None => missing = true,
-                    });
-                })?;
-                if missing {
-                    return Err(FOLLOWS);
-                }
+                let mut writer = self.nodes.writer();
+                writer.fields([ANCHOR]);
+                writer.fields(ordinal.to_le_bytes());
+                each_operand(expression, |operand| {
+                    writer.child(of_source[operand.index()]);
+                });
+                let written = writer.finish();
+                let id = self.nodes.add(written)?;
                 self.note(Origin::Function(source), timing);
                 Ok(Value(id))
             }
@@ -266,7 +280,8 @@ impl Values {
                 self.constant_spelling(context, source)?
             }
         };
-        self.of_constant.insert(source.index(), value);
+        self.of_constant[source.index()] = Child::new(Kind::Value, value.0);
+        self.constants.push(source.index());
         Ok(value)
     }
 
@@ -280,7 +295,7 @@ impl Values {
         if let Expression::Compose { ty, ref components } = *expression {
             let of = |operand| self.of_constant(operand);
             if let Some(rewritten) = Self::splat(context, ty, components, of)? {
-                let origin = Origin::RewrittenConstant(self.rewritten.len());
+                let origin = Origin::RewrittenConstant(self.rewritten.len() as u32);
                 let value = self.intern(context, &rewritten, origin)?;
                 self.rewritten.push(rewritten);
                 return Ok(value);
@@ -301,21 +316,19 @@ impl Values {
             of_constant,
             ..
         } = self;
-        let is_constant = origin.is_constant();
-        let mut missing = false;
-        let id = nodes.intern(Some(context.items.nodes()), |wire, children| {
-            let mut references = Numbers {
-                context,
-                of_source,
-                of_constant: is_constant.then_some(of_constant),
-                children,
-                missing: &mut missing,
-            };
-            wire::expression(wire, &mut references, expression);
-        })?;
-        if missing {
-            return Err(FOLLOWS);
-        }
+        let of_operand = if origin.is_constant() {
+            of_constant
+        } else {
+            of_source
+        };
+        let mut numbers = Numbers {
+            writer: nodes.writer(),
+            context,
+            of_operand,
+        };
+        expression.write(&mut numbers);
+        let written = numbers.writer.finish();
+        let id = nodes.intern(Some(context.items.nodes()), written)?;
         if self.facts.len() == id as usize {
             self.note(origin, timing(expression));
         }
@@ -348,57 +361,57 @@ fn inlined(context: Context<'_>, constant: Handle<Constant>) -> Option<Handle<Ex
     (!is_table).then_some(constant.init)
 }
 
-/// References of values, as their numbers.
-struct Numbers<'n, 'f> {
-    context: Context<'f>,
-    of_source: &'n [Option<Value>],
-    /// Where the operands of a constant are.
-    of_constant: Option<&'n HashMap<usize, Value>>,
-    children: &'n mut Vec<Child>,
-    missing: &'n mut bool,
+fn known(value: Child) -> Option<Value> {
+    (value != Child::MISSING).then_some(Value(value.index()))
 }
 
-impl References for Numbers<'_, '_> {
-    fn ty(&mut self, _: &mut WireWriter, handle: Handle<Type>) {
-        self.children
-            .push(Child::of_items(self.context.items.ty(handle)));
+/// Writes a value, with references as numbers.
+struct Numbers<'n, 'f> {
+    writer: NodeWriter<'n>,
+    context: Context<'f>,
+    /// The value of each expression that can be an operand.
+    of_operand: &'n [Child],
+}
+
+impl Target for Numbers<'_, '_> {
+    #[inline(always)]
+    fn fields<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.writer.fields(bytes);
     }
 
-    fn expression(&mut self, _: &mut WireWriter, handle: Handle<Expression>) {
-        let value = match self.of_constant {
-            Some(constants) => constants.get(&handle.index()).copied(),
-            None => self.of_source[handle.index()],
-        };
-        match value {
-            Some(value) => self.children.push(Child::of_set(value.0)),
-            None => *self.missing = true,
-        }
+    #[inline]
+    fn expression(&mut self, handle: Handle<Expression>) {
+        self.writer.child(self.of_operand[handle.index()]);
     }
 
-    fn constant(&mut self, _: &mut WireWriter, handle: Handle<Constant>) {
+    fn ty(&mut self, handle: Handle<Type>) {
+        let id = self.context.items.ty(handle);
+        self.writer.child(Child::new(Kind::Type, id));
+    }
+
+    fn constant(&mut self, handle: Handle<Constant>) {
         let id = self.context.items.constant(handle);
-        self.children.push(Child::of_items(id));
+        self.writer.child(Child::new(Kind::Constant, id));
     }
 
-    fn override_(&mut self, _: &mut WireWriter, handle: Handle<Override>) {
-        match self.context.items.override_(handle) {
-            Ok(id) => self.children.push(Child::of_items(id)),
-            Err(_) => *self.missing = true,
-        }
+    fn override_(&mut self, handle: Handle<Override>) {
+        let id = self.context.items.override_(handle);
+        let child = id.map_or(Child::MISSING, |id| Child::new(Kind::Override, id));
+        self.writer.child(child);
     }
 
-    fn global(&mut self, _: &mut WireWriter, handle: Handle<GlobalVariable>) {
+    fn global(&mut self, handle: Handle<GlobalVariable>) {
         let id = self.context.items.global(handle);
-        self.children.push(Child::of_items(id));
+        self.writer.child(Child::new(Kind::Global, id));
     }
 
-    /// By index: locals differ by nothing else. No operand that is sorted holds one.
-    fn local(&mut self, wire: &mut WireWriter, handle: Handle<LocalVariable>) {
-        wire.u64(handle.index() as u64);
+    fn local(&mut self, handle: Handle<LocalVariable>) {
+        self.writer
+            .child(Child::new(Kind::Local, handle.index() as u32));
     }
 
     /// Only results of calls name a function, and these are anchored.
-    fn function(&mut self, wire: &mut WireWriter, handle: Handle<Function>) {
-        wire.u64(handle.index() as u64);
+    fn function(&mut self, _: Handle<Function>) {
+        self.writer.child(Child::MISSING);
     }
 }

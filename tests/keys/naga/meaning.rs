@@ -1089,7 +1089,7 @@ fn golden_fingerprint() {
         }";
     assert_eq!(
         key(source).to_hex(),
-        "3319712f8a653afcc702d5987e7cc953f5613752afaa59639716f63130ee794f"
+        "e1c5d98604b015f3861218b66553579154cc257bb8ab12dcb033a9090424ad97"
     );
 }
 

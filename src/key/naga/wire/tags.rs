@@ -2,6 +2,7 @@
 //!
 //! A number that has been given is never given again: it is part of every stored key.
 
+use naga::diagnostic_filter::Severity;
 use naga::{
     BinaryOperator, CollectiveOperation, ConservativeDepth, CooperativeRole, CooperativeSize,
     DerivativeAxis, DerivativeControl, Direction, ImageDimension, Interpolation, MathFunction,
@@ -9,279 +10,95 @@ use naga::{
     SubgroupOperation, SwizzleComponent, UnaryOperator, VectorSize,
 };
 
-use naga::diagnostic_filter::Severity;
+use super::construct::{Construct, constructs};
+use super::reader::Reader;
+use super::target::Target;
 
-use crate::key::WireWriter;
-
-macro_rules! tags {
-    ($($name:ident($type:ident) { $($variant:ident = $tag:literal,)* })*) => {
-        $(pub(super) fn $name(wire: &mut WireWriter, value: $type) {
-            wire.u8(match value {
-                $($type::$variant => $tag,)*
-            });
-        })*
-    };
-}
-
-tags! {
-    severity(Severity) {
-        Off = 0,
-        Info = 1,
-        Warning = 2,
-        Error = 3,
+constructs! {
+    enum Severity {
+        0 Off, 1 Info, 2 Warning, 3 Error,
     }
-    conservative_depth(ConservativeDepth) {
-        GreaterEqual = 0,
-        LessEqual = 1,
-        Unchanged = 2,
+    enum ConservativeDepth {
+        0 GreaterEqual, 1 LessEqual, 2 Unchanged,
     }
-    cooperative_role(CooperativeRole) {
-        A = 0,
-        B = 1,
-        C = 2,
+    enum CooperativeRole {
+        0 A, 1 B, 2 C,
     }
-    cooperative_size(CooperativeSize) {
-        Eight = 0,
-        Sixteen = 1,
+    enum CooperativeSize {
+        0 Eight, 1 Sixteen,
     }
-    vector_size(VectorSize) {
-        Bi = 0,
-        Tri = 1,
-        Quad = 2,
+    enum VectorSize {
+        0 Bi, 1 Tri, 2 Quad,
     }
-    scalar_kind(ScalarKind) {
-        Sint = 0,
-        Uint = 1,
-        Float = 2,
-        Bool = 3,
-        AbstractInt = 4,
-        AbstractFloat = 5,
+    enum ScalarKind {
+        0 Sint, 1 Uint, 2 Float, 3 Bool, 4 AbstractInt, 5 AbstractFloat,
     }
-    interpolation(Interpolation) {
-        Perspective = 0,
-        Linear = 1,
-        Flat = 2,
-        PerVertex = 3,
+    enum Interpolation {
+        0 Perspective, 1 Linear, 2 Flat, 3 PerVertex,
     }
-    sampling(Sampling) {
-        Center = 0,
-        Centroid = 1,
-        Sample = 2,
-        First = 3,
-        Either = 4,
+    enum Sampling {
+        0 Center, 1 Centroid, 2 Sample, 3 First, 4 Either,
     }
-    image_dimension(ImageDimension) {
-        D1 = 0,
-        D2 = 1,
-        D3 = 2,
-        Cube = 3,
+    enum ImageDimension {
+        0 D1, 1 D2, 2 D3, 3 Cube,
     }
-    storage_format(StorageFormat) {
-        R8Unorm = 0,
-        R8Snorm = 1,
-        R8Uint = 2,
-        R8Sint = 3,
-        R16Uint = 4,
-        R16Sint = 5,
-        R16Float = 6,
-        Rg8Unorm = 7,
-        Rg8Snorm = 8,
-        Rg8Uint = 9,
-        Rg8Sint = 10,
-        R32Uint = 11,
-        R32Sint = 12,
-        R32Float = 13,
-        Rg16Uint = 14,
-        Rg16Sint = 15,
-        Rg16Float = 16,
-        Rgba8Unorm = 17,
-        Rgba8Snorm = 18,
-        Rgba8Uint = 19,
-        Rgba8Sint = 20,
-        Bgra8Unorm = 21,
-        Rgb10a2Uint = 22,
-        Rgb10a2Unorm = 23,
-        Rg11b10Ufloat = 24,
-        R64Uint = 25,
-        Rg32Uint = 26,
-        Rg32Sint = 27,
-        Rg32Float = 28,
-        Rgba16Uint = 29,
-        Rgba16Sint = 30,
-        Rgba16Float = 31,
-        Rgba32Uint = 32,
-        Rgba32Sint = 33,
-        Rgba32Float = 34,
-        R16Unorm = 35,
-        R16Snorm = 36,
-        Rg16Unorm = 37,
-        Rg16Snorm = 38,
-        Rgba16Unorm = 39,
-        Rgba16Snorm = 40,
+    enum StorageFormat {
+        0 R8Unorm, 1 R8Snorm, 2 R8Uint, 3 R8Sint, 4 R16Uint, 5 R16Sint, 6 R16Float, 7 Rg8Unorm,
+        8 Rg8Snorm, 9 Rg8Uint, 10 Rg8Sint, 11 R32Uint, 12 R32Sint, 13 R32Float, 14 Rg16Uint,
+        15 Rg16Sint, 16 Rg16Float, 17 Rgba8Unorm, 18 Rgba8Snorm, 19 Rgba8Uint, 20 Rgba8Sint,
+        21 Bgra8Unorm, 22 Rgb10a2Uint, 23 Rgb10a2Unorm, 24 Rg11b10Ufloat, 25 R64Uint, 26 Rg32Uint,
+        27 Rg32Sint, 28 Rg32Float, 29 Rgba16Uint, 30 Rgba16Sint, 31 Rgba16Float, 32 Rgba32Uint,
+        33 Rgba32Sint, 34 Rgba32Float, 35 R16Unorm, 36 R16Snorm, 37 Rg16Unorm, 38 Rg16Snorm,
+        39 Rgba16Unorm, 40 Rgba16Snorm,
     }
-    mesh_topology(MeshOutputTopology) {
-        Points = 0,
-        Lines = 1,
-        Triangles = 2,
+    enum MeshOutputTopology {
+        0 Points, 1 Lines, 2 Triangles,
     }
-    shader_stage(ShaderStage) {
-        Vertex = 0,
-        Task = 1,
-        Mesh = 2,
-        Fragment = 3,
-        Compute = 4,
-        RayGeneration = 5,
-        Miss = 6,
-        AnyHit = 7,
-        ClosestHit = 8,
+    enum ShaderStage {
+        0 Vertex, 1 Task, 2 Mesh, 3 Fragment, 4 Compute, 5 RayGeneration, 6 Miss, 7 AnyHit,
+        8 ClosestHit,
     }
-    unary_operator(UnaryOperator) {
-        Negate = 0,
-        LogicalNot = 1,
-        BitwiseNot = 2,
+    enum UnaryOperator {
+        0 Negate, 1 LogicalNot, 2 BitwiseNot,
     }
-    binary_operator(BinaryOperator) {
-        Add = 0,
-        Subtract = 1,
-        Multiply = 2,
-        Divide = 3,
-        Modulo = 4,
-        Equal = 5,
-        NotEqual = 6,
-        Less = 7,
-        LessEqual = 8,
-        Greater = 9,
-        GreaterEqual = 10,
-        And = 11,
-        ExclusiveOr = 12,
-        InclusiveOr = 13,
-        LogicalAnd = 14,
-        LogicalOr = 15,
-        ShiftLeft = 16,
-        ShiftRight = 17,
+    enum BinaryOperator {
+        0 Add, 1 Subtract, 2 Multiply, 3 Divide, 4 Modulo, 5 Equal, 6 NotEqual, 7 Less,
+        8 LessEqual, 9 Greater, 10 GreaterEqual, 11 And, 12 ExclusiveOr, 13 InclusiveOr,
+        14 LogicalAnd, 15 LogicalOr, 16 ShiftLeft, 17 ShiftRight,
     }
-    derivative_axis(DerivativeAxis) {
-        X = 0,
-        Y = 1,
-        Width = 2,
+    enum DerivativeAxis {
+        0 X, 1 Y, 2 Width,
     }
-    derivative_control(DerivativeControl) {
-        Coarse = 0,
-        Fine = 1,
-        None = 2,
+    enum DerivativeControl {
+        0 Coarse, 1 Fine, 2 None,
     }
-    relational_function(RelationalFunction) {
-        All = 0,
-        Any = 1,
-        IsNan = 2,
-        IsInf = 3,
+    enum RelationalFunction {
+        0 All, 1 Any, 2 IsNan, 3 IsInf,
     }
-    math_function(MathFunction) {
-        Abs = 0,
-        Min = 1,
-        Max = 2,
-        Clamp = 3,
-        Saturate = 4,
-        Cos = 5,
-        Cosh = 6,
-        Sin = 7,
-        Sinh = 8,
-        Tan = 9,
-        Tanh = 10,
-        Acos = 11,
-        Asin = 12,
-        Atan = 13,
-        Atan2 = 14,
-        Asinh = 15,
-        Acosh = 16,
-        Atanh = 17,
-        Radians = 18,
-        Degrees = 19,
-        Ceil = 20,
-        Floor = 21,
-        Round = 22,
-        Fract = 23,
-        Trunc = 24,
-        Modf = 25,
-        Frexp = 26,
-        Ldexp = 27,
-        Exp = 28,
-        Exp2 = 29,
-        Log = 30,
-        Log2 = 31,
-        Pow = 32,
-        Dot = 33,
-        Dot4I8Packed = 34,
-        Dot4U8Packed = 35,
-        Outer = 36,
-        Cross = 37,
-        Distance = 38,
-        Length = 39,
-        Normalize = 40,
-        FaceForward = 41,
-        Reflect = 42,
-        Refract = 43,
-        Sign = 44,
-        Fma = 45,
-        Mix = 46,
-        Step = 47,
-        SmoothStep = 48,
-        Sqrt = 49,
-        InverseSqrt = 50,
-        Inverse = 51,
-        Transpose = 52,
-        Determinant = 53,
-        QuantizeToF16 = 54,
-        CountTrailingZeros = 55,
-        CountLeadingZeros = 56,
-        CountOneBits = 57,
-        ReverseBits = 58,
-        ExtractBits = 59,
-        InsertBits = 60,
-        FirstTrailingBit = 61,
-        FirstLeadingBit = 62,
-        Pack4x8snorm = 63,
-        Pack4x8unorm = 64,
-        Pack2x16snorm = 65,
-        Pack2x16unorm = 66,
-        Pack2x16float = 67,
-        Pack4xI8 = 68,
-        Pack4xU8 = 69,
-        Pack4xI8Clamp = 70,
-        Pack4xU8Clamp = 71,
-        Unpack4x8snorm = 72,
-        Unpack4x8unorm = 73,
-        Unpack2x16snorm = 74,
-        Unpack2x16unorm = 75,
-        Unpack2x16float = 76,
-        Unpack4xI8 = 77,
-        Unpack4xU8 = 78,
+    enum MathFunction {
+        0 Abs, 1 Min, 2 Max, 3 Clamp, 4 Saturate, 5 Cos, 6 Cosh, 7 Sin, 8 Sinh, 9 Tan, 10 Tanh,
+        11 Acos, 12 Asin, 13 Atan, 14 Atan2, 15 Asinh, 16 Acosh, 17 Atanh, 18 Radians, 19 Degrees,
+        20 Ceil, 21 Floor, 22 Round, 23 Fract, 24 Trunc, 25 Modf, 26 Frexp, 27 Ldexp, 28 Exp,
+        29 Exp2, 30 Log, 31 Log2, 32 Pow, 33 Dot, 34 Dot4I8Packed, 35 Dot4U8Packed, 36 Outer,
+        37 Cross, 38 Distance, 39 Length, 40 Normalize, 41 FaceForward, 42 Reflect, 43 Refract,
+        44 Sign, 45 Fma, 46 Mix, 47 Step, 48 SmoothStep, 49 Sqrt, 50 InverseSqrt, 51 Inverse,
+        52 Transpose, 53 Determinant, 54 QuantizeToF16, 55 CountTrailingZeros,
+        56 CountLeadingZeros, 57 CountOneBits, 58 ReverseBits, 59 ExtractBits, 60 InsertBits,
+        61 FirstTrailingBit, 62 FirstLeadingBit, 63 Pack4x8snorm, 64 Pack4x8unorm,
+        65 Pack2x16snorm, 66 Pack2x16unorm, 67 Pack2x16float, 68 Pack4xI8, 69 Pack4xU8,
+        70 Pack4xI8Clamp, 71 Pack4xU8Clamp, 72 Unpack4x8snorm, 73 Unpack4x8unorm,
+        74 Unpack2x16snorm, 75 Unpack2x16unorm, 76 Unpack2x16float, 77 Unpack4xI8, 78 Unpack4xU8,
     }
-    swizzle_component(SwizzleComponent) {
-        X = 0,
-        Y = 1,
-        Z = 2,
-        W = 3,
+    enum SwizzleComponent {
+        0 X, 1 Y, 2 Z, 3 W,
     }
-    direction(Direction) {
-        X = 0,
-        Y = 1,
-        Diagonal = 2,
+    enum Direction {
+        0 X, 1 Y, 2 Diagonal,
     }
-    subgroup_operation(SubgroupOperation) {
-        All = 0,
-        Any = 1,
-        Add = 2,
-        Mul = 3,
-        Min = 4,
-        Max = 5,
-        And = 6,
-        Or = 7,
-        Xor = 8,
+    enum SubgroupOperation {
+        0 All, 1 Any, 2 Add, 3 Mul, 4 Min, 5 Max, 6 And, 7 Or, 8 Xor,
     }
-    collective_operation(CollectiveOperation) {
-        Reduce = 0,
-        InclusiveScan = 1,
-        ExclusiveScan = 2,
+    enum CollectiveOperation {
+        0 Reduce, 1 InclusiveScan, 2 ExclusiveScan,
     }
 }

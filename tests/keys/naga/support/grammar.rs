@@ -210,7 +210,7 @@ parts! {
         16 Call { function, arguments, result },
         17 RayQuery { query, fun },
         18 RayPipelineFunction { 0 },
-        19 SubgroupBallot { result, predicate },
+        19 SubgroupBallot { predicate, result },
         20 SubgroupGather { mode, argument, result },
         21 SubgroupCollectiveOperation { op, collective_op, argument, result },
         22 CooperativeStore { target, data },
@@ -341,7 +341,11 @@ impl Part for RayPipelineFunction {
     }
 
     fn variants() -> Vec<fn() -> Self> {
-        vec![|| Self::read(&mut Reader(&[0; 12]))]
+        vec![|| {
+            let references = &[0; 12];
+            let fields = &[];
+            Self::read(&mut Reader { fields, references })
+        }]
     }
 
     fn fields(&self) -> Vec<Change<Self>> {

@@ -11,27 +11,47 @@ use naga::{Arena, Block, Expression, FastIndexMap, Handle, Literal, Range, Span,
 
 use super::grammar::Pooled;
 
-/// Reads a wire; what it does not expect is a panic.
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+/// Reads a part of a wire: what it says, and what it refers to. What it does not expect is a panic.
+pub(crate) struct Reader<'a> {
+    pub(crate) fields: &'a [u8],
+    pub(crate) references: &'a [u8],
+}
 
 impl Reader<'_> {
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        let (bytes, rest) = self.0.split_first_chunk().expect("the wire ends early");
-        self.0 = rest;
-        *bytes
+        take(&mut self.fields)
     }
 
+    pub(crate) fn reference(&mut self) -> usize {
+        u32::from_le_bytes(take(&mut self.references)) as usize
+    }
+
+    /// Seven bits a byte, the low ones first, the last byte below 128.
     pub(crate) fn count(&mut self) -> usize {
-        usize::try_from(u64::from_le_bytes(self.bytes())).unwrap()
+        let mut count = 0;
+        for shift in (0..).step_by(7) {
+            let [byte] = self.bytes();
+            count |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        count
     }
 
     pub(crate) fn text(&mut self) -> String {
         let count = self.count();
-        let (text, rest) = self.0.split_at(count);
+        let (text, rest) = self.fields.split_at(count);
         let text = String::from_utf8(text.to_vec()).unwrap();
-        self.0 = rest;
+        self.fields = rest;
         text
     }
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> [u8; N] {
+    let (bytes, rest) = from.split_first_chunk().expect("the wire ends early");
+    *from = rest;
+    *bytes
 }
 
 /// One change, by the field that it is made to, and its result.
@@ -411,10 +431,10 @@ impl<T: Part> Part for Vec<T> {
 
 /// A collection that is on the wire as the list of its items.
 macro_rules! lists {
-    ($(<$($of:ident: $bound:path),*> $list:ty, $item:ty: $to:expr, $from:expr;)*) => {
+    ($(<$($of:ident: $bound:path),*> $list:ty, $item:ty: $to:expr, $from:expr, $read:expr;)*) => {
         $(impl<$($of: Part + $bound),*> Part for $list {
             fn read(wire: &mut Reader<'_>) -> Self {
-                $from(Vec::read(wire))
+                $from($read(wire))
             }
 
             fn variants() -> Vec<fn() -> Self> {
@@ -438,10 +458,12 @@ macro_rules! lists {
     };
 }
 lists! {
-    <T: Sized> Arena<T>, T: |arena: &Self| arena.iter().map(|(_, item)| item.clone()).collect(), arena;
-    <T: Unique> UniqueArena<T>, T: |arena: &Self| arena.iter().map(|(_, item)| item.clone()).collect(), unique_arena;
-    <K: Unique, V: Sized> FastIndexMap<K, V>, (K, V): |map: &Self| map.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), FastIndexMap::from_iter;
-    <> Block, naga::Statement: |block: &Self| block.iter().cloned().collect(), Block::from_vec;
+    <T: Sized> Arena<T>, T: |arena: &Self| arena.iter().map(|(_, item)| item.clone()).collect(), arena, Vec::read;
+    <T: Unique> UniqueArena<T>, T: |arena: &Self| arena.iter().map(|(_, item)| item.clone()).collect(), unique_arena, Vec::read;
+    <K: Unique, V: Sized> FastIndexMap<K, V>, (K, V): |map: &Self| map.iter().map(|(key, value)| (key.clone(), value.clone())).collect(), FastIndexMap::from_iter, Vec::read;
+    <> Block, naga::Statement: |block: &Self| block.iter().cloned().collect(), Block::from_vec, |wire: &mut Reader<'_>| {
+        (0..u32::read(wire)).map(|_| Part::read(wire)).collect()
+    };
 }
 
 /// What can be found among its likes.
@@ -496,7 +518,7 @@ pub(crate) fn pool<T: Clone>(item: T, count: usize) -> Vec<Handle<T>> {
 
 impl<T: Pooled> Part for Handle<T> {
     fn read(wire: &mut Reader<'_>) -> Self {
-        T::pool()[u32::read(wire) as usize]
+        T::pool()[wire.reference()]
     }
 
     fn variants() -> Vec<fn() -> Self> {
