@@ -342,13 +342,23 @@ impl WireWriter {
 
     /// Writes a byte run with its length, in the parts that `divide` finds in it. They are in
     /// order, and asked for only when they are wanted.
-    #[cfg(any(feature = "naga", feature = "wasm"))]
+    #[cfg(feature = "wasm")]
     pub(crate) fn bytes_in_parts(
         &mut self,
         bytes: &[u8],
         divide: impl FnOnce(&[u8]) -> Vec<(String, std::ops::Range<usize>)>,
     ) {
         self.count(bytes.len());
+        self.run_in_parts(bytes, divide);
+    }
+
+    /// Writes what is a sequence of framed runs already, in the parts that `divide` finds in it.
+    #[cfg(any(feature = "naga", feature = "wasm"))]
+    pub(crate) fn run_in_parts(
+        &mut self,
+        bytes: &[u8],
+        divide: impl FnOnce(&[u8]) -> Vec<(String, std::ops::Range<usize>)>,
+    ) {
         let mut written = 0;
         if matches!(self.sink, Sink::Parts(_)) {
             for (name, range) in divide(bytes) {

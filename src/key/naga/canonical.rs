@@ -118,7 +118,7 @@ impl<P: Program<Canonical = Self>> ToWire for CanonicalModule<P> {
     }
 
     fn write_body(&self, wire: &mut WireWriter) {
-        wire.bytes_in_parts(&self.wire, |bytes| wire::parts(self.module(), bytes));
+        wire.run_in_parts(&self.wire, |bytes| wire::parts(self.module(), bytes));
     }
 }
 

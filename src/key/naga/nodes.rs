@@ -136,6 +136,21 @@ impl Node {
         }
     }
 
+    /// A hash of what it says of itself, by eight bytes at a time.
+    #[inline]
+    fn rank_of_fields(&self, tails: &[u8]) -> u64 {
+        let mut rank = mix(u64::from(self.length.min(HEAD)), self.head as u64);
+        if self.length > 8 {
+            rank = mix(rank, (self.head >> 64) as u64);
+        }
+        for bytes in self.tail(tails).chunks(8) {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            rank = mix(rank, u64::from_le_bytes(word));
+        }
+        rank
+    }
+
     #[inline]
     fn children<'n>(&'n self, families: &'n [Child]) -> &'n [Child] {
         let count = self.count as usize;
@@ -159,10 +174,11 @@ pub(super) struct NodeWriter<'n> {
     count: u32,
     family: u32,
     families: &'n mut Vec<Child>,
+    nodes: &'n mut Vec<Node>,
 }
 
-/// A node that is not in the set yet.
-pub(super) struct Written(Node);
+/// The number of a node that is not in the set yet.
+pub(super) struct Written(Id);
 
 impl NodeWriter<'_> {
     #[inline(always)]
@@ -173,20 +189,7 @@ impl NodeWriter<'_> {
             self.head |= u128::from_le_bytes(room) << (8 * self.length);
             self.length += N as u32;
         } else {
-            self.overflow(&bytes);
-        }
-    }
-
-    /// Fills the head up before it begins the tail.
-    #[cold]
-    fn overflow(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if self.length < HEAD {
-                self.head |= u128::from(*byte) << (8 * self.length);
-            } else {
-                self.tails.push(*byte);
-            }
-            self.length += 1;
+            (self.head, self.length) = overflow(self.head, self.length, self.tails, &bytes);
         }
     }
 
@@ -195,14 +198,14 @@ impl NodeWriter<'_> {
         if self.count < FEW {
             self.few |= u128::from(child.0) << (32 * self.count);
         } else {
-            self.child_of_many(child);
+            add_to_family(self.few, self.count, self.families, child);
         }
         self.count += 1;
     }
 
     #[inline(always)]
     pub(super) fn finish(self) -> Written {
-        Written(Node {
+        self.nodes.push(Node {
             head: self.head,
             few: few(self.few),
             rank: 0,
@@ -212,16 +215,33 @@ impl NodeWriter<'_> {
             family: self.family,
             hash: 0,
             size: 0,
-        })
+        });
+        Written(self.nodes.len() as Id - 1)
     }
+}
 
-    #[cold]
-    fn child_of_many(&mut self, child: Child) {
-        if self.count == FEW {
-            self.families.extend(few(self.few));
+/// Fills the head up before it begins the tail. By values, which stay in registers.
+#[cold]
+fn overflow(head: u128, length: u32, tails: &mut Vec<u8>, bytes: &[u8]) -> (u128, u32) {
+    let (mut head, mut length) = (head, length);
+    for byte in bytes {
+        if length < HEAD {
+            head |= u128::from(*byte) << (8 * length);
+        } else {
+            tails.push(*byte);
         }
-        self.families.push(child);
+        length += 1;
     }
+    (head, length)
+}
+
+/// Takes a child that is one too many for few.
+#[cold]
+fn add_to_family(packed: u128, count: u32, families: &mut Vec<Child>, child: Child) {
+    if count == FEW {
+        families.extend(few(packed));
+    }
+    families.push(child);
 }
 
 #[inline]
@@ -251,7 +271,7 @@ struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        let slots = vec![Self::FREE];
+        let slots = vec![Self::FREE; 8];
         Self { slots, used: 0 }
     }
 }
@@ -263,7 +283,7 @@ impl Table {
     fn clear(&mut self, room: usize) {
         self.slots.clear();
         self.slots
-            .resize((2 * room).next_power_of_two(), Self::FREE);
+            .resize((2 * room).next_power_of_two().max(8), Self::FREE);
         self.used = 0;
     }
 
@@ -278,10 +298,10 @@ impl Table {
         slot
     }
 
-    /// Whether another node needs more slots.
+    /// Whether half of the slots are taken.
     #[inline]
-    const fn is_full(&self) -> bool {
-        2 * (self.used + 1) > self.slots.len()
+    fn is_full(&self) -> bool {
+        2 * self.used >= self.slots.len()
     }
 
     /// Takes twice the slots, which are others then.
@@ -289,7 +309,7 @@ impl Table {
     fn grow(&mut self, nodes: &[Node]) {
         let full = std::mem::take(&mut self.slots);
         let used = self.used;
-        self.clear(full.len().max(8));
+        self.clear(full.len());
         for id in full.into_iter().filter(|id| *id != Self::FREE) {
             let slot = self.find(nodes[id as usize].hash, |_| false);
             self.slots[slot] = id;
@@ -348,13 +368,14 @@ impl Nodes {
         NodeWriter {
             head: 0,
             length: 0,
-            // `push` refuses lists that are too long for these numbers.
+            // Lists that are too long for these numbers are refused.
             tail: self.tails.len() as u32,
             tails: &mut self.tails,
             few: 0,
             count: 0,
             family: self.families.len() as u32,
             families: &mut self.families,
+            nodes: &mut self.nodes,
         }
     }
 
@@ -362,81 +383,68 @@ impl Nodes {
     /// of the module's items, if these are others.
     #[inline]
     pub(super) fn intern(&mut self, items: Option<&Self>, written: Written) -> Rebased<Id> {
-        let mut node = self.node(written);
-        self.know_below(items, &mut node)?;
-        self.find_or_add(node)
+        let Written(id) = written;
+        self.check_length()?;
+        let node = &self.nodes[id as usize];
+        let mut rank = node.rank_of_fields(&self.tails);
+        let mut hash = mix(self.seed.0, rank);
+        let mut size = 0_u32;
+        for child in node.children(&self.families) {
+            let below = if let Some(value) = child.value() {
+                // A node that it follows, and not itself.
+                let below = self.nodes[..id as usize].get(value as usize);
+                let below = below.ok_or(FOLLOWS)?;
+                size = size.max(1).saturating_add(below.size);
+                below.rank
+            } else if child.kind() == Kind::Local {
+                // Locals differ by nothing but their index. No operand that is sorted holds one.
+                0
+            } else {
+                let items = items.map_or(&self.nodes[..id as usize], |items| &items.nodes);
+                items.get(child.index() as usize).ok_or(FOLLOWS)?.rank
+            };
+            rank = mix(rank, below);
+            hash = mix(hash, u64::from(child.0));
+        }
+        let hash = hash as u32;
+        let slot = self
+            .table
+            .find(hash, |other| self.is_equal(other, hash, node));
+        let found = self.table.slots[slot];
+        if found != Table::FREE {
+            self.tails.truncate(node.tail as usize);
+            self.families.truncate(node.family as usize);
+            self.nodes.truncate(id as usize);
+            return Ok(found);
+        }
+        let node = &mut self.nodes[id as usize];
+        (node.rank, node.size, node.hash) = (rank, size, hash);
+        self.table.slots[slot] = id;
+        self.table.used += 1;
+        if self.table.is_full() {
+            self.table.grow(&self.nodes);
+        }
+        Ok(id)
     }
 
     /// A node that is told apart from all others by its fields alone.
     #[inline]
     pub(super) fn add(&mut self, written: Written) -> Rebased<Id> {
-        let node = self.node(written);
+        let Written(id) = written;
+        self.check_length()?;
+        let node = &mut self.nodes[id as usize];
+        node.rank = node.rank_of_fields(&self.tails);
         if node.children(&self.families).contains(&Child::MISSING) {
             return Err(FOLLOWS);
         }
-        self.push(node)
-    }
-
-    /// A node by its fields alone.
-    #[inline(always)]
-    fn node(&self, written: Written) -> Node {
-        let mut node = written.0;
-        node.rank = rank_of(&node, node.tail(&self.tails));
-        node
-    }
-
-    /// Adds what a node's children are to what is known of it.
-    #[inline]
-    fn know_below(&self, items: Option<&Self>, node: &mut Node) -> Rebased<()> {
-        let mut hash = mix(self.seed.0, node.rank);
-        let (mut rank, mut size) = (node.rank, 0_u32);
-        for child in node.children(&self.families) {
-            let index = child.index() as usize;
-            let below = match child.kind() {
-                Kind::Value => {
-                    let below = self.nodes.get(index).ok_or(FOLLOWS)?;
-                    size = size.max(1).saturating_add(below.size);
-                    below.rank
-                }
-                // Locals differ by nothing but their index. No operand that is sorted holds one.
-                Kind::Local => 0,
-                Kind::Type | Kind::Constant | Kind::Override | Kind::Global => {
-                    let below = items.unwrap_or(self).nodes.get(index);
-                    below.ok_or(FOLLOWS)?.rank
-                }
-            };
-            rank = mix(rank, below);
-            hash = mix(hash, u64::from(child.0));
-        }
-        (node.rank, node.size, node.hash) = (rank, size, hash as u32);
-        Ok(())
-    }
-
-    #[inline]
-    fn find_or_add(&mut self, node: Node) -> Rebased<Id> {
-        let mut slot = self
-            .table
-            .find(node.hash, |other| self.is_equal(other, &node));
-        let found = self.table.slots[slot];
-        if found != Table::FREE {
-            self.tails.truncate(node.tail as usize);
-            self.families.truncate(node.family as usize);
-            return Ok(found);
-        }
-        if self.table.is_full() {
-            self.table.grow(&self.nodes);
-            slot = self.table.find(node.hash, |_| false);
-        }
-        let id = self.push(node)?;
-        self.table.slots[slot] = id;
-        self.table.used += 1;
         Ok(id)
     }
 
+    /// Whether a node that is there is equal to one that has such a hash.
     #[inline]
-    fn is_equal(&self, other: Id, node: &Node) -> bool {
+    fn is_equal(&self, other: Id, hash: u32, node: &Node) -> bool {
         let other = &self.nodes[other as usize];
-        other.hash == node.hash
+        other.hash == hash
             && (other.head, other.length) == (node.head, node.length)
             && other.few == node.few
             && other.count == node.count
@@ -445,15 +453,14 @@ impl Nodes {
                 || other.children(&self.families) == node.children(&self.families))
     }
 
+    /// Refuses what has no room in the numbers of nodes.
     #[inline]
-    fn push(&mut self, node: Node) -> Rebased<Id> {
-        let most = Child::INDEX as usize;
-        let lengths = [self.nodes.len(), self.families.len(), self.tails.len()];
-        if lengths.iter().any(|length| *length >= most) {
+    fn check_length(&self) -> Rebased<()> {
+        let longest = self.nodes.len().max(self.families.len());
+        if longest.max(self.tails.len()) >= Child::INDEX as usize {
             return Err(Refusal(&"the module is too large"));
         }
-        self.nodes.push(node);
-        Ok(self.nodes.len() as Id - 1)
+        Ok(())
     }
 
     /// The order of two nodes, which is that of nothing but what they are. `items` are the nodes of
@@ -504,21 +511,7 @@ impl Nodes {
 
 const FOLLOWS: Refusal = Refusal(&"something refers to what follows it");
 
-/// A hash that is the same everywhere, by eight bytes at a time.
-#[inline]
-fn rank_of(node: &Node, tail: &[u8]) -> u64 {
-    let mut rank = mix(u64::from(node.length.min(HEAD)), node.head as u64);
-    if node.length > 8 {
-        rank = mix(rank, (node.head >> 64) as u64);
-    }
-    for bytes in tail.chunks(8) {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        rank = mix(rank, u64::from_le_bytes(word));
-    }
-    rank
-}
-
+/// Mixes a word into a hash that is the same everywhere.
 #[inline]
 const fn mix(state: u64, word: u64) -> u64 {
     let product = (state ^ word ^ 0x9e37_79b9_7f4a_7c15) as u128 * 0xd6e8_feb8_6659_fd93;

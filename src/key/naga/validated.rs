@@ -9,8 +9,8 @@ use super::validate::{InvalidModule, validate};
 /// A shader module together with what naga's validator found out about it.
 ///
 /// A compile server validates what it is sent before it does anything else. The key of a bare
-/// [`Module`] validates the module once more; the key of this one does not, and takes two thirds
-/// of the time. Both have the same key.
+/// [`Module`] validates the module once more; the key of this one does not, and takes
+/// three fifths of the time. Both have the same key.
 ///
 /// ```
 /// use naga::valid::Capabilities;

@@ -12,6 +12,7 @@ use naga::{
 };
 
 use super::context::Context;
+use super::items::Items;
 use super::live::Live;
 use super::nodes::{Child, Id, Kind, NodeWriter, Nodes};
 use super::rebase::{Rebased, Refusal};
@@ -323,7 +324,7 @@ impl Values {
         };
         let mut numbers = Numbers {
             writer: nodes.writer(),
-            context,
+            items: context.items,
             of_operand,
         };
         expression.write(&mut numbers);
@@ -368,7 +369,7 @@ fn known(value: Child) -> Option<Value> {
 /// Writes a value, with references as numbers.
 struct Numbers<'n, 'f> {
     writer: NodeWriter<'n>,
-    context: Context<'f>,
+    items: &'n Items<'f>,
     /// The value of each expression that can be an operand.
     of_operand: &'n [Child],
 }
@@ -385,23 +386,23 @@ impl Target for Numbers<'_, '_> {
     }
 
     fn ty(&mut self, handle: Handle<Type>) {
-        let id = self.context.items.ty(handle);
+        let id = self.items.ty(handle);
         self.writer.child(Child::new(Kind::Type, id));
     }
 
     fn constant(&mut self, handle: Handle<Constant>) {
-        let id = self.context.items.constant(handle);
+        let id = self.items.constant(handle);
         self.writer.child(Child::new(Kind::Constant, id));
     }
 
     fn override_(&mut self, handle: Handle<Override>) {
-        let id = self.context.items.override_(handle);
+        let id = self.items.override_(handle);
         let child = id.map_or(Child::MISSING, |id| Child::new(Kind::Override, id));
         self.writer.child(child);
     }
 
     fn global(&mut self, handle: Handle<GlobalVariable>) {
-        let id = self.context.items.global(handle);
+        let id = self.items.global(handle);
         self.writer.child(Child::new(Kind::Global, id));
     }
 

@@ -1089,7 +1089,7 @@ fn golden_fingerprint() {
         }";
     assert_eq!(
         key(source).to_hex(),
-        "e1c5d98604b015f3861218b66553579154cc257bb8ab12dcb033a9090424ad97"
+        "3fa2000765a437ca71c6646a9d7ebbe37b943648b5dc108700282c4468c53877"
     );
 }
 

@@ -31,20 +31,16 @@ pub(super) struct Counts {
     /// Those of the module.
     pub(super) expressions: usize,
     pub(super) entry_points: usize,
-    /// The most that a function has.
-    pub(super) most_expressions: usize,
-    /// The most that a function has.
-    pub(super) most_locals: usize,
 }
 
 impl Handles {
     /// As many as there are items. An arena alone makes handles, so these come from arenas of
     /// placeholders.
-    pub(super) fn new(counts: Counts) -> Self {
+    pub(super) fn new(counts: &Counts, most_locals: usize, most_expressions: usize) -> Self {
         let inner = TypeInner::Sampler { comparison: false };
         let types = handles(counts.types.max(1), &Type { name: None, inner });
         let expression = Expression::RayQueryProceedResult;
-        let most = counts.expressions.max(counts.most_expressions).max(1);
+        let most = counts.expressions.max(most_expressions).max(1);
         let expressions = handles(most, &expression);
         let (ty, init) = (types[0], expressions[0]);
         Self {
@@ -78,7 +74,7 @@ impl Handles {
             ),
             functions: handles(counts.functions, &Function::default()),
             locals: handles(
-                counts.most_locals,
+                most_locals,
                 &LocalVariable {
                     name: None,
                     ty,

@@ -24,8 +24,6 @@ pub(in super::super) struct Sections {
     pub(in super::super) expressions: List,
     pub(in super::super) functions: Framed,
     pub(in super::super) entry_points: Framed,
-    most_expressions: u32,
-    most_locals: u32,
 }
 
 /// Items in one part.
@@ -121,8 +119,8 @@ impl FunctionParts {
             counts.count(list.count as usize);
         }
         [
-            signature,
             counts,
+            signature,
             &locals.part,
             &expressions.part,
             &named.part,
@@ -161,16 +159,23 @@ impl FunctionParts {
     }
 }
 
+/// How many locals, expressions and names a function has, which its part begins with.
+type FunctionCounts = [usize; 3];
+
+fn read_counts(from: &mut Reader<'_>) -> Option<FunctionCounts> {
+    Some([from.count()?, from.count()?, from.count()?])
+}
+
 /// Reads a function, and adds the filter that it has to those of the module.
 fn read_function(
     from: &mut Reader<'_>,
+    [locals, expressions, named]: FunctionCounts,
     filters: &mut Arena<DiagnosticFilterNode>,
 ) -> Option<Function> {
     let name = Construct::read(from)?;
     let arguments = Construct::read(from)?;
     let result = Construct::read(from)?;
     let severity = Option::<Severity>::read(from)?;
-    let [locals, expressions, named] = [from.count()?, from.count()?, from.count()?];
     Some(Function {
         name,
         arguments,
@@ -212,6 +217,7 @@ fn read_entry_point(
     from: &mut Reader<'_>,
     filters: &mut Arena<DiagnosticFilterNode>,
 ) -> Option<EntryPoint> {
+    let counts = read_counts(from)?;
     Some(EntryPoint {
         name: Construct::read(from)?,
         stage: Construct::read(from)?,
@@ -221,7 +227,7 @@ fn read_entry_point(
         mesh_info: Construct::read(from)?,
         task_payload: Construct::read(from)?,
         incoming_ray_payload: Construct::read(from)?,
-        function: read_function(from, filters)?,
+        function: read_function(from, counts, filters)?,
     })
 }
 
@@ -236,8 +242,6 @@ impl Sections {
             expressions,
             functions,
             entry_points,
-            most_expressions,
-            most_locals,
         } = self;
         special_types.clear();
         for list in [types, constants, expressions] {
@@ -246,7 +250,6 @@ impl Sections {
         for framed in [overrides, globals, functions, entry_points] {
             framed.clear();
         }
-        (*most_expressions, *most_locals) = (0, 0);
     }
 
     /// How many bytes there is room for.
@@ -257,21 +260,14 @@ impl Sections {
 
     /// Adds a function, and tells its index.
     pub(in super::super) fn push_function(&mut self, function: &mut FunctionParts) -> u32 {
-        self.note_size(function);
         self.functions.push(&function.parts())
     }
 
     /// Adds an entry point, of which `head` is all but the function.
     pub(in super::super) fn push_entry_point(&mut self, head: &Part, function: &mut FunctionParts) {
-        self.note_size(function);
-        let [signature, counts, locals, expressions, named, body] = function.parts();
-        let parts = [head, signature, counts, locals, expressions, named, body];
+        let [counts, signature, locals, expressions, named, body] = function.parts();
+        let parts = [counts, head, signature, locals, expressions, named, body];
         self.entry_points.push(&parts);
-    }
-
-    fn note_size(&mut self, function: &FunctionParts) {
-        self.most_expressions = self.most_expressions.max(function.expressions.count);
-        self.most_locals = self.most_locals.max(function.locals.count);
     }
 
     fn of(module: &Module) -> Self {
@@ -326,8 +322,6 @@ impl Sections {
             expressions,
             functions,
             entry_points,
-            most_expressions,
-            most_locals,
         } = self;
         let counts = part(|to| {
             for count in [
@@ -338,8 +332,6 @@ impl Sections {
                 expressions.count,
                 functions.count,
                 entry_points.count,
-                *most_expressions,
-                *most_locals,
             ] {
                 to.count(count as usize);
             }
@@ -378,10 +370,9 @@ pub(in super::super) fn read(wire: &[u8]) -> Option<Module> {
         expressions: next()?,
         functions: next()?,
         entry_points: next()?,
-        most_expressions: next()?,
-        most_locals: next()?,
     };
-    let handles = Handles::new(counts);
+    let (most_locals, most_expressions) = most(rest, &counts)?;
+    let handles = Handles::new(&counts, most_locals, most_expressions);
     let mut module = Module::default();
     read_part(&mut rest, &handles, |from| {
         module.types = read_unique_arena(from, counts.types)?;
@@ -404,7 +395,10 @@ pub(in super::super) fn read(wire: &[u8]) -> Option<Module> {
     })?;
     let filters = &mut module.diagnostic_filters;
     for _ in 0..counts.functions {
-        let item = read_part(&mut rest, &handles, |from| read_function(from, filters))?;
+        let item = read_part(&mut rest, &handles, |from| {
+            let counts = read_counts(from)?;
+            read_function(from, counts, filters)
+        })?;
         module.functions.append(item, Span::UNDEFINED);
     }
     for _ in 0..counts.entry_points {
@@ -412,6 +406,30 @@ pub(in super::super) fn read(wire: &[u8]) -> Option<Module> {
         module.entry_points.push(item);
     }
     rest.is_empty().then_some(module)
+}
+
+/// The most locals and the most expressions that a function has.
+fn most(wire: &[u8], counts: &Counts) -> Option<(usize, usize)> {
+    let mut rest = wire;
+    // Types, constants and constant expressions have one part each.
+    for _ in 0..counts.overrides + counts.globals + 3 {
+        skip(&mut rest)?;
+    }
+    let none = Handles::default();
+    let mut most = (0, 0);
+    for _ in 0..counts.functions + counts.entry_points {
+        let mut from = Reader::new(&mut rest, &none)?;
+        let [locals, expressions, _] = read_counts(&mut from)?;
+        most = (most.0.max(locals), most.1.max(expressions));
+    }
+    // Each takes a byte at least.
+    (most.0.max(most.1) <= wire.len()).then_some(most)
+}
+
+fn skip(wire: &mut &[u8]) -> Option<()> {
+    run(wire)?;
+    run(wire)?;
+    Some(())
 }
 
 fn part(write: impl FnOnce(&mut Part)) -> Part {
@@ -447,7 +465,7 @@ pub(in super::super) fn parts(module: &Module, wire: &[u8]) -> Vec<(String, Rang
     let mut parts = Vec::new();
     for name in names.chain(functions).chain(entries) {
         let start = wire.len() - rest.len();
-        if run(&mut rest).and_then(|_| run(&mut rest)).is_none() {
+        if skip(&mut rest).is_none() {
             break;
         }
         parts.push((name, start..wire.len() - rest.len()));

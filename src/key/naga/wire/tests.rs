@@ -32,7 +32,7 @@ use crate::key::Program as _;
 fn read(wire: &[u8]) -> Module {
     let mut rest = wire;
     let rest = &mut rest;
-    let counts: Vec<_> = part(rest, |wire| (0..9).map(|_| wire.count()).collect());
+    let counts: Vec<_> = part(rest, |wire| (0..7).map(|_| wire.count()).collect());
     let [
         types,
         constants,
@@ -41,11 +41,9 @@ fn read(wire: &[u8]) -> Module {
         expressions,
         functions,
         entry_points,
-        most_expressions,
-        most_locals,
     ] = counts[..]
     else {
-        panic!("counts are nine");
+        panic!("counts are seven");
     };
     let mut module = Module::default();
     part(rest, |wire| {
@@ -65,20 +63,16 @@ fn read(wire: &[u8]) -> Module {
     }
     module.global_expressions = part(rest, |wire| arena(wire, expressions));
     for _ in 0..functions {
-        let item = part(rest, function);
+        let item = part(rest, |wire| {
+            let counts = function_counts(wire);
+            function(wire, counts)
+        });
         module.functions.append(item, Span::UNDEFINED);
     }
     for _ in 0..entry_points {
         module.entry_points.push(part(rest, entry_point));
     }
     assert!(rest.is_empty(), "{} bytes left", rest.len());
-    let all = module.functions.iter().map(|(_, function)| function);
-    let all: Vec<_> = all
-        .chain(module.entry_points.iter().map(|entry| &entry.function))
-        .collect();
-    let most = |count: fn(&Function) -> usize| all.iter().map(|it| count(it)).max().unwrap_or(0);
-    assert_eq!(most_expressions, most(|it| it.expressions.len()));
-    assert_eq!(most_locals, most(|it| it.local_variables.len()));
     module
 }
 
@@ -104,10 +98,13 @@ fn arena<T: Part>(wire: &mut Reader<'_>, count: usize) -> Arena<T> {
     arena
 }
 
-fn function(wire: &mut Reader<'_>) -> Function {
+fn function_counts(wire: &mut Reader<'_>) -> [usize; 3] {
+    [wire.count(), wire.count(), wire.count()]
+}
+
+fn function(wire: &mut Reader<'_>, [locals, expressions, named]: [usize; 3]) -> Function {
     let (name, arguments, result) = (Part::read(wire), Part::read(wire), Part::read(wire));
     assert!(!bool::read(wire), "no filter");
-    let [locals, expressions, named] = [wire.count(), wire.count(), wire.count()];
     Function {
         name,
         arguments,
@@ -121,6 +118,7 @@ fn function(wire: &mut Reader<'_>) -> Function {
 }
 
 fn entry_point(wire: &mut Reader<'_>) -> EntryPoint {
+    let counts = function_counts(wire);
     EntryPoint {
         name: Part::read(wire),
         stage: Part::read(wire),
@@ -130,7 +128,7 @@ fn entry_point(wire: &mut Reader<'_>) -> EntryPoint {
         mesh_info: Part::read(wire),
         task_payload: Part::read(wire),
         incoming_ray_payload: Part::read(wire),
-        function: function(wire),
+        function: function(wire, counts),
     }
 }
 
