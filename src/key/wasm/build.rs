@@ -16,14 +16,14 @@ use super::source::{Place, Source};
 use super::types::Types;
 use super::{Unkeyable, encode, invalid, operators};
 
-pub(super) fn canonicalize(bytes: &Bytes) -> Result<Bytes, Unkeyable> {
-    let mut source = Source::read(bytes)?;
+pub(super) fn canonicalize(bytes: &Bytes, ignored: &[String]) -> Result<Bytes, Unkeyable> {
+    let mut source = Source::read(bytes, ignored)?;
     match source.pinned {
         Some(Fate::PinsFile) => return Ok(bytes.clone()),
         Some(Fate::PinsProgram) => return Ok(without(bytes, &source)),
         Some(Fate::Kept | Fate::Dropped) | None => {}
     }
-    let types = Types::new(std::mem::take(&mut source.rec_groups))?;
+    let types = std::mem::take(&mut source.types);
     Builder::new(&source, types).build()
 }
 

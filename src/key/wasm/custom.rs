@@ -3,7 +3,7 @@
 /// What becomes of a custom section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// For people and debuggers. On an allow-list: a section not known is never dropped.
+    /// For people and debuggers, or named by the caller. A section not known is never dropped.
     Dropped,
     /// Part of the program, and free of indices and offsets into it, so that the rest of the
     /// module may be numbered anew.
@@ -15,7 +15,11 @@ pub(super) enum Fate {
     PinsFile,
 }
 
-pub(super) fn fate(name: &str) -> Fate {
+/// The names in `ignored` are in order.
+pub(super) fn fate(name: &str, ignored: &[String]) -> Fate {
+    let is_ignored = ignored
+        .binary_search_by(|one| one.as_str().cmp(name))
+        .is_ok();
     // Names of things, tools that wrote the module, and where the source is: no engine's code
     // depends on them.
     let dropped = matches!(
@@ -28,7 +32,7 @@ pub(super) fn fate(name: &str) -> Fate {
         name,
         "dylink" | "dylink.0" | "target_features" | "build_id" | "go:buildid"
     ) || name.starts_with("component-type");
-    if dropped {
+    if dropped || is_ignored {
         Fate::Dropped
     } else if free_of_indices {
         Fate::Kept

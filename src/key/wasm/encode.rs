@@ -24,12 +24,12 @@ pub(super) fn failed(error: Error<Unkeyable>) -> Unkeyable {
 /// Writes a recursion group; a group of one in its short form.
 pub(super) fn group<R: Reencode<Error = Infallible>>(
     writer: &mut R,
-    members: &[wasmparser::SubType],
+    members: Vec<wasmparser::SubType>,
     section: &mut TypeSection,
 ) -> Result<(), Unkeyable> {
     let members = members
-        .iter()
-        .map(|member| writer.sub_type(member.clone()))
+        .into_iter()
+        .map(|member| writer.sub_type(member))
         .collect::<Result<Vec<SubType>, _>>()
         .map_err(|error| Unkeyable::new(format!("a type cannot be written: {error}")))?;
     match members.as_slice() {

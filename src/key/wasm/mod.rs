@@ -56,11 +56,14 @@
 //! | `drop` of a value, `select` with and without a type, elements as functions and as expressions | two instructions or two segment types, told apart by validation |
 //! | constants by their bits | -0.0 is not 0.0, and a NaN is its payload |
 //! | two equal functions | references to them differ by their place in a table |
-//! | every other custom section, in its place | `dylink.0`, `target_features`, `component-type*` steer tools and hosts |
+//! | imports that nothing uses | a host finds and provides each of them before a module starts, and one it lacks is an error |
+//! | unused locals | tools that meter the stack or the cost of a call count them, as they count instructions |
+//! | every other custom section, in its place, unless [the caller names it](WasmModule::ignoring_sections) | `dylink.0`, `target_features`, `component-type*` steer tools and hosts |
 //!
 //! `metadata.code.*` counts functions and bytes of their bodies: a module with such a section is kept
 //! byte by byte, apart from the sections dropped. One with `linking`, `reloc.*`, or a custom section
-//! that is not known, which may count bytes of the file, is kept whole.
+//! that is not known, which may count bytes of the file, is kept whole, with the names of functions in
+//! it. [`WasmModule::ignoring_sections`] names sections that are nothing to the compiler.
 //!
 //! An artifact therefore holds none of the source's names. Callers who need names in artifacts key
 //! their source as an [`OpaqueProgram`](crate::OpaqueProgram).
@@ -80,10 +83,14 @@ mod encode;
 mod indices;
 mod operators;
 mod parts;
+mod references;
 mod source;
 mod types;
 mod validate;
 mod verbatim;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmparser::{WasmFeatures, WasmFeaturesInflated};
@@ -105,6 +112,7 @@ use super::{Program, ToWire, Unkeyable, WireWriter};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WasmModule {
     bytes: Bytes,
+    ignored: Arc<[String]>,
 }
 
 impl WasmModule {
@@ -113,7 +121,40 @@ impl WasmModule {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         Self {
             bytes: bytes.into(),
+            ignored: Arc::default(),
         }
+    }
+
+    /// Leaves custom sections of these names out of the canonical form, and so out of what is
+    /// compiled. The default is none. The names replace those of an earlier call.
+    ///
+    /// A custom section that the rules do not know pins every byte of a module, names of functions
+    /// among them. Whoever knows that a section is nothing to the compiler names it here:
+    /// `__wasm_bindgen_unstable` is read by `wasm-bindgen` before a module is shipped, and a
+    /// `build_id` tells builds apart. The names are part of the key: modules that are keyed with
+    /// others share none, whether or not they have such a section. A
+    /// [front end](crate::SourceAliases) that keys with names is a front end of its own.
+    ///
+    /// ```
+    /// use pipeline_cache::PipelineFingerprint;
+    /// use pipeline_cache::key::wasm::WasmModule;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = |text| -> Result<_, Box<dyn std::error::Error>> {
+    ///     let module = WasmModule::new(wat::parse_str(text)?).ignoring_sections(["build_id"]);
+    ///     Ok(PipelineFingerprint::of(&module)?)
+    /// };
+    /// let one = key(r#"(module (@custom "build_id" "7e5f"))"#)?;
+    /// let two = key(r#"(module (@custom "build_id" "03a1"))"#)?;
+    /// assert_eq!(one, two);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn ignoring_sections(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        let names: BTreeSet<String> = names.into_iter().map(Into::into).collect();
+        self.ignored = names.into_iter().collect();
+        self
     }
 
     /// The module's bytes, as they were given.
@@ -137,6 +178,7 @@ impl WasmModule {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CanonicalModule {
     bytes: Bytes,
+    ignored: Arc<[String]>,
 }
 
 impl CanonicalModule {
@@ -149,7 +191,7 @@ impl CanonicalModule {
 
 impl Program for WasmModule {
     const DOMAIN: &'static str = "wasm";
-    const SCHEMA: u32 = 1;
+    const SCHEMA: u32 = 2;
     type Canonical = CanonicalModule;
 
     /// Takes up to twice the time that validating the module takes, and memory of a few times its
@@ -164,8 +206,9 @@ impl Program for WasmModule {
     /// [`Unkeyable`] when the module is invalid, when it is a component or uses a proposal that
     /// the rules do not know, or when it is larger than 4 GiB.
     fn canonicalize(&self) -> Result<CanonicalModule, Unkeyable> {
-        let bytes = build::canonicalize(&self.bytes)?;
-        Ok(CanonicalModule { bytes })
+        let bytes = build::canonicalize(&self.bytes, &self.ignored)?;
+        let ignored = Arc::clone(&self.ignored);
+        Ok(CanonicalModule { bytes, ignored })
     }
 }
 
@@ -173,6 +216,9 @@ impl ToWire for CanonicalModule {
     type Program = WasmModule;
 
     fn write_body(&self, wire: &mut WireWriter) {
+        wire.part("ignored sections", |wire| {
+            wire.seq(&self.ignored, |wire, name| wire.str(name));
+        });
         wire.bytes_in_parts(&self.bytes, parts::divide);
     }
 }

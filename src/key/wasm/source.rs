@@ -10,6 +10,7 @@ use wasmparser::{
 
 use super::custom;
 use super::custom::Fate;
+use super::types::Types;
 use super::validate::{Pending, Validated};
 use super::{Unkeyable, features, invalid};
 
@@ -47,7 +48,8 @@ pub(super) struct Source<'a> {
     pub(super) bytes: &'a [u8],
     /// What the module was validated with.
     pub(super) features: WasmFeatures,
-    pub(super) rec_groups: Vec<RecGroup>,
+    rec_groups: Vec<RecGroup>,
+    pub(super) types: Types,
     pub(super) imports: Option<ImportSectionReader<'a>>,
     pub(super) imported_functions: u32,
     pub(super) imported_globals: u32,
@@ -70,7 +72,8 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Unkeyable> {
+    /// Custom sections of the names in `ignored` are dropped.
+    pub(super) fn read(bytes: &'a [u8], ignored: &[String]) -> Result<Self, Unkeyable> {
         if u32::try_from(bytes.len()).is_err() {
             return Err(Unkeyable::new("the module is larger than 4 GiB"));
         }
@@ -100,7 +103,11 @@ impl<'a> Source<'a> {
                 bound_names(reader, bytes.len())?;
             }
             match validator.payload(&payload).map_err(invalid)? {
-                ValidPayload::Ok | ValidPayload::End(_) => {}
+                ValidPayload::Ok => {}
+                ValidPayload::End(types) => {
+                    let rec_groups = std::mem::take(&mut source.rec_groups);
+                    source.types = Types::new(rec_groups, types.as_ref());
+                }
                 ValidPayload::Parser(_) => {
                     return Err(Unkeyable::new("a module inside of the module"));
                 }
@@ -109,7 +116,7 @@ impl<'a> Source<'a> {
                     continue;
                 }
             }
-            section_start = source.section(payload, &mut place, section_start)?;
+            section_start = source.section(payload, ignored, &mut place, section_start)?;
         }
         source.code = pending.validate(bytes, features)?;
         Ok(source)
@@ -119,6 +126,7 @@ impl<'a> Source<'a> {
     fn section(
         &mut self,
         payload: Payload<'a>,
+        ignored: &[String],
         place: &mut Place,
         section_start: usize,
     ) -> Result<usize, Unkeyable> {
@@ -197,7 +205,7 @@ impl<'a> Source<'a> {
             }
             Payload::CustomSection(reader) => {
                 let end = index(reader.range().end)?;
-                match custom::fate(reader.name()) {
+                match custom::fate(reader.name(), ignored) {
                     Fate::Dropped => self.dropped.push(section_start..end),
                     Fate::Kept => self.customs.push(Custom {
                         name: reader.name(),

@@ -5,7 +5,7 @@
 //! their canonical forms, and beside each other where they share a key: results, traps, memories,
 //! globals and tables must be the same for several inputs to every export.
 //!
-//! `PIPELINE_CACHE_WASM_ROUNDS` sets how many: 60 if it is not set, 5,000 for over 100,000 pairs
+//! `PIPELINE_CACHE_WASM_ROUNDS` sets how many: 60 if it is not set, 50,000 for over a million pairs
 //! (in release: `cargo test --release --all-features --test keys wasm::behaviour -- --nocapture`).
 
 use super::support::{generate as wasm, shuffle as wasm_shuffle};
@@ -101,5 +101,5 @@ fn modules_that_share_a_key_behave_alike() {
     });
     println!("{modules} modules: {counts:?}");
     assert!(counts.shared > modules && counts.mutants > modules);
-    assert!(counts.ran * 10 > counts.shared * 9, "{counts:?}");
+    assert!(counts.ran * 100 > counts.shared * 85, "{counts:?}");
 }

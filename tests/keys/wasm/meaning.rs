@@ -625,7 +625,7 @@ fn keys_do_not_change_by_accident() {
     );
     assert_eq!(
         key(&module).to_hex(),
-        "4faa939369e7eb7109c9fa257cae7c2e64707be1b92e729ef4d8ed9c511bb433"
+        "40769fc6137f958f36f90961de3228a4a502a6fdffd95c54a95c4bcf1f61bc5c"
     );
 }
 
@@ -682,4 +682,55 @@ fn long_chains_do_not_exhaust_the_stack() {
     }
     text += r#"(func (export "f") (type $t19999)))"#;
     sound(&binary(&text));
+}
+
+/// A build tool's own sections pin a module, unless whoever keys it says that they are nothing.
+#[test]
+fn custom_sections_that_the_caller_names_do_not_count() {
+    let module = |id: &str, unused: &str| {
+        let text = format!(
+            r#"(module (@custom "__wasm_bindgen_unstable" "{id}") (@custom "build_id" "{id}")
+                (func $named (export "f")) {unused})"#
+        );
+        WasmModule::new(wat::parse_str(text).unwrap())
+    };
+    let key = |module: &WasmModule| PipelineFingerprint::of(module).unwrap();
+    let names = ["build_id", "__wasm_bindgen_unstable"];
+    let ignoring = |module: WasmModule| module.ignoring_sections(names);
+    let [one, two] = [module("a", ""), module("b", "(func $unused)")].map(ignoring);
+    assert_eq!(key(&one), key(&two));
+    let plain = WasmModule::new(wat::parse_str(r#"(module (func (export "f")))"#).unwrap());
+    let canonical = one.canonicalize().unwrap();
+    assert_eq!(canonical.bytes(), plain.canonicalize().unwrap().bytes());
+
+    // Not to name one of them keeps all, and an unknown one pins the names of functions too.
+    assert_ne!(key(&module("a", "")), key(&module("b", "")));
+    assert_ne!(key(&module("a", "")), key(&module("a", "(func $unused)")));
+    let one_name = |module: WasmModule| module.ignoring_sections(["build_id"]);
+    let [one, two] = [module("a", ""), module("a", "(func $unused)")].map(one_name);
+    assert_ne!(key(&one), key(&two));
+
+    // What is ignored is part of the key, and its order and repetition are not.
+    let settings: [&[&str]; 5] = [&[], &["a"], &["b"], &["a", "b"], &["ab"]];
+    let keys: std::collections::BTreeSet<_> = settings
+        .iter()
+        .map(|names| key(&plain.clone().ignoring_sections(names.iter().copied())))
+        .collect();
+    assert_eq!(keys.len(), settings.len());
+    let [one, two] = [&["a", "b"][..], &["b", "a", "b"]]
+        .map(|names| key(&plain.clone().ignoring_sections(names.iter().copied())));
+    assert_eq!(one, two);
+}
+
+/// A host provides every import, and meters count every local.
+#[test]
+fn unused_imports_and_locals_count() {
+    let key = |fields: &str| {
+        let text = format!(r#"(module {fields} (func (export "f") (local i32) i32.const 1 drop))"#);
+        PipelineFingerprint::of(&WasmModule::new(wat::parse_str(text).unwrap())).unwrap()
+    };
+    assert_ne!(key(""), key(r#"(import "a" "b" (func))"#));
+    let text = r#"(module (func (export "f") i32.const 1 drop))"#;
+    let without = PipelineFingerprint::of(&WasmModule::new(wat::parse_str(text).unwrap()));
+    assert_ne!(key(""), without.unwrap());
 }

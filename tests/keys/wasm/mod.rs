@@ -5,5 +5,6 @@ mod declarations;
 mod meaning;
 mod operators;
 mod real_modules;
+mod speed;
 mod spellings;
 pub(crate) mod support;
