@@ -121,6 +121,10 @@ where
                 }
             };
             let cx = context(&compiler, &execution);
+            // A flight is first polled where it is started. The compile function begins in a task: a
+            // chain of compiles that ask for one another must not be one stack, nor may what is computed
+            // here hold up the caller.
+            tokio::task::yield_now().await;
             let start = Instant::now();
             let compile = CURRENT.scope(Arc::clone(&run), async { compile(input, cx).await });
             let made = AssertUnwindSafe(compile).catch_unwind().await;

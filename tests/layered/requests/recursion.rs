@@ -2,7 +2,8 @@
 
 use super::support::{key, memory, scope, until};
 use pipeline_cache::layered::{Abandoned, CompileContext};
-use pipeline_cache::{Artifact, CompileError, CompileSource, LayeredPipelineCache};
+use pipeline_cache::{Artifact, CompileError, CompileSource, LayeredPipelineCache, PipelineFingerprint};
+use futures::future::BoxFuture;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,6 +105,33 @@ async fn the_second_of_two_that_come_to_wait_for_each_other_is_told() {
     assert_eq!(made[0], made[1]);
     let chain = [Artifact::new("1>2>1"), Artifact::new("2>1>2")];
     assert!(chain.contains(&made[0]), "{made:?}");
+}
+
+/// Compiles a chain of so many keys, each of which asks for the next before it awaits anything else.
+fn deep(cx: CompileContext, left: u32) -> BoxFuture<'static, Result<Artifact, Error>> {
+    Box::pin(async move {
+        let Some(left) = left.checked_sub(1) else {
+            return Ok(Artifact::new("end"));
+        };
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&left.to_le_bytes());
+        let request = cx.compile(cx.scope()).key(PipelineFingerprint::from_bytes(key));
+        let compiled = request.run_async(move |(), cx| deep(cx, left)).await;
+        Ok(compiled.map_err(|error| CompileError::Panicked(error.to_string().into()))?.artifact)
+    })
+}
+
+/// However many compiles wait for one another, none runs on the stack of those that wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_long_chain_of_compiles_that_await_needs_no_deep_stack() {
+    let cache = memory();
+    let made = tokio::spawn(async move {
+        let scope = scope();
+        let request = cache.compile(&scope).key(key(255));
+        let compiled = request.run_async(|(), cx| deep(cx, 500)).await;
+        compiled.unwrap().artifact
+    });
+    assert_eq!(made.await.unwrap(), Artifact::new("end"));
 }
 
 /// One place in the pool: an outer compile gives it back while it waits.
