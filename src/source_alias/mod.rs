@@ -135,6 +135,8 @@ impl SourceAliases {
     ///
     /// A writer of the store decides what a source compiles to: use a store that you would also take
     /// binaries from. Before a source is compiled under a kept alias, the alias is checked.
+    /// An alias is not copied from a store whose hits may not be
+    /// [promoted](PipelineCacheStore::is_trusted_source).
     ///
     /// The stores on this machine are asked first, then those across a network. Where they fail, the
     /// source is parsed. A compile request waits for network stores no longer than its network budget,

@@ -219,7 +219,8 @@ impl Table {
         }
     }
 
-    /// The alias in the first store that has it. It is written to those before it, in the background.
+    /// The alias in the first store that has it. From a trusted store it is written to those before it,
+    /// in the background.
     async fn kept_in_any(
         &self,
         key: &PipelineFingerprint,
@@ -228,7 +229,9 @@ impl Table {
     ) -> Option<PipelineFingerprint> {
         let Stores { local, network } = &self.stores;
         if let Some((at, kept)) = self.first_of(local, key).await {
-            self.write(key, kept, local[..at].to_vec());
+            if local[at].is_trusted_source() {
+                self.write(key, kept, local[..at].to_vec());
+            }
             return Some(kept);
         }
         let asked = async {
@@ -246,8 +249,10 @@ impl Table {
             found = asked => found?,
             () = state.skip_network.cancelled() => return None,
         };
-        let faster = local.iter().chain(&network[..at]);
-        self.write(key, kept, faster.cloned().collect());
+        if network[at].is_trusted_source() {
+            let faster = local.iter().chain(&network[..at]);
+            self.write(key, kept, faster.cloned().collect());
+        }
         Some(kept)
     }
 

@@ -70,6 +70,7 @@ pub struct FaultyStore {
     inner: Arc<dyn PipelineCacheStore>,
     locality: Locality,
     writable: bool,
+    trusted: bool,
     faults: Mutex<HashMap<StoreOperation, Fault>>,
     gates: Mutex<HashMap<StoreOperation, Arc<Semaphore>>>,
     calls: watch::Sender<HashMap<StoreOperation, u64>>,
@@ -90,6 +91,7 @@ impl FaultyStore {
             inner,
             locality: Locality::Local,
             writable: true,
+            trusted: true,
             faults: Mutex::default(),
             gates: Mutex::default(),
             calls: watch::Sender::default(),
@@ -107,6 +109,13 @@ impl FaultyStore {
     #[must_use]
     pub const fn read_only(mut self) -> Self {
         self.writable = false;
+        self
+    }
+
+    /// Makes it a tier whose hits may not be promoted.
+    #[must_use]
+    pub const fn untrusted(mut self) -> Self {
+        self.trusted = false;
         self
     }
 
@@ -290,7 +299,7 @@ impl PipelineCacheStore for FaultyStore {
     }
 
     fn is_trusted_source(&self) -> bool {
-        self.inner.is_trusted_source()
+        self.trusted && self.inner.is_trusted_source()
     }
 
     fn max_artifact_bytes(&self) -> u64 {

@@ -1,9 +1,11 @@
 //! A compile that asks for what waits for it is told so at once, and nobody else is held up.
 
 use super::support::{key, memory, scope, until};
-use pipeline_cache::layered::{Abandoned, CompileContext};
-use pipeline_cache::{Artifact, CompileError, CompileSource, LayeredPipelineCache, PipelineFingerprint};
 use futures::future::BoxFuture;
+use pipeline_cache::layered::{Abandoned, CompileContext};
+use pipeline_cache::{
+    Artifact, CompileError, CompileSource, LayeredPipelineCache, PipelineFingerprint,
+};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,9 +117,13 @@ fn deep(cx: CompileContext, left: u32) -> BoxFuture<'static, Result<Artifact, Er
         };
         let mut key = [0; 32];
         key[..4].copy_from_slice(&left.to_le_bytes());
-        let request = cx.compile(cx.scope()).key(PipelineFingerprint::from_bytes(key));
+        let request = cx
+            .compile(cx.scope())
+            .key(PipelineFingerprint::from_bytes(key));
         let compiled = request.run_async(move |(), cx| deep(cx, left)).await;
-        Ok(compiled.map_err(|error| CompileError::Panicked(error.to_string().into()))?.artifact)
+        Ok(compiled
+            .map_err(|error| CompileError::Panicked(error.to_string().into()))?
+            .artifact)
     })
 }
 

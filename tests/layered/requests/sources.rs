@@ -321,3 +321,34 @@ async fn what_no_tier_waits_for_is_answered_and_promoted_without_a_task() {
     assert_eq!(next.promotion_report().promoted, 1);
     assert_eq!((front.parses(), front.compiles()), (1, 1));
 }
+
+/// A cache that keeps aliases in `local`, then in `network`.
+fn keeping(local: &Arc<FaultyStore>, network: &Arc<FaultyStore>) -> LayeredPipelineCache {
+    let aliases = SourceAliases::new().kept_in(Arc::clone(local));
+    LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .source_aliases(aliases.kept_in(Arc::clone(network)))
+        .build()
+}
+
+/// Where nothing may be promoted from, no alias is copied from either.
+#[tokio::test]
+async fn an_alias_of_a_store_that_is_not_trusted_stays_there() {
+    for trusted in [false, true] {
+        let front = Front::default();
+        let network = FaultyStore::new("network").network();
+        let network = Arc::new(match trusted {
+            true => network,
+            false => network.untrusted(),
+        });
+        for machine in 0..2 {
+            let local = Arc::new(FaultyStore::new("local"));
+            let cache = keeping(&local, &network);
+            request(&cache, &front, &scope(), "a b").await.unwrap();
+            cache.flush().await.unwrap();
+            let is_copied = machine == 0 || trusted;
+            assert_eq!(local.metrics().entries, u64::from(is_copied), "{machine}");
+            assert_eq!(cache.layered_metrics().aliases.kept_hits, machine);
+        }
+    }
+}
