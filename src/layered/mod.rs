@@ -345,9 +345,9 @@ impl LayeredPipelineCache {
         flushed.and(aliases)
     }
 
-    /// Takes no more background writes, waits for those under way, and closes every tier. The writes
-    /// under way have half the deadline, and the tiers have the rest of it. What is not done by then
-    /// is given up and reported.
+    /// Takes no more background writes, waits for those under way and for the source aliases that are
+    /// being written, and closes every tier. The writes under way have half the deadline, and the tiers
+    /// have the rest of it. What is not done by then is given up and reported.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///
@@ -366,9 +366,10 @@ impl LayeredPipelineCache {
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> CloseReport {
+        let aliases = &self.parts.compiler.aliases;
         let (mut report, aliases) = tokio::join!(
-            self.parts.writer.close(deadline),
-            self.parts.compiler.aliases.flush_within(deadline)
+            self.parts.writer.close(deadline, aliases.written()),
+            aliases.flush_within(deadline)
         );
         report.errors.extend(aliases.err());
         report

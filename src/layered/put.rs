@@ -251,7 +251,12 @@ impl Writer {
         Some(lost.with_source(reason))
     }
 
-    pub(super) async fn close(&self, deadline: Duration) -> CloseReport {
+    /// `aliases` is the end of the writes of source aliases that are under way: the tiers keep them too.
+    pub(super) async fn close(
+        &self,
+        deadline: Duration,
+        aliases: impl Future<Output = ()>,
+    ) -> CloseReport {
         let operation = StoreOperation::Close;
         if let Err(error) = self.require_runtime(operation) {
             return CloseReport {
@@ -262,7 +267,12 @@ impl Writer {
         let start = Instant::now();
         self.background.close();
         // Half the time is kept for the tiers, so that a write that hangs costs no tier its flush.
-        let unfinished_writes = match timeout(deadline / 2, self.background.drain()).await {
+        let half = deadline / 2;
+        let (drained, _) = tokio::join!(
+            timeout(half, self.background.drain()),
+            timeout(half, aliases)
+        );
+        let unfinished_writes = match drained {
             Ok(()) => 0,
             Err(_) => self.background.abort(),
         };

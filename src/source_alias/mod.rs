@@ -10,10 +10,9 @@ use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use table::{Flown, Known, MAX_WRITES, Stores, Table};
+use table::{AliasStore, Flown, MAX_WRITES, Stores, Table};
 
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
@@ -116,7 +115,6 @@ impl SourceAliases {
             table: Arc::new(Table {
                 known: moka::sync::Cache::new(sources),
                 stores,
-                writes: Arc::new(Semaphore::new(MAX_WRITES as usize)),
                 counters: Arc::default(),
             }),
             flights: SingleFlight::new(),
@@ -141,7 +139,7 @@ impl SourceAliases {
     /// The stores on this machine are asked first, then those across a network. Where they fail, the
     /// source is parsed. A compile request waits for network stores no longer than its network budget,
     /// and one that asks [local tiers](crate::TierSelection::Local) alone asks none of them. Aliases are
-    /// written in the background, 64 at a time, to the stores that take writes;
+    /// written in the background, to the stores that take writes, 64 at a time to each;
     /// [`LayeredPipelineCache::flush`](crate::LayeredPipelineCache::flush) waits for them.
     #[must_use]
     pub fn kept_in(self, store: impl PipelineCacheStore + 'static) -> Self {
@@ -246,13 +244,13 @@ impl SourceAliases {
     /// Waits for the aliases that are being written, and flushes the stores. The first error.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         self.written().await;
-        let flushed = join_all(self.table.stores.iter().map(|store| store.flush())).await;
+        let flushed = join_all(self.table.stores.iter().map(|kept| kept.store.flush())).await;
         flushed.into_iter().collect()
     }
 
     /// As [`flush`](Self::flush), given up at the deadline.
     pub(crate) async fn flush_within(&self, deadline: Duration) -> Result<(), StoreError> {
-        let Some(store) = self.table.stores.iter().next() else {
+        let Some(AliasStore { store, .. }) = self.table.stores.iter().next() else {
             return Ok(());
         };
         require_runtime(|| store.to_string(), StoreOperation::Flush)?;
@@ -266,10 +264,11 @@ impl SourceAliases {
         }
     }
 
-    async fn written(&self) {
-        if !self.table.stores.is_empty() {
+    /// Waits for the aliases that are being written.
+    pub(crate) async fn written(&self) {
+        for AliasStore { writes, .. } in self.table.stores.iter() {
             // Nobody closes the semaphore.
-            drop(self.table.writes.acquire_many(MAX_WRITES).await);
+            drop(writes.acquire_many(MAX_WRITES).await);
         }
     }
 
@@ -283,7 +282,7 @@ impl SourceAliases {
         match right {
             Some(right) => {
                 tracing::warn!(alias = %key, "a kept source alias named another program; it is replaced");
-                self.table.learn(key, Known::kept(right));
+                self.table.correct(key, right);
             }
             None => {
                 tracing::debug!(alias = %key, "the program of a source has no key; its alias is forgotten");

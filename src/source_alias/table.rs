@@ -1,9 +1,9 @@
 //! The table of known spellings: what it knows, and how it learns.
 
 use futures::FutureExt as _;
-use futures::future::join_all;
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -16,39 +16,44 @@ use crate::store::metrics::Counter;
 use crate::store::{Locality, PipelineCacheStore};
 use crate::sync::single_flight::panic_message;
 
-/// Aliases that are written to the store at a time. More are not kept, and counted.
+/// Aliases that are written to one store at a time. More are not kept there, and counted.
 pub(super) const MAX_WRITES: u32 = 64;
 
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) known: moka::sync::Cache<PipelineFingerprint, Known>,
     pub(super) stores: Stores,
-    /// A permit for each write to the store that may be under way.
-    pub(super) writes: Arc<Semaphore>,
     pub(super) counters: Arc<AliasCounters>,
 }
 
 /// The stores that aliases are kept in: those on this machine first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stores {
-    pub(super) local: Vec<Arc<dyn PipelineCacheStore>>,
-    pub(super) network: Vec<Arc<dyn PipelineCacheStore>>,
+    pub(super) local: Vec<AliasStore>,
+    pub(super) network: Vec<AliasStore>,
+}
+
+/// A store that aliases are kept in.
+#[derive(Debug, Clone)]
+pub(super) struct AliasStore {
+    pub(super) store: Arc<dyn PipelineCacheStore>,
+    /// A permit for each write to it that may be under way: one that hangs takes none from the others.
+    pub(super) writes: Arc<Semaphore>,
 }
 
 impl Stores {
     pub(super) fn add(&mut self, store: Arc<dyn PipelineCacheStore>) {
-        match store.locality() {
+        let locality = store.locality();
+        let writes = Arc::new(Semaphore::new(MAX_WRITES as usize));
+        let store = AliasStore { store, writes };
+        match locality {
             Locality::Local => self.local.push(store),
             Locality::Network => self.network.push(store),
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<dyn PipelineCacheStore>> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &AliasStore> {
         self.local.iter().chain(&self.network)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
     }
 }
 
@@ -229,8 +234,8 @@ impl Table {
     ) -> Option<PipelineFingerprint> {
         let Stores { local, network } = &self.stores;
         if let Some((at, kept)) = self.first_of(local, key).await {
-            if local[at].is_trusted_source() {
-                self.write(key, kept, local[..at].to_vec());
+            if local[at].store.is_trusted_source() {
+                self.write(key, kept, Was::Missing, &local[..at]);
             }
             return Some(kept);
         }
@@ -249,9 +254,8 @@ impl Table {
             found = asked => found?,
             () = state.skip_network.cancelled() => return None,
         };
-        if network[at].is_trusted_source() {
-            let faster = local.iter().chain(&network[..at]);
-            self.write(key, kept, faster.cloned().collect());
+        if network[at].store.is_trusted_source() {
+            self.write(key, kept, Was::Missing, local.iter().chain(&network[..at]));
         }
         Some(kept)
     }
@@ -259,10 +263,10 @@ impl Table {
     /// The first of these stores that has the alias, and the alias.
     async fn first_of(
         &self,
-        stores: &[Arc<dyn PipelineCacheStore>],
+        stores: &[AliasStore],
         key: &PipelineFingerprint,
     ) -> Option<(usize, PipelineFingerprint)> {
-        for (at, store) in stores.iter().enumerate() {
+        for (at, AliasStore { store, .. }) in stores.iter().enumerate() {
             // A store that panics costs the parse.
             let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
             let kept = kept.await.unwrap_or_else(|panic| {
@@ -301,38 +305,86 @@ impl Table {
     pub(super) fn learn(&self, key: &PipelineFingerprint, known: Known) {
         let fingerprint = known.fingerprint;
         self.known.insert(*key, known);
-        self.write(key, fingerprint, self.stores.iter().cloned().collect());
+        self.write(key, fingerprint, Was::Missing, self.stores.iter());
+    }
+
+    /// Remembers an alias that the stores have otherwise.
+    pub(super) fn correct(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
+        self.known.insert(*key, Known::kept(fingerprint));
+        self.write(key, fingerprint, Was::Wrong, self.stores.iter());
     }
 
     /// Writes an alias in the background, to those of the stores that take writes.
-    fn write(
+    fn write<'a>(
         &self,
         key: &PipelineFingerprint,
         fingerprint: PipelineFingerprint,
-        mut stores: Vec<Arc<dyn PipelineCacheStore>>,
+        was: Was,
+        stores: impl IntoIterator<Item = &'a AliasStore>,
     ) {
-        stores.retain(|store| store.is_writable());
+        let stores = stores.into_iter().filter(|kept| kept.store.is_writable());
+        let stores: Vec<_> = stores.collect();
         if stores.is_empty() {
             return;
         }
-        let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() else {
-            self.counters.put_errors.increment();
-            return;
-        };
-        let (key, counters) = (*key, Arc::clone(&self.counters));
-        // Detached: it ends by itself, and a flush waits for its permit.
-        drop(tokio::spawn(async move {
-            let _permit = permit;
-            let alias = Artifact::new(fingerprint.as_bytes().to_vec());
-            let writes = stores.iter().map(|store| store.put(&key, alias.clone()));
-            let failed = join_all(writes).await.into_iter().find_map(Result::err);
-            match failed {
-                None => counters.puts.increment(),
-                Some(error) => {
-                    counters.put_errors.increment();
-                    tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
+        let write = Arc::new(Write {
+            missing: AtomicUsize::new(stores.len()),
+            counters: Arc::clone(&self.counters),
+        });
+        let alias = Artifact::new(fingerprint.as_bytes().to_vec());
+        for AliasStore { store, writes } in stores {
+            let Ok(permit) = Arc::clone(writes).try_acquire_owned() else {
+                continue;
+            };
+            let (key, store, alias) = (*key, Arc::clone(store), alias.clone());
+            let write = Arc::clone(&write);
+            // Detached: it ends by itself, and a flush waits for its permit.
+            drop(tokio::spawn(async move {
+                let _permit = permit;
+                if was == Was::Wrong {
+                    // A put does not replace an entry that is whole. Where this fails, so may the put.
+                    let _ = store.remove(&key).await;
                 }
-            }
-        }));
+                match store.put(&key, alias).await {
+                    Ok(()) => write.stored(),
+                    Err(error) => {
+                        tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot write a source alias to its store; the next process parses the source");
+                    }
+                }
+                // Before the permit: whoever waits for that reads counters that are complete.
+                drop(write);
+            }));
+        }
+    }
+}
+
+/// What the stores have under the key of an alias before it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Missing,
+    /// Another program's fingerprint.
+    Wrong,
+}
+
+/// The write of one alias to several stores. Its drop is the end of it, and counts it.
+#[derive(Debug)]
+struct Write {
+    /// Stores that do not have it yet.
+    missing: AtomicUsize,
+    counters: Arc<AliasCounters>,
+}
+
+impl Write {
+    fn stored(&self) {
+        self.missing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        match *self.missing.get_mut() {
+            0 => self.counters.puts.increment(),
+            _ => self.counters.put_errors.increment(),
+        }
     }
 }

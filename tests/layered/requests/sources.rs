@@ -1,17 +1,20 @@
 //! A known spelling is not parsed, and an unknown one is parsed once.
 
-use super::support::{FRONT_END, Front, Gate, SyntaxError, Words, memory, scope};
+use super::support::{
+    FRONT_END, Front, Gate, SyntaxError, Words, memory, scope, stays_pending, until,
+};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use pipeline_cache::testing::FaultyStore;
+use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
     InMemoryPipelineCache, LayeredPipelineCache, LayeredPipelineCacheBuilder, LookupPriority,
-    LookupSource, PipelineCacheStore, PipelineFingerprint, SourceAliases,
+    LookupSource, PipelineCacheStore, PipelineFingerprint, SourceAliases, StoreOperation,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 async fn request(
     cache: &LayeredPipelineCache,
@@ -254,10 +257,10 @@ async fn a_wrong_alias_is_found_out_before_anything_is_compiled_under_it() {
         let kept = DiskCache::new(folder.path()).await.unwrap();
         let aliases = DiskCache::new(folder.path().join("aliases")).await.unwrap();
         let alias = alias_of(&kept, &aliases, source).await;
-        aliases
-            .put(&alias, Artifact::new(victim.as_bytes().to_vec()))
-            .await
-            .unwrap();
+        let names = |program: PipelineFingerprint| Artifact::new(program.as_bytes().to_vec());
+        // An entry that is whole is not put again.
+        assert!(aliases.remove(&alias).await.unwrap());
+        aliases.put(&alias, names(victim)).await.unwrap();
         let cache = LayeredPipelineCache::builder()
             .tier(InMemoryPipelineCache::new())
             .source_aliases(SourceAliases::new().kept_in(kept))
@@ -269,6 +272,10 @@ async fn a_wrong_alias_is_found_out_before_anything_is_compiled_under_it() {
         assert_eq!(compiled.key, key);
         cache.flush().await.unwrap();
         assert_eq!(cache.get(&victim.scoped(&scope)).await, None);
+        // The next process is not misled.
+        if source == "a" {
+            assert_eq!(aliases.get(&alias).await.unwrap(), Some(names(right)));
+        }
     }
 }
 
@@ -351,4 +358,46 @@ async fn an_alias_of_a_store_that_is_not_trusted_stays_there() {
             assert_eq!(cache.layered_metrics().aliases.kept_hits, machine);
         }
     }
+}
+
+#[tokio::test]
+async fn a_store_of_aliases_that_hangs_keeps_none_from_the_others() {
+    let local = Arc::new(FaultyStore::new("local"));
+    let network = Arc::new(FaultyStore::new("network").network());
+    network.set(StoreOperation::Put, Fault::Gate);
+    let (cache, front) = (keeping(&local, &network), Front::default());
+    for number in 0..100 {
+        let source = format!("source {number}");
+        request(&cache, &front, &scope(), &source).await.unwrap();
+    }
+    let all = until(|| local.calls(StoreOperation::Put) == 100);
+    let all = tokio::time::timeout(Duration::from_secs(20), all).await;
+    all.expect("the other store has all aliases");
+    assert_eq!(network.calls(StoreOperation::Put), 64);
+    network.open(StoreOperation::Put, 100);
+    cache.flush().await.unwrap();
+    let aliases = cache.layered_metrics().aliases;
+    assert_eq!((aliases.puts, aliases.put_errors), (64, 36));
+}
+
+/// The store of the aliases is that of a tier, and closes with it.
+#[tokio::test]
+async fn a_close_waits_for_the_aliases_that_are_being_written() {
+    let memory = InMemoryPipelineCache::new();
+    let of_memory = memory.alias_stores().remove(0);
+    let kept = Arc::new(FaultyStore::over("aliases", of_memory));
+    kept.set(StoreOperation::Put, Fault::Gate);
+    let cache = LayeredPipelineCache::builder()
+        .tier(memory.clone())
+        .source_aliases(SourceAliases::new().kept_in(Arc::clone(&kept)))
+        .build();
+    request(&cache, &Front::default(), &scope(), "a")
+        .await
+        .unwrap();
+    let mut close = Box::pin(cache.close(Duration::from_secs(3_600)));
+    stays_pending(&mut close).await;
+    kept.open(StoreOperation::Put, 1);
+    let report = close.await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(kept.metrics().entries, 1);
 }
