@@ -65,7 +65,8 @@ struct Inner {
     reports: Mutex<Reports>,
     /// Made when it is first asked for.
     aliases: OnceLock<InMemoryPipelineCache>,
-    closed: AtomicBool,
+    /// One for the cache and its aliases, which close with it.
+    closed: Arc<AtomicBool>,
     counters: StoreCounters,
 }
 
@@ -89,6 +90,10 @@ impl InMemoryPipelineCache {
     /// An artifact larger than `max_bytes`, or than 4 GiB, is rejected.
     #[must_use]
     pub fn with_limits(max_entries: u64, max_bytes: u64) -> Self {
+        Self::assemble(max_entries, max_bytes, Arc::default())
+    }
+
+    fn assemble(max_entries: u64, max_bytes: u64, closed: Arc<AtomicBool>) -> Self {
         let index = Arc::new(Index::new());
         Self {
             inner: Arc::new(Inner {
@@ -99,7 +104,7 @@ impl InMemoryPipelineCache {
                 write_lock: Arc::default(),
                 reports: Mutex::default(),
                 aliases: OnceLock::new(),
-                closed: AtomicBool::new(false),
+                closed,
                 counters: StoreCounters::default(),
             }),
         }
@@ -289,12 +294,9 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         Ok(())
     }
 
-    async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+    async fn close(&self, _deadline: Duration) -> Result<(), StoreError> {
         self.inner.closed.store(true, Ordering::Release);
-        match self.inner.aliases.get() {
-            Some(aliases) => aliases.close(deadline).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// One with the same budget of entries, and a sixteenth of the bytes.
@@ -302,9 +304,10 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         let Inner {
             max_entries,
             max_bytes,
+            closed,
             ..
-        } = *self.inner;
-        let new = || Self::with_limits(max_entries, alias_bytes(max_bytes));
+        } = &*self.inner;
+        let new = || Self::assemble(*max_entries, alias_bytes(*max_bytes), Arc::clone(closed));
         vec![Arc::new(self.inner.aliases.get_or_init(new).clone())]
     }
 

@@ -497,6 +497,11 @@ impl<'a> Check<'a> {
         let put = timeout(STUCK, self.store.put(&key(2), artifact.clone())).await;
         let refused = matches!(put, Ok(Err(error)) if error.kind() == StoreErrorKind::Closed);
         self.require(refused, PROMISE, "a put was not refused as closed")?;
+        for aliases in self.store.alias_stores() {
+            let put = timeout(STUCK, aliases.put(&key(1), artifact.clone())).await;
+            let refused = matches!(put, Ok(Err(error)) if error.kind() == StoreErrorKind::Closed);
+            self.require(refused, PROMISE, "an alias was not refused as closed")?;
+        }
         // It may serve or refuse; it may not hang, panic or serve something else.
         match timeout(STUCK, self.store.get(&key(1))).await {
             Ok(Ok(Some(found))) => self.require(found == artifact, PROMISE, "another artifact"),
