@@ -57,16 +57,23 @@ impl PipelineCacheStore for DiskCache {
     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
         self.shared.require_runtime(StoreOperation::Close)?;
         self.shared.close();
-        let closing = async {
-            let aliases = match &self.aliases {
-                Some(aliases) => aliases.close(deadline).await,
-                None => Ok(()),
-            };
+        let entries = async {
             self.shared.tasks.wait().await;
             let flushed = self.durability.flush(StoreOperation::Close).await;
             let staging = Arc::clone(&self.staging);
             blocking::blocking(move || staging.release()).await;
-            flushed.and(aliases)
+            flushed
+        };
+        let aliases = async {
+            match &self.aliases {
+                Some(aliases) => aliases.close(deadline).await,
+                None => Ok(()),
+            }
+        };
+        // At once: aliases that are slow cost no entry its flush.
+        let closing = async {
+            let (entries, aliases) = tokio::join!(entries, aliases);
+            entries.and(aliases)
         };
         match tokio::time::timeout(deadline, closing).await {
             Ok(flushed) => flushed,
@@ -129,5 +136,33 @@ impl CompileLeases for DiskCache {
             Some(locks) => locks.lease(*key).await,
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    #[tokio::test]
+    async fn aliases_that_are_slow_to_close_keep_no_artifact_from_becoming_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        let key = PipelineFingerprint::from_bytes([1; 32]);
+        cache.put(&key, Artifact::new("code")).await.unwrap();
+        assert_eq!(cache.durability_report().pending_flushes, 1);
+
+        let write_under_way = cache.aliases().unwrap().shared.tasks.token();
+        let mut close = pin!(cache.close(Duration::from_secs(3_600)));
+        let flushed = async {
+            while cache.durability_report().pending_flushes > 0 {
+                assert!(futures::poll!(&mut close).is_pending());
+                tokio::task::yield_now().await;
+            }
+        };
+        let flushed = tokio::time::timeout(Duration::from_secs(20), flushed).await;
+        flushed.expect("it waits for the aliases");
+        drop(write_under_way);
+        close.await.unwrap();
     }
 }
