@@ -38,6 +38,7 @@ mod sweep;
 mod uploads;
 
 use std::io::{self, Write as _};
+use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -232,8 +233,11 @@ async fn keep_durable(disk: DiskCache) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = disk.flush().await {
-            say(error);
+        // Aliases are not flushed with the artifacts beside them.
+        for disk in iter::once(&disk).chain(disk.aliases()) {
+            if let Err(error) = disk.flush().await {
+                say(error);
+            }
         }
     }
 }

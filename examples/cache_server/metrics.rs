@@ -224,7 +224,7 @@ impl Metrics {
             (
                 "artifacts_unsynced",
                 "gauge",
-                "Artifacts stored but not yet durable: a power loss would lose them.",
+                "Artifacts and source aliases stored but not yet durable: a power loss would lose them.",
                 elsewhere.unsynced,
             ),
         ] {

@@ -9,6 +9,7 @@ use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE}
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -178,7 +179,10 @@ impl Site {
         let disk = &self.artifacts.disk;
         let text = self.metrics.text(&Elsewhere {
             disk: disk.metrics(),
-            unsynced: disk.durability_report().pending_flushes,
+            unsynced: iter::once(disk)
+                .chain(disk.aliases())
+                .map(|disk| disk.durability_report().pending_flushes)
+                .sum(),
             ccache_bytes: self.ccache.blobs.held(),
             sccache_bytes: self.sccache.blobs.held(),
             messages_lost: console::lost(),

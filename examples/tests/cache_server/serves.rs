@@ -12,6 +12,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 use std::time::{Duration, SystemTime};
+use tokio::time::{sleep, timeout};
 
 #[tokio::test]
 async fn what_one_of_the_team_puts_the_others_get() {
@@ -72,6 +73,21 @@ async fn the_team_shares_source_aliases_apart_from_artifacts() {
     assert_eq!(server.metric("cache_server_artifact_puts_total").await, 0);
     assert!(writes.remove(&KEY).await.unwrap());
     assert_eq!(reads.get(&KEY).await.unwrap(), None);
+}
+
+/// Also while nobody closes the server.
+#[tokio::test]
+async fn source_aliases_become_durable_as_artifacts_do() {
+    let server = CacheServer::start(&[]);
+    let aliases = remote(&server, WRITER).alias_stores().remove(0);
+    aliases.put(&KEY, artifact(32)).await.unwrap();
+    let durable = async {
+        while server.metric("cache_server_artifacts_unsynced").await > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let durable = timeout(Duration::from_secs(60), durable).await;
+    durable.expect("they are never flushed");
 }
 
 #[tokio::test]
