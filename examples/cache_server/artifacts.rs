@@ -37,6 +37,8 @@ const FLAG_ZSTD: u16 = 2;
 const CACHED_BY_ALL: &str = "public, max-age=31536000, immutable, no-transform";
 /// The same where reads need a token: a shared cache must not serve it to others.
 const CACHED_BY_CLIENT: &str = "private, max-age=31536000, immutable, no-transform";
+/// A source alias may be corrected: whoever keeps one asks whether it still holds.
+const ASKED_FOR_AGAIN: &str = "no-cache, no-transform";
 
 #[derive(Debug)]
 pub(crate) struct Artifacts {
@@ -119,11 +121,15 @@ impl Artifacts {
         let (len, mut file) = (frame.len(), frame.into_file());
         let weak = is_compressed(&mut file).map_err(|error| HttpError::disk("read", &error))?;
         let etag = Some(Etag { tag, weak });
+        let cache_control = match std::ptr::eq(disk, &raw const self.disk) {
+            true => self.cache_control,
+            false => ASKED_FOR_AGAIN,
+        };
         Ok(Some(Found {
             file,
             len,
             etag,
-            cache_control: Some(self.cache_control),
+            cache_control: Some(cache_control),
         }))
     }
 

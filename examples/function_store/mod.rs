@@ -24,17 +24,14 @@ const MAX_KEY_BYTES: usize = 64;
 /// The largest function that is stored.
 const MAX_FUNCTION_BYTES: usize = 16 << 20;
 
-/// How long a compile waits for one function. It is local, and compiles in a few milliseconds.
-const DEADLINE: Duration = Duration::from_millis(100);
-
 /// How long the cache is passed by after it took so long. Without this each of the thousand
 /// functions of a module would wait for a disk that hangs.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// A store of compiled functions on a layered cache, of which only the local tiers are asked.
 ///
-/// A tier that fails is a miss: the function is compiled. One that takes longer than 0.1 s is a miss
-/// too, and the cache is not asked for 10 s. An entry is named by the key that wasmtime
+/// A tier that fails is a miss: the function is compiled. One that takes longer than the deadline is a
+/// miss too, and the cache is not asked for 10 s. An entry is named by the key that wasmtime
 /// gives it, which holds the function and the settings of the code generator, and by the scope of
 /// the compiler, which holds its build.
 ///
@@ -49,6 +46,8 @@ pub(crate) struct FunctionStore {
     scoped: [u8; PipelineFingerprint::LEN],
     options: LookupOptions,
     runtime: Handle,
+    /// How long a compile waits for one function.
+    deadline: Duration,
     /// Until when the cache is not asked.
     paused: Mutex<Option<Instant>>,
 }
@@ -60,14 +59,16 @@ impl FunctionStore {
         cache: LayeredPipelineCache,
         scope: &CompileScope,
         runtime: Handle,
+        deadline: Duration,
     ) -> Result<Self, Unkeyable> {
         let scoped = PipelineFingerprint::of(&OpaqueProgram::new(FORMAT, ""))?.scoped(scope);
         let options = LookupOptions::new();
         Ok(Self {
             cache,
             scoped: *scoped.as_bytes(),
-            options: options.tiers(TierSelection::Local).deadline(DEADLINE),
+            options: options.tiers(TierSelection::Local).deadline(deadline),
             runtime,
+            deadline,
             paused: Mutex::default(),
         })
     }
@@ -78,9 +79,9 @@ impl FunctionStore {
         if self.paused().is_some_and(|until| start < until) {
             return None;
         }
-        let answer = async { timeout(DEADLINE, answer).await.ok() };
+        let answer = async { timeout(self.deadline, answer).await.ok() };
         let answer = self.runtime.block_on(answer);
-        if start.elapsed() >= DEADLINE {
+        if start.elapsed() >= self.deadline {
             *self.paused() = Some(Instant::now() + PAUSE);
         }
         answer

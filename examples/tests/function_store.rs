@@ -22,8 +22,19 @@ fn scope(compiler: &str) -> CompileScope {
     CompileScope::new(compiler, "x86_64").unwrap()
 }
 
+/// With a deadline that a busy machine keeps.
 fn store(cache: &LayeredPipelineCache, compiler: &str, runtime: &Runtime) -> FunctionStore {
-    FunctionStore::new(cache.clone(), &scope(compiler), runtime.handle().clone()).unwrap()
+    within(Duration::from_secs(60), cache, compiler, runtime)
+}
+
+fn within(
+    deadline: Duration,
+    cache: &LayeredPipelineCache,
+    compiler: &str,
+    runtime: &Runtime,
+) -> FunctionStore {
+    let runtime = runtime.handle().clone();
+    FunctionStore::new(cache.clone(), &scope(compiler), runtime, deadline).unwrap()
 }
 
 fn in_memory() -> LayeredPipelineCache {
@@ -80,7 +91,7 @@ fn a_tier_that_hangs_is_waited_for_once_and_not_by_every_function() {
     let runtime = Runtime::new().unwrap();
     let tier = Arc::new(FaultyStore::new("hung"));
     let cache = LayeredPipelineCache::new([Arc::clone(&tier) as _]);
-    let store = store(&cache, "compiler", &runtime);
+    let store = within(Duration::from_millis(100), &cache, "compiler", &runtime);
     tier.set_all(Fault::Hang);
 
     let start = Instant::now();

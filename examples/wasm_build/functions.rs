@@ -28,6 +28,9 @@ const MAX_UNWRITTEN_BYTES: u64 = 256 << 20;
 
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a compile waits for one function. It is local, and compiles in a few milliseconds.
+const DEADLINE: Duration = Duration::from_millis(100);
+
 /// Compiles all modules and keeps their functions, then each with one function changed: first with
 /// the functions in memory, then with the functions on disk alone. The modules that are compiled are
 /// in no cache.
@@ -95,7 +98,8 @@ impl<'a> Functions<'a> {
             // The compiler has all cores.
             .background_concurrency(1)
             .build();
-        let store = FunctionStore::new(cache.clone(), compiler.scope(), Handle::current())?;
+        let runtime = Handle::current();
+        let store = FunctionStore::new(cache.clone(), compiler.scope(), runtime, DEADLINE)?;
         Ok(Self {
             compiler: Arc::new(compiler.with_functions(Arc::new(store))),
             cache,

@@ -109,6 +109,11 @@ async fn artifacts_may_be_kept_by_caches_on_the_way_for_as_long_as_they_like() {
         let same = server.get(&path(&KEY), with(IF_NONE_MATCH, &etag)).await;
         assert_eq!(same.status(), StatusCode::NOT_MODIFIED);
         assert_eq!(kept(&same).unwrap(), expected);
+        // A source alias may be corrected.
+        let alias = path(&KEY).replace("/artifacts/", "/artifacts/aliases/");
+        server.put(&alias, frame(&KEY, artifact(32)).await).await;
+        let alias = server.get(&alias, HeaderMap::new()).await;
+        assert_eq!(kept(&alias).unwrap(), "no-cache, no-transform");
         // A miss may be a hit in a moment, and a blob may be replaced by another.
         let miss = server.get(&path(&OTHER), HeaderMap::new()).await;
         assert_eq!(kept(&miss), None);
