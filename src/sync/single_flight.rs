@@ -118,8 +118,7 @@ where
         if let Some((guard, work)) = work {
             let mut work = Box::pin(guard.run(work));
             // The task polls the work again when it starts, so no wake-up can be lost.
-            let mut context = Context::from_waker(Waker::noop());
-            if work.as_mut().poll(&mut context).is_pending() {
+            if work.as_mut().now_or_never().is_none() {
                 waiter.flight.spawn(&runtime, work);
             }
         }

@@ -5,10 +5,10 @@
 //! answers quickly, and is a task after that. A job tells of its end by being dropped,
 //! so that it is counted exactly once, also when its runtime is shut down.
 
+use futures::FutureExt as _;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -418,13 +418,12 @@ struct Task<J: WriteJob> {
 }
 
 impl<J: WriteJob> Task<J> {
-    /// A write to memory needs no task, and whoever it is for no other thread that wakes up.
+    /// A write that never waits, as one to memory, is done here: no task, no other thread to wake up.
     fn start(self, artifact: Artifact) {
         let is_polled = self.write.as_ref().is_some_and(J::begins_quickly);
         let mut work = Box::pin(self.run(artifact));
         // The task polls the work again when it starts, so no wake-up can be lost.
-        let mut context = Context::from_waker(Waker::noop());
-        if !is_polled || work.as_mut().poll(&mut context).is_pending() {
+        if !is_polled || work.as_mut().now_or_never().is_none() {
             drop(tokio::spawn(work));
         }
     }

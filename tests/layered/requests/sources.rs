@@ -1,33 +1,20 @@
 //! A known spelling is not parsed, and an unknown one is parsed once.
 
 use super::support::{
-    FRONT_END, Front, Gate, SyntaxError, Words, memory, scope, stays_pending, until,
+    FRONT_END, Front, Gate, SyntaxError, Words, memory, request, scope, stays_pending, until,
 };
 use bytes::Bytes;
 use futures::StreamExt as _;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
-    Artifact, CompileError, CompileScope, CompileSource, Compiled, DiskCache,
-    InMemoryPipelineCache, LayeredPipelineCache, LayeredPipelineCacheBuilder, LookupPriority,
-    LookupSource, PipelineCacheStore, PipelineFingerprint, SourceAliases, StoreOperation,
+    Artifact, CompileScope, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+    LayeredPipelineCacheBuilder, LookupPriority, LookupSource, PipelineCacheStore,
+    PipelineFingerprint, SourceAliases, StoreOperation,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
-
-async fn request(
-    cache: &LayeredPipelineCache,
-    front: &Front,
-    scope: &CompileScope,
-    source: &str,
-) -> Result<Compiled, CompileError<SyntaxError>> {
-    cache
-        .compile(scope)
-        .source(FRONT_END, source.to_owned(), front.parse())
-        .run(front.compile())
-        .await
-}
 
 #[tokio::test]
 async fn a_known_spelling_is_neither_parsed_nor_compiled_again() {

@@ -1,7 +1,7 @@
 //! A storm of clients: a hundred programs in four spellings each, asked for by many at once, some of
 //! them far more often than others.
 
-use super::support::{FRONT_END, Front, Gate, MS, SyntaxError, Words, memory, scope};
+use super::support::{FRONT_END, Front, Gate, MS, SyntaxError, Words, memory, request, scope};
 use bytes::Bytes;
 use pipeline_cache::layered::CompileContext;
 use pipeline_cache::{
@@ -116,13 +116,7 @@ async fn a_storm_of_clients_parses_each_spelling_and_compiles_each_program_once(
 #[tokio::test]
 async fn a_known_spelling_waits_for_no_place() {
     let (cache, scope, front) = (memory(), scope(), Front::default());
-    let request = |source: &'static str| {
-        let request = cache
-            .compile(&scope)
-            .source(FRONT_END, source, front.parse());
-        request.run(front.compile())
-    };
-    request("a").await.unwrap();
+    request(&cache, &front, &scope, "a").await.unwrap();
     cache.flush().await.unwrap();
     let gate = Gate::default();
     let parsed = |source: &'static str| {
@@ -157,7 +151,10 @@ async fn a_known_spelling_waits_for_no_place() {
         assert!(futures::poll!(&mut waiting).is_pending());
         tokio::task::yield_now().await;
     }
-    let known = tokio::time::timeout(Duration::from_secs(20), request("a"));
+    let known = tokio::time::timeout(
+        Duration::from_secs(20),
+        request(&cache, &front, &scope, "a"),
+    );
     let known = known.await.expect("it waits for no place").unwrap();
     assert!(matches!(known.source, CompileSource::Cache(_)));
     assert!(known.times.queue.is_zero() && known.times.parse.is_zero());
@@ -174,13 +171,7 @@ async fn a_known_spelling_waits_for_no_place() {
 #[tokio::test]
 async fn a_new_spelling_of_a_stored_program_waits_for_no_compile() {
     let (cache, scope, front) = (memory(), scope(), Front::default());
-    let request = |source: &'static str| {
-        let request = cache
-            .compile(&scope)
-            .source(FRONT_END, source, front.parse());
-        request.run(front.compile())
-    };
-    request("a").await.unwrap();
+    request(&cache, &front, &scope, "a").await.unwrap();
     cache.flush().await.unwrap();
     let gate = Gate::default();
     let at = gate.clone();
@@ -193,7 +184,10 @@ async fn a_new_spelling_of_a_stored_program_waits_for_no_compile() {
         assert!(futures::poll!(&mut held).is_pending());
         tokio::task::yield_now().await;
     }
-    let respelled = tokio::time::timeout(Duration::from_secs(20), request(" a "));
+    let respelled = tokio::time::timeout(
+        Duration::from_secs(20),
+        request(&cache, &front, &scope, " a "),
+    );
     let respelled = respelled.await.expect("it waits for no compile").unwrap();
     assert!(matches!(respelled.source, CompileSource::Cache(_)));
     assert_eq!(front.parses(), 3);

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pipeline_cache::layered::CompileContext;
 use pipeline_cache::{
-    Artifact, CompileInput, CompileScope, InMemoryPipelineCache, LayeredPipelineCache,
-    PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
+    Artifact, CompileError, CompileInput, CompileScope, Compiled, InMemoryPipelineCache,
+    LayeredPipelineCache, PipelineFingerprint, Program, ToWire, Unkeyable, WireWriter,
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -180,4 +180,18 @@ pub(crate) async fn until(done: impl Fn() -> bool) {
         tokio::task::yield_now().await;
         std::thread::sleep(Duration::from_micros(50));
     }
+}
+
+/// Asks for what the source spells, by the front end's parse and compile.
+pub(crate) async fn request(
+    cache: &LayeredPipelineCache,
+    front: &Front,
+    scope: &CompileScope,
+    source: &str,
+) -> Result<Compiled, CompileError<SyntaxError>> {
+    cache
+        .compile(scope)
+        .source(FRONT_END, source.to_owned(), front.parse())
+        .run(front.compile())
+        .await
 }
