@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::client_settings::ClientSettings;
 use super::connections::Connections;
-use super::request_error::is_lost_connection;
+use super::request_error::{is_lost_connection, is_unsaid};
 use super::upload;
 use crate::http_client::POOL_IDLE_TIMEOUT;
 use crate::network::{
@@ -21,6 +21,11 @@ use crate::network::{
 
 /// To how many origins other than the base's idle connections are kept.
 const KEPT_ORIGINS: usize = 8;
+
+/// How often a request is made again because its new connection was closed before it went out. The
+/// task that drives the connection knows the reason, and tells it only to a request that it has
+/// taken up by then.
+const MAX_UNSAID: usize = 3;
 
 /// The other origins to which idle connections are kept.
 #[derive(Default)]
@@ -82,8 +87,17 @@ pub(super) enum Connection {
 /// Why there is no response.
 struct NoResponse {
     error: RequestError,
-    /// Whether the connection was closed, or failed, before the response began.
-    connection_lost: bool,
+    connection: Lost,
+}
+
+/// Which connection was closed, or failed, before the response began.
+enum Lost {
+    None,
+    /// One that had served other requests.
+    Kept,
+    /// A new one with TLS, before the request went out, and nobody said why. With TLS 1.3 a server
+    /// that wants a client certificate closes it so.
+    Unsaid,
 }
 
 impl HttpClient {
@@ -103,8 +117,8 @@ impl HttpClient {
     /// The response, whose body is still to be read. Fails once nothing was sent or received for
     /// the inactivity timeout.
     ///
-    /// Where a kept connection is lost before the response begins, the request is made again at
-    /// once, over a new connection.
+    /// Where a kept connection is lost before the response begins, or a new one before the request
+    /// goes out, the request is made again at once, over a new connection.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Response, RequestError> {
         let unpooled = &self.connections.unpooled;
         // A server could redirect every lookup to another origin, and idle connections to all of
@@ -116,12 +130,22 @@ impl HttpClient {
             false => (unpooled.clone(), false),
         };
         let mut sent = self.send_with(&client, &request, is_kept).await;
-        if let Err(failure) = &sent {
-            if failure.connection_lost && self.connections.may_repeat() {
-                let reason = &failure.error;
-                tracing::debug!(%reason, "connection lost; request made again over a new one");
-                sent = self.send_with(unpooled, &request, false).await;
+        let mut unsaid = 0;
+        while let Err(failure) = &sent {
+            let again = match failure.connection {
+                Lost::None => false,
+                Lost::Kept => self.connections.may_repeat(),
+                Lost::Unsaid => {
+                    unsaid += 1;
+                    unsaid <= MAX_UNSAID
+                }
+            };
+            if !again {
+                break;
             }
+            let reason = &failure.error;
+            tracing::debug!(%reason, "connection lost; request made again over a new one");
+            sent = self.send_with(unpooled, &request, false).await;
         }
         if sent.is_ok() {
             self.connections.answered();
@@ -151,12 +175,18 @@ impl HttpClient {
                 is_kept,
             }),
             Ok(Err(error)) => Err(NoResponse {
-                connection_lost: is_kept && is_lost_connection(&error),
+                connection: if is_kept && is_lost_connection(&error) {
+                    Lost::Kept
+                } else if request.url.scheme() == "https" && is_unsaid(&error) {
+                    Lost::Unsaid
+                } else {
+                    Lost::None
+                },
                 error: error.into(),
             }),
             Err(_) => Err(NoResponse {
                 error: RequestError::timed_out("no response", limit),
-                connection_lost: false,
+                connection: Lost::None,
             }),
         }
     }

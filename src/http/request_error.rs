@@ -32,6 +32,15 @@ pub(super) fn is_lost_connection(error: &reqwest::Error) -> bool {
     !is_other && !chain(error).any(is_not_http)
 }
 
+/// Whether the connection was gone before the request went out, without a reason.
+pub(super) fn is_unsaid(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = chain(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>());
+    causes.any(|cause| {
+        let has_reason = cause.source().is_some_and(|next| next.is::<hyper::Error>());
+        cause.is_canceled() && !has_reason
+    })
+}
+
 /// An error and its causes in one line. Stops below an error of hyper, unless an I/O error is the
 /// cause: an HTTP/2 error may quote the text with which the peer closed the connection.
 fn reason(error: &(dyn Error + 'static)) -> String {
@@ -67,4 +76,29 @@ fn is_not_http(error: &(dyn Error + 'static)) -> bool {
             // The error inside an I/O error is not its source. A TLS error is wrapped twice.
             || error.get_ref().is_some_and(|inner| is_not_http(inner))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::duplex;
+
+    #[tokio::test]
+    async fn a_request_that_meets_a_driver_that_has_left_is_not_told_why() {
+        let (near, far) = duplex(64);
+        let (mut sender, driver) = handshake(TokioIo::new(near)).await.unwrap();
+        drop(driver);
+        let error = sender.send_request(Request::new(String::new())).await;
+        assert!(is_unsaid(&error.unwrap_err()));
+
+        let (near, _) = duplex(64);
+        let (mut sender, driver) = handshake(TokioIo::new(near)).await.unwrap();
+        let sent = sender.send_request(Request::new(String::new()));
+        let (answer, _) = tokio::join!(sent, driver);
+        assert!(!is_unsaid(&answer.unwrap_err()));
+        drop(far);
+    }
 }
