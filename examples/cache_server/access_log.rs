@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-use crate::line_writer::LineWriter;
+use crate::http_server::line_writer::LineWriter;
 use crate::metrics::Metrics;
 
 /// How many lines may wait.

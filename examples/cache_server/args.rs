@@ -4,12 +4,9 @@ use clap::{Parser, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 use crate::access::Role;
-
-/// A year: longer than anybody waits, and short enough to be added to any time.
-const MAX_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
+use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 
 /// A team's cache: artifacts for pipeline-cache, and blobs for ccache and sccache.
 ///
@@ -104,45 +101,5 @@ impl Anonymous {
             Self::ReadOnly => Some(Role::ReadOnly),
             Self::ReadWrite => Some(Role::ReadWrite),
         }
-    }
-}
-
-/// A number of bytes, with K, M, G or T for powers of 1024.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err("the unit is none of K, M, G and T".to_owned()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "not a number".to_owned())?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| "too large a number".to_owned())
-}
-
-/// A number of things at once, at least one and no more than a semaphore can count.
-fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=Semaphore::MAX_PERMITS) => Ok(count),
-        _ => Err(format!("not a number from 1 to {}", Semaphore::MAX_PERMITS)),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds @ 0.0..=MAX_SECONDS) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("not a number from 0 to {MAX_SECONDS}")),
-    }
-}
-
-/// A limit on waiting: one of nothing would serve nobody.
-fn positive_seconds(text: &str) -> Result<Duration, String> {
-    match seconds(text) {
-        Ok(limit) if !limit.is_zero() => Ok(limit),
-        _ => Err(format!("not a number above 0 and up to {MAX_SECONDS}")),
     }
 }

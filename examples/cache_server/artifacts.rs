@@ -13,9 +13,9 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use tokio::sync::Semaphore;
 
-use crate::console::say;
 use crate::files::{Etag, Found, check_if_match};
 use crate::http_error::HttpError;
+use crate::http_server::console::say;
 use crate::metrics::Metrics;
 use crate::uploads::Uploads;
 

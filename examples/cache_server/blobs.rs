@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 
-use crate::console::say;
+use crate::http_server::console::say;
 use crate::sweep;
 
 /// The time of use is renewed no more often than this.

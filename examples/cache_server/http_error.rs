@@ -5,7 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use std::io;
 
-use crate::console::say;
+use crate::http_server::console::say;
 
 #[derive(Debug)]
 pub(crate) enum HttpError {

@@ -21,18 +21,14 @@ mod args;
 mod artifacts;
 mod blobs;
 mod blocking;
-mod connection;
-mod connections;
-mod console;
 mod dav;
 mod exchange;
 mod files;
 mod foreign;
 mod http_error;
-mod line_writer;
-mod listener;
+#[path = "../http_server/mod.rs"]
+mod http_server;
 mod metrics;
-mod signals;
 mod site;
 mod sweep;
 mod uploads;
@@ -56,11 +52,12 @@ use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
-use connection::Timeouts;
-use connections::Connections;
-use console::{announce, say};
 use foreign::Foreign;
-use listener::Listener;
+use http_server::connection::Timeouts;
+use http_server::connections::Connections;
+use http_server::console::{self, announce, say};
+use http_server::listener::Listener;
+use http_server::signals;
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
@@ -106,7 +103,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> ExitCode {
-    if let Err(error) = console::start() {
+    if let Err(error) = console::start("cache_server") {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
         return ExitCode::from(2);
     }
@@ -163,7 +160,11 @@ async fn run(args: Args) -> Result<bool> {
     };
     let listener = Listener {
         socket,
-        connections: Arc::new(Connections::new(args.max_connections, timeouts, metrics)),
+        connections: Arc::new(Connections::new(
+            args.max_connections,
+            timeouts,
+            Arc::clone(&metrics.connections),
+        )),
         drain: args.drain,
         work: site.work.clone(),
     };

@@ -4,53 +4,9 @@ use axum::http::StatusCode;
 use pipeline_cache::PipelineCacheMetrics;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    pub(crate) fn increment(&self) {
-        self.add(1);
-    }
-
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number of what is there now.
-#[derive(Debug, Default)]
-pub(crate) struct Gauge(Arc<AtomicU64>);
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicU64>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Gauge {
-    pub(crate) fn enter(&self) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(Arc::clone(&self.0))
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::http_server::connections::ConnectionMetrics;
+use crate::http_server::counters::{Counter, Gauge};
 
 /// The parts of the server that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,9 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) rejected_frames: Counter,
     pub(crate) log_lines_lost: Counter,
     pub(crate) requests_under_way: Gauge,
-    pub(crate) connections: Gauge,
-    /// Idle connections closed to make room for others.
-    pub(crate) connections_displaced: Counter,
+    pub(crate) connections: Arc<ConnectionMetrics>,
 }
 
 /// What others know.
@@ -171,13 +125,13 @@ impl Metrics {
                 "connections",
                 "gauge",
                 "Open connections.",
-                self.connections.get(),
+                self.connections.open.get(),
             ),
             (
                 "connections_displaced_total",
                 "counter",
                 "Idle connections closed to make room for new ones.",
-                self.connections_displaced.get(),
+                self.connections.displaced.get(),
             ),
             (
                 "artifact_hits_total",

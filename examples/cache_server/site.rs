@@ -12,7 +12,7 @@ use pipeline_cache::PipelineCacheStore as _;
 use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -20,11 +20,12 @@ use tokio_util::task::TaskTracker;
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::{Artifacts, names_artifact};
-use crate::connection::Connection;
-use crate::console;
-use crate::exchange::Exchange;
+use crate::exchange::Asked;
 use crate::foreign::Foreign;
 use crate::http_error::HttpError;
+use crate::http_server::connection::Connection;
+use crate::http_server::console;
+use crate::http_server::exchange::Exchange;
 use crate::metrics::{Area, Elsewhere, Metrics};
 use crate::uploads::Uploads;
 
@@ -59,22 +60,18 @@ async fn serve(
     let allowed = allow(&client, Role::needed_for(request.method()));
     let path = request.uri().path().to_owned();
     let (area, name) = area(&path);
-    let mut exchange = Exchange {
+    let asked = Asked {
         area,
         method: request.method().clone(),
         path: path.clone(),
         peer,
         client: client.name,
-        status: None,
         log: site.log.clone(),
         metrics: Arc::clone(&site.metrics),
-        connection: connection.request(),
-        began: Instant::now(),
-        sent: 0,
-        whole: false,
         _under_way: under_way,
-        _permit: None,
+        permit: None,
     };
+    let mut exchange = Exchange::begin(request.method().clone(), connection.request(), asked);
     // Errors and the health check take no permit: a client without a token could hold all of them
     // by not reading the responses.
     let answer = match allowed {
@@ -84,7 +81,7 @@ async fn serve(
             Ok(permit) => {
                 let (answer, permit) =
                     run_to_end(site, request, area, name.to_owned(), permit).await;
-                exchange._permit = permit;
+                exchange.record.permit = permit;
                 answer
             }
             Err(busy) => Err(busy),

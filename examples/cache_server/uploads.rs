@@ -6,7 +6,6 @@
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use std::fs::{self, File};
@@ -21,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::blobs::in_folder;
 use crate::blocking;
 use crate::http_error::HttpError;
+use crate::http_server::exchange::announced;
 
 /// The budget is counted in units of this, to fit the semaphore.
 const UNIT: u64 = 1024;
@@ -121,11 +121,6 @@ impl Uploads {
             stride: 0,
         })
     }
-}
-
-/// The length that a client announces.
-pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A body that comes in, within its limits of size and time.

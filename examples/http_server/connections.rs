@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::connection::{Connection, Timeouts};
-use crate::metrics::{Counted, Metrics};
+use super::connection::{Connection, Timeouts};
+use super::counters::{Counted, Counter, Gauge};
 
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -14,7 +14,14 @@ pub(crate) struct Connections {
     timeouts: Timeouts,
     became_idle: Arc<Notify>,
     open: Mutex<Open>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ConnectionMetrics>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionMetrics {
+    pub(crate) open: Gauge,
+    /// Idle connections closed to make room for others.
+    pub(crate) displaced: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -24,7 +31,7 @@ struct Open {
 }
 
 impl Connections {
-    pub(crate) fn new(most: usize, timeouts: Timeouts, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(most: usize, timeouts: Timeouts, metrics: Arc<ConnectionMetrics>) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(most)),
             timeouts,
@@ -58,7 +65,7 @@ impl Connections {
             state,
             all: Arc::clone(self),
             _permit: permit,
-            _counted: self.metrics.connections.enter(),
+            _counted: self.metrics.open.enter(),
         }
     }
 
@@ -72,7 +79,7 @@ impl Connections {
         let longest = idle.min_by_key(|(since, _)| *since);
         // A request may begin in between. Then the caller asks again when a connection is idle.
         if longest.is_some_and(|(_, connection)| connection.abort_if_idle()) {
-            self.metrics.connections_displaced.increment();
+            self.metrics.displaced.increment();
         }
     }
 

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use crate::connections::{Connections, OpenConnection};
-use crate::console::say;
+use super::connections::{Connections, OpenConnection};
+use super::console::say;
 
 /// How long a connection that is being closed may take for its last response.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::line_writer::LineWriter;
-use crate::metrics::Counter;
+use super::counters::Counter;
+use super::line_writer::LineWriter;
 
 /// How many lines may wait. Where there are as many, they say the same.
 const WAITING: usize = 256;
@@ -19,6 +19,7 @@ static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 static LOST: Counter = Counter::new();
 
 struct Console {
+    program: &'static str,
     lines: LineWriter,
     all_written: oneshot::Receiver<()>,
 }
@@ -27,18 +28,22 @@ fn console() -> MutexGuard<'static, Option<Console>> {
     CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on things can be said, panics among them.
-pub(crate) fn start() -> io::Result<()> {
+/// From now on things can be said, panics among them. Each begins with the name of the program.
+pub(crate) fn start(program: &'static str) -> io::Result<()> {
     let (lines, all_written) = LineWriter::start("console", WAITING, io::stderr())?;
-    *console() = Some(Console { lines, all_written });
+    *console() = Some(Console {
+        program,
+        lines,
+        all_written,
+    });
     std::panic::set_hook(Box::new(|panic| say(panic)));
     Ok(())
 }
 
 /// A line on the standard error. Nobody waits for it to be read.
 pub(crate) fn say(line: impl Display) {
-    let line = format!("cache_server: {line}");
-    if !console().as_ref().is_some_and(|said| said.lines.put(line)) {
+    let put = |said: &Console| said.lines.put(format!("{}: {line}", said.program));
+    if !console().as_ref().is_some_and(put) {
         LOST.increment();
     }
 }
@@ -51,7 +56,10 @@ pub(crate) fn lost() -> u64 {
 /// Waits until all that was said is written, for as long as this at most. Nothing is said after it.
 pub(crate) async fn finish(limit: Duration) {
     let said = console().take();
-    if let Some(Console { lines, all_written }) = said {
+    if let Some(Console {
+        lines, all_written, ..
+    }) = said
+    {
         drop(lines);
         let _ = timeout(limit, all_written).await;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use tokio::signal::unix::SignalKind;
 
-use crate::console::{self, say};
+use super::console::{self, say};
 
 /// How long the last log line may take to be written before the process exits.
 const LOG_FLUSH: Duration = Duration::from_secs(1);
