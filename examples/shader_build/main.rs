@@ -1,12 +1,14 @@
 //! Compiles shaders from WGSL to SPIR-V past the cache and through it, and shows what caching did
 //! and what it cost: `cargo run --release -p pipeline-cache-examples --example shader_build -- --help`.
 //!
-//! The passes and their report are in `../build_passes`; `compiler.rs` names the scope of the keys.
+//! The passes and their report are in `../build_passes`; `../naga_compiler` names the scope of the keys.
 
 mod args;
 #[path = "../build_passes/mod.rs"]
 mod build_passes;
 mod compiler;
+#[path = "../naga_compiler/mod.rs"]
+mod naga_compiler;
 mod sources;
 
 use std::process::ExitCode;
