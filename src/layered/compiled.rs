@@ -179,6 +179,41 @@ impl Compiled {
         }
     }
 
+    /// Where it came from, in a word for a header or a label: the kind of the tier, as in `memory` or
+    /// `disk`, or `write_behind`, `compiled`, `joined`, `bypassed` or `passed_by`. No folder and no
+    /// URL is told.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
+    /// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// for source in ["compiled", "memory"] {
+    ///     let compiled = cache
+    ///         .compile(&scope)
+    ///         .program(OpaqueProgram::new("text", "hello"))
+    ///         .run(|input, _cx| Ok::<_, Unkeyable>(Artifact::new(input.into_canonical()?.bytes().clone())))
+    ///         .await?;
+    ///     assert_eq!(compiled.source_label(), source);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn source_label(&self) -> &str {
+        match &self.source {
+            CompileSource::Cache(LookupSource::Tier(tier) | LookupSource::Promotion(tier)) => {
+                self.names.label(*tier)
+            }
+            CompileSource::Cache(LookupSource::WriteBehind) => "write_behind",
+            CompileSource::Compiled => "compiled",
+            CompileSource::Joined => "joined",
+            CompileSource::Bypassed(_) => "bypassed",
+            CompileSource::PassedBy => "passed_by",
+        }
+    }
+
     /// The times in the form of the HTTP header `Server-Timing`, in milliseconds. Tiers are named by
     /// their kind, so that no folder and no URL is told.
     ///
