@@ -77,6 +77,9 @@ const DISK_FLUSH: Duration = Duration::from_secs(5);
 /// How long the access log, or what was said, may take to be written to its end.
 const LOG_FLUSH: Duration = Duration::from_secs(5);
 
+/// How many lines to the operator may wait. Where there are as many, they say the same.
+const CONSOLE_LINES: usize = 256;
+
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
 
@@ -103,7 +106,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(args: Args) -> ExitCode {
-    if let Err(error) = console::start("cache_server") {
+    if let Err(error) = console::start("cache_server", CONSOLE_LINES) {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
         return ExitCode::from(2);
     }

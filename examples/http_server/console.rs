@@ -10,9 +10,6 @@ use tokio::time::timeout;
 use super::counters::Counter;
 use super::line_writer::LineWriter;
 
-/// How many lines may wait. Where there are as many, they say the same.
-const WAITING: usize = 256;
-
 /// From `start` to `finish`.
 static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 
@@ -29,8 +26,9 @@ fn console() -> MutexGuard<'static, Option<Console>> {
 }
 
 /// From now on things can be said, panics among them. Each begins with the name of the program.
-pub(crate) fn start(program: &'static str) -> io::Result<()> {
-    let (lines, all_written) = LineWriter::start("console", WAITING, io::stderr())?;
+/// So many may wait to be written; what comes beyond them is lost.
+pub(crate) fn start(program: &'static str, waiting: usize) -> io::Result<()> {
+    let (lines, all_written) = LineWriter::start("console", waiting, io::stderr())?;
     *console() = Some(Console {
         program,
         lines,
