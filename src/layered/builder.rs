@@ -60,6 +60,10 @@ impl fmt::Display for CompilePolicy {
     }
 }
 
+/// Compilers recurse over what they compile. The 2 MiB of an ordinary thread end in a few hundred
+/// levels. A 32-bit process has no room for several stacks of the default of others.
+const DEFAULT_STACK_SIZE: usize = if usize::BITS >= 64 { 64 << 20 } else { 8 << 20 };
+
 /// Builds a [`LayeredPipelineCache`].
 ///
 /// | setting | default |
@@ -74,6 +78,7 @@ impl fmt::Display for CompilePolicy {
 /// | [`write_retry_interval`](Self::write_retry_interval) | 5 s |
 /// | [`compile_policy`](Self::compile_policy) | after a miss |
 /// | [`compile_places`](Self::compile_places) | one less than the cores, at least one |
+/// | [`compile_stack_size`](Self::compile_stack_size) | 64 MiB |
 /// | [`max_queued_compiles`](Self::max_queued_compiles) | 4,096 of each priority |
 /// | [`compile_limit`](Self::compile_limit) | 10 minutes |
 /// | [`max_compile_wait`](Self::max_compile_wait) | 30 s for another process |
@@ -111,6 +116,7 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) max_write_refusals: u32,
     pub(super) verify: Option<VerifySettings>,
     pub(super) compile_places: Option<usize>,
+    pub(super) compile_stack_size: usize,
     pub(super) max_queued_compiles: usize,
     pub(super) compile_limit: Duration,
     pub(super) network_budget: Duration,
@@ -141,6 +147,7 @@ impl Default for LayeredPipelineCacheBuilder {
             max_write_refusals: 10,
             verify: None,
             compile_places: None,
+            compile_stack_size: DEFAULT_STACK_SIZE,
             max_queued_compiles: 4096,
             compile_limit: Duration::from_secs(600),
             network_budget: Duration::from_millis(250),
@@ -221,6 +228,25 @@ impl LayeredPipelineCacheBuilder {
     #[must_use]
     pub const fn compile_places(mut self, places: usize) -> Self {
         self.compile_places = Some(places);
+        self
+    }
+
+    /// Sets the bytes of stack of each thread of the pool, on which parses, keys and compiles run.
+    /// Default: 64 MiB, and 8 MiB in a 32-bit process.
+    ///
+    /// Parsers and compilers recurse over what they are given, and a stack that overflows ends the
+    /// process: nothing can catch it. Whoever compiles what strangers send measures how much stack
+    /// their compiler takes for each level, sets this, and refuses what nests deeper than that
+    /// allows.
+    ///
+    /// The system reserves addresses for a stack and takes memory for the part of it that was used,
+    /// until the thread ends, 5 s after its last work. A parse or compile for which no thread with
+    /// such a stack can be had fails with [`CompileError::Panicked`](crate::CompileError::Panicked).
+    /// The future of [`run_async`](crate::layered::CompileRequest::run_async) does not run on these
+    /// threads.
+    #[must_use]
+    pub const fn compile_stack_size(mut self, bytes: usize) -> Self {
+        self.compile_stack_size = bytes;
         self
     }
 

@@ -191,7 +191,11 @@ impl LayeredPipelineCache {
                 limit: builder.compile_limit,
                 network_budget: builder.network_budget,
             },
-            CompilePool::new(builder.compile_places, builder.max_queued_compiles),
+            CompilePool::new(
+                builder.compile_places,
+                builder.max_queued_compiles,
+                builder.compile_stack_size,
+            ),
             aliases,
             RememberedFailures::new(builder.max_failures, builder.failure_time_to_live),
             Savings::new(builder.pass_by_losing_scopes),

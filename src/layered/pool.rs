@@ -22,13 +22,13 @@ pub(super) struct CompilePool {
 }
 
 impl CompilePool {
-    pub(super) fn new(places: Option<usize>, max_queued: usize) -> Self {
+    pub(super) fn new(places: Option<usize>, max_queued: usize, stack_size: usize) -> Self {
         let places = places.unwrap_or_else(default_places);
         Self {
             compiles: Permits::new(places, max_queued),
             // One more, so that a thread has work while the next caller is woken.
             keys: Permits::new(places.saturating_add(1), MAX_WAITING_KEYS),
-            threads: Threads::default(),
+            threads: Threads::with_stacks_of(stack_size),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Threads for work that computes: beside the runtime, so that its blocking pool, which reads files,
 //! never queues behind them.
 //!
-//! Whoever starts work bounds it: a thread is made for all work that finds none idle.
+//! Whoever starts work bounds it: a thread is made for all work that finds none idle. Work never runs
+//! on a smaller stack than it was promised, since a stack that overflows ends the process.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,9 +19,9 @@ const IDLE: Duration = Duration::from_secs(5);
 type Work = Box<dyn FnOnce() + Send>;
 
 /// The threads of one pool.
-#[derive(Default)]
 pub(crate) struct Threads {
     shared: Arc<Shared>,
+    stack_size: usize,
 }
 
 #[derive(Default)]
@@ -38,9 +39,17 @@ struct Queue {
 }
 
 impl Threads {
+    /// Threads whose stacks have so many bytes.
+    pub(crate) fn with_stacks_of(stack_size: usize) -> Self {
+        Self {
+            shared: Arc::default(),
+            stack_size,
+        }
+    }
+
     /// Runs the work on a thread. It runs to its end, also when the future is dropped.
     ///
-    /// The message of its panic, if it panics.
+    /// The message of its panic, if it panics, or that there is no thread for it.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -53,35 +62,35 @@ impl Threads {
         }));
         match result.await {
             Ok(result) => result,
-            // The work was dropped, which the threads do not do.
-            Err(_) => Err(Arc::from("the thread of the work ended")),
+            // The work was dropped, which a running thread does not do.
+            Err(_) => Err(Arc::from("no thread could be started for it")),
         }
     }
 
     fn start(&self, work: Work) {
         {
             let mut queue = self.shared.lock();
-            queue.work.push_back(work);
-            if queue.idle >= queue.work.len() {
+            if queue.idle > queue.work.len() {
+                queue.work.push_back(work);
                 self.shared.wake.notify_one();
                 return;
             }
         }
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("pipeline-compile".to_owned());
-        if let Err(error) = thread.spawn(move || shared.work()) {
-            tracing::warn!(%error, "no thread for a compile: it runs on the blocking pool of the runtime");
-            let shared = Arc::clone(&self.shared);
-            super::blocking::detach(move || shared.work_once());
+        let thread = thread.stack_size(self.stack_size);
+        if let Err(error) = thread.spawn(move || shared.work(work)) {
+            let stack_size = self.stack_size;
+            tracing::warn!(%error, stack_size, "no thread for a compile, which fails");
         }
     }
 }
 
 impl Shared {
-    /// What a thread does: works while there is work, and a little longer.
-    fn work(&self) {
+    /// What a thread does: this work, other work while there is some, and a little longer.
+    fn work(&self, mut work: Work) {
         loop {
-            self.work_once();
+            work();
             let mut queue = self.lock();
             queue.idle += 1;
             let waited = self
@@ -89,16 +98,10 @@ impl Shared {
                 .wait_timeout_while(queue, IDLE, |queue| queue.work.is_empty());
             let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
-            if queue.work.is_empty() {
-                return;
+            match queue.work.pop_front() {
+                Some(next) => work = next,
+                None => return,
             }
-        }
-    }
-
-    fn work_once(&self) {
-        let work = self.lock().work.pop_front();
-        if let Some(work) = work {
-            work();
         }
     }
 
@@ -114,6 +117,7 @@ impl fmt::Debug for Threads {
         f.debug_struct("Threads")
             .field("idle", &queue.idle)
             .field("waiting", &queue.work.len())
+            .field("stack_size", &self.stack_size)
             .finish()
     }
 }
@@ -125,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_runs_at_once_however_much_there_is() {
-        let threads = Threads::default();
+        let threads = Threads::with_stacks_of(1 << 20);
         for _ in 0..20 {
             let barrier = Arc::new(Barrier::new(4));
             let runs = (0..4).map(|number| {
@@ -140,9 +144,34 @@ mod tests {
         }
     }
 
+    /// Recurses so deep, with frames of a kilobyte at least.
+    fn recurse(depth: usize) -> u8 {
+        let frame = std::hint::black_box([1; 1024]);
+        match depth {
+            0 => frame[0],
+            _ => recurse(depth - 1) | std::hint::black_box(&frame)[depth % 1024],
+        }
+    }
+
+    #[tokio::test]
+    async fn work_has_the_stack_it_was_promised() {
+        let threads = Threads::with_stacks_of(64 << 20);
+        assert_eq!(threads.run(|| recurse(16_000)).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn work_without_a_thread_fails_and_the_next_is_tried_again() {
+        // No address space is so large.
+        let threads = Threads::with_stacks_of(1 << 60);
+        for _ in 0..2 {
+            let error = threads.run(|| 1).await.unwrap_err();
+            assert_eq!(&*error, "no thread could be started for it");
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_ends_the_work_and_not_the_thread() {
-        let threads = Threads::default();
+        let threads = Threads::with_stacks_of(1 << 20);
         let panicking = || -> u8 { std::panic::resume_unwind(Box::new("no")) };
         assert_eq!(threads.run(panicking).await, Err(Arc::from("no")));
         assert_eq!(threads.run(|| 1).await, Ok(1));

@@ -6,8 +6,9 @@ use super::support::{
 use bytes::Bytes;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
-    Artifact, CompileError, CompileSource, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
-    LookupPriority, PipelineCacheStore as _, PipelineFingerprint, StoreOperation,
+    Artifact, CompileContext, CompileError, CompileSource, DiskCache, InMemoryPipelineCache,
+    LayeredPipelineCache, LookupPriority, PipelineCacheStore as _, PipelineFingerprint,
+    StoreOperation,
 };
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -393,4 +394,57 @@ fn a_runtime_that_is_shut_down_under_a_compile_leaves_the_key_and_the_pool_in_or
         assert_eq!(gate.arrived(), 2);
         until(|| cache.layered_metrics().running_compiles == 0).await;
     });
+}
+
+/// Recurses with frames of a kilobyte at least.
+fn recurse(depth: usize) -> u8 {
+    let frame = std::hint::black_box([1; 1024]);
+    match depth {
+        0 => frame[0],
+        _ => recurse(depth - 1) | std::hint::black_box(&frame)[depth % 1024],
+    }
+}
+
+#[tokio::test]
+async fn parses_and_compiles_have_a_deep_stack() {
+    let cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .compile_stack_size(96 << 20)
+        .build();
+    let scope = scope();
+    // In a debug build a frame is larger, and sometimes twice as large.
+    let parse = |text: &Bytes| {
+        recurse(24_000);
+        Ok::<_, SyntaxError>(Words(vec![String::from_utf8_lossy(text).into_owned()]))
+    };
+    let request = cache.compile(&scope).source(FRONT_END, "one", parse);
+    let compiled = request.run(|_, _| {
+        recurse(24_000);
+        Ok(Artifact::new("code"))
+    });
+    assert_eq!(compiled.await.unwrap().source, CompileSource::Compiled);
+}
+
+#[tokio::test]
+async fn without_a_thread_a_compile_fails_and_a_hit_is_a_hit() {
+    let memory = InMemoryPipelineCache::new();
+    memory
+        .put(&numbered(1), Artifact::new("code"))
+        .await
+        .unwrap();
+    let cache = LayeredPipelineCache::builder()
+        .tier(memory)
+        // No address space is so large.
+        .compile_stack_size(1 << 60)
+        .build();
+    let scope = scope();
+    let request = async |number| {
+        let request = cache.compile(&scope).key(numbered(number));
+        let compile = |(), _: &CompileContext| Ok::<_, Infallible>(Artifact::new("code"));
+        request.run(compile).await
+    };
+    let error = request(2).await.unwrap_err();
+    assert!(matches!(error, CompileError::Panicked(_)), "{error:?}");
+    assert!(error.to_string().contains("no thread"), "{error}");
+    assert!(request(1).await.is_ok());
 }
