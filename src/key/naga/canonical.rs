@@ -8,6 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
 
 use super::deep::with_stack;
 use super::limits;
+use super::shallow::name_deep_parts;
 use super::validate::validate;
 use super::wire;
 use crate::key::{Program, ToWire, Unkeyable, WireWriter};
@@ -128,7 +129,9 @@ fn read_back(bytes: &[u8], depth: usize) -> Result<Module, Unkeyable> {
     let module = with_stack(depth, || {
         wire::read(bytes).filter(|module| wire::write(module) == bytes)
     })?;
-    module.ok_or(Unkeyable::new("its canonical form does not read back"))
+    let mut module = module.ok_or(Unkeyable::new("its canonical form does not read back"))?;
+    name_deep_parts(&mut module);
+    Ok(module)
 }
 
 /// The source was uniform by its filters. Of these, the canonical module has what counts, and

@@ -5,4 +5,5 @@ mod meaning;
 mod results;
 mod shuffled;
 mod speed;
+mod stack;
 pub(crate) mod support;
