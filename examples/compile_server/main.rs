@@ -13,6 +13,8 @@ mod problem;
 mod shader;
 mod site;
 mod targets;
+#[path = "../wgsl_nesting/mod.rs"]
+mod wgsl_nesting;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

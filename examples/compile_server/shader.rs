@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use bytes::Bytes;
 use naga::SourceLocation;
@@ -11,6 +12,8 @@ use naga::valid::Capabilities;
 use pipeline_cache::Unkeyable;
 use pipeline_cache::key::naga::{InvalidModule, ValidatedModule};
 use serde::Serialize;
+
+use crate::wgsl_nesting::{self, TooDeep};
 
 /// Why a shader cannot be compiled.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ pub(crate) fn parse(
     capabilities: Capabilities,
 ) -> Result<ValidatedModule, ShaderError> {
     let text = std::str::from_utf8(source).map_err(|error| not_utf8(source, &error))?;
+    wgsl_nesting::check(text).map_err(|error| too_deep(text, error))?;
     let module = parse_str(text).map_err(|error| ShaderError {
         message: error.message().to_owned(),
         span: error.location(text).map(Span::from),
@@ -99,22 +103,37 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
+fn too_deep(source: &str, TooDeep { message, at }: TooDeep) -> ShaderError {
+    ShaderError {
+        message,
+        span: Some(span(source.as_bytes(), at)),
+        report: None,
+    }
+}
+
 fn not_utf8(source: &[u8], error: &std::str::Utf8Error) -> ShaderError {
-    let before = &source[..error.valid_up_to()];
+    let start = error.valid_up_to();
+    let end = error
+        .error_len()
+        .map_or(source.len(), |length| start + length);
+    ShaderError {
+        message: "the source is not UTF-8".to_owned(),
+        span: Some(span(source, start..end)),
+        report: None,
+    }
+}
+
+fn span(source: &[u8], at: Range<usize>) -> Span {
+    let before = &source[..at.start];
     let line_start = before.iter().rposition(|byte| *byte == b'\n');
     let line_start = line_start.map_or(0, |newline| newline + 1);
     // A source is much shorter than 4 GiB.
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     let newlines = before.iter().filter(|byte| **byte == b'\n').count();
-    let rest = source.len() - before.len();
-    ShaderError {
-        message: "the source is not UTF-8".to_owned(),
-        span: Some(Span {
-            line: number(newlines + 1),
-            column: number(before.len() - line_start + 1),
-            offset: number(before.len()),
-            length: number(error.error_len().unwrap_or(rest)),
-        }),
-        report: None,
+    Span {
+        line: number(newlines + 1),
+        column: number(at.start - line_start + 1),
+        offset: number(at.start),
+        length: number(at.len()),
     }
 }
