@@ -1,9 +1,10 @@
 //! Compiles shaders over HTTP, through one layered cache: `cargo run --release -p
 //! pipeline-cache-examples --example compile_server -- --help`.
 //!
-//! `site.rs` calls the cache; `targets` and `../naga_compiler` name the scopes of its keys.
+//! `compile.rs` calls the cache; `targets` and `../naga_compiler` name the scopes of its keys.
 
 mod args;
+mod compile;
 #[path = "../http_server/mod.rs"]
 mod http_server;
 mod log;

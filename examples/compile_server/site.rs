@@ -5,49 +5,36 @@ use std::net::SocketAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::http::HeaderValue;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
-use pipeline_cache::key::naga::ValidatedModule;
-use pipeline_cache::layered::{Compiled, MetricsExporter};
-use pipeline_cache::{
-    Artifact, ArtifactMetadata, CompileInput, LayeredPipelineCache, LookupOptions, LookupPriority,
-    PipelineFingerprint,
-};
+use pipeline_cache::layered::MetricsExporter;
+use pipeline_cache::{Artifact, LayeredPipelineCache, LookupOptions, PipelineFingerprint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span, field};
 
+use crate::compile::compile;
 use crate::http_server::connection::Connection;
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::console;
 use crate::http_server::counters::{Counted, Gauge};
-use crate::http_server::exchange::{End, Exchange, Record, announced};
-use crate::naga_compiler::NAGA;
+use crate::http_server::exchange::{End, Exchange, Record};
 use crate::problem::Problem;
-use crate::shader::{self, ShaderError};
-use crate::targets::{Choices, Language, Target, Targets};
+use crate::targets::Targets;
 
 /// Who makes these artifacts. What another machine serves must say the same.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/compile_server";
-
-const DEADLINE: &str = "compile-deadline-ms";
-const PRIORITY: &str = "compile-priority";
-const KEY: HeaderName = HeaderName::from_static("artifact-key");
-const SOURCE: HeaderName = HeaderName::from_static("artifact-source");
-const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -158,78 +145,8 @@ fn held(body: Body, permit: OwnedSemaphorePermit) -> Body {
     }))
 }
 
-async fn compile(
-    State(site): State<Arc<Site>>,
-    Path(target): Path<String>,
-    choices: Result<Query<Choices>, QueryRejection>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let language = Language::of(&target).ok_or(Problem::UnknownTarget)?;
-    let Query(choices) = choices?;
-    let target = site.targets.get(language, choices)?;
-    let deadline = deadline(&headers)?.unwrap_or(site.deadline);
-    let priority = priority(&headers)?;
-    let source = site.read(&headers, body).await?;
-    let (capabilities, compiler) = (target.capabilities, Arc::clone(&target));
-    let compiled = site
-        .cache
-        .compile(&target.scope)
-        .source(target.front_end.as_str(), source, move |source| {
-            shader::parse(source, capabilities)
-        })
-        .deadline(deadline.min(site.deadline))
-        .priority(priority)
-        // What is wrong with a shader depends on nothing else.
-        .remember_failures(true)
-        .run(move |input, _cx| write(&compiler, &input))
-        .await?;
-    Ok(answer(&compiled))
-}
-
-/// Compiles, on the compile pool.
-fn write(target: &Target, input: &CompileInput<ValidatedModule>) -> Result<Artifact, ShaderError> {
-    let began = Instant::now();
-    let code = match input {
-        CompileInput::Canonical(canonical) => {
-            target.write(canonical.module(), canonical.info()?)?
-        }
-        CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
-            target.write(program.module(), program.info())?
-        }
-        _ => return Err(ShaderError::new("an unknown kind of input".to_owned())),
-    };
-    let metadata = ArtifactMetadata::new()
-        .with_provenance(PROVENANCE)
-        .with_device(target.scope.target())
-        .with_toolchain(format!("naga {}", NAGA.version("naga").unwrap_or_default()))
-        .with_compile_time(began.elapsed());
-    Ok(Artifact::with_metadata(code, metadata))
-}
-
-fn answer(compiled: &Compiled) -> Response {
-    let source = compiled.source_label();
-    let mut response = payload(&compiled.artifact);
-    let headers = response.headers_mut();
-    let mut insert = |name, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    if let Some(key) = compiled.key {
-        insert(KEY, &key.to_string());
-        insert(ETAG, &format!("\"{key}\""));
-        Span::current().record("key", field::display(key));
-    }
-    insert(SOURCE, source);
-    insert(TIMING, &compiled.timing());
-    Span::current().record("source", source);
-    counter!("compile_server_artifacts_total", "source" => source.to_owned()).increment(1);
-    response
-}
-
 /// An artifact, with the type of what it was compiled for.
-fn payload(artifact: &Artifact) -> Response {
+pub(crate) fn payload(artifact: &Artifact) -> Response {
     let device = artifact.metadata().device().unwrap_or_default();
     let kind = match device.split('-').next() {
         Some("msl" | "hlsl" | "glsl") => "text/plain; charset=utf-8",
@@ -274,44 +191,5 @@ async fn ready(State(site): State<Arc<Site>>) -> Result<&'static str, Problem> {
     match site.stopping.load(Ordering::Relaxed) {
         true => Err(Problem::Stopping),
         false => Ok("ready\n"),
-    }
-}
-
-impl Site {
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-        let most = self.max_source;
-        if announced(headers).is_some_and(|length| length > most) {
-            return Err(Problem::TooLarge(most));
-        }
-        let limit = usize::try_from(most).unwrap_or(usize::MAX);
-        match timeout(self.inactivity, Limited::new(body, limit).collect()).await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(most)),
-            Ok(Err(_)) => Err(Problem::BrokenOff),
-            Err(_) => Err(Problem::TooSlow),
-        }
-    }
-}
-
-fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let Some(value) = headers.get(DEADLINE) else {
-        return Ok(None);
-    };
-    let millis = value.to_str().ok().and_then(|text| text.parse().ok());
-    let Some(millis) = millis else {
-        return Err(Problem::BadRequest(
-            "Compile-Deadline-Ms: not a number of milliseconds".to_owned(),
-        ));
-    };
-    Ok(Some(Duration::from_millis(millis)))
-}
-
-fn priority(headers: &HeaderMap) -> Result<LookupPriority, Problem> {
-    match headers.get(PRIORITY).map(HeaderValue::as_bytes) {
-        None | Some(b"interactive") => Ok(LookupPriority::Interactive),
-        Some(b"background") => Ok(LookupPriority::Background),
-        Some(_) => Err(Problem::BadRequest(
-            "Compile-Priority: neither interactive nor background".to_owned(),
-        )),
     }
 }

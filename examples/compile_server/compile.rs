@@ -1,0 +1,141 @@
+//! `POST /compile/{target}`: from a source to its artifact, through the cache.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::ETAG;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use metrics::counter;
+use pipeline_cache::key::naga::ValidatedModule;
+use pipeline_cache::layered::Compiled;
+use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, LookupPriority};
+use tokio::time::timeout;
+use tracing::{Span, field};
+
+use crate::http_server::exchange::announced;
+use crate::naga_compiler::NAGA;
+use crate::problem::Problem;
+use crate::shader::{self, ShaderError};
+use crate::site::{PROVENANCE, Site, payload};
+use crate::targets::{Choices, Language, Target};
+
+const DEADLINE: &str = "compile-deadline-ms";
+const PRIORITY: &str = "compile-priority";
+const KEY: HeaderName = HeaderName::from_static("artifact-key");
+const SOURCE: HeaderName = HeaderName::from_static("artifact-source");
+const TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+pub(crate) async fn compile(
+    State(site): State<Arc<Site>>,
+    Path(target): Path<String>,
+    choices: Result<Query<Choices>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let language = Language::of(&target).ok_or(Problem::UnknownTarget)?;
+    let Query(choices) = choices?;
+    let target = site.targets.get(language, choices)?;
+    let deadline = deadline(&headers)?.unwrap_or(site.deadline);
+    let priority = priority(&headers)?;
+    let source = site.read(&headers, body).await?;
+    let (capabilities, compiler) = (target.capabilities, Arc::clone(&target));
+    let compiled = site
+        .cache
+        .compile(&target.scope)
+        .source(target.front_end.as_str(), source, move |source| {
+            shader::parse(source, capabilities)
+        })
+        .deadline(deadline.min(site.deadline))
+        .priority(priority)
+        // What is wrong with a shader depends on nothing else.
+        .remember_failures(true)
+        .run(move |input, _cx| write(&compiler, &input))
+        .await?;
+    Ok(answer(&compiled))
+}
+
+/// Compiles, on the compile pool.
+fn write(target: &Target, input: &CompileInput<ValidatedModule>) -> Result<Artifact, ShaderError> {
+    let began = Instant::now();
+    let code = match input {
+        CompileInput::Canonical(canonical) => {
+            target.write(canonical.module(), canonical.info()?)?
+        }
+        CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
+            target.write(program.module(), program.info())?
+        }
+        _ => return Err(ShaderError::new("an unknown kind of input".to_owned())),
+    };
+    let metadata = ArtifactMetadata::new()
+        .with_provenance(PROVENANCE)
+        .with_device(target.scope.target())
+        .with_toolchain(format!("naga {}", NAGA.version("naga").unwrap_or_default()))
+        .with_compile_time(began.elapsed());
+    Ok(Artifact::with_metadata(code, metadata))
+}
+
+fn answer(compiled: &Compiled) -> Response {
+    let source = compiled.source_label();
+    let mut response = payload(&compiled.artifact);
+    let headers = response.headers_mut();
+    let mut insert = |name, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    if let Some(key) = compiled.key {
+        insert(KEY, &key.to_string());
+        insert(ETAG, &format!("\"{key}\""));
+        Span::current().record("key", field::display(key));
+    }
+    insert(SOURCE, source);
+    insert(TIMING, &compiled.timing());
+    Span::current().record("source", source);
+    counter!("compile_server_artifacts_total", "source" => source.to_owned()).increment(1);
+    response
+}
+
+impl Site {
+    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        let most = self.max_source;
+        if announced(headers).is_some_and(|length| length > most) {
+            return Err(Problem::TooLarge(most));
+        }
+        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        match timeout(self.inactivity, Limited::new(body, limit).collect()).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(most)),
+            Ok(Err(_)) => Err(Problem::BrokenOff),
+            Err(_) => Err(Problem::TooSlow),
+        }
+    }
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get(DEADLINE) else {
+        return Ok(None);
+    };
+    let millis = value.to_str().ok().and_then(|text| text.parse().ok());
+    let Some(millis) = millis else {
+        return Err(Problem::BadRequest(
+            "Compile-Deadline-Ms: not a number of milliseconds".to_owned(),
+        ));
+    };
+    Ok(Some(Duration::from_millis(millis)))
+}
+
+fn priority(headers: &HeaderMap) -> Result<LookupPriority, Problem> {
+    match headers.get(PRIORITY).map(HeaderValue::as_bytes) {
+        None | Some(b"interactive") => Ok(LookupPriority::Interactive),
+        Some(b"background") => Ok(LookupPriority::Background),
+        Some(_) => Err(Problem::BadRequest(
+            "Compile-Priority: neither interactive nor background".to_owned(),
+        )),
+    }
+}
