@@ -245,6 +245,24 @@ impl LayeredPipelineCache {
         self.parts.tiers.iter().map(Tier::name)
     }
 
+    /// What each tier is called in headers and labels, such as
+    /// [`source_label`](Compiled::source_label): its kind, numbered where one comes again. No folder and
+    /// no URL is told.
+    ///
+    /// ```
+    /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+    ///
+    /// let cache = LayeredPipelineCache::builder()
+    ///     .tier(InMemoryPipelineCache::new())
+    ///     .tier(InMemoryPipelineCache::new())
+    ///     .build();
+    /// assert!(cache.tier_labels().eq(["memory", "memory_2"]));
+    /// ```
+    pub fn tier_labels(&self) -> impl ExactSizeIterator<Item = &str> {
+        let names = &self.parts.compiler.names;
+        (0..names.len()).map(|tier| names.label(tier))
+    }
+
     /// What became of the promotions so far. Exact once [`flush`](Self::flush) has returned.
     ///
     /// ```
