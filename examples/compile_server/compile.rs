@@ -23,6 +23,7 @@ use crate::naga_compiler::NAGA;
 use crate::problem::Problem;
 use crate::shader::{self, ShaderError};
 use crate::site::{PROVENANCE, Site, payload};
+use crate::status::Answered;
 use crate::targets::{Choices, Language, Target};
 
 const DEADLINE: &str = "compile-deadline-ms";
@@ -81,7 +82,7 @@ fn write(target: &Target, input: &CompileInput<ValidatedModule>) -> Result<Artif
 }
 
 fn answer(compiled: &Compiled) -> Response {
-    let source = compiled.source_label();
+    let (source, timing) = (compiled.source_label(), compiled.timing());
     let mut response = payload(&compiled.artifact);
     let headers = response.headers_mut();
     let mut insert = |name, value: &str| {
@@ -95,9 +96,14 @@ fn answer(compiled: &Compiled) -> Response {
         Span::current().record("key", field::display(key));
     }
     insert(SOURCE, source);
-    insert(TIMING, &compiled.timing());
+    insert(TIMING, &timing);
     Span::current().record("source", source);
     counter!("compile_server_artifacts_total", "source" => source.to_owned()).increment(1);
+    response.extensions_mut().insert(Answered {
+        key: compiled.key,
+        source: Some(source.to_owned()),
+        timing: Some(timing),
+    });
     response
 }
 

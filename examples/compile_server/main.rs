@@ -13,6 +13,7 @@ mod naga_compiler;
 mod problem;
 mod shader;
 mod site;
+mod status;
 mod targets;
 #[path = "../wgsl_nesting/mod.rs"]
 mod wgsl_nesting;
@@ -42,6 +43,7 @@ use http_server::counters::Gauge;
 use http_server::listener::Listener;
 use http_server::signals;
 use site::{PROVENANCE, Site};
+use status::{STEP, Status};
 use targets::Targets;
 
 /// The most artifacts in memory.
@@ -55,9 +57,6 @@ const LOG_FLUSH: Duration = Duration::from_secs(5);
 
 /// How long writes may take at the end, however long the requests took.
 const CLOSE: Duration = Duration::from_secs(5);
-
-/// How often the times of requests are summed up, which are kept one by one until then.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
@@ -115,6 +114,7 @@ async fn run(args: Args) -> Result<bool> {
         under_way: Gauge::default(),
         request_permits: Arc::new(Semaphore::new(args.max_requests)),
         stopping: AtomicBool::new(false),
+        status: Status::default(),
         max_source: args.max_source,
         deadline: args.deadline,
         inactivity: args.inactivity,
@@ -124,7 +124,7 @@ async fn run(args: Args) -> Result<bool> {
         "listening on {url}; compile: {url}/compile/spirv, /msl, /hlsl, /glsl; metrics: \
          {url}/metrics; no TLS: put a proxy in front for https"
     ));
-    let upkeep = tokio::spawn(keep_up(prometheus));
+    let upkeep = tokio::spawn(keep_up(prometheus, Arc::clone(&site)));
     let stop = async {
         told_to_stop.await;
         site.stopping.store(true, Ordering::Relaxed);
@@ -219,11 +219,13 @@ fn install_metrics() -> Result<PrometheusHandle> {
     Ok(prometheus)
 }
 
-async fn keep_up(prometheus: PrometheusHandle) {
-    let mut ticks = interval(UPKEEP);
+/// Sums up the times of requests, which are kept one by one until then, and keeps the history.
+async fn keep_up(prometheus: PrometheusHandle, site: Arc<Site>) {
+    let mut ticks = interval(STEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         prometheus.run_upkeep();
+        site.status.sample(&site.cache);
     }
 }

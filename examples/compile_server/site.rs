@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::HeaderValue;
-use axum::http::header::{CONNECTION, CONTENT_TYPE, ETAG};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -31,6 +31,7 @@ use crate::http_server::console;
 use crate::http_server::counters::{Counted, Gauge};
 use crate::http_server::exchange::{End, Exchange, Record};
 use crate::problem::Problem;
+use crate::status::{self, Answered, ServerNow, Status};
 use crate::targets::Targets;
 
 /// Who makes these artifacts. What another machine serves must say the same.
@@ -46,6 +47,7 @@ pub(crate) struct Site {
     pub(crate) under_way: Gauge,
     pub(crate) request_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
+    pub(crate) status: Status,
     pub(crate) max_source: u64,
     /// The longest that a request waits for its artifact.
     pub(crate) deadline: Duration,
@@ -64,6 +66,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "well\n"))
         .route("/readyz", get(ready))
+        .route("/status.json", get(status))
         .merge(limited)
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
@@ -75,7 +78,11 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
 struct Asked {
     /// The first part of the path, if it is one of the server's.
     path: &'static str,
+    target: Option<String>,
+    /// What its handler tells of it.
+    answered: Answered,
     span: Span,
+    site: Arc<Site>,
     _under_way: Counted,
 }
 
@@ -90,6 +97,11 @@ impl Record for Asked {
         let (sent, left) = (end.sent, end.left);
         let millis = format_args!("{:.3}", elapsed * 1e3);
         tracing::info!(parent: &self.span, status, sent, left, millis, "answered");
+        if matches!(self.path, "compile" | "artifact") {
+            let request = status::Request::new(self.path, self.target.take(), status)
+                .answered(std::mem::take(&mut self.answered));
+            self.site.status.keep(request.took(end.elapsed, sent));
+        }
     }
 }
 
@@ -113,14 +125,20 @@ async fn exchange(
         path: match path.split('/').nth(1) {
             Some("compile") => "compile",
             Some("artifact") => "artifact",
-            Some("metrics" | "healthz" | "readyz") => "checks",
+            Some("metrics" | "healthz" | "readyz" | "status.json") => "checks",
             _ => "other",
         },
+        target: status::Request::target_of(path),
+        answered: Answered::default(),
         span: span.clone(),
         _under_way: site.under_way.enter(),
+        site,
     };
-    let exchange = Exchange::begin(method, connection.request(), asked);
-    let answer = next.run(request).instrument(span).await;
+    let mut exchange = Exchange::begin(method, connection.request(), asked);
+    let mut answer = next.run(request).instrument(span).await;
+    if let Some(answered) = answer.extensions_mut().remove() {
+        exchange.record.answered = answered;
+    }
     // HTTP/2 has no such header.
     if answer.headers().contains_key(CONNECTION) {
         connection.end();
@@ -166,6 +184,11 @@ async fn artifact(
     match lookup.artifact() {
         Some(artifact) => {
             let mut response = payload(artifact);
+            let extensions = response.extensions_mut();
+            extensions.insert(Answered {
+                key: Some(key),
+                ..Answered::default()
+            });
             if let Ok(tag) = HeaderValue::from_str(&format!("\"{key}\"")) {
                 response.headers_mut().insert(ETAG, tag);
             }
@@ -185,6 +208,19 @@ async fn metrics(State(site): State<Arc<Site>>) -> Response {
     counter!("compile_server_log_lines_lost_total").absolute(console::lost());
     let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (head, site.prometheus.render()).into_response()
+}
+
+async fn status(State(site): State<Arc<Site>>) -> Response {
+    let now = ServerNow {
+        is_stopping: site.stopping.load(Ordering::Relaxed),
+        requests_under_way: site.under_way.get(),
+        connections: site.connections.open.get(),
+    };
+    let head = [
+        (CONTENT_TYPE, "application/json"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (head, site.status.json(&site.cache, now)).into_response()
 }
 
 async fn ready(State(site): State<Arc<Site>>) -> Result<&'static str, Problem> {

@@ -93,6 +93,17 @@ impl Server {
         request.send().await.unwrap()
     }
 
+    /// `/status.json` once so many requests are over: the last one is so shortly after its answer.
+    async fn status_with_recent(&self, requests: usize) -> serde_json::Value {
+        loop {
+            let text = self.get("/status.json").await.bytes().await.unwrap();
+            let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            if status["recent"].as_array().unwrap().len() >= requests {
+                return status;
+            }
+        }
+    }
+
     /// A number of `/metrics`.
     async fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").await.text().await.unwrap();
@@ -574,6 +585,62 @@ async fn a_server_that_is_to_stop_is_not_ready_and_serves_on() {
     while server.get("/readyz").await.status() == StatusCode::OK {}
     problem(server.get("/readyz").await, StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(server.post("spirv", DOUBLE).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_status_tells_tiers_compiles_and_the_last_requests() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &[]);
+    let compiled = server.post("spirv", DOUBLE).await;
+    let key = header(&compiled, "artifact-key").to_owned();
+    server.post("spirv", DOUBLE).await;
+    server.post("msl", "no shader").await;
+    server.get(&format!("/artifact/{key}")).await;
+    server.get("/healthz").await;
+    let response = server.get("/status.json").await;
+    assert_eq!(header(&response, "content-type"), "application/json");
+    assert_eq!(header(&response, "cache-control"), "no-store");
+    let status = server.status_with_recent(4).await;
+    let text = status.to_string();
+    assert!(!text.contains(folder.path().to_str().unwrap()), "{text}");
+    let labels = status["tiers"].as_array().unwrap().iter();
+    let labels: Vec<_> = labels.map(|tier| tier["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["memory", "disk"]);
+    assert_eq!(status["tiers"][0]["hits"], 2);
+    assert_eq!(status["tiers"][1]["breaker_open"], false);
+    assert_eq!(status["compiles"]["started"], 1);
+    assert_eq!(status["compiles"]["compile_time"]["count"], 1);
+    assert_eq!(status["sources"]["memory"]["count"], 1);
+    let recent = status["recent"].as_array().unwrap().iter();
+    let recent: Vec<_> = recent
+        .map(|request| {
+            let text = |name: &str| request[name].as_str().unwrap_or("-").to_owned();
+            let [kind, target, source] = ["kind", "target", "source"].map(text);
+            format!("{kind} {target} {source} {}", request["status"])
+        })
+        .collect();
+    assert_eq!(
+        recent,
+        [
+            "artifact - - 200",
+            "compile msl - 422",
+            "compile spirv memory 200",
+            "compile spirv compiled 200",
+        ]
+    );
+    assert_eq!(status["recent"][0]["key"], key);
+    assert!(
+        status["recent"][3]["timing"]
+            .as_str()
+            .unwrap()
+            .contains("compile;dur=")
+    );
+    assert!(!status["history"].as_array().unwrap().is_empty());
+    for _ in 0..60 {
+        server.get("/artifact/x").await;
+    }
+    let status = server.status_with_recent(50).await;
+    assert_eq!(status["recent"].as_array().unwrap().len(), 50);
 }
 
 #[tokio::test]
