@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
-    IF_NONE_MATCH, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+    IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::http_error::HttpError;
+use crate::http_server::etags::lists;
 
 /// How much of a file is in memory for each answer.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -162,16 +163,4 @@ pub(crate) fn check_if_match(
             tag => strong.as_deref() == Some(tag),
         });
     matches.then_some(()).ok_or(HttpError::PreconditionFailed)
-}
-
-/// Whether a client says that it has what bears this tag.
-fn lists(asked: &HeaderMap, etag: Option<&str>) -> bool {
-    let bare = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    let etag = etag.map(bare);
-    asked
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .filter_map(|tags| tags.to_str().ok())
-        .flat_map(|tags| tags.split(','))
-        .any(|tag| tag.trim() == "*" || Some(bare(tag)) == etag)
 }

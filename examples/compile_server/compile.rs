@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::header::ETAG;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
@@ -18,11 +17,12 @@ use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, LookupPriority};
 use tokio::time::timeout;
 use tracing::{Span, field};
 
+use crate::artifact::{payload, validators};
 use crate::http_server::exchange::announced;
 use crate::naga_compiler::NAGA;
 use crate::problem::Problem;
 use crate::shader::{self, ShaderError};
-use crate::site::{PROVENANCE, Site, payload};
+use crate::site::{PROVENANCE, Site};
 use crate::status::Answered;
 use crate::targets::{Choices, Language, Target};
 
@@ -92,13 +92,15 @@ fn answer(compiled: &Compiled) -> Response {
     };
     if let Some(key) = compiled.key {
         insert(KEY, &key.to_string());
-        insert(ETAG, &format!("\"{key}\""));
         Span::current().record("key", field::display(key));
     }
     insert(SOURCE, source);
     insert(TIMING, &timing);
     Span::current().record("source", source);
     counter!("compile_server_artifacts_total", "source" => source.to_owned()).increment(1);
+    response
+        .headers_mut()
+        .extend(compiled.key.as_ref().and_then(validators));
     response.extensions_mut().insert(Answered {
         key: compiled.key,
         source: Some(source.to_owned()),

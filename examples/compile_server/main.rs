@@ -4,6 +4,7 @@
 //! `compile.rs` calls the cache; `targets` and `../naga_compiler` name the scopes of its keys.
 
 mod args;
+mod artifact;
 mod compile;
 #[path = "../http_server/mod.rs"]
 mod http_server;

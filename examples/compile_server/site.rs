@@ -2,15 +2,13 @@
 //! served at once, its path is answered, and its end is counted and logged.
 
 use std::net::SocketAddr;
-use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -18,12 +16,13 @@ use axum::{Extension, Router};
 use http_body_util::BodyExt as _;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
+use pipeline_cache::LayeredPipelineCache;
 use pipeline_cache::layered::MetricsExporter;
-use pipeline_cache::{Artifact, LayeredPipelineCache, LookupOptions, PipelineFingerprint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span, field};
 
+use crate::artifact::artifact;
 use crate::compile::compile;
 use crate::http_server::connection::Connection;
 use crate::http_server::connections::ConnectionMetrics;
@@ -161,42 +160,6 @@ fn held(body: Body, permit: OwnedSemaphorePermit) -> Body {
         let _ = &permit;
         frame
     }))
-}
-
-/// An artifact, with the type of what it was compiled for.
-pub(crate) fn payload(artifact: &Artifact) -> Response {
-    let device = artifact.metadata().device().unwrap_or_default();
-    let kind = match device.split('-').next() {
-        Some("msl" | "hlsl" | "glsl") => "text/plain; charset=utf-8",
-        _ => "application/octet-stream",
-    };
-    let head = [(CONTENT_TYPE, kind)];
-    (head, Body::from(artifact.payload().clone())).into_response()
-}
-
-async fn artifact(
-    State(site): State<Arc<Site>>,
-    Path(key): Path<String>,
-) -> Result<Response, Problem> {
-    let key = PipelineFingerprint::from_str(&key).map_err(|_| Problem::NotAKey)?;
-    let options = LookupOptions::new().deadline(site.deadline);
-    let lookup = site.cache.lookup(&key, &options).await;
-    match lookup.artifact() {
-        Some(artifact) => {
-            let mut response = payload(artifact);
-            let extensions = response.extensions_mut();
-            extensions.insert(Answered {
-                key: Some(key),
-                ..Answered::default()
-            });
-            if let Ok(tag) = HeaderValue::from_str(&format!("\"{key}\"")) {
-                response.headers_mut().insert(ETAG, tag);
-            }
-            Ok(response)
-        }
-        None if lookup.is_degraded() => Err(Problem::Degraded),
-        None => Err(Problem::NotFound),
-    }
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Response {

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod connections;
 pub(crate) mod console;
 pub(crate) mod counters;
+pub(crate) mod etags;
 pub(crate) mod exchange;
 pub(crate) mod line_writer;
 pub(crate) mod listener;
