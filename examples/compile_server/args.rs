@@ -19,7 +19,7 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///   POST /compile/glsl      ?entry=NAME if the shader has several entry points
 ///   GET  /artifact/KEY      what was compiled, by the key that an answer told
 ///   GET  /metrics           for Prometheus
-///   GET  /status.json       what a page shows: tiers, compiles, times, the last 50 requests
+///   GET  /                  a page for people: rates, times, tiers, the last 50 requests
 ///   GET  /healthz           200 while the server is up
 ///   GET  /readyz            200 until the server is told to stop
 ///

@@ -13,7 +13,6 @@ use pipeline_cache::{Artifact, LookupOptions, PipelineFingerprint};
 use crate::http_server::etags::lists;
 use crate::problem::Problem;
 use crate::site::Site;
-use crate::status::Answered;
 
 /// A key names one artifact for ever. Whether caches may share it is for the proxy to say, which
 /// knows who may read it.
@@ -35,10 +34,6 @@ pub(crate) async fn artifact(
     };
     response.headers_mut().extend(validators(&key));
     response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
-    response.extensions_mut().insert(Answered {
-        key: Some(key),
-        ..Answered::default()
-    });
     Ok(response)
 }
 

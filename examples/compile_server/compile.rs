@@ -23,14 +23,13 @@ use crate::naga_compiler::NAGA;
 use crate::problem::Problem;
 use crate::shader::{self, ShaderError};
 use crate::site::{PROVENANCE, Site};
-use crate::status::Answered;
 use crate::targets::{Choices, Language, Target};
 
 const DEADLINE: &str = "compile-deadline-ms";
 const PRIORITY: &str = "compile-priority";
-const KEY: HeaderName = HeaderName::from_static("artifact-key");
-const SOURCE: HeaderName = HeaderName::from_static("artifact-source");
-const TIMING: HeaderName = HeaderName::from_static("server-timing");
+pub(crate) const KEY: HeaderName = HeaderName::from_static("artifact-key");
+pub(crate) const SOURCE: HeaderName = HeaderName::from_static("artifact-source");
+pub(crate) const TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 pub(crate) async fn compile(
     State(site): State<Arc<Site>>,
@@ -82,7 +81,7 @@ fn write(target: &Target, input: &CompileInput<ValidatedModule>) -> Result<Artif
 }
 
 fn answer(compiled: &Compiled) -> Response {
-    let (source, timing) = (compiled.source_label(), compiled.timing());
+    let source = compiled.source_label();
     let mut response = payload(&compiled.artifact);
     let headers = response.headers_mut();
     let mut insert = |name, value: &str| {
@@ -95,17 +94,12 @@ fn answer(compiled: &Compiled) -> Response {
         Span::current().record("key", field::display(key));
     }
     insert(SOURCE, source);
-    insert(TIMING, &timing);
+    insert(TIMING, &compiled.timing());
     Span::current().record("source", source);
     counter!("compile_server_artifacts_total", "source" => source.to_owned()).increment(1);
     response
         .headers_mut()
         .extend(compiled.key.as_ref().and_then(validators));
-    response.extensions_mut().insert(Answered {
-        key: compiled.key,
-        source: Some(source.to_owned()),
-        timing: Some(timing),
-    });
     response
 }
 

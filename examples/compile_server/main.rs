@@ -3,6 +3,7 @@
 //!
 //! `compile.rs` calls the cache; `targets` and `../naga_compiler` name the scopes of its keys.
 
+mod activity;
 mod args;
 mod artifact;
 mod compile;
@@ -23,7 +24,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 
+use activity::Activity;
 use args::Args;
 use http_server::connection::Timeouts;
 use http_server::connections::Connections;
@@ -44,7 +46,6 @@ use http_server::counters::Gauge;
 use http_server::listener::Listener;
 use http_server::signals;
 use site::{PROVENANCE, Site};
-use status::{STEP, Status};
 use targets::Targets;
 
 /// The most artifacts in memory.
@@ -58,6 +59,9 @@ const LOG_FLUSH: Duration = Duration::from_secs(5);
 
 /// How long writes may take at the end, however long the requests took.
 const CLOSE: Duration = Duration::from_secs(5);
+
+/// How often the times of requests are summed up, which are kept one by one until then.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
@@ -107,6 +111,8 @@ async fn run(args: Args) -> Result<bool> {
         socket,
     };
     let site = Arc::new(Site {
+        activity: Activity::new(),
+        began: Instant::now(),
         cache: cache.clone(),
         targets: Targets::default(),
         exporter: MetricsExporter::new("shaders"),
@@ -115,17 +121,16 @@ async fn run(args: Args) -> Result<bool> {
         under_way: Gauge::default(),
         request_permits: Arc::new(Semaphore::new(args.max_requests)),
         stopping: AtomicBool::new(false),
-        status: Status::default(),
         max_source: args.max_source,
         deadline: args.deadline,
         inactivity: args.inactivity,
     });
     let url = format!("http://{}", listener.socket.local_addr()?);
     announce(format_args!(
-        "listening on {url}; compile: {url}/compile/spirv, /msl, /hlsl, /glsl; metrics: \
-         {url}/metrics; no TLS: put a proxy in front for https"
+        "listening on {url}; compile: {url}/compile/spirv, /msl, /hlsl, /glsl; for people: \
+         {url}/; metrics: {url}/metrics; no TLS: put a proxy in front for https"
     ));
-    let upkeep = tokio::spawn(keep_up(prometheus, Arc::clone(&site)));
+    let upkeep = tokio::spawn(keep_up(prometheus));
     let stop = async {
         told_to_stop.await;
         site.stopping.store(true, Ordering::Relaxed);
@@ -220,13 +225,11 @@ fn install_metrics() -> Result<PrometheusHandle> {
     Ok(prometheus)
 }
 
-/// Sums up the times of requests, which are kept one by one until then, and keeps the history.
-async fn keep_up(prometheus: PrometheusHandle, site: Arc<Site>) {
-    let mut ticks = interval(STEP);
+async fn keep_up(prometheus: PrometheusHandle) {
+    let mut ticks = interval(UPKEEP);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         prometheus.run_upkeep();
-        site.status.sample(&site.cache);
     }
 }

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -22,22 +22,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span, field};
 
+use crate::activity::{Activity, Answered};
 use crate::artifact::artifact;
-use crate::compile::compile;
+use crate::compile::{KEY, SOURCE, TIMING, compile};
 use crate::http_server::connection::Connection;
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::console;
 use crate::http_server::counters::{Counted, Gauge};
 use crate::http_server::exchange::{End, Exchange, Record};
 use crate::problem::Problem;
-use crate::status::{self, Answered, ServerNow, Status};
-use crate::targets::Targets;
+use crate::status;
+use crate::targets::{Language, Targets};
 
 /// Who makes these artifacts. What another machine serves must say the same.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/compile_server";
 
 #[derive(Debug)]
 pub(crate) struct Site {
+    pub(crate) activity: Activity,
+    pub(crate) began: Instant,
     pub(crate) cache: LayeredPipelineCache,
     pub(crate) targets: Targets,
     pub(crate) exporter: MetricsExporter,
@@ -46,7 +49,6 @@ pub(crate) struct Site {
     pub(crate) under_way: Gauge,
     pub(crate) request_permits: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
-    pub(crate) status: Status,
     pub(crate) max_source: u64,
     /// The longest that a request waits for its artifact.
     pub(crate) deadline: Duration,
@@ -65,7 +67,7 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "well\n"))
         .route("/readyz", get(ready))
-        .route("/status.json", get(status))
+        .merge(status::router())
         .merge(limited)
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
@@ -77,9 +79,8 @@ pub(crate) fn router(site: Arc<Site>) -> Router {
 struct Asked {
     /// The first part of the path, if it is one of the server's.
     path: &'static str,
-    target: Option<String>,
-    /// What its handler tells of it.
-    answered: Answered,
+    /// Of a compile request: what is shown of it.
+    compile: Option<Answered>,
     span: Span,
     site: Arc<Site>,
     _under_way: Counted,
@@ -96,10 +97,10 @@ impl Record for Asked {
         let (sent, left) = (end.sent, end.left);
         let millis = format_args!("{:.3}", elapsed * 1e3);
         tracing::info!(parent: &self.span, status, sent, left, millis, "answered");
-        if matches!(self.path, "compile" | "artifact") {
-            let request = status::Request::new(self.path, self.target.take(), status)
-                .answered(std::mem::take(&mut self.answered));
-            self.site.status.keep(request.took(end.elapsed, sent));
+        if let Some(mut answered) = self.compile.take() {
+            answered.status = status;
+            answered.elapsed = end.elapsed;
+            self.site.activity.add(answered);
         }
     }
 }
@@ -124,25 +125,40 @@ async fn exchange(
         path: match path.split('/').nth(1) {
             Some("compile") => "compile",
             Some("artifact") => "artifact",
-            Some("metrics" | "healthz" | "readyz" | "status.json") => "checks",
+            Some("metrics" | "healthz" | "readyz") => "checks",
+            Some("" | "page.js" | "page.css" | "status.json") => "status",
             _ => "other",
         },
-        target: status::Request::target_of(path),
-        answered: Answered::default(),
+        compile: asked_for(path),
         span: span.clone(),
         _under_way: site.under_way.enter(),
         site,
     };
     let mut exchange = Exchange::begin(method, connection.request(), asked);
-    let mut answer = next.run(request).instrument(span).await;
-    if let Some(answered) = answer.extensions_mut().remove() {
-        exchange.record.answered = answered;
+    let answer = next.run(request).instrument(span).await;
+    if let Some(answered) = &mut exchange.record.compile {
+        let told = |name| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+        answered.source = told(SOURCE);
+        answered.key = told(KEY);
+        answered.timing = told(TIMING);
     }
     // HTTP/2 has no such header.
     if answer.headers().contains_key(CONNECTION) {
         connection.end();
     }
     exchange.watch(answer)
+}
+
+/// What is shown of a compile request.
+fn asked_for(path: &str) -> Option<Answered> {
+    let target = path.strip_prefix("/compile/")?;
+    Some(Answered {
+        // No text of the client's own.
+        target: Language::of(target)
+            .map_or("unknown", |_| target)
+            .to_owned(),
+        ..Answered::default()
+    })
 }
 
 /// Serves so many requests at once, and no more. The permit is held until the answer is sent.
@@ -171,19 +187,6 @@ async fn metrics(State(site): State<Arc<Site>>) -> Response {
     counter!("compile_server_log_lines_lost_total").absolute(console::lost());
     let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (head, site.prometheus.render()).into_response()
-}
-
-async fn status(State(site): State<Arc<Site>>) -> Response {
-    let now = ServerNow {
-        is_stopping: site.stopping.load(Ordering::Relaxed),
-        requests_under_way: site.under_way.get(),
-        connections: site.connections.open.get(),
-    };
-    let head = [
-        (CONTENT_TYPE, "application/json"),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    (head, site.status.json(&site.cache, now)).into_response()
 }
 
 async fn ready(State(site): State<Arc<Site>>) -> Result<&'static str, Problem> {

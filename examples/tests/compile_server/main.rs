@@ -2,6 +2,8 @@
 //! test holds.
 #![cfg(unix)]
 
+#[path = "../../compile_server/activity.rs"]
+mod activity;
 #[path = "../../compile_server/artifact.rs"]
 mod artifact;
 #[path = "../cache_server/support.rs"]
@@ -27,8 +29,7 @@ mod prometheus;
 mod shader;
 #[path = "../../compile_server/site.rs"]
 mod site;
-#[path = "../../compile_server/status/mod.rs"]
-#[expect(dead_code, reason = "the program keeps the history")]
+#[path = "../../compile_server/status.rs"]
 mod status;
 mod strange_clients;
 mod support;

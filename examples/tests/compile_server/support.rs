@@ -1,12 +1,12 @@
 //! The server under test.
 
+use super::activity::Activity;
 use super::cache_server::{self, WRITER, client};
 use super::http_server::connection::Timeouts;
 use super::http_server::connections::Connections;
 use super::http_server::counters::Gauge;
 use super::http_server::listener::Listener;
 use super::site::{self, Site};
-use super::status::Status;
 use super::targets::Targets;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pipeline_cache::layered::MetricsExporter;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
+use std::time::Instant;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -98,7 +99,7 @@ impl Server {
         loop {
             let text = self.get("/status.json").await.bytes().await.unwrap();
             let status: serde_json::Value = serde_json::from_slice(&text).unwrap();
-            if status["recent"].as_array().unwrap().len() >= requests {
+            if status["requests"].as_array().unwrap().len() >= requests {
                 return status;
             }
         }
@@ -194,7 +195,8 @@ impl Service {
             under_way: Gauge::default(),
             request_permits: Arc::new(Semaphore::new(64)),
             stopping: AtomicBool::new(false),
-            status: Status::default(),
+            activity: Activity::new(),
+            began: Instant::now(),
             max_source: 512 << 10,
             deadline: Duration::from_secs(600),
             inactivity,

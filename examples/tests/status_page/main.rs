@@ -1,0 +1,242 @@
+//! The page of `compile_server`, in a real browser.
+#![cfg(unix)]
+
+mod browser;
+
+use browser::Browser;
+use reqwest::{Client, StatusCode};
+use serde_json::json;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const SHADER: &str = "
+@group(0) @binding(0) var<storage, read_write> numbers: array<u32>;
+
+@compute @workgroup_size(64)
+fn double(@builtin(global_invocation_id) at: vec3<u32>) {
+    numbers[at.x] = numbers[at.x] * 2u;
+}
+";
+
+/// The real server. It dies with the value.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        let mut child = Command::new(program("compile_server"))
+            .args(["--listen", "127.0.0.1:0", "--log", "error"])
+            // A port at which nobody listens: the remote is out.
+            .args(["--remote", "http://127.0.0.1:9/artifacts"])
+            .arg("--cache-dir")
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut first).unwrap();
+        let told = first.strip_prefix("listening on ").unwrap();
+        let url = told.split(';').next().unwrap().to_owned();
+        Self { child, url }
+    }
+
+    async fn compile(&self, target: &str, source: String) -> StatusCode {
+        let client = Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("{}/compile/{target}", self.url));
+        request.body(source).send().await.unwrap().status()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    profile.join("examples").join(name)
+}
+
+/// Text and controls that do not stand out by 4.5 to 1, as WCAG 2.2 asks for (1.4.3, AA).
+const FAINT: &str = "
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = (colour) => {
+        const [r, g, b] = parts(colour).slice(0, 3).map((part) => {
+            const share = part / 255;
+            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if (parts(colour)[3] !== 0) return colour;
+        }
+        return 'rgb(255, 255, 255)';
+    };
+    const faint = [];
+    for (const element of document.querySelectorAll('body *')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!own || !element.checkVisibility()) continue;
+        const style = getComputedStyle(element);
+        const colour = element instanceof SVGElement ? style.fill : style.color;
+        const [high, low] = [light(colour), light(ground(element))].sort((a, b) => b - a);
+        const contrast = (high + 0.05) / (low + 0.05);
+        if (contrast < 4.5) faint.push(`${element.tagName} ${element.textContent}: ${contrast}`);
+    }
+    return faint;";
+
+/// What a screen reader would not name.
+const NAMELESS: &str = "
+    const named = (element) => element.getAttribute('aria-label')
+        || document.getElementById(element.getAttribute('aria-labelledby'))?.textContent
+        || element.caption?.textContent || element.textContent.trim();
+    const all = 'button, a, section, svg, [tabindex], table';
+    return [...document.querySelectorAll(all)].filter((element) => !named(element))
+        .map((element) => element.outerHTML.slice(0, 80));";
+
+#[tokio::test]
+async fn the_page_shows_what_the_server_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let server = Server::start(folder.path());
+    for target in ["spirv", "spirv", "msl"] {
+        assert_eq!(
+            server.compile(target, SHADER.to_owned()).await,
+            StatusCode::OK
+        );
+    }
+    let hostile = "<img src=x onerror=alert(1)>".to_owned();
+    let refused = server.compile("spirv", hostile).await;
+    assert_eq!(refused, StatusCode::UNPROCESSABLE_ENTITY);
+
+    browser.open(&format!("{}/", server.url)).await;
+    // The window in which these were answered is over.
+    browser
+        .wait_for("document.querySelectorAll('#answers rect').length >= 2")
+        .await;
+    let requests = browser
+        .run(
+            "return [...document.querySelectorAll('#requests tbody tr')].map((row) =>
+              [1, 2, 3].map((cell) => row.cells[cell].textContent).join(' '));",
+        )
+        .await;
+    let expected = [
+        "spirv 422 –",
+        "msl 200 compiled",
+        "spirv 200 memory",
+        "spirv 200 compiled",
+    ];
+    assert_eq!(requests, json!(expected));
+    let tiers = browser
+        .run(
+            "return [...document.querySelectorAll('#tiers tbody tr')].map((row) =>
+              [0, 1, 9].map((cell) => row.cells[cell].textContent).join(' '));",
+        )
+        .await;
+    let tiers = tiers.as_array().unwrap();
+    let [memory, disk, remote] = &tiers[..] else {
+        panic!("{tiers:?}");
+    };
+    assert_eq!((memory, disk), (&json!("memory 1 –"), &json!("disk 0 –")));
+    assert!(
+        remote.as_str().unwrap().starts_with("remote 0 "),
+        "{remote}"
+    );
+    let answers = browser
+        .run("return document.querySelector('#figures dd').textContent;")
+        .await;
+    assert_eq!(answers, "3");
+
+    for (width, height) in [(390, 844), (1440, 900)] {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
+        browser
+            .devtools("Emulation.setDeviceMetricsOverride", size)
+            .await;
+        for scheme in ["light", "dark"] {
+            let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+            browser.devtools("Emulation.setEmulatedMedia", media).await;
+            let overflow = browser
+                .run("return document.documentElement.scrollWidth - innerWidth;")
+                .await;
+            assert!(overflow.as_i64() <= Some(0), "{width}: wider by {overflow}");
+            assert_eq!(browser.run(FAINT).await, json!([]), "{width} {scheme}");
+            assert_eq!(browser.run(NAMELESS).await, json!([]), "{width} {scheme}");
+            keep(&browser, &format!("{width}-{scheme}")).await;
+        }
+    }
+    assert_eq!(browser.console().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_is_used_by_keyboard_and_says_when_the_server_is_gone() {
+    const TAB: &str = "\u{E004}";
+    const ENTER: &str = "\u{E007}";
+    let folder = tempfile::tempdir().unwrap();
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let server = Server::start(folder.path());
+    browser.open(&format!("{}/", server.url)).await;
+    browser
+        .wait_for("document.getElementById('state').textContent.startsWith('Up for')")
+        .await;
+
+    let focused = "return [document.activeElement.id || document.activeElement.ariaLabel,
+                           getComputedStyle(document.activeElement).outlineStyle];";
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        browser.press(TAB).await;
+        let focus = browser.run(focused).await;
+        assert_eq!(focus[1], "solid", "the focus is not seen: {focus}");
+        order.push(focus[0].as_str().unwrap().to_owned());
+    }
+    let expected = ["pause", "Times by source", "Tiers", "The last requests"];
+    assert_eq!(order, expected);
+
+    browser
+        .run("document.getElementById('pause').focus();")
+        .await;
+    browser.press(ENTER).await;
+    let state = "return [document.getElementById('state').textContent,
+                         document.getElementById('pause').ariaPressed];";
+    assert_eq!(browser.run(state).await, json!(["Paused.", "true"]));
+    browser.press(ENTER).await;
+    browser
+        .wait_for("document.getElementById('state').textContent.startsWith('Up for')")
+        .await;
+    assert_eq!(browser.console().await, Vec::<String>::new());
+
+    drop(server);
+    browser
+        .wait_for("document.getElementById('state').className === 'bad'")
+        .await;
+    let told = browser.run(state).await;
+    assert!(
+        told[0].as_str().unwrap().contains("does not answer"),
+        "{told}"
+    );
+    browser.close().await;
+}
+
+/// Keeps a picture for people to look at, where `STATUS_PAGE_PICTURES` names a folder.
+async fn keep(browser: &Browser, name: &str) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let Some(folder) = std::env::var_os("STATUS_PAGE_PICTURES") else {
+        return;
+    };
+    let picture = STANDARD.decode(browser.screenshot().await).unwrap();
+    std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
+}
