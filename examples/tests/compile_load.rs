@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A real compile_server. It dies with the value.
 struct Server {
@@ -113,6 +114,48 @@ fn two_servers_on_one_remote_compile_each_program_at_most_once_each() {
     assert_eq!(compiles(&report), 0, "{report}");
     assert_eq!(report["sources"]["memory"]["answers"], 400, "{report}");
     assert!(report["seconds"].as_f64() >= Some(0.9), "{report}");
+}
+
+/// New spellings all the time, so that every answer needs an alias from the remote, or its lack.
+#[test]
+#[ignore = "measures throughput for 12 s; for a quiet machine and a release build"]
+fn a_remote_that_stops_costs_no_throughput_after_two_seconds() {
+    let team = CacheServer::start(&[]);
+    let folders = [0; 2].map(|_| tempfile::tempdir().unwrap());
+    let remote = team.url("/artifacts");
+    let servers = [0, 1].map(|number: usize| Server::start(folders[number].path(), &remote));
+    let urls = [0, 1].map(|number: usize| servers[number].url.as_str());
+    let signal = |name: &str| {
+        let pid = team.pid().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(sent.success());
+    };
+    let arguments = [
+        "--json",
+        "--seconds",
+        "12",
+        "--spellings",
+        "400",
+        "--zipf",
+        "0.5",
+    ];
+    let report = std::thread::scope(|threads| {
+        let told = threads.spawn(|| json(&load(&[&arguments[..], &urls].concat())));
+        std::thread::sleep(Duration::from_secs(5));
+        signal("-STOP");
+        std::thread::sleep(Duration::from_secs(5));
+        signal("-CONT");
+        told.join().unwrap()
+    });
+    assert_eq!(report["errors"], serde_json::json!({}));
+    let seconds = report["per_second"].as_array().unwrap().iter();
+    let seconds: Vec<u64> = seconds.map(|count| count.as_u64().unwrap()).collect();
+    println!("answers in each second, stopped in the 6th to 10th: {seconds:?}");
+    let before = seconds[1..4].iter().sum::<u64>() / 3;
+    // The load starts a moment after the clock of this test.
+    for second in &seconds[7..9] {
+        assert!(second * 10 >= before * 8, "{seconds:?}");
+    }
 }
 
 /// Answers every request with 200 and the number of the request as the artifact, under one key.
