@@ -27,10 +27,56 @@ fn long_computation() -> String {
     )
 }
 
+/// Each step is the index of the next.
+fn long_chain_of_indices() -> String {
+    let steps: String = (0..STEPS)
+        .map(|n| format!("let x{} = v[x{n}];\n", n + 1))
+        .collect();
+    format!(
+        "@group(0) @binding(0) var<storage, read_write> u: array<u32>;
+         @compute @workgroup_size(1) fn main() {{
+             let v = vec4(u[2], u[3], u[4], u[5]);
+             let x0 = u[0];
+             {steps} u[1] = x{STEPS};
+         }}"
+    )
+}
+
+/// naga writes the operand of each of these twice in one of its languages: 2 to the power of 60 times
+/// in all.
+#[test]
+fn back_ends_write_no_operand_again_and_again() {
+    for (before, after) in [("textureDimensions(t, ", ").x"), ("u32(f32(", ") % 3.5)")] {
+        let steps: String = (0..60)
+            .map(|n| format!("let x{} = {before}x{n}{after};\n", n + 1))
+            .collect();
+        let source = format!(
+            "@group(0) @binding(0) var<storage, read_write> u: array<u32>;
+             @group(0) @binding(1) var t: texture_2d<f32>;
+             @compute @workgroup_size(1) fn main() {{
+                 let x0 = u[0];
+                 {steps} u[1] = x60 + textureDimensions(t).x;
+             }}"
+        );
+        let module = naga::front::wgsl::parse_str(&source).unwrap();
+        for (language, text) in write_all(&module) {
+            assert!(text.len() < 1 << 20, "{language}: {} bytes", text.len());
+        }
+    }
+}
+
 #[test]
 fn back_ends_write_a_long_computation_on_an_ordinary_stack() {
-    let source = long_computation();
-    let module = naga::front::wgsl::parse_str(&source).unwrap();
+    writes_on_an_ordinary_stack(&long_computation());
+}
+
+#[test]
+fn back_ends_write_a_long_chain_of_indices_on_an_ordinary_stack() {
+    writes_on_an_ordinary_stack(&long_chain_of_indices());
+}
+
+fn writes_on_an_ordinary_stack(source: &str) {
+    let module = naga::front::wgsl::parse_str(source).unwrap();
     let thread = std::thread::Builder::new().stack_size(ORDINARY);
     let written = thread.spawn(move || write_all(&module)).unwrap().join();
     for (language, text) in written.unwrap() {
