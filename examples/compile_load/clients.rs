@@ -91,7 +91,9 @@ impl Load {
                     due
                 }
             };
-            if due >= self.end || self.sent.fetch_add(1, Ordering::Relaxed) >= self.most {
+            // Late requests are not made up for.
+            let is_over = due.max(Instant::now()) >= self.end;
+            if is_over || self.sent.fetch_add(1, Ordering::Relaxed) >= self.most {
                 return;
             }
             let (shader, source) = self.mix.choose(&mut random);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::args::Args;
-use crate::tally::Tally;
+use crate::tally::{self, Tally};
 
 #[derive(Serialize)]
 pub(crate) struct Report {
@@ -20,6 +20,8 @@ pub(crate) struct Report {
     rate: Option<u32>,
     seconds: f64,
     answers: u64,
+    /// Requests of the rate that were not sent, because the clients waited for others.
+    unsent: u64,
     answers_per_second: f64,
     bytes_per_second: f64,
     /// The answers that ended in each second.
@@ -38,7 +40,7 @@ pub(crate) struct Report {
 /// The times of the answers from one source, in milliseconds.
 #[derive(Serialize)]
 struct Times {
-    answers: usize,
+    answers: u64,
     p50: f64,
     p99: f64,
     max: f64,
@@ -55,7 +57,11 @@ struct Compiles {
 
 impl Report {
     pub(crate) fn new(args: &Args, shaders: usize, tally: &Tally, elapsed: Duration) -> Self {
-        let (answers, _) = tally.counts();
+        let (answers, errors) = tally.counts();
+        let due = args.rate.map_or(0, |rate| {
+            let due = (f64::from(rate) * args.seconds.as_secs_f64()) as u64;
+            due.min(args.requests.unwrap_or(u64::MAX))
+        });
         let seconds = elapsed.as_secs_f64();
         let sources = tally.times.iter();
         let compiles = tally.compiles.iter().map(|keys| Compiles {
@@ -72,6 +78,7 @@ impl Report {
             rate: args.rate,
             seconds,
             answers,
+            unsent: due.saturating_sub(answers + errors),
             answers_per_second: answers as f64 / seconds,
             bytes_per_second: tally.bytes as f64 / seconds,
             per_second: tally.seconds.clone(),
@@ -93,18 +100,12 @@ impl Report {
 }
 
 impl Times {
-    fn of(times: &[Duration]) -> Self {
-        let mut sorted = times.to_vec();
-        sorted.sort_unstable();
-        let millis = |percent: usize| {
-            let place = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-            sorted[place].as_secs_f64() * 1e3
-        };
+    fn of(times: &tally::Times) -> Self {
         Self {
-            answers: sorted.len(),
-            p50: millis(50),
-            p99: millis(99),
-            max: millis(100),
+            answers: times.count(),
+            p50: times.percentile(50.0),
+            p99: times.percentile(99.0),
+            max: times.percentile(100.0),
         }
     }
 }
@@ -148,12 +149,15 @@ impl fmt::Display for Report {
         for (number, compiles) in self.compiles.iter().enumerate() {
             writeln!(
                 f,
-                "server {}: {} compiles of {} keys, none more often than {} times",
+                "server {}: answered with {} compiles of {} keys, none more often than {} times",
                 number + 1,
                 compiles.compiles,
                 compiles.keys,
                 compiles.most
             )?;
+        }
+        if self.unsent > 0 {
+            writeln!(f, "{} requests were not sent: too few clients", self.unsent)?;
         }
         for (error, times) in &self.errors {
             writeln!(f, "error, {times} times: {error}")?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use blake3::Hash;
+use hdrhistogram::Histogram;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
 
@@ -60,11 +61,37 @@ fn reason(error: &reqwest::Error) -> &'static str {
     }
 }
 
+/// Times, exact to a thousandth of their size.
+pub(crate) struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        // In microseconds, from one to the longest wait for an answer and more.
+        Self(Histogram::new_with_max(1 << 32, 3).expect("the digits and the bound are in range"))
+    }
+}
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// In milliseconds.
+    pub(crate) fn percentile(&self, percent: f64) -> f64 {
+        self.0.value_at_percentile(percent) as f64 / 1e3
+    }
+}
+
 /// All that was answered.
 #[derive(Default)]
 pub(crate) struct Tally {
     /// The times of the answers from each source.
-    pub(crate) times: BTreeMap<String, Vec<Duration>>,
+    pub(crate) times: BTreeMap<String, Times>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) bytes: u64,
     /// How many answers ended in each second.
@@ -121,7 +148,7 @@ impl Tally {
             }
             self.keys.entry(shader).or_default().insert(key);
         }
-        self.times.entry(source).or_default().push(took);
+        self.times.entry(source).or_default().add(took);
     }
 
     /// How many answers there are, and how many errors.

@@ -16,8 +16,8 @@ const WINDOWS: usize = 150;
 /// How many requests are kept.
 const REQUESTS: usize = 50;
 
-/// The most answers of one source that are timed in one window. The others are counted.
-const TIMED: usize = 1 << 16;
+/// Buckets of times: four for each power of two of microseconds, up to 2^32 (71 minutes).
+const BUCKETS: usize = 4 * 32;
 
 /// What one request came to.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +33,7 @@ pub(crate) struct Answered {
     pub(crate) elapsed: Duration,
 }
 
-/// The answers of one source in one window.
+/// The answers of one source. The times are exact to a quarter of their size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Times {
     pub(crate) count: u64,
@@ -41,12 +41,24 @@ pub(crate) struct Times {
     pub(crate) p99_ms: f64,
 }
 
-/// What was answered in one window.
+/// What was answered in some time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct Window {
+    /// By source.
     pub(crate) answers: BTreeMap<String, Times>,
     /// Compile requests that got no artifact.
     pub(crate) errors: u64,
+}
+
+/// What was answered lately.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// The windows that are over, the oldest first.
+    pub(crate) windows: Vec<Window>,
+    /// All of these windows together.
+    pub(crate) total: Window,
+    /// The newest first.
+    pub(crate) requests: Vec<Past>,
 }
 
 /// One of the last requests.
@@ -67,30 +79,28 @@ pub(crate) struct Activity(Mutex<Lately>);
 #[derive(Debug)]
 struct Lately {
     /// Those that are over, the oldest first.
-    windows: VecDeque<Window>,
-    open: Open,
+    windows: VecDeque<Counts>,
+    open: Counts,
+    opened: Instant,
     requests: VecDeque<(Instant, Answered)>,
 }
 
-/// The window that is not over.
-#[derive(Debug)]
-struct Open {
-    began: Instant,
-    answers: BTreeMap<String, Timed>,
+/// What is counted in one window.
+#[derive(Debug, Default)]
+struct Counts {
+    answers: BTreeMap<String, Histogram>,
     errors: u64,
 }
 
-#[derive(Debug, Default)]
-struct Timed {
-    count: u64,
-    times: Vec<Duration>,
-}
+#[derive(Debug)]
+struct Histogram(Box<[u64; BUCKETS]>);
 
 impl Activity {
     pub(crate) fn new() -> Self {
         Self(Mutex::new(Lately {
             windows: VecDeque::new(),
-            open: Open::new(Instant::now()),
+            open: Counts::default(),
+            opened: Instant::now(),
             requests: VecDeque::new(),
         }))
     }
@@ -104,10 +114,13 @@ impl Activity {
         lately.requests.truncate(REQUESTS);
     }
 
-    /// The windows that are over, the oldest first, and the last requests, the newest first.
-    pub(crate) fn recent(&self) -> (Vec<Window>, Vec<Past>) {
+    pub(crate) fn recent(&self) -> Recent {
         let now = Instant::now();
         let lately = self.current(now);
+        let mut total = Counts::default();
+        for window in &lately.windows {
+            total.merge(window);
+        }
         let requests = lately.requests.iter().map(|(at, answered)| Past {
             seconds_ago: (now - *at).as_secs_f64(),
             target: answered.target.clone(),
@@ -115,23 +128,27 @@ impl Activity {
             source: answered.source.clone(),
             key: answered.key.clone(),
             timing: answered.timing.clone(),
-            millis: millis(answered.elapsed),
+            millis: answered.elapsed.as_secs_f64() * 1e3,
         });
-        (lately.windows.iter().cloned().collect(), requests.collect())
+        Recent {
+            windows: lately.windows.iter().map(Counts::summary).collect(),
+            total: total.summary(),
+            requests: requests.collect(),
+        }
     }
 
     /// With the window of this moment open.
     fn current(&self, now: Instant) -> MutexGuard<'_, Lately> {
         let mut lately = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = (now - lately.open.began).div_duration_f64(WINDOW) as usize;
+        let over = (now - lately.opened).div_duration_f64(WINDOW) as usize;
         // After a long silence all that is kept is empty.
         for _ in 0..over.min(WINDOWS + 1) {
-            let next = Open::new(lately.open.began + WINDOW);
-            let window = std::mem::replace(&mut lately.open, next).close();
+            let window = std::mem::take(&mut lately.open);
             lately.windows.push_back(window);
+            lately.opened += WINDOW;
         }
         if over > WINDOWS + 1 {
-            lately.open.began = now;
+            lately.opened = now;
         }
         let too_many = lately.windows.len().saturating_sub(WINDOWS);
         lately.windows.drain(..too_many);
@@ -139,55 +156,69 @@ impl Activity {
     }
 }
 
-impl Open {
-    fn new(began: Instant) -> Self {
-        Self {
-            began,
-            answers: BTreeMap::new(),
-            errors: 0,
-        }
-    }
-
+impl Counts {
     fn add(&mut self, answered: &Answered) {
-        let Some(source) = &answered.source else {
-            self.errors += 1;
-            return;
-        };
-        let timed = self.answers.entry(source.clone()).or_default();
-        timed.count += 1;
-        if timed.times.len() < TIMED {
-            timed.times.push(answered.elapsed);
+        match &answered.source {
+            None => self.errors += 1,
+            Some(source) => {
+                let histogram = self.answers.entry(source.clone()).or_default();
+                histogram.record(answered.elapsed);
+            }
         }
     }
 
-    fn close(self) -> Window {
-        let answers = self.answers.into_iter();
+    fn merge(&mut self, other: &Self) {
+        self.errors += other.errors;
+        for (source, histogram) in &other.answers {
+            let own = self.answers.entry(source.clone()).or_default();
+            for (count, more) in own.0.iter_mut().zip(&histogram.0[..]) {
+                *count += more;
+            }
+        }
+    }
+
+    fn summary(&self) -> Window {
+        let answers = self.answers.iter();
         Window {
             answers: answers
-                .map(|(source, timed)| (source, timed.summary()))
+                .map(|(source, histogram)| (source.clone(), histogram.summary()))
                 .collect(),
             errors: self.errors,
         }
     }
 }
 
-impl Timed {
-    fn summary(mut self) -> Times {
-        self.times.sort_unstable();
-        let percentile = |hundredths: usize| {
-            let rank = (self.times.len() * hundredths).div_ceil(100).max(1);
-            self.times.get(rank - 1).copied().unwrap_or_default()
-        };
-        Times {
-            count: self.count,
-            p50_ms: millis(percentile(50)),
-            p99_ms: millis(percentile(99)),
-        }
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(Box::new([0; BUCKETS]))
     }
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+impl Histogram {
+    fn record(&mut self, time: Duration) {
+        let micros = (time.as_secs_f64() * 1e6).max(1.0);
+        let bucket = (micros.log2() * 4.0) as usize;
+        self.0[bucket.min(BUCKETS - 1)] += 1;
+    }
+
+    fn summary(&self) -> Times {
+        let count: u64 = self.0.iter().sum();
+        let percentile = |hundredths: u64| {
+            let rank = (count * hundredths).div_ceil(100).max(1);
+            let mut seen = 0;
+            let bucket = self.0.iter().position(|inside| {
+                seen += inside;
+                seen >= rank
+            });
+            // The middle of the bucket.
+            bucket.map_or(0.0, |bucket| ((bucket as f64 + 0.5) / 4.0).exp2() / 1e3)
+        };
+        Times {
+            count,
+            p50_ms: percentile(50),
+            p99_ms: percentile(99),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -211,23 +242,36 @@ mod tests {
         }
         activity.add(answered(Some("compiled"), 7));
         activity.add(answered(None, 1));
-        assert_eq!(activity.recent().0, []);
+        assert_eq!(activity.recent().windows, []);
 
         advance(WINDOW).await;
-        let (windows, requests) = activity.recent();
-        let [window] = &windows[..] else {
-            panic!("{windows:?}");
+        let recent = activity.recent();
+        let [window] = &recent.windows[..] else {
+            panic!("{recent:?}");
         };
         let memory = window.answers["memory"];
-        assert_eq!(
-            (memory.count, memory.p50_ms, memory.p99_ms),
-            (100, 50.0, 99.0)
-        );
+        assert_eq!(memory.count, 100);
+        assert!((40.0..63.0).contains(&memory.p50_ms), "{memory:?}");
+        assert!((80.0..125.0).contains(&memory.p99_ms), "{memory:?}");
         assert_eq!(window.answers["compiled"].count, 1);
         assert_eq!(window.errors, 1);
-        assert_eq!(requests.len(), REQUESTS);
-        assert_eq!(requests[0].seconds_ago, 2.0);
-        assert_eq!(requests[1].source.as_deref(), Some("compiled"));
+        assert_eq!(recent.requests.len(), REQUESTS);
+        assert_eq!(recent.requests[0].seconds_ago, 2.0);
+        assert_eq!(recent.requests[1].source.as_deref(), Some("compiled"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_total_is_that_of_all_answers_and_no_mean_of_windows() {
+        let activity = Activity::new();
+        for _ in 0..99 {
+            activity.add(answered(Some("disk"), 1));
+        }
+        advance(WINDOW).await;
+        activity.add(answered(Some("disk"), 1000));
+        advance(WINDOW).await;
+        let disk = activity.recent().total.answers["disk"];
+        assert_eq!(disk.count, 100);
+        assert!(disk.p50_ms < 1.3 && disk.p99_ms < 1.3, "{disk:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,21 +280,22 @@ mod tests {
         activity.add(answered(Some("disk"), 1));
         advance(3 * WINDOW).await;
         activity.add(answered(Some("disk"), 1));
-        let (windows, _) = activity.recent();
+        let windows = activity.recent().windows;
         let answers: Vec<_> = windows.iter().map(|window| window.answers.len()).collect();
         assert_eq!(answers, [1, 0, 0]);
 
         advance(WINDOW * u32::try_from(WINDOWS).unwrap()).await;
-        let (windows, _) = activity.recent();
+        let windows = activity.recent().windows;
         assert_eq!(windows.len(), WINDOWS);
         assert_eq!(windows[0].answers["disk"].count, 1);
 
         advance(Duration::from_secs(1 << 20)).await;
-        let (windows, requests) = activity.recent();
-        assert_eq!(windows, vec![Window::default(); WINDOWS]);
-        assert_eq!(requests.len(), 2);
+        let recent = activity.recent();
+        assert_eq!(recent.windows, vec![Window::default(); WINDOWS]);
+        assert_eq!(recent.requests.len(), 2);
         activity.add(answered(Some("disk"), 1));
         advance(WINDOW).await;
-        assert_eq!(activity.recent().0[WINDOWS - 1].answers["disk"].count, 1);
+        let windows = activity.recent().windows;
+        assert_eq!(windows[WINDOWS - 1].answers["disk"].count, 1);
     }
 }

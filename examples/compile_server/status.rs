@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use pipeline_cache::layered::{LatencySummary, TierMetrics};
 use serde::Serialize;
 
-use crate::activity::{Past, WINDOW, Window};
+use crate::activity::{Past, Recent, WINDOW, Window};
 use crate::site::Site;
 
 /// The page loads nothing from elsewhere and may be part of no other page.
@@ -26,6 +26,8 @@ struct Status {
     uptime_seconds: f64,
     window_seconds: f64,
     windows: Vec<Window>,
+    /// All windows together.
+    total: Window,
     running_compiles: u64,
     queued_compiles: u64,
     tiers: Vec<Tier>,
@@ -41,6 +43,7 @@ struct Tier {
     /// Times that it gave no usable answer.
     failed: u64,
     latency: LatencySummary,
+    /// Zero where the tier does not count them.
     entries: u64,
     bytes: u64,
     saved_seconds: f64,
@@ -99,13 +102,18 @@ fn part(kind: &'static str, text: &'static str) -> Response {
 }
 
 async fn status(State(site): State<Arc<Site>>) -> Response {
-    let (windows, requests) = site.activity.recent();
+    let Recent {
+        windows,
+        total,
+        requests,
+    } = site.activity.recent();
     let metrics = site.cache.layered_metrics();
     let labelled = site.cache.tier_labels().zip(&metrics.tiers);
     let status = Status {
         uptime_seconds: site.began.elapsed().as_secs_f64(),
         window_seconds: WINDOW.as_secs_f64(),
         windows,
+        total,
         running_compiles: metrics.running_compiles,
         queued_compiles: metrics.queued_compiles,
         tiers: labelled

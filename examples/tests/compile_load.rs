@@ -215,12 +215,34 @@ fn a_server_that_is_not_there_is_an_error_of_every_request() {
 }
 
 #[test]
+fn a_rate_ends_with_its_time_and_what_was_not_sent_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || answer_wrongly(&listener));
+    let arguments = [
+        "--json",
+        "--clients",
+        "1",
+        "--seconds",
+        "1",
+        "--rate",
+        "1000000",
+    ];
+    let told = json(&load(&[&arguments[..], &[&url]].concat()));
+    let number = |name: &str| told[name].as_u64().unwrap();
+    assert_eq!(number("answers") + number("unsent"), 1_000_000, "{told}");
+    assert!(number("unsent") > 0, "{told}");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     for arguments in [
         &["https://127.0.0.1:1"][..],
         &["http://127.0.0.1:1/compile"],
         &["http://127.0.0.1:1", "--zipf", "-1"],
         &["http://127.0.0.1:1", "--spellings", "0"],
+        &["http://127.0.0.1:1", "--spellings", "2305843009213693951"],
+        &["http://127.0.0.1:1", "--clients", "65537"],
         &["http://127.0.0.1:1", "--shaders", "/nowhere"],
         &[],
     ] {

@@ -102,7 +102,8 @@ impl Scan<'_> {
         }
         match token {
             Token::Blank | Token::Other => {}
-            Token::Else | Token::Operator => self.last().links += 1,
+            Token::Else => self.last().links += 1,
+            Token::Operator(count) => self.last().links += count,
             Token::Less => {
                 self.last().links += 1;
                 self.last().templates += 1;
@@ -171,9 +172,9 @@ enum Token {
     Less,
     /// So many in a row.
     Greater(usize),
-    /// What takes an operand or two, or a member. Of several in a row one has two operands, and naga
-    /// bounds the others.
-    Operator,
+    /// What takes an operand or two, or a member: so many bytes of them in a row, each of which may be an
+    /// operator of its own.
+    Operator(usize),
     /// Names, numbers and all that is no operator.
     Other,
 }
@@ -197,15 +198,12 @@ impl Tokens<'_> {
             b';' => Token::Semicolon,
             b'<' if matches!(self.peek(), Some(b'<' | b'=')) => {
                 self.at += 1;
-                Token::Operator
+                Token::Operator(1)
             }
             b'<' => Token::Less,
             b'>' => Token::Greater(1 + self.skip(|byte| byte == b'>')),
-            b'.' | b'@' => Token::Operator,
-            byte if is_operator(byte) => {
-                self.operators();
-                Token::Operator
-            }
+            b'.' | b'@' => Token::Operator(1),
+            byte if is_operator(byte) => Token::Operator(1 + self.operators()),
             b'0'..=b'9' => {
                 self.number();
                 Token::Other
@@ -230,14 +228,9 @@ impl Tokens<'_> {
         self.at - start
     }
 
-    /// The rest of a row of operators, which ends before a comment.
-    fn operators(&mut self) {
-        while self.peek().is_some_and(is_operator) {
-            if self.peek() == Some(b'/') {
-                return;
-            }
-            self.at += 1;
-        }
+    /// How long the rest of a row of operators is, which ends before a comment.
+    fn operators(&mut self) -> usize {
+        self.skip(|byte| is_operator(byte) && byte != b'/')
     }
 
     fn word(&mut self) -> Token {
@@ -330,6 +323,11 @@ mod tests {
             ("const x = 1", "+ 1", ";"),
             ("const x = 1", "-1", ";"),
             ("const x = a", "&&b", ";"),
+            ("const x = ", "!", "a;"),
+            ("const x = ", "~", "a;"),
+            ("const x = ", "-~", "a;"),
+            ("const x = ", "*&", "a;"),
+            ("const_assert ", "!!", "a;"),
             ("const x = a", "/b", ";"),
             ("const x = a", "/**/+b", ";"),
             ("const x = a", "/*/ , /**/ , */+b", ";"),

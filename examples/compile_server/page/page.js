@@ -4,8 +4,9 @@
 
 const EVERY = 2000;
 const MINUTES = 5;
+const LOST = "The server does not answer.";
 const SOURCES = ["memory", "disk", "remote", "compiled", "joined", "other"];
-const HITS = ["memory", "disk", "remote"];
+const HITS = ["memory", "disk", "remote", "write_behind"];
 
 const byId = (id) => document.getElementById(id);
 const known = (source) => (SOURCES.includes(source) ? source : "other");
@@ -53,7 +54,7 @@ function bytes(size) {
   return `${size.toFixed(unit && size < 10 ? 1 : 0)} ${units[unit]}`;
 }
 
-// Tables. Each is built once, so that a reader who has scrolled in it stays where he is.
+// Tables. Each is built once, so that readers who have scrolled in one stay where they are.
 
 function table(id, columns, rows) {
   const whole = byId(id);
@@ -99,7 +100,6 @@ function frame(id, label, ticks, minutes) {
     viewBox: `0 0 ${wide} ${HEIGHT}`,
     role: "img",
     "aria-label": label,
-    preserveAspectRatio: "none",
   });
   for (const [height, text] of ticks) {
     const y = place(height);
@@ -130,10 +130,10 @@ function rounded(most) {
 function drawAnswers(windows, seconds, used) {
   const rate = (window, source) => (window.answers[source]?.count ?? 0) / seconds;
   const total = (window) => used.reduce((sum, source) => sum + rate(window, source), 0);
-  const most = rounded(Math.max(1, ...windows.map(total)));
-  const ticks = [0, 0.5, 1].map((share) => [share, count(most * share) || "0"]);
-  const last = windows.length ? total(windows[windows.length - 1]) : 0;
-  const label = `Answers a second over ${MINUTES} minutes; now ${count(last)}, at most ${count(most)}.`;
+  const most = rounded(Math.max(2, ...windows.map(total)));
+  const ticks = [0, 0.5, 1].map((share) => [share, String(most * share)]);
+  const rates = windows.map(total);
+  const label = `Answers a second over ${MINUTES} minutes; now ${count(rates.at(-1) ?? 0)}, at most ${count(Math.max(0, ...rates))}.`;
   const { svg, across } = frame("answers", label, ticks, MINUTES);
   const width = Math.max(1, (across(1) - across(0)) / windows.length + 0.5);
   windows.forEach((window, number) => {
@@ -199,24 +199,10 @@ function merged(windows) {
   });
 }
 
-function sums(windows) {
-  const bySource = {};
-  let errors = 0;
-  for (const window of windows) {
-    errors += window.errors;
-    for (const [source, times] of Object.entries(window.answers)) {
-      const sum = (bySource[source] ??= { count: 0, weighted: 0, p99: 0 });
-      sum.count += times.count;
-      sum.weighted += times.p50_ms * times.count;
-      sum.p99 = Math.max(sum.p99, times.p99_ms);
-    }
-  }
-  return { bySource, errors };
-}
-
-function figures(status, { bySource, errors }) {
-  const all = Object.values(bySource).reduce((sum, source) => sum + source.count, 0);
-  const hits = HITS.reduce((sum, source) => sum + (bySource[source]?.count ?? 0), 0);
+function figures(status) {
+  const { answers, errors } = status.total;
+  const all = Object.values(answers).reduce((sum, source) => sum + source.count, 0);
+  const hits = HITS.reduce((sum, source) => sum + (answers[source]?.count ?? 0), 0);
   const saved = status.tiers.reduce((sum, tier) => sum + tier.saved_seconds, 0);
   const rows = [
     ["Answers", count(all)],
@@ -291,9 +277,8 @@ function show(status) {
   const wanted = Math.round((MINUTES * 60) / status.window_seconds);
   const windows = merged(status.windows).slice(-wanted);
   while (windows.length < wanted) windows.unshift({ answers: {}, errors: 0 });
-  const total = sums(windows);
-  const used = SOURCES.filter((source) => total.bySource[source]);
-  figures(status, total);
+  const used = SOURCES.filter((source) => windows.some((window) => window.answers[source]));
+  figures(status);
   drawAnswers(windows, status.window_seconds, used);
   drawTimes(windows, used);
   byId("legend").replaceChildren(...used.map((source) => {
@@ -301,11 +286,10 @@ function show(status) {
     item.append(element("span", undefined, `mark fill-${source}`), source);
     return item;
   }));
-  const columns = [["From"], ["Answers", "number"], ["Median", "number"], ["99 %, worst window", "number"]];
-  table("sources", columns, used.map((source) => {
-    const { count: answers, weighted, p99 } = total.bySource[source];
-    return [{ text: source, mark: source }, count(answers), millis(weighted / answers), millis(p99)];
-  }));
+  const columns = [["From"], ["Answers", "number"], ["Median", "number"], ["99 %", "number"]];
+  table("sources", columns, Object.entries(status.total.answers).map(([source, times]) => [
+    { text: source, mark: known(source) }, count(times.count), millis(times.p50_ms), millis(times.p99_ms),
+  ]));
   tiers(status);
   requests(status);
 }
@@ -313,26 +297,36 @@ function show(status) {
 let paused = false;
 let latest;
 let shown;
+/** The number of the last refresh that was begun: only its answer is shown. */
+let begun = 0;
 
-function state(text, isBad) {
-  const line = byId("state");
-  if (line.textContent !== text) line.textContent = text;
-  line.className = isBad ? "bad" : "";
+/** `spoken` is read out by screen readers where it changes, `text` is only shown. */
+function state(spoken, text = "") {
+  if (byId("state").textContent !== spoken) byId("state").textContent = spoken;
+  byId("detail").textContent = text;
+  byId("state").className = spoken === LOST ? "bad" : "";
 }
 
 async function refresh() {
   if (paused || document.hidden) return;
+  begun += 1;
+  const own = begun;
+  let status;
   try {
     const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(10000) });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    latest = await answer.json();
-    show(latest);
-    shown = Date.now();
-    state(`Up for ${duration(latest.uptime_seconds)}. Refreshes every ${EVERY / 1000} seconds.`, false);
-  } catch (error) {
-    const since = shown ? ` What is shown is ${duration((Date.now() - shown) / 1000)} old.` : "";
-    state(`The server does not answer.${since}`, true);
+    if (answer.ok) status = await answer.json();
+  } catch {
+    status = undefined;
   }
+  if (paused || own !== begun) return;
+  if (!status) {
+    state(LOST, shown ? `What is shown is ${duration((Date.now() - shown) / 1000)} old.` : "");
+    return;
+  }
+  latest = status;
+  shown = Date.now();
+  show(status);
+  state("Up.", `For ${duration(status.uptime_seconds)}. Refreshes every ${EVERY / 1000} seconds.`);
 }
 
 async function run() {
@@ -346,7 +340,7 @@ byId("pause").addEventListener("click", () => {
   paused = !paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "Go on" : "Pause";
-  if (paused) state("Paused.", false);
+  if (paused) state("Paused.");
   else refresh();
 });
 addEventListener("resize", () => latest && show(latest));
