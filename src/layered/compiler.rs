@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument as _, instrument::WithSubscriber as _};
+use tracing::{Instrument as _, Span, debug_span, instrument::WithSubscriber as _};
 
 use super::admission::{LookupPriority, PriorityBoost};
 use super::builder::CompilePolicy;
@@ -240,6 +240,7 @@ impl Compiler {
     ) -> Result<Ran, Stop> {
         let queued = Instant::now();
         let permit = self.pool.compiles.acquire(order.priority.into(), boost);
+        let permit = permit.instrument(order.step(|caller| debug_span!(parent: caller, "queue")));
         let permit = permit.await.map_err(|_| {
             self.counters.overloaded.increment();
             Stop::Overloaded
@@ -263,7 +264,10 @@ impl Compiler {
         // It is there, unless a caller with the same slot has taken it for a job of its own.
         let job = take(slot).ok_or(Stop::Cancelled)?;
         self.counters.compiles.increment();
+        let compile = |caller: &Span| debug_span!(parent: caller, "compile", key = ?node.key());
         let job = job(execution)
+            .instrument(order.step(compile))
+            // Also where that span is not wanted.
             .instrument(order.span.clone())
             .with_subscriber(order.dispatch.clone());
         let result = timeout(self.settings.limit, job).await;
@@ -347,8 +351,14 @@ struct Flight<E> {
 }
 
 impl<E: Send + Sync + 'static> Flight<E> {
-    /// The work of a flight.
+    /// The work of a flight, in the span of whoever started it.
     async fn run(self) -> FlightResult {
+        let (span, dispatch) = (self.order.span.clone(), self.order.dispatch.clone());
+        let work = self.work().instrument(span);
+        work.with_subscriber(dispatch).await
+    }
+
+    async fn work(self) -> FlightResult {
         let finished = tokio::select! {
             biased;
             () = self.state.interest.cancelled() => Err(Stop::Cancelled),

@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tracing::{Dispatch, Span};
+use tracing::{Dispatch, Span, dispatcher};
 
 use super::admission::LookupPriority;
 use super::compile_error::CompileError;
@@ -27,6 +27,13 @@ pub(super) struct Order {
     /// Of the caller.
     pub(super) span: Span,
     pub(super) dispatch: Dispatch,
+}
+
+impl Order {
+    /// The span of a step, which is made of that of the caller.
+    pub(super) fn step(&self, make: impl FnOnce(&Span) -> Span) -> Span {
+        dispatcher::with_default(&self.dispatch, || make(&self.span))
+    }
 }
 
 /// Makes an artifact: parses where that is still to be done, and compiles.

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
+use tracing::{Dispatch, Span, dispatcher};
 
 use super::admission::{LookupPriority, PriorityBoost};
 use super::compile_error::CompileError;
@@ -216,10 +217,12 @@ where
             }
         }
         let start = Instant::now();
+        let caller = Caller::current();
         let parse = |state: &FlightState| {
             let boost = PriorityBoost::from(Arc::clone(&state.urgent));
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
-            let parse = move |queue| parse_and_key(&source, &*parse, queue);
+            let caller = caller.clone();
+            let parse = move |queue| caller.trace_parse(|| parse_and_key(&source, &*parse, queue));
             Arc::clone(compiler).run_key(priority, boost, parse)
         };
         let wait = match site.tiers {
@@ -322,6 +325,24 @@ impl<P: Program, F> FromSource<P, F> {
         self.fingerprint = right.as_ref().ok().copied();
         self.made = Some(made(unchecked));
         InputStop::Rekeyed(right, self)
+    }
+}
+
+/// The span and the subscriber of whoever asks, for the thread that works.
+#[derive(Clone)]
+struct Caller(Span, Dispatch);
+
+impl Caller {
+    fn current() -> Self {
+        Self(Span::current(), dispatcher::get_default(Clone::clone))
+    }
+
+    fn trace_parse<T>(&self, parse: impl FnOnce() -> T) -> T {
+        let Self(caller, dispatch) = self;
+        dispatcher::with_default(dispatch, || {
+            let step = tracing::debug_span!(parent: caller, "parse");
+            caller.in_scope(|| step.in_scope(parse))
+        })
     }
 }
 
