@@ -15,8 +15,8 @@ use crate::build_passes::pass::Pass;
 use crate::build_passes::programs::{self, Checked};
 use crate::build_passes::tiers::Tiers;
 use crate::change::change_one_function;
-use crate::compiler::Wasmtime;
 use crate::function_store::FunctionStore;
+use crate::wasmtime_compiler::Wasmtime;
 
 /// How many functions of a module are tried, until a change of one changes the module's key. One
 /// that nothing calls does not.

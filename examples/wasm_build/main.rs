@@ -2,7 +2,7 @@
 //! caching did and what it cost: `cargo run --release -p pipeline-cache-examples --features wasmtime
 //! --example wasm_build -- --help`.
 //!
-//! The passes and their report are in `../build_passes`; `compiler.rs` names the scope of the keys.
+//! The passes and their report are in `../build_passes`; `../wasmtime_compiler` names the scope of the keys.
 
 mod args;
 #[path = "../build_passes/mod.rs"]
@@ -14,6 +14,8 @@ mod function_store;
 mod functions;
 mod packages;
 mod respell;
+#[path = "../wasmtime_compiler/mod.rs"]
+mod wasmtime_compiler;
 
 use std::process::ExitCode;
 
@@ -23,7 +25,7 @@ use clap::Parser as _;
 use args::Args;
 use build_passes::Build;
 use build_passes::sources::read_files;
-use compiler::Wasmtime;
+use wasmtime_compiler::Wasmtime;
 
 #[tokio::main]
 async fn main() -> ExitCode {
