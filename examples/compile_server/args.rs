@@ -9,7 +9,8 @@ use tracing_subscriber::filter::Targets;
 
 use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 
-/// Compiles WGSL to SPIR-V, MSL, HLSL and GLSL over HTTP, each program once.
+/// Compiles WGSL to SPIR-V, MSL, HLSL and GLSL over HTTP, and WebAssembly to native code, each program
+/// once.
 ///
 /// Paths:
 ///
@@ -17,6 +18,8 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///   POST /compile/msl       ?version=, as in 1.3, 2.4, 6.0, 450 or 310es
 ///   POST /compile/hlsl      ?bounds_checks=false leaves out what catches accesses out of bounds
 ///   POST /compile/glsl      ?entry=NAME if the shader has several entry points
+///   POST /compile/native    the body is a WebAssembly module; the answer is what wasmtime loads on a
+///                           machine like this one. In a build with the feature wasmtime
 ///   GET  /artifact/KEY      what was compiled, by the key that an answer told
 ///   GET  /metrics           for Prometheus
 ///   GET  /                  a page for people: rates, times, tiers, the last 50 requests
@@ -51,14 +54,16 @@ pub(crate) struct Args {
     /// The address to listen at; port 0 for one that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
     pub(crate) listen: SocketAddr,
-    /// A cache to share with others, such as the /artifacts of a cache_server. Its writers decide
-    /// what is served. A token for it is taken from the variable COMPILE_SERVER_REMOTE_TOKEN
+    /// A cache to share with others, known spellings among it: the /artifacts of a cache_server, or
+    /// an object store as s3://bucket/prefix, gs://…, az://… or file:///folder. Its writers decide what
+    /// is served. The token for a server is taken from the variable COMPILE_SERVER_REMOTE_TOKEN, what an
+    /// object store needs from variables of its own, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT
     #[arg(long, value_name = "URL")]
     pub(crate) remote: Option<String>,
     /// The most bytes of artifacts in memory
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) memory: u64,
-    /// The most bytes of artifacts on disk; the least recently used ones are evicted
+    /// The most bytes of artifacts on disk, and a fourth of it more for functions of WebAssembly; the least recently used ones are evicted
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
     pub(crate) disk: u64,
     /// The largest source
@@ -101,6 +106,12 @@ pub(crate) struct Args {
     /// The seconds that a connection stays open between two requests
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "90")]
     pub(crate) idle: Duration,
+    /// An OpenTelemetry collector, such as http://127.0.0.1:4318, which is sent a span of each request
+    /// and of its steps by OTLP over HTTP. The header traceparent says which trace it is part of. What the collector
+    /// asks for goes into the variable OTEL_EXPORTER_OTLP_HEADERS, and not into the URL, which is
+    /// logged when spans cannot be sent
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<String>,
     /// What is logged to the standard error: levels, as in warn or info,pipeline_cache=debug. At
     /// info there is one line for each request
     #[arg(long, value_name = "LEVELS", default_value = "info")]

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use metrics::counter;
 use pipeline_cache::key::naga::ValidatedModule;
 use pipeline_cache::layered::Compiled;
-use pipeline_cache::{Artifact, ArtifactMetadata, CompileInput, LookupPriority};
+use pipeline_cache::{Artifact, ArtifactMetadata, CompileError, CompileInput, LookupPriority};
 use tokio::time::timeout;
 use tracing::{Span, field};
 
@@ -24,6 +24,9 @@ use crate::problem::Problem;
 use crate::shader::{self, ShaderError};
 use crate::site::{PROVENANCE, Site};
 use crate::targets::{Choices, Language, Target};
+
+/// What is not compiled by naga.
+pub(crate) const NATIVE: &str = "native";
 
 const DEADLINE: &str = "compile-deadline-ms";
 const PRIORITY: &str = "compile-priority";
@@ -38,26 +41,54 @@ pub(crate) async fn compile(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let language = Language::of(&target).ok_or(Problem::UnknownTarget)?;
     let Query(choices) = choices?;
+    if target == NATIVE {
+        return native(&site, &choices, &headers, body).await;
+    }
+    let language = Language::of(&target).ok_or(Problem::UnknownTarget)?;
     let target = site.targets.get(language, choices)?;
-    let deadline = deadline(&headers)?.unwrap_or(site.deadline);
-    let priority = priority(&headers)?;
-    let source = site.read(&headers, body).await?;
+    let wish = site.wish(&headers, body).await?;
     let (capabilities, compiler) = (target.capabilities, Arc::clone(&target));
     let compiled = site
         .cache
         .compile(&target.scope)
-        .source(target.front_end.as_str(), source, move |source| {
+        .source(target.front_end.as_str(), wish.source, move |source| {
             shader::parse(source, capabilities)
         })
-        .deadline(deadline.min(site.deadline))
-        .priority(priority)
+        .deadline(wish.deadline)
+        .priority(wish.priority)
         // What is wrong with a shader depends on nothing else.
         .remember_failures(true)
         .run(move |input, _cx| write(&compiler, &input))
         .await?;
     Ok(answer(&compiled))
+}
+
+async fn native(
+    site: &Site,
+    choices: &Choices,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let native = site.native.as_ref().ok_or(Problem::UnknownTarget)?;
+    if *choices != Choices::default() {
+        let reason = "native: no options: it is for the machine of the server";
+        return Err(Problem::BadRequest(reason.to_owned()));
+    }
+    let wish = site.wish(headers, body).await?;
+    match native.compile(&site.cache, wish).await {
+        Ok(compiled) => Ok(answer(&compiled)),
+        Err(CompileError::Failed(error)) => Err(Problem::Module(error.message.clone())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a request asks for, whatever the compiler.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) source: Bytes,
+    pub(crate) deadline: Duration,
+    pub(crate) priority: LookupPriority,
 }
 
 /// Compiles, on the compile pool.
@@ -104,6 +135,15 @@ fn answer(compiled: &Compiled) -> Response {
 }
 
 impl Site {
+    async fn wish(&self, headers: &HeaderMap, body: Body) -> Result<Wish, Problem> {
+        let deadline = deadline(headers)?.unwrap_or(self.deadline);
+        Ok(Wish {
+            deadline: deadline.min(self.deadline),
+            priority: priority(headers)?,
+            source: self.read(headers, body).await?,
+        })
+    }
+
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         let most = self.max_source;
         if announced(headers).is_some_and(|length| length > most) {

@@ -6,16 +6,22 @@ use std::io;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{Layer, Registry};
 
 use crate::http_server::console;
 
-pub(crate) fn start(levels: Targets) -> Result<(), TryInitError> {
+/// The layer takes what is for others than the log.
+pub(crate) fn start(
+    levels: Targets,
+    layer: impl Layer<Registry> + Send + Sync,
+) -> Result<(), TryInitError> {
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_target(false)
-        .with_writer(|| Lines);
+        .with_writer(|| Lines)
+        .with_filter(levels);
     tracing_subscriber::registry()
-        .with(levels)
+        .with(layer)
         .with(lines)
         .try_init()
 }

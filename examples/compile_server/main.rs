@@ -7,16 +7,27 @@ mod activity;
 mod args;
 mod artifact;
 mod compile;
+#[cfg(feature = "wasmtime")]
+#[path = "../function_store/mod.rs"]
+mod function_store;
 #[path = "../http_server/mod.rs"]
 mod http_server;
 mod log;
 #[path = "../naga_compiler/mod.rs"]
 mod naga_compiler;
+#[cfg_attr(not(feature = "wasmtime"), path = "no_native.rs")]
+mod native;
 mod problem;
+mod remote;
 mod shader;
 mod site;
 mod status;
 mod targets;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(feature = "wasmtime")]
+#[path = "../wasmtime_compiler/mod.rs"]
+mod wasmtime_compiler;
 #[path = "../wgsl_nesting/mod.rs"]
 mod wgsl_nesting;
 
@@ -31,7 +42,7 @@ use clap::Parser as _;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use pipeline_cache::layered::{CloseReport, LATENCY_BUCKETS, MetricsExporter};
-use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache, RemoteCache};
+use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -45,7 +56,8 @@ use http_server::console::{self, announce, say};
 use http_server::counters::Gauge;
 use http_server::listener::Listener;
 use http_server::signals;
-use site::{PROVENANCE, Site};
+use native::Native;
+use site::Site;
 use targets::Targets;
 
 /// The most artifacts in memory.
@@ -87,9 +99,10 @@ async fn main() -> ExitCode {
 
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
-    log::start(args.log.clone())?;
+    let traces = start_traces(&args)?;
     let prometheus = install_metrics()?;
     let cache = open_cache(&args).await?;
+    let native = Native::open(&args.cache_dir.join("functions"), args.disk / 4).await?;
     let socket = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
@@ -115,6 +128,7 @@ async fn run(args: Args) -> Result<bool> {
         began: Instant::now(),
         cache: cache.clone(),
         targets: Targets::default(),
+        native,
         exporter: MetricsExporter::new("shaders"),
         prometheus: prometheus.clone(),
         connections,
@@ -125,10 +139,11 @@ async fn run(args: Args) -> Result<bool> {
         deadline: args.deadline,
         inactivity: args.inactivity,
     });
+    let native_path = site.native.as_ref().map_or("", |_| ", /native");
     let url = format!("http://{}", listener.socket.local_addr()?);
     announce(format_args!(
-        "listening on {url}; compile: {url}/compile/spirv, /msl, /hlsl, /glsl; for people: \
-         {url}/; metrics: {url}/metrics; no TLS: put a proxy in front for https"
+        "listening on {url}; compile: {url}/compile/spirv, /msl, /hlsl, /glsl{native_path}; for \
+         people: {url}/; metrics: {url}/metrics; no TLS: put a proxy in front for https"
     ));
     let upkeep = tokio::spawn(keep_up(prometheus));
     let stop = async {
@@ -142,10 +157,52 @@ async fn run(args: Args) -> Result<bool> {
         say("some requests did not end in time");
     }
     let left = drained.unwrap_or_default().max(CLOSE);
-    let closed = cache.close(left).await;
+    let mut closed = cache.close(left).await;
+    if let Some(native) = &site.native {
+        let functions = native.close(left).await;
+        closed.unfinished_writes += functions.unfinished_writes;
+        closed.errors.extend(functions.errors);
+    }
     report(&closed);
+    finish_traces(traces).await;
     Ok(drained.is_some() && closed.is_clean())
 }
+
+#[cfg(feature = "otlp")]
+type Traces = Option<traces::Traces>;
+/// There are none.
+#[cfg(not(feature = "otlp"))]
+struct Traces;
+
+/// Starts the log, and the traces where they are wanted.
+#[cfg(feature = "otlp")]
+fn start_traces(args: &Args) -> Result<Traces> {
+    let traces = args.otlp.as_deref().map(traces::Traces::to).transpose()?;
+    log::start(args.log.clone(), traces.as_ref().map(traces::Traces::layer))?;
+    Ok(traces)
+}
+
+#[cfg(not(feature = "otlp"))]
+fn start_traces(args: &Args) -> Result<Traces> {
+    anyhow::ensure!(
+        args.otlp.is_none(),
+        "traces need a build with the feature otlp"
+    );
+    let none = None::<tracing_subscriber::layer::Identity>;
+    log::start(args.log.clone(), none)?;
+    Ok(Traces)
+}
+
+#[cfg(feature = "otlp")]
+async fn finish_traces(traces: Traces) {
+    if let Some(traces) = traces {
+        // The last span may not be closed yet where a client does not read its answer.
+        let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
+    }
+}
+
+#[cfg(not(feature = "otlp"))]
+async fn finish_traces(_: Traces) {}
 
 /// Says what of the cache is undone.
 fn report(closed: &CloseReport) {
@@ -180,14 +237,7 @@ async fn open_cache(args: &Args) -> Result<LayeredPipelineCache> {
         cache = cache.compile_places(places);
     }
     if let Some(url) = &args.remote {
-        let mut remote = RemoteCache::builder()
-            .require_provenance(PROVENANCE)
-            .writes();
-        if let Ok(token) = std::env::var("COMPILE_SERVER_REMOTE_TOKEN") {
-            remote = remote.bearer_token(token);
-        }
-        let remote = remote.build(url);
-        cache = cache.tier(remote.with_context(|| format!("cannot use {url}"))?);
+        cache = cache.shared_tier(remote::open(url)?);
     }
     Ok(cache.build())
 }

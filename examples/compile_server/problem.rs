@@ -11,6 +11,12 @@ use std::time::Duration;
 use crate::shader::{ShaderError, Span};
 use crate::targets::BadChoice;
 
+const TARGETS: &str = if cfg!(feature = "wasmtime") {
+    "the targets are spirv, msl, hlsl, glsl and native"
+} else {
+    "the targets are spirv, msl, hlsl and glsl"
+};
+
 #[derive(Debug)]
 pub(crate) enum Problem {
     NotFound,
@@ -27,6 +33,8 @@ pub(crate) enum Problem {
     BrokenOff,
     /// The shader cannot be compiled.
     Shader(ShaderFault),
+    /// The WebAssembly module cannot be compiled.
+    Module(String),
     DeadlineExceeded(Duration),
     /// The compile was given up.
     TimedOut(Duration),
@@ -72,7 +80,7 @@ impl Problem {
             Self::BadRequest(_) | Self::BrokenOff => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Shader(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Shader(_) | Self::Module(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::DeadlineExceeded(_) | Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::QueueFull | Self::Busy | Self::Degraded | Self::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -88,6 +96,7 @@ impl Problem {
             Self::NotAKey => ("not-a-key", "Not a key"),
             Self::BadRequest(_) => ("bad-option", "Bad option"),
             Self::Shader(_) => ("invalid-shader", "Invalid shader"),
+            Self::Module(_) => ("invalid-module", "Invalid module"),
             Self::DeadlineExceeded(_) => ("deadline-exceeded", "Deadline exceeded"),
             Self::TimedOut(_) => ("compile-timed-out", "Compile timed out"),
             Self::QueueFull => ("queue-full", "Queue full"),
@@ -102,9 +111,9 @@ impl Problem {
         Some(match self {
             Self::NotFound => return None,
             Self::MethodNotAllowed => "the header Allow lists the methods of this path".to_owned(),
-            Self::UnknownTarget => "the targets are spirv, msl, hlsl and glsl".to_owned(),
+            Self::UnknownTarget => TARGETS.to_owned(),
             Self::NotAKey => "a key is 64 hex digits".to_owned(),
-            Self::BadRequest(reason) => reason.clone(),
+            Self::BadRequest(reason) | Self::Module(reason) => reason.clone(),
             Self::TooLarge(most) => format!("a source has at most {most} bytes"),
             Self::TooSlow => "the source arrived too slowly".to_owned(),
             Self::BrokenOff => "the source ended before its announced length".to_owned(),

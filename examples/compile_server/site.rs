@@ -24,12 +24,13 @@ use tracing::{Instrument as _, Span, field};
 
 use crate::activity::{Activity, Answered};
 use crate::artifact::artifact;
-use crate::compile::{KEY, SOURCE, TIMING, compile};
+use crate::compile::{KEY, NATIVE, SOURCE, TIMING, compile};
 use crate::http_server::connection::Connection;
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::console;
 use crate::http_server::counters::{Counted, Gauge};
 use crate::http_server::exchange::{End, Exchange, Record};
+use crate::native::Native;
 use crate::problem::Problem;
 use crate::status;
 use crate::targets::{Language, Targets};
@@ -43,6 +44,8 @@ pub(crate) struct Site {
     pub(crate) began: Instant,
     pub(crate) cache: LayeredPipelineCache,
     pub(crate) targets: Targets,
+    /// `None` in a build without it.
+    pub(crate) native: Option<Native>,
     pub(crate) exporter: MetricsExporter,
     pub(crate) prometheus: PrometheusHandle,
     pub(crate) connections: Arc<ConnectionMetrics>,
@@ -121,6 +124,8 @@ async fn exchange(
         key = field::Empty,
         source = field::Empty,
     );
+    #[cfg(feature = "otlp")]
+    crate::traces::join(&span, request.headers());
     let asked = Asked {
         path: match path.split('/').nth(1) {
             Some("compile") => "compile",
@@ -152,11 +157,10 @@ async fn exchange(
 /// What is shown of a compile request.
 fn asked_for(path: &str) -> Option<Answered> {
     let target = path.strip_prefix("/compile/")?;
+    let is_known = target == NATIVE || Language::of(target).is_some();
     Some(Answered {
         // No text of the client's own.
-        target: Language::of(target)
-            .map_or("unknown", |_| target)
-            .to_owned(),
+        target: if is_known { target } else { "unknown" }.to_owned(),
         ..Answered::default()
     })
 }

@@ -10,17 +10,23 @@ use tokio::net::{TcpListener, TcpStream};
 #[tokio::test]
 async fn servers_on_one_remote_share_what_they_compile() {
     let remote = CacheServer::start(&[]);
-    let url = remote.url("/artifacts");
+    share(&remote.url("/artifacts"), &[], "remote").await;
+}
+
+/// What one server compiles another finds in the remote, also by its spelling.
+pub(crate) async fn share(remote: &str, variables: &[(&str, &str)], label: &str) {
     let (first, second) = (folder(), folder());
-    let mut one = Server::start(first.path(), &["--remote", &url]);
+    let arguments = ["--remote", remote];
+    let mut one = Server::start_with(first.path(), &arguments, variables);
     let compiled = one.post("spirv", DOUBLE).await;
     assert_eq!(header(&compiled, "artifact-source"), "compiled");
     one.terminate();
-    assert!(one.wait().0.success());
+    let (status, said) = one.wait();
+    assert!(status.success(), "{said}");
 
-    let other = Server::start(second.path(), &["--remote", &url]);
+    let other = Server::start_with(second.path(), &arguments, variables);
     let shared = other.post("spirv", DOUBLE).await;
-    assert_eq!(header(&shared, "artifact-source"), "remote");
+    assert_eq!(header(&shared, "artifact-source"), label);
     let timing = header(&shared, "server-timing");
     assert!(
         !timing.contains("parse"),
@@ -190,7 +196,7 @@ async fn is_served_without(remote: &str) {
     let server = Server::start(folder.path(), &arguments);
     for number in 2..5 {
         let source = DOUBLE.replace("2u", &format!("{number}u"));
-        let compiled = server.post("spirv", source.as_str()).await;
+        let compiled = server.post("spirv", source.clone()).await;
         assert_eq!(compiled.status(), StatusCode::OK);
         assert_eq!(header(&compiled, "artifact-source"), "compiled");
         let hit = server.post("spirv", source).await;

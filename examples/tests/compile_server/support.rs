@@ -1,5 +1,9 @@
 //! The server under test.
 
+#[cfg(feature = "object-store")]
+#[path = "../../../tests/network/support/real_server.rs"]
+pub(crate) mod real_server;
+
 use super::activity::Activity;
 use super::cache_server::{self, WRITER, client};
 use super::http_server::connection::Timeouts;
@@ -59,6 +63,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// With variables in its environment.
+    pub(crate) fn start_with(
+        folder: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let program = cache_server::program().with_file_name("compile_server");
         let mut child = Command::new(program)
             .args(["--listen", "127.0.0.1:0", "--cache-dir"])
@@ -66,6 +79,7 @@ impl Server {
             .args(arguments)
             .env("NO_PROXY", "127.0.0.1")
             .env("COMPILE_SERVER_REMOTE_TOKEN", WRITER)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -84,9 +98,9 @@ impl Server {
         Self { child, url, errors }
     }
 
-    pub(crate) async fn post(&self, target: &str, source: impl Into<String>) -> Response {
+    pub(crate) async fn post(&self, target: &str, source: impl Into<reqwest::Body>) -> Response {
         let request = client().post(format!("{}/compile/{target}", self.url));
-        request.body(source.into()).send().await.unwrap()
+        request.body(source).send().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
@@ -189,6 +203,7 @@ impl Service {
         let site = Arc::new(Site {
             cache: cache.clone(),
             targets: Targets::default(),
+            native: None,
             exporter: MetricsExporter::new("shaders"),
             prometheus: PrometheusBuilder::new().build_recorder().handle(),
             connections: Arc::clone(&connections),
