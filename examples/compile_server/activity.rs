@@ -126,7 +126,11 @@ impl Activity {
             target: answered.target.clone(),
             status: answered.status,
             source: answered.source.clone(),
-            key: answered.key.clone(),
+            // Enough to tell keys apart, and too little to ask for the artifact.
+            key: answered
+                .key
+                .as_deref()
+                .map(|key| key.chars().take(16).collect()),
             timing: answered.timing.clone(),
             millis: answered.elapsed.as_secs_f64() * 1e3,
         });

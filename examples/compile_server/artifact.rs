@@ -2,10 +2,11 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use pipeline_cache::{Artifact, LookupOptions, PipelineFingerprint};
@@ -24,7 +25,10 @@ pub(crate) async fn artifact(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let key = PipelineFingerprint::from_str(&key).map_err(|_| Problem::NotAKey)?;
-    let options = LookupOptions::new().deadline(site.deadline);
+    let began = Instant::now();
+    let permit = site.permit(site.deadline).await?;
+    let left = site.deadline.saturating_sub(began.elapsed());
+    let options = LookupOptions::new().deadline(left);
     let lookup = site.cache.lookup(&key, &options).await;
     let mut response = match lookup.artifact() {
         Some(_) if lists(&headers, Some(&tag(&key))) => StatusCode::NOT_MODIFIED.into_response(),
@@ -34,6 +38,7 @@ pub(crate) async fn artifact(
     };
     response.headers_mut().extend(validators(&key));
     response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
+    response.extensions_mut().insert(permit);
     Ok(response)
 }
 
@@ -44,7 +49,7 @@ pub(crate) fn payload(artifact: &Artifact) -> Response {
         Some("msl" | "hlsl" | "glsl") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     };
-    let head = [(CONTENT_TYPE, kind)];
+    let head = [(CONTENT_TYPE, kind), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (head, Body::from(artifact.payload().clone())).into_response()
 }
 

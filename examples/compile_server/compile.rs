@@ -41,13 +41,38 @@ pub(crate) async fn compile(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let began = Instant::now();
+    // Whatever the answer is: a body that is not read would end the connection.
+    let source = site.read(&headers, body).await?;
     let Query(choices) = choices?;
-    if target == NATIVE {
-        return native(&site, &choices, &headers, body).await;
-    }
-    let language = Language::of(&target).ok_or(Problem::UnknownTarget)?;
+    let mut wish = site.wish(&headers, source)?;
+    // Waits for the source took none of the places, and are part of the deadline.
+    let deadline = wish.deadline;
+    let permit = site
+        .permit(deadline.saturating_sub(began.elapsed()))
+        .await?;
+    wish.deadline = deadline.saturating_sub(began.elapsed());
+    let compiled = match target.as_str() {
+        NATIVE => native(&site, &choices, wish).await,
+        name => shader(&site, name, choices, wish).await,
+    };
+    let mut response = compiled.map_err(|problem| match problem {
+        // As it was asked for.
+        Problem::DeadlineExceeded(_left) => Problem::DeadlineExceeded(deadline),
+        problem => problem,
+    })?;
+    response.extensions_mut().insert(permit);
+    Ok(response)
+}
+
+async fn shader(
+    site: &Site,
+    name: &str,
+    choices: Choices,
+    wish: Wish,
+) -> Result<Response, Problem> {
+    let language = Language::of(name).ok_or(Problem::UnknownTarget)?;
     let target = site.targets.get(language, choices)?;
-    let wish = site.wish(&headers, body).await?;
     let (capabilities, compiler) = (target.capabilities, Arc::clone(&target));
     let compiled = site
         .cache
@@ -64,18 +89,12 @@ pub(crate) async fn compile(
     Ok(answer(&compiled))
 }
 
-async fn native(
-    site: &Site,
-    choices: &Choices,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
+async fn native(site: &Site, choices: &Choices, wish: Wish) -> Result<Response, Problem> {
     let native = site.native.as_ref().ok_or(Problem::UnknownTarget)?;
     if *choices != Choices::default() {
         let reason = "native: no options: it is for the machine of the server";
         return Err(Problem::BadRequest(reason.to_owned()));
     }
-    let wish = site.wish(headers, body).await?;
     match native.compile(&site.cache, wish).await {
         Ok(compiled) => Ok(answer(&compiled)),
         Err(CompileError::Failed(error)) => Err(Problem::Module(error.message.clone())),
@@ -135,16 +154,16 @@ fn answer(compiled: &Compiled) -> Response {
 }
 
 impl Site {
-    async fn wish(&self, headers: &HeaderMap, body: Body) -> Result<Wish, Problem> {
+    fn wish(&self, headers: &HeaderMap, source: Bytes) -> Result<Wish, Problem> {
         let deadline = deadline(headers)?.unwrap_or(self.deadline);
         Ok(Wish {
             deadline: deadline.min(self.deadline),
             priority: priority(headers)?,
-            source: self.read(headers, body).await?,
+            source,
         })
     }
 
-    async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    pub(crate) async fn read(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         let most = self.max_source;
         if announced(headers).is_some_and(|length| length > most) {
             return Err(Problem::TooLarge(most));

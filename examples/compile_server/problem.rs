@@ -112,7 +112,7 @@ impl Problem {
             Self::NotFound => return None,
             Self::MethodNotAllowed => "the header Allow lists the methods of this path".to_owned(),
             Self::UnknownTarget => TARGETS.to_owned(),
-            Self::NotAKey => "a key is 64 hex digits".to_owned(),
+            Self::NotAKey => "a key is 64 hex digits in lower case".to_owned(),
             Self::BadRequest(reason) | Self::Module(reason) => reason.clone(),
             Self::TooLarge(most) => format!("a source has at most {most} bytes"),
             Self::TooSlow => "the source arrived too slowly".to_owned(),

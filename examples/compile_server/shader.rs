@@ -69,6 +69,24 @@ impl fmt::Display for ShaderError {
 
 impl Error for ShaderError {}
 
+/// The most bytes of a message or a report. It repeats lines of the source, and is remembered with the
+/// failure.
+const MAX_TEXT: usize = 8 << 10;
+
+/// A text, cut short where it is too long.
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let mut end = MAX_TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text.shrink_to_fit();
+    text
+}
+
 /// Parses and validates a source. It is validated here, because a canonical form has no spans.
 pub(crate) fn parse(
     source: &Bytes,
@@ -77,15 +95,15 @@ pub(crate) fn parse(
     let text = std::str::from_utf8(source).map_err(|error| not_utf8(source, &error))?;
     wgsl_nesting::check(text).map_err(|error| too_deep(text, error))?;
     let module = parse_str(text).map_err(|error| ShaderError {
-        message: error.message().to_owned(),
+        message: bounded(error.message().to_owned()),
         span: error.location(text).map(Span::from),
-        report: Some(error.emit_to_string(text)),
+        report: Some(bounded(error.emit_to_string(text))),
     })?;
     ValidatedModule::new(module, capabilities).map_err(|error| match error {
         InvalidModule::Invalid { error } => ShaderError {
-            message: chain(error.as_inner()),
+            message: bounded(chain(error.as_inner())),
             span: error.location(text).map(Span::from),
-            report: Some(error.emit_to_string(text)),
+            report: Some(bounded(error.emit_to_string(text))),
         },
         other => ShaderError::new(other.to_string()),
     })

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use http_body_util::BodyExt as _;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 use pipeline_cache::LayeredPipelineCache;
@@ -61,19 +61,15 @@ pub(crate) struct Site {
 
 /// The service of the whole site.
 pub(crate) fn router(site: Arc<Site>) -> Router {
-    // Checks and metrics take no permit: they answer while all are taken.
-    let limited = Router::new()
+    Router::new()
         .route("/compile/{target}", post(compile))
         .route("/artifact/{key}", get(artifact))
-        .layer(from_fn_with_state(Arc::clone(&site), limit));
-    Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "well\n"))
         .route("/readyz", get(ready))
         .merge(status::router())
-        .merge(limited)
-        .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(&site), exchange))
         .with_state(site)
 }
@@ -84,6 +80,8 @@ struct Asked {
     path: &'static str,
     /// Of a compile request: what is shown of it.
     compile: Option<Answered>,
+    /// Held until the answer is sent.
+    permit: Option<Permit>,
     span: Span,
     site: Arc<Site>,
     _under_way: Counted,
@@ -135,12 +133,14 @@ async fn exchange(
             _ => "other",
         },
         compile: asked_for(path),
+        permit: None,
         span: span.clone(),
         _under_way: site.under_way.enter(),
         site,
     };
     let mut exchange = Exchange::begin(method, connection.request(), asked);
-    let answer = next.run(request).instrument(span).await;
+    let mut answer = next.run(request).instrument(span).await;
+    exchange.record.permit = answer.extensions_mut().remove();
     if let Some(answered) = &mut exchange.record.compile {
         let told = |name| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
         answered.source = told(SOURCE);
@@ -165,21 +165,30 @@ fn asked_for(path: &str) -> Option<Answered> {
     })
 }
 
-/// Serves so many requests at once, and no more. The permit is held until the answer is sent.
-async fn limit(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
-    let permit = Arc::clone(&site.request_permits).acquire_owned();
-    let Ok(Ok(permit)) = timeout(site.inactivity, permit).await else {
-        return Problem::Busy.into_response();
-    };
-    next.run(request).await.map(|body| held(body, permit))
+async fn not_found(State(site): State<Arc<Site>>, headers: HeaderMap, body: Body) -> Problem {
+    // A body that is not read would end the connection.
+    let read = site.read(&headers, body).await;
+    read.err().unwrap_or(Problem::NotFound)
 }
 
-/// The body, which holds the permit until it is dropped.
-fn held(body: Body, permit: OwnedSemaphorePermit) -> Body {
-    Body::new(body.map_frame(move |frame| {
-        let _ = &permit;
-        frame
-    }))
+async fn not_allowed(State(site): State<Arc<Site>>, headers: HeaderMap, body: Body) -> Problem {
+    let read = site.read(&headers, body).await;
+    read.err().unwrap_or(Problem::MethodNotAllowed)
+}
+
+/// A place among the requests that are served at once, until the answer is sent. Checks, metrics and
+/// the page need none: they answer while all are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Permit(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+
+impl Site {
+    pub(crate) async fn permit(&self, patience: Duration) -> Result<Permit, Problem> {
+        let permit = Arc::clone(&self.request_permits).acquire_owned();
+        match timeout(patience.min(self.inactivity), permit).await {
+            Ok(Ok(permit)) => Ok(Permit(Arc::new(permit))),
+            _ => Err(Problem::Busy),
+        }
+    }
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Response {

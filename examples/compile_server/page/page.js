@@ -267,7 +267,7 @@ function requests(status) {
     { text: request.status, kind: request.status >= 400 ? "bad" : "" },
     request.source ? { text: request.source, mark: known(request.source) } : "–",
     millis(request.millis),
-    { text: request.key ? `${request.key.slice(0, 16)}…` : "–", code: Boolean(request.key) },
+    { text: request.key ? `${request.key}…` : "–", code: Boolean(request.key) },
     steps(request.timing),
   ]);
   table("requests", columns, rows);

@@ -10,6 +10,7 @@ use naga::valid::ModuleInfo;
 use pipeline_cache::CompileScope;
 use pipeline_cache::key::CompileScopeError;
 
+use super::bounded::BoundedText;
 use super::{BadChoice, Language, not_written, unknown_version};
 use crate::naga_compiler::scope;
 use crate::shader::ShaderError;
@@ -115,7 +116,7 @@ impl Glsl {
             entry_point: entry_point.name.clone(),
             multiview: self.multiview,
         };
-        let mut text = String::new();
+        let mut text = BoundedText::default();
         let writer = Writer::new(
             &mut text,
             module,
@@ -124,9 +125,7 @@ impl Glsl {
             &pipeline,
             self.policies,
         );
-        writer
-            .and_then(|mut writer| writer.write())
-            .map_err(|error| not_written("GLSL", error))?;
-        Ok(text)
+        let written = writer.and_then(|mut writer| writer.write());
+        text.finish("GLSL", written.map(drop))
     }
 }

@@ -10,7 +10,8 @@ use naga::valid::ModuleInfo;
 use pipeline_cache::CompileScope;
 use pipeline_cache::key::CompileScopeError;
 
-use super::{BadChoice, Language, not_written, unknown_version};
+use super::bounded::BoundedText;
+use super::{BadChoice, Language, unknown_version};
 use crate::naga_compiler::scope;
 use crate::shader::ShaderError;
 
@@ -124,14 +125,16 @@ impl Hlsl {
     }
 
     pub(super) fn write(&self, module: &Module, info: &ModuleInfo) -> Result<String, ShaderError> {
-        let mut text = String::new();
-        let written = Writer::new(&mut text, &self.options, &self.pipeline)
-            .write(module, info, None)
-            .map_err(|error| not_written("HLSL", error))?;
-        // An entry point that cannot be written is left out, and told here.
-        for name in written.entry_point_names {
-            name.map_err(|error| not_written("HLSL", error))?;
+        let mut text = BoundedText::default();
+        let mut writer = Writer::new(&mut text, &self.options, &self.pipeline);
+        let written = writer.write(module, info, None);
+        match written {
+            // An entry point that cannot be written is left out, and told here.
+            Ok(written) => {
+                let names: Result<Vec<_>, _> = written.entry_point_names.into_iter().collect();
+                text.finish("HLSL", names.map(drop))
+            }
+            Err(error) => text.finish("HLSL", Err(error)),
         }
-        Ok(text)
     }
 }

@@ -1,5 +1,6 @@
 //! What shaders are compiled to. Each target names every option of its writer in its scope.
 
+mod bounded;
 mod glsl;
 mod hlsl;
 mod msl;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::naga_compiler::spirv::Spirv;
 use crate::naga_compiler::{NAGA, VALIDATION};
 use crate::shader::ShaderError;
+use bounded::{MAX_ARTIFACT, too_long};
 use glsl::Glsl;
 use hlsl::Hlsl;
 use msl::Msl;
@@ -158,9 +160,11 @@ impl Target {
     /// The artifact of a module.
     pub(crate) fn write(&self, module: &Module, info: &ModuleInfo) -> Result<Vec<u8>, ShaderError> {
         match &self.writer {
-            Writer::Spirv(spirv) => spirv
-                .write(module, info)
-                .map_err(|error| ShaderError::new(format!("{error:#}"))),
+            Writer::Spirv(spirv) => match spirv.write(module, info) {
+                Ok(code) if code.len() > MAX_ARTIFACT => Err(too_long("SPIR-V")),
+                Ok(code) => Ok(code),
+                Err(error) => Err(ShaderError::new(format!("{error:#}"))),
+            },
             Writer::Msl(msl) => msl.write(module, info).map(String::into_bytes),
             Writer::Hlsl(hlsl) => hlsl.write(module, info).map(String::into_bytes),
             Writer::Glsl(glsl) => glsl.write(module, info).map(String::into_bytes),
@@ -201,8 +205,10 @@ impl Targets {
             return Ok(target);
         }
         let target = Arc::new(Target::new(key.0, &key.1)?);
+        // Names of entry points are the clients' own, and would fill the table.
+        let is_common = key.1.entry.is_none();
         let mut kept = lock();
-        if kept.len() < KEPT {
+        if is_common && kept.len() < KEPT {
             kept.insert(key, Arc::clone(&target));
         }
         Ok(target)

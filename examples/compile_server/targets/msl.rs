@@ -1,13 +1,14 @@
 //! naga's writer of the Metal shading language.
 
 use naga::Module;
-use naga::back::msl::{EntryPointResourceMap, Options, PipelineOptions, write_string};
+use naga::back::msl::{EntryPointResourceMap, Options, PipelineOptions, Writer};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::ModuleInfo;
 use pipeline_cache::CompileScope;
 use pipeline_cache::key::CompileScopeError;
 
-use super::{Language, not_written};
+use super::Language;
+use super::bounded::BoundedText;
 use crate::naga_compiler::scope;
 use crate::shader::ShaderError;
 
@@ -128,12 +129,16 @@ impl Msl {
     }
 
     pub(super) fn write(&self, module: &Module, info: &ModuleInfo) -> Result<String, ShaderError> {
-        let (text, written) = write_string(module, info, &self.options, &self.pipeline)
-            .map_err(|error| not_written("MSL", error))?;
-        // An entry point that cannot be written is left out, and told here.
-        for name in written.entry_point_names {
-            name.map_err(|error| not_written("MSL", error))?;
+        let mut writer = Writer::new(BoundedText::default());
+        let written = writer.write(module, info, &self.options, &self.pipeline);
+        let text = writer.finish();
+        match written {
+            // An entry point that cannot be written is left out, and told here.
+            Ok(written) => {
+                let names: Result<Vec<_>, _> = written.entry_point_names.into_iter().collect();
+                text.finish("MSL", names.map(drop))
+            }
+            Err(error) => text.finish("MSL", Err(error)),
         }
-        Ok(text)
     }
 }

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use pipeline_cache::{CompileError, PipelineFingerprint};
 use reqwest::StatusCode;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 /// Another program than `DOUBLE`.
 fn triple() -> String {
@@ -148,4 +150,66 @@ fn a_compile_that_is_given_up_is_a_timeout() {
     let given_up = CompileError::TimedOut(Duration::from_secs(60));
     let response = Problem::from(given_up).into_response();
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// GLSL spells out the zeros of an array.
+#[tokio::test]
+async fn an_artifact_above_the_limit_is_refused_before_it_is_made() {
+    let service = Service::start(narrow().build()).await;
+    let source = "@group(0) @binding(0) var<storage, read_write> out: u32;
+        @compute @workgroup_size(1) fn main() {
+            var zeros: array<u32, 50000000>;
+            out = zeros[out];
+        }";
+    let refused = service.post("glsl", source).send().await.unwrap();
+    let problem = problem(refused, StatusCode::UNPROCESSABLE_ENTITY).await;
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("more than 16 MiB"), "{detail}");
+}
+
+/// What is remembered of a failure repeats lines of the source.
+#[tokio::test]
+async fn what_is_told_of_a_long_line_is_short() {
+    let service = Service::start(narrow().build()).await;
+    let source = format!("const x = {};", "y".repeat(400_000));
+    let refused = service.post("spirv", &source).send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let told = refused.bytes().await.unwrap();
+    assert!(told.len() < 40_000, "{} bytes", told.len());
+}
+
+#[tokio::test]
+async fn requests_whose_source_does_not_come_hold_no_place() {
+    let folder = folder();
+    let server = Server::start(folder.path(), &["--max-requests", "1"]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let head = "POST /compile/spirv HTTP/1.1\r\nHost: x\r\nContent-Length: 400\r\n\r\n";
+    silent.write_all(head.as_bytes()).await.unwrap();
+    // That one, and the one that asks.
+    loop {
+        let metrics = server.get("/metrics").await.text().await.unwrap();
+        if metrics.contains("compile_server_requests_under_way 2") {
+            break;
+        }
+    }
+    let request = client().post(format!("{}/compile/spirv", server.url));
+    let answer = request.header("compile-deadline-ms", "20000").body(DOUBLE);
+    assert_eq!(answer.send().await.unwrap().status(), StatusCode::OK);
+    drop(silent);
+}
+
+#[tokio::test]
+async fn answers_have_a_length() {
+    let service = Service::start(narrow().build()).await;
+    let compiled = service.post("spirv", DOUBLE).send().await.unwrap();
+    let key = header(&compiled, "artifact-key").to_owned();
+    let length = compiled.content_length();
+    let code = compiled.bytes().await.unwrap();
+    assert_eq!(length, Some(code.len() as u64));
+    let known = service.get(&format!("/artifact/{key}")).send().await;
+    assert_eq!(
+        header(&known.unwrap(), "content-length"),
+        code.len().to_string()
+    );
 }

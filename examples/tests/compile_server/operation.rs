@@ -15,7 +15,7 @@ async fn servers_on_one_remote_share_what_they_compile() {
 
 /// What one server compiles another finds in the remote, also by its spelling.
 pub(crate) async fn share(remote: &str, variables: &[(&str, &str)], label: &str) {
-    let (first, second) = (folder(), folder());
+    let first = folder();
     let arguments = ["--remote", remote];
     let mut one = Server::start_with(first.path(), &arguments, variables);
     let compiled = one.post("spirv", DOUBLE).await;
@@ -24,18 +24,21 @@ pub(crate) async fn share(remote: &str, variables: &[(&str, &str)], label: &str)
     let (status, said) = one.wait();
     assert!(status.success(), "{said}");
 
-    let other = Server::start_with(second.path(), &arguments, variables);
-    let shared = other.post("spirv", DOUBLE).await;
-    assert_eq!(header(&shared, "artifact-source"), label);
-    let timing = header(&shared, "server-timing");
-    assert!(
-        !timing.contains("parse"),
-        "its spelling is shared too: {timing}"
-    );
-    assert_eq!(
-        shared.bytes().await.unwrap(),
-        compiled.bytes().await.unwrap()
-    );
+    let code = compiled.bytes().await.unwrap();
+    for _ in 0..20 {
+        let second = folder();
+        let other = Server::start_with(second.path(), &arguments, variables);
+        let shared = other.post("spirv", DOUBLE).await;
+        let source = header(&shared, "artifact-source").to_owned();
+        let timing = header(&shared, "server-timing").to_owned();
+        assert_eq!(shared.bytes().await.unwrap(), code);
+        if source == label && !timing.contains("parse") {
+            return;
+        }
+        // Beside a busy machine the parse or the compile may win against the remote.
+        assert!(source == label || source == "compiled", "{source}");
+    }
+    panic!("neither the artifact nor its spelling came from the remote");
 }
 
 #[tokio::test]
@@ -104,8 +107,13 @@ async fn the_status_tells_tiers_compiles_and_the_last_requests() {
     let server = Server::start(folder.path(), &[]);
     let compiled = server.post("spirv", DOUBLE).await;
     let key = header(&compiled, "artifact-key").to_owned();
-    server.post("spirv", DOUBLE).await;
-    server.post("msl", "no shader").await;
+    // Each is over before the next begins.
+    compiled.bytes().await.unwrap();
+    server.status_with_recent(1).await;
+    let hit = server.post("spirv", DOUBLE).await;
+    hit.bytes().await.unwrap();
+    server.status_with_recent(2).await;
+    server.post("msl", "no shader").await.bytes().await.unwrap();
     server.get(&format!("/artifact/{key}")).await;
     let response = server.get("/status.json").await;
     assert_eq!(header(&response, "content-type"), "application/json");
@@ -127,7 +135,7 @@ async fn the_status_tells_tiers_compiles_and_the_last_requests() {
     });
     let expected = ["msl - 422", "spirv memory 200", "spirv compiled 200"];
     assert_eq!(lines.collect::<Vec<_>>(), expected);
-    assert_eq!(requests[1]["key"], key);
+    assert_eq!(requests[1]["key"], key[..16]);
     let timing = requests[2]["timing"].as_str().unwrap();
     assert!(timing.contains("compile;dur="), "{timing}");
     // What a client calls a target is not shown to others.
