@@ -1,7 +1,7 @@
 //! The compiler of a cache: one compile of a key at a time, after or beside the search for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,19 @@ pub(super) struct FlightState {
     boost: PriorityBoost,
     /// Cancelled when a caller has joined who does not wait for network tiers.
     skip_network: CancellationToken,
+    /// Whether a caller wants the artifact in the network tiers.
+    writes_all: AtomicBool,
     search: WatchedSearch,
+}
+
+impl FlightState {
+    /// Where the artifact is to be written.
+    fn writes(&self) -> TierSelection {
+        match self.writes_all.load(Ordering::Relaxed) {
+            true => TierSelection::All,
+            false => TierSelection::Local,
+        }
+    }
 }
 
 type FlightResult = Result<Finished, Stop>;
@@ -157,6 +169,7 @@ impl Compiler {
                 interest: Interest::new(Arc::clone(&self.counters)),
                 boost: PriorityBoost::default(),
                 skip_network: CancellationToken::new(),
+                writes_all: AtomicBool::new(order.writes == TierSelection::All),
                 search: WatchedSearch::new(&self.search, key, options),
             });
             interest = Some(state.interest.join(order.keep));
@@ -181,6 +194,9 @@ impl Compiler {
             }
             if order.tiers == TierSelection::Local {
                 state.skip_network.cancel();
+            }
+            if order.writes == TierSelection::All {
+                state.writes_all.store(true, Ordering::Relaxed);
             }
         }
         let result = match waiter.await {
@@ -424,7 +440,7 @@ impl<E: Send + Sync + 'static> Flight<E> {
             Made::Compiled(ran, leases) => {
                 compiler
                     .writer
-                    .put_compiled(key, &ran.artifact, leases)
+                    .put_compiled(key, &ran.artifact, leases, state.writes())
                     .await;
                 if !state.interest.is_wanted() {
                     compiler.counters.finished_after_abandonment.increment();

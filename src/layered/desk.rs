@@ -24,6 +24,7 @@ use crate::sync::lock::lock;
 pub(super) struct Options {
     pub(super) deadline: Option<Duration>,
     pub(super) tiers: TierSelection,
+    pub(super) writes: TierSelection,
     pub(super) priority: LookupPriority,
     pub(super) race: Option<Duration>,
     pub(super) network_budget: Duration,
@@ -170,6 +171,7 @@ impl Desk<'_, '_> {
         Order {
             scope: self.scope.clone(),
             tiers: self.options.tiers,
+            writes: self.options.writes,
             priority: self.options.priority,
             race: self.options.race,
             network_budget: self.options.network_budget.saturating_sub(network),

@@ -19,6 +19,7 @@ use crate::sync::lock::lock;
 pub(super) struct Order {
     pub(super) scope: CompileScope,
     pub(super) tiers: TierSelection,
+    pub(super) writes: TierSelection,
     pub(super) priority: LookupPriority,
     pub(super) race: Option<Duration>,
     pub(super) network_budget: Duration,

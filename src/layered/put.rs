@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::background::{BackgroundWrites, TierWrite};
 use super::builder::WritePolicy;
 use super::lease::TierLease;
+use super::lookup::TierSelection;
 use super::metrics::WriteCounters;
 use super::report::CloseReport;
 use super::search::Search;
@@ -99,7 +100,7 @@ impl Writer {
             .collect()
     }
 
-    /// Writes what was compiled to every tier that takes it, in the background. Until it is in the
+    /// Writes what was compiled to every one of these tiers that takes it, in the background. Until it is in the
     /// local tiers it is served from there, and the leases are held as
     /// [`BackgroundWrites::write_behind`] says.
     ///
@@ -109,9 +110,11 @@ impl Writer {
         key: &PipelineFingerprint,
         artifact: &Artifact,
         leases: Vec<TierLease>,
+        tiers: TierSelection,
     ) {
         let generation = self.background.generation(key);
-        let takers = self.takers(artifact);
+        let mut takers = self.takers(artifact);
+        takers.retain(|&tier| tiers.allows(self.tiers[tier].locality));
         if takers.is_empty() {
             self.end_put(key, &[self.no_taker(artifact)]);
             return;

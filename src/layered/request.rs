@@ -139,6 +139,7 @@ impl<'a> CompileRequest<'a> {
             options: Options {
                 deadline: None,
                 tiers: TierSelection::All,
+                writes: TierSelection::All,
                 priority: LookupPriority::Interactive,
                 race: None,
                 network_budget: compiler.network_budget(),
@@ -207,12 +208,41 @@ impl<S> CompileRequest<'_, S> {
     }
 
     /// Sets which tiers, and which stores of [source aliases](crate::SourceAliases), are asked before it
-    /// is compiled. Default: all. What was compiled is written to all tiers whatever is asked.
+    /// is compiled. Default: all. [`writes`](Self::writes) says where what was compiled is written.
     ///
     /// A caller that asks local tiers alone and joins a flight that waits for a network makes it
     /// compile.
     pub const fn tiers(mut self, tiers: TierSelection) -> Self {
         self.options.tiers = tiers;
+        self
+    }
+
+    /// Sets to which tiers what was compiled is written. Default: to all that take writes.
+    ///
+    /// With [`TierSelection::Local`] what is made of a draft, which the next keystroke replaces, stays on
+    /// this machine. Where several callers wait for one compile, it is written wherever one of them
+    /// wants it. What is in a tier already is not written to others: see
+    /// [`put`](LayeredPipelineCache::put). Source aliases are written to all their stores.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// # let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
+    /// let checked = cache
+    ///     .compile(&scope)
+    ///     .program(OpaqueProgram::new("text", "hell"))
+    ///     .tiers(TierSelection::Local)
+    ///     .writes(TierSelection::Local)
+    ///     .run(|input, _cx| Ok::<_, Unkeyable>(Artifact::new(input.into_canonical()?.bytes().clone())))
+    ///     .await?;
+    /// # let _ = checked;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub const fn writes(mut self, tiers: TierSelection) -> Self {
+        self.options.writes = tiers;
         self
     }
 

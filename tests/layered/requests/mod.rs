@@ -13,3 +13,4 @@ mod savings;
 mod sources;
 mod storm;
 mod support;
+mod writes;
