@@ -20,7 +20,7 @@ use super::lookup::TierSelection;
 use super::order::Job;
 use super::origin::{CompileFrom, FromKey, FromProgram, FromSource, Site};
 use crate::artifact::Artifact;
-use crate::key::{CompileScope, PipelineFingerprint, Program};
+use crate::key::{CompileScope, PipelineFingerprint, Program, Unkeyable};
 
 /// A request for an artifact: from the cache, or else compiled, once for all who ask at the same time.
 ///
@@ -337,6 +337,57 @@ impl<S> CompileRequest<'_, S> {
             .await
     }
 
+    /// The key that the artifact has, or why it has none. Looks into no tier for it, and compiles
+    /// nothing. To see where the artifact is, [look it up](LayeredPipelineCache::lookup).
+    ///
+    /// A known spelling costs what it costs in [`run`](Self::run); a new one is parsed, and is known from
+    /// then on. Of the options the deadline, the tiers, the priority, the network budget and the
+    /// remembered failures count.
+    ///
+    /// # Errors
+    ///
+    /// As `run`, but for what a compile function fails with.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends this caller's wait. A parse that has begun runs to its end.
+    ///
+    /// ```
+    /// # use pipeline_cache::*;
+    /// # use bytes::Bytes;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// # let scope = CompileScope::new("upper-caser 1.0", "ascii")?;
+    /// # let parse = |text: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", text.clone()));
+    /// let request = cache.compile(&scope).source("text-parser 1.0", "hello", parse);
+    /// let key = request.find_key().await??;
+    /// println!("{key}: {:?}", cache.lookup(&key, &LookupOptions::new()).await.source());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn find_key<E>(
+        self,
+    ) -> Result<Result<PipelineFingerprint, Unkeyable>, CompileError<E>>
+    where
+        S: CompileFrom<E>,
+        E: Send + Sync + 'static,
+    {
+        if Handle::try_current().is_err() {
+            return Err(CompileError::NoRuntime);
+        }
+        let located = self
+            .origin
+            .locate(site(self.compiler, self.scope, &self.options));
+        let (located, _keyed) = match self.options.deadline {
+            None => located.await?,
+            Some(deadline) => timeout(deadline, located)
+                .await
+                .unwrap_or(Err(CompileError::DeadlineExceeded(deadline)))?,
+        };
+        Ok(located.key)
+    }
+
     async fn answer<E>(
         self,
         job: impl FnOnce(Work<S, E>) -> Job<E> + Send,
@@ -387,20 +438,24 @@ impl<S> CompileRequest<'_, S> {
             let times = CompileTimes::default();
             return desk.bypass(slot, CompileSource::PassedBy, times).await;
         }
-        let site = Site {
-            compiler: self.compiler,
-            scope: self.scope,
-            priority: self.options.priority,
-            tiers: self.options.tiers,
-            network_budget: self.options.network_budget,
-            remembers_failures: self.options.remembers_failures,
-        };
+        let site = site(self.compiler, self.scope, &self.options);
         let (located, keyed) = self.origin.locate(site).await?;
         let job = || job(Work::Keyed(keyed));
         match located.key.clone() {
             Ok(key) => desk.find_or_compile(key, located, job).await,
             Err(reason) => desk.bypass_unkeyable(slot(job()), reason, located).await,
         }
+    }
+}
+
+fn site<'a>(compiler: &'a Arc<Compiler>, scope: &'a CompileScope, options: &Options) -> Site<'a> {
+    Site {
+        compiler,
+        scope,
+        priority: options.priority,
+        tiers: options.tiers,
+        network_budget: options.network_budget,
+        remembers_failures: options.remembers_failures,
     }
 }
 

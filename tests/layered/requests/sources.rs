@@ -38,6 +38,28 @@ async fn a_known_spelling_is_neither_parsed_nor_compiled_again() {
     assert_eq!(front.compiles(), 2);
 }
 
+/// As an editor asks for it, to show what is cached.
+#[tokio::test]
+async fn the_key_of_a_source_is_told_without_a_compile() {
+    let (cache, front, scope) = (memory(), Front::default(), scope());
+    let find = |source: &'static str| {
+        let request = cache
+            .compile(&scope)
+            .source(FRONT_END, source, front.parse());
+        request.find_key()
+    };
+    let key = find("b a").await.unwrap().unwrap();
+    assert!(cache.get(&key).await.is_none());
+    assert_eq!((front.parses(), front.compiles()), (1, 0));
+    assert_eq!(find("b a").await.unwrap(), Ok(key));
+    assert_eq!(front.parses(), 1, "the spelling is known");
+
+    let compiled = request(&cache, &front, &scope, "a b").await.unwrap();
+    assert_eq!(compiled.key, Some(key));
+    assert!(find("secret").await.unwrap().is_err());
+    assert!(find("error").await.unwrap_err().failed().is_some());
+}
+
 /// The leader's parse makes the key, and what it made is what is compiled.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_callers_with_one_new_source_parse_it_once() {
