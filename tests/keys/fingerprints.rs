@@ -1,7 +1,7 @@
 //! Keys are stable across releases, and tell apart what must not be shared.
 
 #[cfg(feature = "naga")]
-use crate::naga::support::{generate, shuffle, vello};
+use crate::naga::support::{generate, mutate, shuffle, vello, writers};
 #[cfg(feature = "wasm")]
 use crate::wasm::support::{
     ast as wasm_ast, generate as wasm, shuffle as wasm_shuffle, tools as wasm_tools,
@@ -242,6 +242,62 @@ fn the_table_of_shader_spellings() {
     }
 }
 
+/// Generated shaders, changed at a random place in a way that keeps the meaning.
+/// `PIPELINE_CACHE_LONG_TESTS=1` makes more of them.
+#[cfg(feature = "naga")]
+#[test]
+fn the_table_of_generated_shaders() {
+    use generate::shader;
+    use pipeline_cache::Program as _;
+    use pipeline_cache::key::naga::CanonicalModule;
+
+    let canonical = |text: &str| -> Option<CanonicalModule> {
+        let module = naga::front::wgsl::parse_str(text).ok()?;
+        let canonical = module.canonicalize().ok()?;
+        canonical.info().is_ok().then_some(canonical)
+    };
+    let rounds = match std::env::var_os("PIPELINE_CACHE_LONG_TESTS") {
+        Some(_) => 3_000,
+        None => 60,
+    };
+    let mut rows = BTreeMap::<String, Row>::new();
+    for seed in 0..rounds {
+        let source = shader(seed);
+        let Some(one) = canonical(&source.print()) else {
+            continue;
+        };
+        let key = one.fingerprint();
+        let mut row = |name: &str, other: &CanonicalModule| {
+            let unified = other.fingerprint() == key;
+            rows.entry(name.to_owned()).or_default().add(unified);
+        };
+        let written = writers::wgsl(one.module());
+        if let Some(other) = canonical(&written) {
+            row("the canonical form as WGSL, read back", &other);
+        }
+        for change in mutate::SAME {
+            let mut random = generate::Random(seed);
+            let mutant = mutate::mutate(&source, change, &mut random);
+            if let Some(other) = mutant.and_then(|mutant| canonical(&mutant.print())) {
+                row(change, &other);
+            }
+        }
+    }
+    print_table("naga, generated shaders", &rows);
+    // naga's WGSL writer leaves out resources that are only named, and its front end folds more
+    // than is exact. What is stored by `+=` is read at another place than what is stored by `=`.
+    let incomplete = [
+        "the canonical form as WGSL, read back",
+        "assignment spelled out",
+    ];
+    for (transformation, row) in &rows {
+        let is_complete = row.pairs == row.unified;
+        let is_known = incomplete.contains(&transformation.as_str());
+        assert!(is_complete || is_known, "{transformation}");
+    }
+    assert!(rows.len() >= mutate::SAME.len(), "{}", rows.len());
+}
+
 /// Real shaders in another order, and through other tools and back.
 ///
 /// SPIR-V says something else, and none of it unifies: naga's writer counts the rounds of every
@@ -270,11 +326,16 @@ fn the_table_of_shader_round_trips() {
     for (seed, (name, module)) in vello::vello().into_iter().enumerate() {
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
         let info = validator.validate(&module).unwrap();
-        let key = PipelineFingerprint::of(&module).unwrap();
+        let canonical = module.canonicalize().unwrap();
+        let key = canonical.fingerprint();
         let shuffled = shuffle::shuffle(&module, &mut generate::Random(seed as u64));
         let others = [
             ("every arena in another order", shuffled),
             ("naga's WGSL writer and back", through_wgsl(&module, &info)),
+            (
+                "the canonical form by naga's WGSL writer and back",
+                through_wgsl(canonical.module(), canonical.info().unwrap()),
+            ),
             (
                 "naga's SPIR-V writer and back",
                 through_spirv(&module, &info),

@@ -5,34 +5,62 @@
 //! follows from these: it stands where it is first needed.
 
 use naga::valid::{FunctionInfo, ModuleInfo};
-use naga::{Block, EntryPoint, Function, GlobalVariable, Handle, MeshStageInfo, Module};
+use naga::{EntryPoint, Function, GlobalVariable, Handle, MeshStageInfo, Module};
 
 use super::context::Context;
 use super::deep::with_stack;
 use super::effects::Effects;
+use super::flow::Flow;
 use super::global_set::GlobalSet;
 use super::items::Items;
 use super::module::{ModuleBuilder, is_interface, payloads};
 use super::place;
-use super::rebase::{Rebased, Shape, shape};
+use super::place::Outcome;
+use super::rebase::{Rebased, Refusal};
 use super::roots::Roots;
 use super::scratch::{FunctionScratch, Scratch, with_scratch};
 use super::special::SpecialRoles;
+use super::twins::Twins;
+use super::validate;
+use super::wire;
 use super::wire::{Construct as _, Part, Target as _};
 
 /// Writes the canonical form of a module that naga finds valid, with what it found. The module
 /// nests to `depth`.
 pub(super) fn canonicalize(source: &Module, info: &ModuleInfo, depth: usize) -> Rebased<Vec<u8>> {
     with_stack(depth, || {
-        with_scratch(|scratch| canonicalize_with(scratch, source, info))
+        with_scratch(|scratch| settle(scratch, source, info))
     })?
+}
+
+/// The most rounds that a module takes. Each but the last has left something out.
+const ROUNDS: usize = 16;
+
+/// What one round leaves out can leave more to leave out: nearly all modules take one.
+fn settle(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Vec<u8>> {
+    let (mut canonical, mut again) = canonicalize_with(scratch, source, info)?;
+    for _ in 1..ROUNDS {
+        if !again {
+            return Ok(canonical);
+        }
+        let module = wire::read_back(&canonical);
+        let module = module.ok_or(Refusal(
+            &"a canonical form on the way to the last does not read back",
+        ))?;
+        let info = validate::validate_again(&module)?;
+        (canonical, again) = canonicalize_with(scratch, &module, &info)?;
+    }
+    if again {
+        return Err(Refusal(&"there is always more to leave out"));
+    }
+    Ok(canonical)
 }
 
 fn canonicalize_with(
     scratch: &mut Scratch,
     source: &Module,
     info: &ModuleInfo,
-) -> Rebased<Vec<u8>> {
+) -> Rebased<(Vec<u8>, bool)> {
     let special = SpecialRoles::new(source)?;
     let roots = Roots::new(source)?;
     let globals = sorted_globals(source, &roots.infos(info));
@@ -42,12 +70,15 @@ fn canonicalize_with(
         info,
         module: ModuleBuilder::new(source, &items, &special, &mut scratch.sections),
         scratch: &mut scratch.function,
+        flows: source.functions.iter().map(|_| None).collect(),
+        twins: Twins::default(),
+        again: false,
         effects: vec![Effects::default(); source.functions.len()],
     };
     build.overrides()?;
     build.resources(&globals, &roots)?;
     build.functions(&roots)?;
-    Ok(build.module.finish())
+    Ok((build.module.finish(), build.again))
 }
 
 struct Build<'m> {
@@ -55,11 +86,16 @@ struct Build<'m> {
     info: &'m ModuleInfo,
     module: ModuleBuilder<'m>,
     scratch: &'m mut FunctionScratch,
+    /// The statements of the functions, by their index in the source.
+    flows: Vec<Option<Flow<'m>>>,
+    twins: Twins,
+    /// Whether what was left out leaves more to leave out.
+    again: bool,
     /// By the index of the function in the source.
     effects: Vec<Effects>,
 }
 
-impl Build<'_> {
+impl<'m> Build<'m> {
     /// A pipeline can set every override that has an id or a name, whether or not a shader reads
     /// it, and must set those without an initial value: all of them are part of the interface.
     fn overrides(&mut self) -> Rebased<()> {
@@ -94,16 +130,19 @@ impl Build<'_> {
             Roots::EntryPoints(entry_points) => {
                 for entry in entry_points {
                     let source = &self.source.entry_points[*entry];
-                    for handle in callees_first(self.source, &source.function, &mut done) {
+                    let info = self.info.get_entry_point(*entry);
+                    let flow = Flow::new(self.source, &source.function, info);
+                    for handle in self.callees_first(&flow, &mut done) {
                         self.add_function(handle, None)?;
                     }
-                    self.add_entry_point(source, self.info.get_entry_point(*entry))?;
+                    self.add_entry_point(source, info, &flow)?;
                 }
             }
             Roots::Functions(functions) => {
                 for root in functions {
-                    let source = &self.source.functions[*root];
-                    let callees = callees_first(self.source, source, &mut done);
+                    let flow = self.take_flow(*root);
+                    let callees = self.callees_first(&flow, &mut done);
+                    self.flows[root.index()] = Some(flow);
                     let is_new = !std::mem::replace(&mut done[root.index()], true);
                     for handle in callees.into_iter().chain(is_new.then_some(*root)) {
                         let name = self.source.functions[handle].name.as_deref();
@@ -119,20 +158,59 @@ impl Build<'_> {
     fn add_function(&mut self, handle: Handle<Function>, name: Option<&str>) -> Rebased<()> {
         let info = &self.info[handle];
         let source = &self.source.functions[handle];
-        let (globals, effects) = self.function(source, info, name, &[], name.is_some())?;
+        let flow = self.take_flow(handle);
+        let is_root = name.is_some();
+        let (globals, effects) = self.function((source, info, &flow), name, &[], is_root)?;
         self.effects[handle.index()] = effects;
         let parts = &mut self.scratch.draft.parts;
-        self.module.add_function(handle, parts, globals);
+        let twins = Some(&mut self.twins).filter(|_| !is_root);
+        self.module.add_function(handle, parts, globals, twins);
         Ok(())
     }
 
-    fn add_entry_point(&mut self, source: &EntryPoint, info: &FunctionInfo) -> Rebased<()> {
+    fn add_entry_point(
+        &mut self,
+        source: &EntryPoint,
+        info: &FunctionInfo,
+        flow: &Flow<'_>,
+    ) -> Rebased<()> {
         let payloads: Vec<_> = payloads(source).collect();
-        self.function(&source.function, info, None, &payloads, true)?;
+        self.function((&source.function, info, flow), None, &payloads, true)?;
         let head = self.entry_point(source)?;
         let function = &mut self.scratch.draft.parts;
         self.module.out.push_entry_point(&head, function);
         Ok(())
+    }
+
+    /// The statements of a function, which are read once.
+    fn take_flow(&mut self, function: Handle<Function>) -> Flow<'m> {
+        let flow = self.flows[function.index()].take();
+        flow.unwrap_or_else(|| {
+            let source = self.source;
+            Flow::new(source, &source.functions[function], &self.info[function])
+        })
+    }
+
+    /// The functions that `main` reaches and that are not done yet, each after all that it calls.
+    fn callees_first(&mut self, main: &Flow<'_>, done: &mut [bool]) -> Vec<Handle<Function>> {
+        let mut order = Vec::new();
+        let mut open = vec![(None, main.calls().to_vec().into_iter())];
+        while let Some((caller, callees)) = open.last_mut() {
+            match callees.next() {
+                Some(next) if !std::mem::replace(&mut done[next.index()], true) => {
+                    let flow = self.take_flow(next);
+                    let callees = flow.calls().to_vec();
+                    self.flows[next.index()] = Some(flow);
+                    open.push((Some(next), callees.into_iter()));
+                }
+                Some(_) => {}
+                None => {
+                    order.extend(*caller);
+                    open.pop();
+                }
+            }
+        }
+        order
     }
 
     /// Builds a function in the scratch.
@@ -142,8 +220,7 @@ impl Build<'_> {
     /// `payloads` of an entry point are used beside its code.
     fn function(
         &mut self,
-        source: &Function,
-        info: &FunctionInfo,
+        (source, info, flow): (&Function, &FunctionInfo, &Flow<'_>),
         name: Option<&str>,
         payloads: &[Handle<GlobalVariable>],
         is_root: bool,
@@ -154,6 +231,7 @@ impl Build<'_> {
             special: self.module.special,
             effects: &self.effects,
             function: source,
+            flow,
             info,
         };
         let pinned = |module: &mut ModuleBuilder<'_>, globals: &GlobalSet| {
@@ -163,7 +241,13 @@ impl Build<'_> {
                 Ok(Vec::new())
             }
         };
-        place::function(&mut self.module, self.scratch, context, name, pinned)
+        let Outcome {
+            globals,
+            effects,
+            again,
+        } = place::function(&mut self.module, self.scratch, context, name, pinned)?;
+        self.again |= again;
+        Ok((globals, effects))
     }
 
     /// All of an entry point but its function.
@@ -262,62 +346,4 @@ fn sorted_globals(module: &Module, roots: &[&FunctionInfo]) -> Vec<Handle<Global
         (binding, first_user(roots, *handle))
     });
     globals
-}
-
-/// The functions that `main` reaches and that are not done yet, each after all that it calls.
-fn callees_first(module: &Module, main: &Function, done: &mut [bool]) -> Vec<Handle<Function>> {
-    let mut order = Vec::new();
-    let mut open = vec![(None, calls(&main.body).into_iter())];
-    while let Some((caller, callees)) = open.last_mut() {
-        match callees.next() {
-            Some(next) if !std::mem::replace(&mut done[next.index()], true) => {
-                let callees = calls(&module.functions[next].body);
-                open.push((Some(next), callees.into_iter()));
-            }
-            Some(_) => {}
-            None => {
-                order.extend(*caller);
-                open.pop();
-            }
-        }
-    }
-    order
-}
-
-/// The functions that a block calls, in order.
-fn calls(block: &Block) -> Vec<Handle<Function>> {
-    let mut calls = Vec::new();
-    let mut pending = vec![block.iter()];
-    while let Some(mut statements) = pending.pop() {
-        while let Some(statement) = statements.next() {
-            match shape(statement) {
-                Shape::Emit(_) => continue,
-                Shape::Leaf(leaf) => {
-                    calls.extend(leaf.callee());
-                    continue;
-                }
-                _ => {}
-            }
-            pending.push(statements);
-            match shape(statement) {
-                Shape::Emit(_) | Shape::Leaf(_) => {}
-                Shape::Block(inner) => pending.push(inner.iter()),
-                Shape::If {
-                    condition: _,
-                    accept,
-                    reject,
-                } => pending.extend([reject.iter(), accept.iter()]),
-                Shape::Switch { selector: _, cases } => {
-                    pending.extend(cases.iter().rev().map(|case| case.body.iter()));
-                }
-                Shape::Loop {
-                    body,
-                    continuing,
-                    break_if: _,
-                } => pending.extend([continuing.iter(), body.iter()]),
-            }
-            break;
-        }
-    }
-    calls
 }

@@ -126,9 +126,7 @@ impl<P: Program<Canonical = Self>> ToWire for CanonicalModule<P> {
 /// Reads a canonical module from its wire. What is compiled is what was hashed: a module that is
 /// not written as the same bytes again is not the one.
 fn read_back(bytes: &[u8], depth: usize) -> Result<Module, Unkeyable> {
-    let module = with_stack(depth, || {
-        wire::read(bytes).filter(|module| wire::write(module) == bytes)
-    })?;
+    let module = with_stack(depth, || wire::read_back(bytes))?;
     let mut module = module.ok_or(Unkeyable::new("its canonical form does not read back"))?;
     name_deep_parts(&mut module);
     Ok(module)

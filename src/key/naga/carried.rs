@@ -1,8 +1,8 @@
 //! What a statement that nests others needs before it.
 
 use super::compared::each_compared;
+use super::events::{BlockId, Event};
 use super::function::UNAVAILABLE;
-use super::live::{BlockId, Event};
 use super::placer::Placer;
 use super::rebase::Rebased;
 use super::values::Value;
@@ -12,7 +12,7 @@ impl Placer<'_, '_> {
     pub(super) fn place_shared(&mut self, number: usize, block: BlockId) -> Rebased<()> {
         if self.shared.is_any_at(block) {
             let shared = self.shared;
-            let events = self.builder.values.live.of_nested(number);
+            let events = self.builder.values.events.of_nested(number);
             for value in self.needed(events, |_, value| shared.is_home(value, block))? {
                 self.place(value)?;
             }
@@ -22,7 +22,7 @@ impl Placer<'_, '_> {
 
     /// Places what a loop needs that the source computed before it.
     pub(super) fn place_carried(&mut self, number: usize) -> Rebased<()> {
-        let events = self.builder.values.live.of_nested(number);
+        let events = self.builder.values.events.of_nested(number);
         for value in self.needed(events, Self::computed)? {
             self.place(value)?;
         }
@@ -40,7 +40,7 @@ impl Placer<'_, '_> {
         self.begin_visit();
         let context = self.builder.context;
         let mut found = Vec::new();
-        for (event, _) in values.live.of_nested(number) {
+        for (event, _) in values.events.of_nested(number) {
             each_compared(context, values, *event, |root| {
                 self.below([root], Self::computed, &mut found);
             });
@@ -83,12 +83,14 @@ impl Placer<'_, '_> {
         self.begin_visit();
         for (event, _) in events {
             let root = match *event {
+                Event::Nothing => continue,
+                Event::Unless(source) => values.unless(source).ok_or(UNAVAILABLE)?,
                 Event::Use(source) | Event::Compared(source) => {
                     values.of(source).ok_or(UNAVAILABLE)?
                 }
-                Event::Evaluation(source) => match values.of(source) {
-                    Some(value) if values.is_anchored(value) => value,
-                    Some(_) | None => continue,
+                Event::Evaluation(source) => match values.evaluated(source) {
+                    Some(value) => value,
+                    None => continue,
                 },
             };
             if self.placed(root).is_none() {

@@ -3,8 +3,8 @@
 use naga::Expression;
 
 use super::context::Context;
+use super::events::Event;
 use super::filters;
-use super::live::Event;
 use super::values::{Value, Values};
 
 /// Which values of a function are compared, themselves or as a part of others. Its memory serves
@@ -26,12 +26,12 @@ impl Compared {
     /// Reads a function. Where neighbours never part there is nothing to know.
     pub(super) fn read(&mut self, context: Context<'_>, values: &Values) {
         self.uses.clear();
-        if !values.live.effects().compares || !values.live.parts() {
+        if !values.live.effects().compares || !values.events.parts() {
             return;
         }
         self.uses.resize(values.len(), Uses::default());
         let mut next = 0;
-        for (index, (event, _)) in values.live.events().enumerate() {
+        for (index, (event, _)) in values.events.iter().enumerate() {
             each_compared(context, values, event, |root| {
                 self.uses[root.index()].end = index + 1;
                 self.number(values, root, &mut next);
@@ -80,7 +80,7 @@ pub(super) fn each_compared(
     mut see: impl FnMut(Value),
 ) {
     match event {
-        Event::Use(_) => {}
+        Event::Use(_) | Event::Unless(_) | Event::Nothing => {}
         Event::Compared(source) => {
             if let Some(value) = values.of(source) {
                 see(value);

@@ -235,12 +235,17 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
     pub(super) fn pin(&mut self, globals: &[Handle<GlobalVariable>]) -> Rebased<()> {
         for global in globals {
             let placed = self.append_expression(&Expression::GlobalVariable(*global))?;
-            let named = &mut self.out.parts.named;
-            named.part.reference(placed.index());
-            named.part.text(PHONY_NAME);
-            named.next();
+            self.name(placed, PHONY_NAME);
         }
         Ok(())
+    }
+
+    /// Gives an expression a name.
+    pub(super) fn name(&mut self, placed: Placed, name: &str) {
+        let named = &mut self.out.parts.named;
+        named.part.reference(placed.index());
+        named.part.text(name);
+        named.next();
     }
 
     fn local_of(&mut self, value: Value) -> Rebased<u32> {
@@ -258,6 +263,7 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         let LocalVariable { name: _, ty, init } = &self.context.function.local_variables[source];
         let ty = self.module.ty(*ty)?;
         let init = init.map(|init| self.initial_value(init)).transpose()?;
+        let init = init.flatten();
         let locals = &mut self.out.parts.locals;
         locals.part.name(None);
         locals.part.reference(ty);
@@ -267,8 +273,12 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         Ok(local)
     }
 
-    fn initial_value(&mut self, source: Handle<Expression>) -> Rebased<Placed> {
+    /// The initial value of a local. Without one it is zero, which therefore need not be said.
+    fn initial_value(&mut self, source: Handle<Expression>) -> Rebased<Option<Placed>> {
         let root = self.values.of(source).ok_or(UNAVAILABLE)?;
+        if self.values.is_zero(self.context, root) {
+            return Ok(None);
+        }
         let mut pending = vec![root];
         while let Some(next) = pending.last().copied() {
             let marks = &self.out.marks;
@@ -290,7 +300,8 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
             }
             pending.pop();
         }
-        self.out.marks[root.index()].constant.ok_or(UNAVAILABLE)
+        let constant = self.out.marks[root.index()].constant;
+        constant.ok_or(UNAVAILABLE).map(Some)
     }
 }
 

@@ -54,13 +54,26 @@
 //! | the order of declarations | entry points go by stage and name, overrides by id and name, resources by group and binding, functions before their callers, all else by first use |
 //! | a named constant and its value | a constant is its value; arrays and structs stay constants, once each, since back ends copy a table to each place where it is written |
 //! | `{ }` around statements | handles need no scopes |
+//! | what follows a `return`, `break` or `continue`, or an `if` both of whose branches end so; a `return` without a value at the end | it is never executed; a `discard` is none of these, since some targets go on after it |
+//! | `if` on `true` or `false`, and the branch that is taken | no invocation takes the other one |
+//! | an `if` or a `switch` that does nothing, and nothing | all neighbours meet again right after it; its condition is a value, and what it reads of resources is kept |
+//! | `if c {} else { … }` and `if !c { … }` | the same neighbours take the same branch |
+//! | `for`, `while` and `loop { if !c { break } … }`; `continuing` and `break if` at the end of a body without a `continue` | one way leads through each round |
+//! | a `var` that is written once at most, before all reads and around them, and a `let`; a `var` that nothing reads | nobody but its reads can see it, and all of them find the one value; a `let` of any value is legal where a `var` is |
+//! | parts of such a `var` and of its whole value | a part of what was stored |
+//! | two functions with equal signatures and bodies | a call sees nothing else of them; those with names that count stay two |
 //! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a small value that several branches share is computed in each of them, a large one before them |
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
 //! | `a > b` and `b < a`, `a >= b` and `b <= a` | one comparison; on NaN all are false |
 //! | `!(a != b)` and `a == b`, `!(a < b)` and `b <= a` on integers and booleans | one holds where the other does not; floats have NaN |
-//! | `vec3(x, x, x)` and `vec3(x)` | the same components |
+//! | `b == true`, `b != false`, `!!b` and `b`; `b == false` and `!b` | booleans have two values |
+//! | `f32(x)` and `bitcast<f32>(x)` of an `f32`, and so on | a conversion to the type that a value has changes none of its bits |
+//! | `vec3(x, x, x)`, `vec3(x)`, `v.xxx` | the same components |
+//! | `vec3(v.x, v.y, v.z)`, `v.xyz` and `v`; `vec2(v.y, v.x)` and `v.yx`; `v.yx.x` and `v.y`; `S(a, b).x` and `a` | a component is what it was made of, bit for bit |
+//! | `vec3()`, `vec3(0.0)`; `S()` and `S(0.0, 0u)`; `var v: T;` and `var v = T();` | every bit is zero, and back ends write so; -0.0 has one that is not |
 //! | `@interpolate(perspective)`, `@interpolate(perspective, center)` and none; `linear` alike | what is interpolated is sampled at the center unless it says otherwise |
 //! | operands of `+ * & \| ^ == !=` on integers and booleans | exact and commutative; what operands read is read at its own place, before |
+//! | `7u & 3u` and `3u`, `u32(true)` and `1u`, `2 < 1` and `false`: sums and products of integer literals that do not overflow, bits, comparisons, conversions between integers and booleans | exact on every device |
 //! | `16.0 - 1.0` and `15.0`: float sums and products of normal literals that are exact and normal | no rounding mode, contraction or flush to zero can change them |
 //! | components of a swizzle past its size | never read |
 //!
@@ -69,13 +82,21 @@
 //! | kept | why |
 //! |---|---|
 //! | loads, samples, derivatives, calls, atomics, barriers, stores: each, and their order | memory and neighbours in control flow make the place part of the meaning; so does a `continue` |
+//! | `v.x` and `x` of a load of all of `v`, where `v` is a resource, or is written more than once | another invocation may write between two loads, and a target may check the bounds of each; a place in memory would need a history of its stores |
+//! | a `var` that is indexed by what is no constant, and a `let` | back ends copy a `let` into memory to index it, and bound the index by other policies |
+//! | `for` and `while`, where a `continue` skips what one of them does at the end of the body | they are two loops |
+//! | `if c { a } else { b }` and `if !c { b } else { a }` | not worth a rule; with an empty branch there is one |
+//! | a loop that is left in its first round, and its body | not worth a rule |
+//! | what follows a `discard` | SPIR-V ends the invocation there, other targets go on with it for its neighbours |
+//! | what follows a `switch` or a loop that never ends by itself | compilers of some targets ask for a value after it |
 //! | work done before a loop | it would be as right inside, and slower |
 //! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed |
 //! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` on floats | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
 //! | `@interpolate(flat)` and `@interpolate(flat, first)` | naga's GLSL back end writes the one and refuses the other |
 //! | literals by type and bits | -0.0 is not 0.0 |
-//! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler |
+//! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler; overflow and division have rules of their own |
+//! | an index that is a literal, as `let k = 1u; v[k]`, and a part by its number | bounds are checked by other rules. Where it is out of bounds, naga refuses the canonical form, and the module is compiled and not cached |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
 //! | names of functions in a module without an entry point | who imports it calls by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
@@ -98,10 +119,13 @@ mod compared;
 mod context;
 mod deep;
 mod effects;
+mod events;
 mod filters;
+mod flow;
 mod function;
 mod global_set;
 mod items;
+mod kept;
 mod limits;
 mod live;
 mod module;
@@ -112,11 +136,13 @@ mod rebase;
 mod roots;
 mod rules;
 mod scratch;
+mod settled;
 mod shallow;
 mod shared;
 mod special;
 mod spelling;
 mod timing;
+mod twins;
 mod validate;
 mod validated;
 mod values;
@@ -133,7 +159,7 @@ use super::{Program, Unkeyable};
 
 /// Names the major version of naga: another IR is another program.
 const DOMAIN: &str = "naga/30";
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// How deep blocks may nest in blocks, and types and constants in their like. Beyond it a module
 /// is not keyed, so that no module can exhaust the stack.

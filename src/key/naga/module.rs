@@ -13,6 +13,7 @@ use super::items::Items;
 use super::nodes::{Child, Id, Kind};
 use super::rebase::{Rebased, Refusal};
 use super::special::{self, Role, SpecialRoles};
+use super::twins::Twins;
 use super::wire::{Construct as _, FunctionParts, Part, Sections, Target as _};
 
 /// The name of every constant that is left: back ends write out a constant without a name at
@@ -75,14 +76,23 @@ impl<'m> ModuleBuilder<'m> {
         self.out.assemble()
     }
 
+    /// Adds a function, or lets it be the one of its `twins` that is equal to it.
     pub(super) fn add_function(
         &mut self,
         source: Handle<Function>,
         function: &mut FunctionParts,
         globals: GlobalSet,
+        twins: Option<&mut Twins>,
     ) {
-        self.functions[source.index()] = Some(self.out.push_function(function));
-        self.globals_of.push(globals);
+        let start = self.out.functions.wire().len();
+        let added = self.out.push_function(function);
+        let twin = twins.and_then(|twins| twins.find(self.out.functions.wire(), start, added));
+        if twin.is_some() {
+            self.out.functions.pop(start);
+        } else {
+            self.globals_of.push(globals);
+        }
+        self.functions[source.index()] = twin.or(Some(added));
     }
 
     /// The variables that a canonical function uses, itself or by what it calls.

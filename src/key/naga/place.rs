@@ -13,18 +13,31 @@
 //! - A `continuing` block: it can be reached by a `continue` that skipped part of the body, so
 //!   that it shares no pure value with the body.
 
-use naga::{Block, Expression, GlobalVariable, Handle, SwitchCase};
+use naga::{Expression, GlobalVariable, Handle, Statement, SwitchCase};
 
 use super::context::Context;
 use super::effects::Effects;
-use super::function::{FunctionBuilder, Placed};
+use super::events::BlockId;
+use super::flow::{Condition, Step, Steps};
+use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::global_set::GlobalSet;
-use super::live::BlockId;
 use super::module::ModuleBuilder;
 use super::placer::Placer;
-use super::rebase::{Rebased, Shape, shape};
+use super::rebase::{Leaf, Rebased};
 use super::scratch::FunctionScratch;
 use super::wire::{Construct as _, Target as _, tag};
+
+static RETURN: Statement = Statement::Return { value: None };
+
+/// What is known of a canonical function.
+pub(super) struct Outcome {
+    /// The variables of the module that it uses.
+    pub(super) globals: GlobalSet,
+    /// What it does to its neighbours.
+    pub(super) effects: Effects,
+    /// Whether what was left out leaves more to leave out.
+    pub(super) again: bool,
+}
 
 /// Builds the canonical form of a function in the scratch. One with a name is part of the interface.
 /// `pinned` lists the variables of the module that stay in the interface though no code is left that
@@ -35,7 +48,7 @@ pub(super) fn function(
     context: Context<'_>,
     name: Option<&str>,
     pinned: impl FnOnce(&mut ModuleBuilder<'_>, &GlobalSet) -> Rebased<Vec<Handle<GlobalVariable>>>,
-) -> Rebased<(GlobalSet, Effects)> {
+) -> Rebased<Outcome> {
     let FunctionScratch {
         values,
         draft,
@@ -47,54 +60,102 @@ pub(super) fn function(
     compared.read(context, values);
     let builder = FunctionBuilder::new(module, context, values, draft, name)?;
     let mut placer = Placer::new(builder, shared, compared);
-    placer.block(&context.function.body)?;
+    let returns = context.function.result.is_none();
+    placer.block(context.flow.body(), returns)?;
+    let again = placer.again || values.wastes();
     let mut builder = placer.builder;
     let pinned = pinned(builder.module, &builder.globals)?;
     builder.pin(&pinned)?;
-    Ok((builder.globals, values.live.effects()))
+    Ok(Outcome {
+        globals: builder.globals,
+        effects: values.live.effects(),
+        again,
+    })
 }
 
 impl Placer<'_, '_> {
-    /// A block in a scope of its own. Recursion is as deep as blocks nest, which is bounded.
-    fn block(&mut self, block: &Block) -> Rebased<()> {
+    /// A block in a scope of its own, and whether nothing is left of it. One that `returns` is the
+    /// end of a function without a result. Recursion is as deep as blocks nest, which is bounded.
+    fn block(&mut self, block: Steps, returns: bool) -> Rebased<bool> {
         let id = self.next_block();
         let scope = self.scope();
         let open = self.enter();
-        self.block_statements(block, id)?;
+        let last = if returns { self.last(block) } else { None };
+        self.block_statements(block, id, last)?;
+        let is_idle = self.is_idle();
+        if returns && last.is_none_or(|last| self.goes_on(block, last)) {
+            self.leaf(&RETURN)?;
+        }
         self.leave(open);
         self.forget(scope);
-        Ok(())
+        Ok(is_idle)
     }
 
-    /// A `Block` statement only delimits scopes, and handles need none: it is flattened.
-    fn block_statements(&mut self, block: &Block, id: BlockId) -> Rebased<()> {
-        for statement in block {
-            match shape(statement) {
-                Shape::Emit(range) => self.emit(range, id)?,
-                Shape::Block(inner) => self.block_statements(inner, id)?,
-                Shape::If {
+    /// The last step of a block of which anything is left, by its number.
+    fn last(&self, block: Steps) -> Option<usize> {
+        let steps = self.builder.context.flow.steps(block);
+        let values = self.builder.values;
+        steps.iter().rposition(|step| match step {
+            Step::Emit(range) => {
+                let mut range = (*range).clone();
+                range.any(|source| values.evaluated(source).is_some())
+            }
+            Step::Leaf(leaf) => !self.is_dropped(*leaf),
+            Step::If { .. } | Step::Switch { .. } | Step::Loop { .. } => true,
+        })
+    }
+
+    /// Whether a function that ends with a step is to return after it, as naga's front ends have
+    /// it. Branches return each for itself.
+    fn goes_on(&self, block: Steps, last: usize) -> bool {
+        match self.builder.context.flow.steps(block)[last] {
+            Step::If { .. } | Step::Switch { .. } => false,
+            Step::Emit(_) | Step::Loop { .. } => true,
+            Step::Leaf(leaf) => !leaf.leaves(),
+        }
+    }
+
+    /// Whether a statement stores to a variable that is its value.
+    fn is_dropped(&self, leaf: Leaf<'_>) -> bool {
+        let store = leaf.store();
+        store.is_some_and(|(pointer, _)| self.builder.values.settled.drops(pointer))
+    }
+
+    /// The statements of a block. The `last` one is the end of a function without a result.
+    fn block_statements(&mut self, block: Steps, id: BlockId, last: Option<usize>) -> Rebased<()> {
+        let flow = self.builder.context.flow;
+        for (number, step) in flow.steps(block).iter().enumerate() {
+            let returns = last == Some(number);
+            match *step {
+                Step::Emit(range) => self.emit(range, id)?,
+                Step::If {
                     condition,
                     accept,
                     reject,
                 } => {
-                    let condition = self.operand(condition)?;
+                    let condition = self.condition(condition)?;
                     let number = self.next_nested();
                     self.place_before(number, id)?;
                     self.begin(tag::IF).reference(condition.index());
-                    self.block(accept)?;
-                    self.block(reject)?;
+                    self.again |= self.block(accept, returns)?;
+                    self.block(reject, returns)?;
                 }
-                Shape::Switch { selector, cases } => self.switch(selector, cases, id)?,
-                Shape::Loop {
+                Step::Switch {
+                    selector,
+                    cases,
+                    bodies,
+                } => self.switch(selector, cases, bodies, id, returns)?,
+                Step::Loop {
                     body,
                     continuing,
                     break_if,
                 } => self.loop_(body, continuing, break_if, id)?,
-                Shape::Leaf(leaf) => {
+                Step::Leaf(leaf) if self.is_dropped(leaf) => {}
+                Step::Leaf(leaf) => {
                     let callee = leaf.callee();
                     if callee.is_some_and(|callee| self.builder.effects_of(callee).discards) {
                         let number = self.next_parting();
-                        self.place_parting(self.builder.values.live.at_parting(number))?;
+                        self.place_parting(self.builder.values.events.at_parting(number))?;
                     }
                     self.leaf(leaf.statement())?;
                 }
@@ -103,9 +164,23 @@ impl Placer<'_, '_> {
         Ok(())
     }
 
+    /// What decides between branches. A literal does not, which the next round knows.
+    fn condition(&mut self, condition: Condition) -> Rebased<Placed> {
+        let Condition { of, is_negated } = condition;
+        let values = self.builder.values;
+        let value = if is_negated {
+            values.unless(of)
+        } else {
+            values.of(of)
+        };
+        let value = value.ok_or(UNAVAILABLE)?;
+        self.again |= values.literal(self.builder.context, value).is_some();
+        self.place(value)
+    }
+
     /// Places what belongs before a statement that nests others.
     fn place_before(&mut self, number: usize, id: BlockId) -> Rebased<()> {
-        match self.builder.values.live.parts_in(number) {
+        match self.builder.values.events.parts_in(number) {
             Some(event) => self.place_parting(event)?,
             None => self.place_compared(number)?,
         }
@@ -116,7 +191,9 @@ impl Placer<'_, '_> {
         &mut self,
         selector: Handle<Expression>,
         cases: &[SwitchCase],
+        bodies: usize,
         id: BlockId,
+        returns: bool,
     ) -> Rebased<()> {
         let selector = self.operand(selector)?;
         let number = self.next_nested();
@@ -124,23 +201,27 @@ impl Placer<'_, '_> {
         let body = self.begin(tag::SWITCH);
         body.reference(selector.index());
         body.count(cases.len());
-        for case in cases {
+        let flow = self.builder.context.flow;
+        let mut is_idle = true;
+        for (number, case) in cases.iter().enumerate() {
             let SwitchCase {
                 value,
-                body,
+                body: _,
                 fall_through,
             } = case;
             value.write(self.body());
-            self.block(body)?;
+            let body = flow.case_body(bodies, number);
+            is_idle &= self.block(body, returns && !fall_through)?;
             self.body().bool(*fall_through);
         }
+        self.again |= is_idle;
         Ok(())
     }
 
     fn loop_(
         &mut self,
-        body: &Block,
-        continuing: &Block,
+        body: Steps,
+        continuing: Steps,
         break_if: Option<Handle<Expression>>,
         id: BlockId,
     ) -> Rebased<()> {
@@ -152,12 +233,12 @@ impl Placer<'_, '_> {
         let scope = self.scope();
         let open = self.enter();
         let inner = self.next_block();
-        self.block_statements(body, inner)?;
+        self.block_statements(body, inner, None)?;
         self.leave(open);
         self.forget_pure(scope);
         let open = self.enter();
         let inner = self.next_block();
-        self.block_statements(continuing, inner)?;
+        self.block_statements(continuing, inner, None)?;
         let break_if = break_if.map(|source| self.operand(source)).transpose()?;
         self.leave(open);
         self.forget(scope);

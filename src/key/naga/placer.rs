@@ -3,8 +3,8 @@
 use naga::{Expression, Handle, Range, Statement};
 
 use super::compared::Compared;
+use super::events::BlockId;
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
-use super::live::BlockId;
 use super::rebase::{Rebased, Refusal};
 use super::shared::Shared;
 use super::timing::Timing;
@@ -13,6 +13,10 @@ use super::wire::{Construct as _, Listing, Part, Target as _, tag};
 
 /// How deep the recursion over an expression may go.
 const MAX_RECURSION: usize = 32;
+
+/// The name of what is evaluated though nothing uses it: back ends that write text leave out what
+/// has no name.
+const KEPT_NAME: &str = "kept";
 
 /// What ends with the scope it happened in.
 enum Entry {
@@ -40,6 +44,8 @@ pub(super) struct Placer<'p, 'm> {
     pub(super) pending: Vec<Value>,
     /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
+    /// Whether what was left out leaves more to leave out.
+    pub(super) again: bool,
 }
 
 /// A block that has begun: where the number of its statements stands, and how many the block around
@@ -72,6 +78,7 @@ impl<'p, 'm> Placer<'p, 'm> {
             partings: 0,
             pending: Vec::new(),
             visit: 0,
+            again: false,
         }
     }
 
@@ -79,15 +86,21 @@ impl<'p, 'm> Placer<'p, 'm> {
     pub(super) fn emit(&mut self, range: &Range<Expression>, block: BlockId) -> Rebased<()> {
         let values = self.builder.values;
         // What was computed matters where a loop begins or neighbours may part.
-        let live = &values.live;
-        let noted = live.is_before_loop(block, self.nested) || live.effects().compares;
+        let is_before_loop = values.events.is_before_loop(block, self.nested);
+        let noted = is_before_loop || values.live.effects().compares;
         for source in range.clone() {
             let Some(value) = values.of(source) else {
                 continue;
             };
             match values.timing(value) {
                 Timing::Anchored | Timing::Defined => {
-                    self.evaluate(value)?;
+                    // If not, it has the value of another, which is evaluated there.
+                    if values.evaluated(source).is_some() {
+                        let placed = self.evaluate(value)?;
+                        if !values.live.is_used(source) {
+                            self.builder.name(placed, KEPT_NAME);
+                        }
+                    }
                 }
                 Timing::Pure if noted && !self.computed(value) => {
                     self.builder.out.marks[value.index()].computed = true;
@@ -231,6 +244,11 @@ impl Placer<'_, '_> {
         body.u32(0);
         let outer = std::mem::take(&mut self.statements);
         OpenBlock { start, outer }
+    }
+
+    /// Whether the block that is open holds no statement so far.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.statements == 0 && self.open.is_none()
     }
 
     /// Ends a block.

@@ -4,36 +4,34 @@
 //! order: `a + b` and `b + a` can differ in the payload of a NaN.
 
 use naga::{
-    BinaryOperator, Binding, Expression, Interpolation, Literal, Sampling, ScalarKind,
-    SwizzleComponent, TypeInner, VectorSize,
+    BinaryOperator, Binding, Interpolation, Literal, Sampling, ScalarKind, SwizzleComponent,
+    TypeInner, VectorSize,
 };
 
-/// The one spelling of a value that is no binary operator, where it is another.
-pub(super) fn rewritten(expression: &Expression) -> Option<Expression> {
-    if let Expression::Swizzle {
-        size,
-        vector,
-        pattern,
-    } = *expression
-    {
-        let cleared = clear_unread(size, pattern);
-        return (cleared != pattern).then_some(Expression::Swizzle {
-            size,
-            vector,
-            pattern: cleared,
-        });
-    }
-    None
-}
-
-/// The value of float arithmetic on literals, where no device can round it.
+/// The value of arithmetic on literals, where no device can round it.
+///
+/// Integers and booleans are exact. A sum that overflows is left: naga's front ends refuse it.
 ///
 /// Sums, differences and products are rounded correctly wherever shaders run. One that is exact
 /// needs no rounding, in any mode and in any contraction; one that is normal, of normal operands,
 /// is never flushed to zero.
 pub(super) fn exact_value(op: BinaryOperator, left: Literal, right: Literal) -> Option<Literal> {
-    let (Literal::F32(left), Literal::F32(right)) = (left, right) else {
-        return None;
+    let (left, right) = match (left, right) {
+        (Literal::F32(left), Literal::F32(right)) => (left, right),
+        (Literal::I32(left), Literal::I32(right)) => {
+            return exact_integer(op, left, right, i32::checked_add, i32::checked_mul)
+                .or_else(|| exact_bits(op, left as u32, right as u32).map(|bits| bits as i32))
+                .map(Literal::I32)
+                .or_else(|| compared(op, left, right));
+        }
+        (Literal::U32(left), Literal::U32(right)) => {
+            return exact_integer(op, left, right, u32::checked_add, u32::checked_mul)
+                .or_else(|| exact_bits(op, left, right))
+                .map(Literal::U32)
+                .or_else(|| compared(op, left, right));
+        }
+        (Literal::Bool(left), Literal::Bool(right)) => return exact_truth(op, left, right),
+        _ => return None,
     };
     let (a, b) = (f64::from(left), f64::from(right));
     let exact = match op {
@@ -67,6 +65,72 @@ pub(super) fn exact_value(op: BinaryOperator, left: Literal, right: Literal) -> 
     (normal && unrounded).then_some(Literal::F32(value))
 }
 
+fn exact_integer<T>(
+    op: BinaryOperator,
+    left: T,
+    right: T,
+    sum: fn(T, T) -> Option<T>,
+    product: fn(T, T) -> Option<T>,
+) -> Option<T> {
+    match op {
+        BinaryOperator::Add => sum(left, right),
+        BinaryOperator::Multiply => product(left, right),
+        _ => None,
+    }
+}
+
+const fn exact_bits(op: BinaryOperator, left: u32, right: u32) -> Option<u32> {
+    match op {
+        BinaryOperator::And => Some(left & right),
+        BinaryOperator::ExclusiveOr => Some(left ^ right),
+        BinaryOperator::InclusiveOr => Some(left | right),
+        _ => None,
+    }
+}
+
+fn compared<T: Ord>(op: BinaryOperator, left: T, right: T) -> Option<Literal> {
+    let holds = match op {
+        BinaryOperator::Equal => left == right,
+        BinaryOperator::NotEqual => left != right,
+        BinaryOperator::Less => left < right,
+        BinaryOperator::LessEqual => left <= right,
+        BinaryOperator::Greater => left > right,
+        BinaryOperator::GreaterEqual => left >= right,
+        _ => return None,
+    };
+    Some(Literal::Bool(holds))
+}
+
+fn exact_truth(op: BinaryOperator, left: bool, right: bool) -> Option<Literal> {
+    let holds = match op {
+        BinaryOperator::Equal => left == right,
+        BinaryOperator::NotEqual | BinaryOperator::ExclusiveOr => left != right,
+        BinaryOperator::And | BinaryOperator::LogicalAnd => left && right,
+        BinaryOperator::InclusiveOr | BinaryOperator::LogicalOr => left || right,
+        _ => return None,
+    };
+    Some(Literal::Bool(holds))
+}
+
+/// A literal of a scalar type as one of another, where that is exact.
+pub(super) fn converted(literal: Literal, kind: ScalarKind, width: u8) -> Option<Literal> {
+    if width != 4 && kind != ScalarKind::Bool {
+        return None;
+    }
+    let bits = match literal {
+        Literal::U32(value) => value,
+        Literal::I32(value) => value as u32,
+        Literal::Bool(value) => u32::from(value),
+        _ => return None,
+    };
+    match kind {
+        ScalarKind::Sint => Some(Literal::I32(bits as i32)),
+        ScalarKind::Uint => Some(Literal::U32(bits)),
+        ScalarKind::Bool => Some(Literal::Bool(bits != 0)),
+        ScalarKind::Float | ScalarKind::AbstractInt | ScalarKind::AbstractFloat => None,
+    }
+}
+
 /// A sum, if it is not rounded: taking the larger part away gives the smaller one back.
 fn exact_sum(a: f64, b: f64) -> Option<f64> {
     let (large, small) = if a.abs() < b.abs() { (b, a) } else { (a, b) };
@@ -76,7 +140,10 @@ fn exact_sum(a: f64, b: f64) -> Option<f64> {
 
 /// Back ends read as many components as there are in the result, so that what stands behind these
 /// cannot count.
-fn clear_unread(size: VectorSize, mut pattern: [SwizzleComponent; 4]) -> [SwizzleComponent; 4] {
+pub(super) fn clear_unread(
+    size: VectorSize,
+    mut pattern: [SwizzleComponent; 4],
+) -> [SwizzleComponent; 4] {
     let length = match size {
         VectorSize::Bi => 2,
         VectorSize::Tri => 3,
@@ -137,6 +204,48 @@ pub(super) const fn negated(op: BinaryOperator) -> Option<(BinaryOperator, bool)
         | BinaryOperator::ShiftLeft
         | BinaryOperator::ShiftRight => return None,
     })
+}
+
+/// Whether an operator holds where booleans are equal, or where they are not.
+pub(super) const fn equality(op: BinaryOperator) -> Option<bool> {
+    match op {
+        BinaryOperator::Equal => Some(true),
+        BinaryOperator::NotEqual => Some(false),
+        BinaryOperator::Add
+        | BinaryOperator::Subtract
+        | BinaryOperator::Multiply
+        | BinaryOperator::Divide
+        | BinaryOperator::Modulo
+        | BinaryOperator::Less
+        | BinaryOperator::LessEqual
+        | BinaryOperator::Greater
+        | BinaryOperator::GreaterEqual
+        | BinaryOperator::And
+        | BinaryOperator::ExclusiveOr
+        | BinaryOperator::InclusiveOr
+        | BinaryOperator::LogicalAnd
+        | BinaryOperator::LogicalOr
+        | BinaryOperator::ShiftLeft
+        | BinaryOperator::ShiftRight => None,
+    }
+}
+
+/// Whether each bit of a literal is zero. -0.0 has one that is not.
+pub(super) fn is_zero(literal: Literal) -> bool {
+    match literal {
+        Literal::F64(value) => value.to_bits() == 0,
+        Literal::F32(value) => value.to_bits() == 0,
+        Literal::F16(value) => value.to_bits() == 0,
+        Literal::U16(value) => value == 0,
+        Literal::I16(value) => value == 0,
+        Literal::U32(value) => value == 0,
+        Literal::I32(value) => value == 0,
+        Literal::U64(value) => value == 0,
+        Literal::I64(value) => value == 0,
+        Literal::Bool(value) => !value,
+        // They are gone before a shader runs.
+        Literal::AbstractInt(_) | Literal::AbstractFloat(_) => false,
+    }
 }
 
 /// A binding with its sampling spelled out.

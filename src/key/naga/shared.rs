@@ -9,7 +9,7 @@
 use naga::{BinaryOperator, Expression, ScalarKind};
 
 use super::context::Context;
-use super::live::{BlockId, Event};
+use super::events::{BlockId, Event};
 use super::rules;
 use super::timing::Timing;
 use super::values::{Value, Values};
@@ -44,14 +44,14 @@ impl Shared {
     pub(super) fn read(&mut self, context: Context<'_>, values: &Values) {
         self.places.clear();
         self.counts.clear();
-        if values.live.blocks().len() < 3 {
+        if values.events.blocks().len() < 3 {
             return;
         }
         if values.all().all(|value| values.size(value) <= SMALL) {
             return;
         }
         self.places.resize(values.len(), Place::default());
-        self.counts.resize(values.live.blocks().len(), 0);
+        self.counts.resize(values.events.blocks().len(), 0);
         self.note_events(values);
         if self.spread_uses(values) {
             self.spread_definitions(context, values);
@@ -73,16 +73,21 @@ impl Shared {
 
     /// Notes the blocks in which values are used and evaluated.
     fn note_events(&mut self, values: &Values) {
-        for (event, block) in values.live.events() {
+        for (event, block) in values.events.iter() {
             match event {
+                Event::Nothing => {}
+                Event::Unless(source) => {
+                    if let Some(value) = values.unless(source) {
+                        self.used(values, value, block);
+                    }
+                }
                 Event::Use(source) | Event::Compared(source) => {
                     if let Some(value) = values.of(source) {
                         self.used(values, value, block);
                     }
                 }
                 Event::Evaluation(source) => {
-                    let value = values.of(source);
-                    if let Some(value) = value.filter(|value| values.is_anchored(*value)) {
+                    if let Some(value) = values.evaluated(source) {
                         self.places[value.index()].defined = block;
                         for operand in values.operands(value) {
                             self.used(values, operand, block);
@@ -100,7 +105,7 @@ impl Shared {
             None => place.home = Some(block),
             Some(home) if home == block => {}
             Some(home) => {
-                place.home = Some(values.live.common(home, block));
+                place.home = Some(values.events.common(home, block));
                 place.is_split = true;
             }
         }
@@ -130,7 +135,7 @@ impl Shared {
 
     /// Takes definitions up to what is made of them, and finds what is shared.
     fn spread_definitions(&mut self, context: Context<'_>, values: &Values) {
-        let live = &values.live;
+        let events = &values.events;
         for value in values.all() {
             if !self.places[value.index()].is_asked_for || values.timing(value) != Timing::Pure {
                 continue;
@@ -140,7 +145,7 @@ impl Shared {
             for operand in values.operands(value) {
                 let below = self.places[operand.index()];
                 is_harmful |= below.is_harmful;
-                if below.defined != defined && live.depth(below.defined) > live.depth(defined) {
+                if below.defined != defined && events.depth(below.defined) > events.depth(defined) {
                     defined = below.defined;
                 }
             }
@@ -151,7 +156,7 @@ impl Shared {
                 place.is_shared = place.is_split
                     && values.size(value) > SMALL
                     && !is_harmful
-                    && live.common(home, defined) == defined;
+                    && events.common(home, defined) == defined;
                 if place.is_shared {
                     self.counts[home.index()] += 1;
                 }
@@ -165,12 +170,16 @@ impl Shared {
 fn is_harmless(context: Context<'_>, values: &Values, value: Value) -> bool {
     let origin = values.origin(value);
     match *values.expression(context, origin) {
-        Expression::Binary { op, left, right: _ } => match op {
+        Expression::Binary {
+            op,
+            left: _,
+            right: _,
+        } => match op {
             // Integers by zero.
-            BinaryOperator::Divide | BinaryOperator::Modulo if origin.is_constant() => false,
             BinaryOperator::Divide | BinaryOperator::Modulo => {
-                let ty = &context.info[left].ty;
-                !rules::is_exact(ty.inner_with(&context.module.types))
+                let ty = values.operands(value).next();
+                let ty = ty.and_then(|operand| values.ty(context, operand));
+                ty.is_some_and(|ty| !rules::is_exact(ty))
             }
             BinaryOperator::Add
             | BinaryOperator::Subtract

@@ -8,7 +8,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationError, ValidationFlags, Va
 use naga::{Module, WithSpan};
 
 use super::deep::with_stack;
-use super::rebase::Refusal;
+use super::rebase::{Rebased, Refusal};
 use crate::key::Unkeyable;
 
 /// Why a module is not valid.
@@ -65,6 +65,20 @@ pub(super) fn validate(
             .unwrap_or_else(|_| Err(Unkeyable::new("naga's validator panics on the module").into()))
     };
     with_stack(depth, validate)?
+}
+
+/// Validates a canonical module that is made anew. The source was uniform by its filters.
+pub(super) fn validate_again(module: &Module) -> Rebased<ModuleInfo> {
+    let flags = ValidationFlags::all() - ValidationFlags::CONTROL_FLOW_UNIFORMITY;
+    let validate = || {
+        let mut validator = Validator::new(flags, Capabilities::all());
+        validator.validate(module).ok()
+    };
+    let validated = panic::catch_unwind(AssertUnwindSafe(validate));
+    let info = validated.ok().flatten();
+    info.ok_or(Refusal(
+        &"a canonical form on the way to the last is not valid",
+    ))
 }
 
 /// An error and all its causes.

@@ -5,6 +5,8 @@
 //! wherever they are equal. Whatever reads memory, samples, or depends on its neighbours in
 //! control flow is *anchored*: each evaluation is a value of its own, at its own place.
 
+use std::collections::HashMap;
+
 use naga::proc::TypeResolution;
 use naga::{
     Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Override, Type,
@@ -12,10 +14,13 @@ use naga::{
 };
 
 use super::context::Context;
+use super::events::{Event, Events};
 use super::items::Items;
-use super::live::Live;
+use super::live::{Live, Need};
 use super::nodes::{Child, Id, Kind, NodeWriter, Nodes};
 use super::rebase::{Rebased, Refusal};
+use super::settled;
+use super::settled::Settled;
 use super::timing::{Timing, timing};
 use super::wire::{Construct as _, Part, Target, each_operand};
 
@@ -32,29 +37,22 @@ impl Value {
     pub(super) const fn index(self) -> usize {
         self.0 as usize
     }
+
+    const fn child(self) -> Child {
+        Child::new(Kind::Value, self.0)
+    }
 }
 
-/// Where the expression of a value stands. Its operands are handles of the same arena.
+/// Where the expression of a value stands. Its operands are [those of the value](Values::operands),
+/// in the same order, and no handles of its own.
 #[derive(Clone, Copy)]
 pub(super) enum Origin {
     /// In the source's function.
     Function(Handle<Expression>),
     /// Among the constant expressions of the source's module.
     Constant(Handle<Expression>),
-    /// In the source's function, but in its one spelling: an index of what was rewritten.
+    /// In its one spelling, which is another than the source's: an index of what was rewritten.
     Rewritten(u32),
-    /// Among the constant expressions, and rewritten as well.
-    RewrittenConstant(u32),
-}
-
-impl Origin {
-    /// Whether the operands are constant expressions of the module, or else the function's.
-    pub(super) const fn is_constant(self) -> bool {
-        match self {
-            Self::Constant(_) | Self::RewrittenConstant(_) => true,
-            Self::Function(_) | Self::Rewritten(_) => false,
-        }
-    }
 }
 
 /// The values of a function. Its memory serves one function after the other.
@@ -71,13 +69,26 @@ pub(super) struct Values {
     of_constant: Vec<Child>,
     /// Those that were, by their index.
     constants: Vec<usize>,
+    /// Whether a value has been found without all that the source computes it from.
+    pub(super) drops: bool,
+    operands: Vec<Value>,
+    /// Why each value is needed, where that is not plain.
+    needed: Vec<Need>,
+    /// The negations that branches ask for, by the index of what they negate.
+    unless: HashMap<usize, Value>,
+    /// Which expressions have been begun, where these do not follow what they need.
+    begun: Vec<bool>,
+    pub(super) events: Events,
     pub(super) live: Live,
+    pub(super) settled: Settled,
 }
 
 #[derive(Clone, Copy)]
 struct Facts {
     origin: Origin,
     timing: Timing,
+    /// An expression of the source's function that has its type.
+    typed: Option<Handle<Expression>>,
     /// Its type, if back ends look that up by its role.
     special_type: Option<Handle<Type>>,
 }
@@ -85,19 +96,149 @@ struct Facts {
 impl Values {
     /// Reads a function of a validated module.
     pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
-        let expressions = &context.function.expressions;
-        self.clear(expressions.len(), context.module.global_expressions.len());
-        self.live.read(context);
-        for (handle, expression) in expressions.iter() {
-            if self.live.contains(handle) {
-                let value = self.add(context, handle, expression)?;
-                self.of_source[handle.index()] = Child::new(Kind::Value, value.0);
-                if !context.special.is_empty() {
-                    self.note_special_type(context, value, handle);
+        self.events.read(context);
+        self.settled.read(context, &mut self.events);
+        self.live.read(context, &self.events, &self.settled);
+        self.add_all(context)?;
+        self.drops |= self.settled.is_any();
+        if self.drops && self.find_needed(context) {
+            // What was evaluated for nothing has no part in the order of what is left.
+            self.live.renumber(context, &self.events, &self.settled);
+            self.add_all(context)?;
+            self.drops = true;
+            self.find_needed(context);
+        }
+        if self.drops {
+            for child in &mut self.of_source {
+                let is_needed = |value: Value| self.needed[value.index()].any();
+                if !known(*child).is_some_and(is_needed) {
+                    *child = Child::MISSING;
                 }
             }
         }
         Ok(())
+    }
+
+    fn add_all(&mut self, context: Context<'_>) -> Rebased<()> {
+        let expressions = &context.function.expressions;
+        self.clear(expressions.len(), context.module.global_expressions.len());
+        if self.settled.is_any() {
+            self.begun.clear();
+            self.begun.resize(expressions.len(), false);
+        }
+        for (handle, _) in expressions.iter() {
+            if !self.live.contains(handle) {
+            } else if self.settled.is_any() {
+                self.add_after_needs(context, handle)?;
+            } else {
+                self.add_one(context, handle)?;
+            }
+        }
+        let mut unless = std::mem::take(&mut self.unless);
+        unless.clear();
+        for index in 0..self.events.len() {
+            if let Event::Unless(source) = self.events.event(index) {
+                let value = self.of(source).ok_or(FOLLOWS)?;
+                unless.insert(source.index(), self.not(context, source, value)?);
+            }
+        }
+        self.unless = unless;
+        Ok(())
+    }
+
+    /// Adds an expression, and before it all that it needs: what a variable is need not stand
+    /// before its reads.
+    fn add_after_needs(
+        &mut self,
+        context: Context<'_>,
+        expression: Handle<Expression>,
+    ) -> Rebased<()> {
+        let mut pending = vec![expression];
+        while let Some(next) = pending.last().copied() {
+            if self.of(next).is_some() {
+                pending.pop();
+                continue;
+            }
+            let known = pending.len();
+            let mut need = |needed: Handle<Expression>| {
+                if self.of(needed).is_none() {
+                    pending.push(needed);
+                }
+            };
+            if !self.settled.is_read(next) {
+                each_operand(&context.function.expressions[next], &mut need);
+            } else if let Some(value) = self.settled.value_of(next) {
+                need(value);
+            }
+            if pending.len() == known {
+                self.add_one(context, next)?;
+                pending.pop();
+            } else if std::mem::replace(&mut self.begun[next.index()], true) {
+                return Err(FOLLOWS);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_one(&mut self, context: Context<'_>, handle: Handle<Expression>) -> Rebased<()> {
+        let value = self.add(context, handle, &context.function.expressions[handle])?;
+        self.of_source[handle.index()] = value.child();
+        if !context.special.is_empty() {
+            self.note_special_type(context, value, handle);
+        }
+        Ok(())
+    }
+
+    /// Finds the values that are needed, and whether a read or a call is not, though the source
+    /// uses it.
+    fn find_needed(&mut self, context: Context<'_>) -> bool {
+        let mut needed = std::mem::take(&mut self.needed);
+        needed.clear();
+        needed.resize(self.len(), Need::default());
+        for (event, _) in self.events.iter() {
+            let (value, is_used) = match event {
+                Event::Use(source) | Event::Compared(source) => (self.of(source), true),
+                Event::Unless(source) => (self.unless(source), true),
+                Event::Evaluation(source) if self.live.is_kept(source) => (self.of(source), false),
+                Event::Evaluation(_) | Event::Nothing => (None, false),
+            };
+            if let Some(value) = value {
+                let need = &mut needed[value.index()];
+                need.used |= is_used;
+                need.kept |= !is_used;
+            }
+        }
+        self.spread(context, &mut needed);
+        let mut lost = false;
+        for value in self.all().filter(|value| !needed[value.index()].used) {
+            if let Origin::Function(source) = self.origin(value) {
+                lost |= self.is_anchored(value) && self.live.lose(source);
+            }
+        }
+        self.needed = needed;
+        lost
+    }
+
+    /// Marks all that marked values are computed from.
+    fn spread(&self, context: Context<'_>, needed: &mut [Need]) {
+        // The initial value of a local is constant, so that it needs no further local.
+        for _ in 0..2 {
+            for value in self.all().rev() {
+                if !needed[value.index()].any() {
+                    continue;
+                }
+                for operand in self.operands(value) {
+                    needed[operand.index()].used = true;
+                }
+                let origin = self.origin(value);
+                if let Expression::LocalVariable(local) = *self.expression(context, origin) {
+                    let init = context.function.local_variables[local].init;
+                    if let Some(init) = init.and_then(|init| self.of(init)) {
+                        needed[init.index()].used = true;
+                    }
+                }
+            }
+        }
     }
 
     /// Removes all values, and makes room for those of some expressions.
@@ -109,9 +250,17 @@ impl Values {
             of_source,
             of_constant,
             constants,
-            // It clears itself.
+            drops,
+            operands: _,
+            // They clear themselves.
+            needed: _,
+            unless: _,
+            begun: _,
+            events: _,
             live: _,
+            settled: _,
         } = self;
+        *drops = false;
         nodes.clear(expressions);
         facts.clear();
         facts.reserve(expressions);
@@ -149,6 +298,35 @@ impl Values {
         known(self.of_constant[source.index()])
     }
 
+    /// The negation of an expression of the source, if a branch asks for it.
+    pub(super) fn unless(&self, source: Handle<Expression>) -> Option<Value> {
+        self.unless.get(&source.index()).copied()
+    }
+
+    /// Whether an expression that the source evaluates reads a variable for nothing. Without that
+    /// read the variable may have one value.
+    pub(super) fn wastes(&self) -> bool {
+        self.events.iter().any(|(event, _)| match event {
+            Event::Evaluation(source) => {
+                self.settled.reads_open(source) && self.evaluated(source).is_none()
+            }
+            _ => false,
+        })
+    }
+
+    /// The value of a read or a call that an expression of the source is, if anything needs it.
+    pub(super) fn evaluated(&self, source: Handle<Expression>) -> Option<Value> {
+        // An expression of the source can have the value of another, which is evaluated there.
+        let value = self.of(source).filter(|value| self.is_anchored(*value));
+        value.filter(|value| matches!(self.origin(*value), Origin::Function(of) if of == source))
+    }
+
+    /// The type of a value, if an expression of the source has it.
+    pub(super) fn ty<'c>(&self, context: Context<'c>, value: Value) -> Option<&'c TypeInner> {
+        let typed = self.facts[value.index()].typed?;
+        Some(context.info[typed].ty.inner_with(&context.module.types))
+    }
+
     pub(super) fn timing(&self, value: Value) -> Timing {
         self.facts[value.index()].timing
     }
@@ -161,14 +339,12 @@ impl Values {
         self.facts[value.index()].origin
     }
 
-    /// The expression of a value, whose operands are where it comes from.
+    /// The expression of a value, whose operands are those of the value.
     pub(super) fn expression<'e>(&'e self, context: Context<'e>, origin: Origin) -> &'e Expression {
         match origin {
             Origin::Function(source) => &context.function.expressions[source],
             Origin::Constant(source) => &context.module.global_expressions[source],
-            Origin::Rewritten(index) | Origin::RewrittenConstant(index) => {
-                &self.rewritten[index as usize]
-            }
+            Origin::Rewritten(index) => &self.rewritten[index as usize],
         }
     }
 
@@ -217,38 +393,84 @@ impl Values {
     ) -> Rebased<Value> {
         if let Expression::Constant(constant) = *expression {
             if let Some(init) = inlined(context, constant) {
-                return self.constant_value(context, init);
+                let value = self.constant_value(context, init)?;
+                self.facts[value.index()].typed.get_or_insert(source);
+                return Ok(value);
             }
+        }
+        if self.settled.is_read(source) {
+            let value = self.settled_value(context, source)?;
+            self.facts[value.index()].typed.get_or_insert(source);
+            return Ok(value);
+        }
+        let mut operands = std::mem::take(&mut self.operands);
+        operands.clear();
+        let mut missing = false;
+        each_operand(expression, |operand| match self.of(operand) {
+            Some(value) => operands.push(value),
+            None => missing = true,
+        });
+        if missing {
+            return Err(FOLLOWS);
         }
         let timing = timing(expression);
-        match timing {
+        let value = match timing {
             Timing::Static | Timing::Pure => {
-                if let Some(rewritten) = self.rewritten(context, expression)? {
-                    let origin = Origin::Rewritten(self.rewritten.len() as u32);
-                    let value = self.intern(context, &rewritten, origin)?;
-                    self.rewritten.push(rewritten);
-                    return Ok(value);
+                match self.spelled_otherwise(context, source, expression, &operands)? {
+                    Some(value) => {
+                        self.facts[value.index()].typed.get_or_insert(source);
+                        value
+                    }
+                    None => {
+                        let origin = Origin::Function(source);
+                        self.intern(context, expression, &operands, origin, Some(source))?
+                    }
                 }
-                self.intern(context, expression, Origin::Function(source))
             }
-            Timing::Anchored | Timing::Defined => {
-                // An anchor is known by its ordinal among the anchors of the function.
-                let ordinal = self.live.ordinal(source);
-                let ordinal =
-                    ordinal.ok_or(Refusal(&"an expression is used and never evaluated"))?;
-                let of_source = &self.of_source;
-                let mut writer = self.nodes.writer();
-                writer.fields([ANCHOR]);
-                writer.fields(ordinal.to_le_bytes());
-                each_operand(expression, |operand| {
-                    writer.child(of_source[operand.index()]);
-                });
-                let written = writer.finish();
-                let id = self.nodes.add(written)?;
-                self.note(Origin::Function(source), timing);
-                Ok(Value(id))
+            Timing::Anchored | Timing::Defined => self.anchor(source, timing, &operands)?,
+        };
+        self.operands = operands;
+        Ok(value)
+    }
+
+    /// What a variable is that has one value, or the part of it that is read.
+    fn settled_value(&mut self, context: Context<'_>, read: Handle<Expression>) -> Rebased<Value> {
+        let (local, path) = settled::path(context, read).ok_or(FOLLOWS)?;
+        let mut value = match self.settled.value_of(read) {
+            Some(value) => self.of(value).ok_or(FOLLOWS)?,
+            None => {
+                let ty = context.function.local_variables[local].ty;
+                match self.zero(context, (ty, read), None)? {
+                    Some(zero) => zero,
+                    None => self.rewritten(context, Expression::ZeroValue(ty), &[], None)?,
+                }
             }
+        };
+        for index in path.into_iter().rev() {
+            value = self.access(context, read, value, index)?;
         }
+        Ok(value)
+    }
+
+    /// An anchor is known by its ordinal among the anchors of the function.
+    fn anchor(
+        &mut self,
+        source: Handle<Expression>,
+        timing: Timing,
+        operands: &[Value],
+    ) -> Rebased<Value> {
+        let ordinal = self.live.ordinal(source);
+        let ordinal = ordinal.ok_or(Refusal(&"an expression is used and never evaluated"))?;
+        let mut writer = self.nodes.writer();
+        writer.fields([ANCHOR]);
+        writer.fields(ordinal.to_le_bytes());
+        for operand in operands {
+            writer.child(operand.child());
+        }
+        let written = writer.finish();
+        let id = self.nodes.add(written)?;
+        self.note(Origin::Function(source), timing, Some(source));
+        Ok(Value(id))
     }
 
     /// Whether the one value comes before the other.
@@ -273,73 +495,69 @@ impl Values {
                 self.constant_value(context, context.module.constants[constant].init)?
             }
             _ => {
-                let mut operands = Vec::new();
-                each_operand(expression, |operand| operands.push(operand));
-                for operand in operands {
-                    self.constant_value(context, operand)?;
+                let mut sources = Vec::new();
+                each_operand(expression, |operand| sources.push(operand));
+                let operands = sources
+                    .into_iter()
+                    .map(|operand| self.constant_value(context, operand))
+                    .collect::<Rebased<Vec<_>>>()?;
+                match self.constant_otherwise(context, source, expression, &operands)? {
+                    Some(value) => value,
+                    None => {
+                        let origin = Origin::Constant(source);
+                        self.intern(context, expression, &operands, origin, None)?
+                    }
                 }
-                self.constant_spelling(context, source)?
             }
         };
-        self.of_constant[source.index()] = Child::new(Kind::Value, value.0);
+        self.of_constant[source.index()] = value.child();
         self.constants.push(source.index());
         Ok(value)
     }
 
-    /// The value of a constant expression, in its one spelling, whose operands have theirs.
-    fn constant_spelling(
+    /// The value of an expression that is written as no source has it.
+    pub(super) fn rewritten(
         &mut self,
         context: Context<'_>,
-        source: Handle<Expression>,
+        expression: Expression,
+        operands: &[Value],
+        typed: Option<Handle<Expression>>,
     ) -> Rebased<Value> {
-        let expression = &context.module.global_expressions[source];
-        if let Expression::Compose { ty, ref components } = *expression {
-            let of = |operand| self.of_constant(operand);
-            if let Some(rewritten) = Self::splat(context, ty, components, of)? {
-                let origin = Origin::RewrittenConstant(self.rewritten.len() as u32);
-                let value = self.intern(context, &rewritten, origin)?;
-                self.rewritten.push(rewritten);
-                return Ok(value);
-            }
-        }
-        self.intern(context, expression, Origin::Constant(source))
+        let origin = Origin::Rewritten(self.rewritten.len() as u32);
+        let value = self.intern(context, &expression, operands, origin, typed)?;
+        self.rewritten.push(expression);
+        Ok(value)
     }
 
     fn intern(
         &mut self,
         context: Context<'_>,
         expression: &Expression,
+        operands: &[Value],
         origin: Origin,
+        typed: Option<Handle<Expression>>,
     ) -> Rebased<Value> {
-        let Self {
-            nodes,
-            of_source,
-            of_constant,
-            ..
-        } = self;
-        let of_operand = if origin.is_constant() {
-            of_constant
-        } else {
-            of_source
-        };
         let mut numbers = Numbers {
-            writer: nodes.writer(),
+            writer: self.nodes.writer(),
             items: context.items,
-            of_operand,
+            operands: operands.iter(),
         };
         expression.write(&mut numbers);
         let written = numbers.writer.finish();
-        let id = nodes.intern(Some(context.items.nodes()), written)?;
-        if self.facts.len() == id as usize {
-            self.note(origin, timing(expression));
+        let value = Value(self.nodes.intern(Some(context.items.nodes()), written)?);
+        if self.facts.len() == value.index() {
+            self.note(origin, timing(expression), typed);
+        } else if let Some(typed) = typed {
+            self.facts[value.index()].typed.get_or_insert(typed);
         }
-        Ok(Value(id))
+        Ok(value)
     }
 
-    fn note(&mut self, origin: Origin, timing: Timing) {
+    fn note(&mut self, origin: Origin, timing: Timing, typed: Option<Handle<Expression>>) {
         self.facts.push(Facts {
             origin,
             timing,
+            typed,
             special_type: None,
         });
     }
@@ -370,8 +588,8 @@ fn known(value: Child) -> Option<Value> {
 struct Numbers<'n, 'f> {
     writer: NodeWriter<'n>,
     items: &'n Items<'f>,
-    /// The value of each expression that can be an operand.
-    of_operand: &'n [Child],
+    /// The operands, in the order in which the expression lists them.
+    operands: std::slice::Iter<'n, Value>,
 }
 
 impl Target for Numbers<'_, '_> {
@@ -381,8 +599,10 @@ impl Target for Numbers<'_, '_> {
     }
 
     #[inline]
-    fn expression(&mut self, handle: Handle<Expression>) {
-        self.writer.child(self.of_operand[handle.index()]);
+    fn expression(&mut self, _: Handle<Expression>) {
+        let value = self.operands.next();
+        self.writer
+            .child(value.map_or(Child::MISSING, |value| value.child()));
     }
 
     fn ty(&mut self, handle: Handle<Type>) {

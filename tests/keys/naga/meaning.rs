@@ -39,6 +39,8 @@ fn compute(body: &str) -> String {
          @group(0) @binding(3) var<storage, read_write> a: atomic<u32>;
          var<workgroup> w: array<u32, 64>;
          fn twice(x: f32) -> f32 {{ return x * 2.0; }}
+         fn thrice(x: f32) -> f32 {{ return x * 3.0; }}
+         fn bump(x: ptr<function, f32>) {{ *x += 1.0; }}
          @compute @workgroup_size(64)
          fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
              {body}
@@ -98,6 +100,142 @@ fn bodies_that_differ_in_meaning_have_two_keys() {
         (
             "f[0] = length(vec2(f[1]));",
             "f[0] = length(vec2(f[1], f[1]));",
+        ),
+        // Neighbours of rules that hold.
+        ("let x = 7; i[0] = x / 2;", "i[0] = 4;"),
+        ("let x = 2147483647; i[0] = x + 1;", "i[0] = -2147483647;"),
+        ("let x = -1; u[0] = u32(x);", "u[0] = 1u;"),
+        ("let x = 7u; u[0] = x & 3u;", "u[0] = 7u;"),
+        ("if id.x > 3u { u[1] = 2u; } u[0] = 1u;", "u[0] = 1u;"),
+        ("if u[2] > 3u {} u[0] = 1u;", "u[0] = 1u;"),
+        ("if id.x > 3u { _ = u[3]; } u[0] = 1u;", "u[0] = 1u;"),
+        (
+            "if id.x > 3u { workgroupBarrier(); } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        ("if id.x > 3u { return; } u[0] = 1u;", "u[0] = 1u;"),
+        (
+            "if id.x > 3u { return; } u[1] = 2u;",
+            "if id.x > 3u { return; } else { return; } u[1] = 2u;",
+        ),
+        (
+            "if id.x > 3u { u[0] = 1u; return; } u[1] = 2u;",
+            "if id.x > 3u { u[0] = 1u; } u[1] = 2u;",
+        ),
+        (
+            "if f[0] > 3.0 {} else { u[0] = 1u; }",
+            "if f[0] <= 3.0 { u[0] = 1u; }",
+        ),
+        (
+            "if f[0] > 3.0 {} else { u[0] = 1u; }",
+            "if f[0] > 3.0 { u[0] = 1u; }",
+        ),
+        (
+            "const DEBUG = true; if DEBUG { u[1] = 2u; }",
+            "const DEBUG = false; if DEBUG { u[1] = 2u; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { if u[n] == 2u { continue; } u[n] = 1u; }",
+            "var n = 0u; loop { if n >= id.x { break; } if u[n] == 2u { continue; } u[n] = 1u; n++; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; loop { if n > id.x { break; } u[n] = 1u; n++; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; loop { u[n] = 1u; n++; if n >= id.x { break; } }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; loop { if n >= id.x { break; } n++; u[n] = 1u; }",
+        ),
+        (
+            "var x = f[0]; while x < 3.0 { x *= 2.0; } f[1] = x;",
+            "var x = f[0]; loop { if x >= 3.0 { break; } x *= 2.0; } f[1] = x;",
+        ),
+        (
+            "var x = id.x; if id.y > 1u { x = 2u; } u[0] = x;",
+            "u[0] = id.x;",
+        ),
+        (
+            "var x: u32; if id.y > 1u { x = 2u; } u[0] = x;",
+            "u[0] = 2u;",
+        ),
+        ("var x: u32; u[0] = x; x = 2u;", "u[0] = 2u;"),
+        (
+            "var x = u[1]; u[1] = 2u; u[0] = x;",
+            "u[1] = 2u; var x = u[1]; u[0] = x;",
+        ),
+        (
+            "var x = 0u; for (var n = 0u; n < 4u; n++) { u[n] = x; x = n; }",
+            "for (var n = 0u; n < 4u; n++) { u[n] = n; }",
+        ),
+        (
+            "var x = 0u; for (var n = 0u; n < 4u; n++) { u[n] = x; x = n; }",
+            "for (var n = 0u; n < 4u; n++) { u[n] = 0u; }",
+        ),
+        (
+            "var a = array(id.x, id.y); u[0] = a[id.z & 1u];",
+            "u[0] = id.y;",
+        ),
+        (
+            "var a = array(id.x, id.y); u[0] = a[0];",
+            "var a = array(id.x, id.y); u[0] = a[1];",
+        ),
+        (
+            "var v = id; v.x = 2u; u[0] = v.x;",
+            "let v = id; u[0] = v.x;",
+        ),
+        (
+            "var v = id; v.x = 2u; u[0] = v.y;",
+            "var v = id; v.y = 2u; u[0] = v.y;",
+        ),
+        (
+            "var x = f[1]; bump(&x); f[0] = x;",
+            "var x = f[1]; f[0] = x;",
+        ),
+        (
+            "f[0] = twice(f[1]); f[2] = twice(f[3]);",
+            "f[0] = twice(f[1]); f[2] = thrice(f[3]);",
+        ),
+        (
+            "let b = f[0] < f[1]; if b == false { u[0] = 1u; }",
+            "let b = f[0] < f[1]; if b == true { u[0] = 1u; }",
+        ),
+        (
+            "let b = f[0] < f[1]; if b == false { u[0] = 1u; }",
+            "if f[0] >= f[1] { u[0] = 1u; }",
+        ),
+        (
+            "let b = f[0] == f[1]; if b != true { u[0] = 1u; }",
+            "if f[0] == f[1] { u[0] = 1u; }",
+        ),
+        ("u[0] = u32(i32(id.x));", "u[0] = u32(f32(id.x));"),
+        ("f[0] = f32(id.x);", "f[0] = bitcast<f32>(id.x);"),
+        ("u[0] = u32(i[0]) / 2u;", "u[0] = u32(i[0] / 2);"),
+        (
+            "u[0] = dot(vec3(id.x, id.z, id.y), id);",
+            "u[0] = dot(id, id);",
+        ),
+        ("u[0] = dot(vec3(id.xy, id.y), id);", "u[0] = dot(id, id);"),
+        ("u[0] = dot(id.zyx.yz, id.xy);", "u[0] = dot(id.yz, id.xy);"),
+        (
+            "f[0] = length(vec3<f32>() + f[1]);",
+            "f[0] = length(vec3(-0.0) + f[1]);",
+        ),
+        (
+            "f[0] = length(vec3(0.0) + f[1]);",
+            "f[0] = length(vec3(0.0, 0.0, -0.0) + f[1]);",
+        ),
+        ("f[0] = f32();", "f[0] = -0.0;"),
+        (
+            "var v: vec3<f32>; v.x += f[1]; f[0] = v.x;",
+            "var v = vec3(0.0, 0.0, 1.0); v.x += f[1]; f[0] = v.x;",
+        ),
+        (
+            "var v: vec3<f32>; v.x += f[1]; f[0] = v.x;",
+            "var v = vec3(-0.0); v.x += f[1]; f[0] = v.x;",
         ),
         // Floats: order, signed zero, identities that are none.
         ("f[0] = f[1] - f[2];", "f[0] = f[2] - f[1];"),
@@ -574,6 +712,203 @@ fn bodies_that_differ_in_spelling_share_a_key() {
             "let x = f[1]; f[0] = length(vec3(x));",
             "let x = f[1]; f[0] = length(vec3(x, x, x));",
         ),
+        // Comparisons with what is known.
+        (
+            "let b = id.x < id.y; if b == true { u[0] = 1u; }",
+            "if id.x < id.y { u[0] = 1u; }",
+        ),
+        (
+            "let b = f[0] < f[1]; if false == b { u[0] = 1u; }",
+            "if !(f[0] < f[1]) { u[0] = 1u; }",
+        ),
+        (
+            "let b = f[0] < f[1]; if b != true { u[0] = 1u; }",
+            "if !(f[0] < f[1]) { u[0] = 1u; }",
+        ),
+        (
+            "if (id.x == id.y) == false { u[0] = 1u; }",
+            "if id.x != id.y { u[0] = 1u; }",
+        ),
+        (
+            "if !((f[0] < f[1]) != false) { u[0] = 1u; }",
+            "if !(f[0] < f[1]) { u[0] = 1u; }",
+        ),
+        (
+            "if any((id.xy < id.yz) == vec2(true)) { u[0] = 1u; }",
+            "if any(id.xy < id.yz) { u[0] = 1u; }",
+        ),
+        // Conversions to what a value is.
+        ("u[0] = u32(id.x);", "u[0] = id.x;"),
+        ("u[0] = bitcast<u32>(id.x);", "u[0] = id.x;"),
+        ("let x = f[1]; f[0] = f32(x);", "f[0] = f[1];"),
+        (
+            "let v = vec2(f[1]); f[0] = length(vec2<f32>(v));",
+            "f[0] = length(vec2(f[1]));",
+        ),
+        // Vectors taken apart and put together.
+        (
+            "u[0] = dot(vec3(id.x, id.y, id.z), id);",
+            "u[0] = dot(id, id);",
+        ),
+        (
+            "u[0] = dot(vec3(id.xy, id.z), id.xyz);",
+            "u[0] = dot(id, id);",
+        ),
+        (
+            "u[0] = dot(vec2(id.z, id.x), id.xy);",
+            "u[0] = dot(id.zx, id.xy);",
+        ),
+        ("u[0] = dot(id.zyx.yz, id.xy);", "u[0] = dot(id.yx, id.xy);"),
+        ("u[0] = dot(id.zzz, id);", "u[0] = dot(vec3(id.z), id);"),
+        ("u[0] = id.zyx.x;", "u[0] = id.z;"),
+        ("u[0] = vec2(id.y, id.z).y;", "u[0] = id.z;"),
+        ("u[0] = vec2(id.y).y;", "u[0] = id.y;"),
+        // Exact arithmetic on what is known.
+        ("let x = 7u; u[0] = (x & 3u) * id.x;", "u[0] = 3u * id.x;"),
+        ("let x = true; u[0] = u32(x) + id.x;", "u[0] = 1u + id.x;"),
+        (
+            "let x = 7; if x > 8 { u[1] = 2u; } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        // Statements that do nothing, and those that are never executed.
+        ("if id.x > 3u {} u[0] = 1u;", "u[0] = 1u;"),
+        (
+            "if id.x > 3u { let x = id.y * 3u; } else { if id.y > 1u {} } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        (
+            "switch id.x { case 1u: {} default: {} } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        ("u[0] = 1u; return; u[1] = 2u;", "u[0] = 1u;"),
+        (
+            "if id.x > 3u { u[0] = 1u; return; u[1] = 2u; }",
+            "if id.x > 3u { u[0] = 1u; return; }",
+        ),
+        (
+            "if id.x > 3u { u[0] = 1u; return; } else { return; } u[1] = 2u;",
+            "if id.x > 3u { u[0] = 1u; return; } else { return; }",
+        ),
+        (
+            "for (var n = 0u; n < 4u; n++) { if n > id.x { break; u[2] = 3u; } u[n] = 1u; }",
+            "for (var n = 0u; n < 4u; n++) { if n > id.x { break; } u[n] = 1u; }",
+        ),
+        (
+            "const DEBUG = false; if DEBUG { u[1] = 2u; } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        (
+            "const DEBUG = true; if DEBUG { u[1] = 2u; } else { u[2] = 3u; } u[0] = 1u;",
+            "u[1] = 2u; u[0] = 1u;",
+        ),
+        (
+            "if 1u > 2u { u[1] = u32(twice(1.0)); } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        (
+            "var debug = false; if debug { u[1] = 2u; } u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
+        ("if true { u[0] = 1u; return; } u[1] = 2u;", "u[0] = 1u;"),
+        // Branches and loops.
+        (
+            "if id.x > 3u {} else { u[0] = 1u; }",
+            "if id.x <= 3u { u[0] = 1u; }",
+        ),
+        (
+            "if f[0] > 3.0 {} else { u[0] = 1u; }",
+            "if !(f[0] > 3.0) { u[0] = 1u; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; while n < id.x { u[n] = 1u; n++; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; loop { if n >= id.x { break; } u[n] = 1u; n += 1u; }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { u[n] = 1u; }",
+            "var n = 0u; loop { if !(n < id.x) { break; } u[n] = 1u; continuing { n++; } }",
+        ),
+        (
+            "var x = f[0]; while x < 3.0 { x *= 2.0; } f[1] = x;",
+            "var x = f[0]; loop { if !(x < 3.0) { break; } x *= 2.0; } f[1] = x;",
+        ),
+        (
+            "var n = 0u; loop { u[n] = 1u; continuing { n++; break if n > id.x; } }",
+            "var n = 0u; loop { u[n] = 1u; n++; if n > id.x { break; } }",
+        ),
+        (
+            "loop { u[0] += 1u; if u[0] > id.x { return; } }",
+            "while true { u[0] += 1u; if u[0] > id.x { return; } }",
+        ),
+        (
+            "for (var n = 0u; n < id.x; n++) { if u[n] == 2u { continue; } u[n] = 1u; }",
+            "var n = 0u; loop { if n >= id.x { break; } if u[n] == 2u { continue; } u[n] = 1u; continuing { n++; } }",
+        ),
+        // Variables that are values.
+        (
+            "var x = f[1] * 2.0; f[0] = x + x;",
+            "let x = f[1] * 2.0; f[0] = x + x;",
+        ),
+        ("var x = 3u; u[0] = x; u[1] = x;", "u[0] = 3u; u[1] = 3u;"),
+        ("var x: u32; u[id.x] = x;", "u[id.x] = 0u;"),
+        (
+            "var v = id; u[0] = v.y; u[1] = v.z;",
+            "u[0] = id.y; u[1] = id.z;",
+        ),
+        (
+            "var v = id; let w = v; u[0] = w.y;",
+            "var v = id; u[0] = v.y;",
+        ),
+        (
+            "var x = u[1]; u[1] = 2u; u[0] = x;",
+            "let x = u[1]; u[1] = 2u; u[0] = x;",
+        ),
+        (
+            "var x: u32; x = id.x * 2u; u[0] = x;",
+            "let x = id.x * 2u; u[0] = x;",
+        ),
+        (
+            "for (var n = 0u; n < 4u; n++) { var x = n * 2u; u[id.x] = x; }",
+            "for (var n = 0u; n < 4u; n++) { u[id.x] = n * 2u; }",
+        ),
+        (
+            "var x = id.x; var y = x + 1u; if y > 2u { u[0] = y; }",
+            "let y = id.x + 1u; if y > 2u { u[0] = y; }",
+        ),
+        ("var never = 1.0; never = 2.0; u[0] = 1u;", "u[0] = 1u;"),
+        ("var never = u[1]; u[0] = 1u;", "_ = u[1]; u[0] = 1u;"),
+        ("var a = array(id.x, id.y); u[0] = a[1];", "u[0] = id.y;"),
+        // Functions.
+        (
+            "f[0] = twice(f[1]); f[2] = twice(f[3]);",
+            "f[0] = twice(f[1]); f[2] = twofold(f[3]);",
+        ),
+        // Zeros.
+        (
+            "f[0] = length(vec3<f32>() + f[1]);",
+            "f[0] = length(vec3(0.0) + f[1]);",
+        ),
+        (
+            "f[0] = length(vec3(0.0, 0.0, 0.0) + f[1]);",
+            "f[0] = length(vec3(0.0) + f[1]);",
+        ),
+        ("f[0] = f32();", "f[0] = 0.0;"),
+        ("u[0] = u32() + id.x;", "u[0] = 0u + id.x;"),
+        (
+            "var v: vec3<f32>; v.x += f[1]; f[0] = v.x;",
+            "var v = vec3(0.0); v.x += f[1]; f[0] = v.x;",
+        ),
+        (
+            "var v: vec3<f32>; v.x += f[1]; f[0] = v.x;",
+            "var v = vec3<f32>(); v.x += f[1]; f[0] = v.x;",
+        ),
+        (
+            "var v: array<f32, 2>; v[id.x] += f[1]; f[0] = v[1];",
+            "var v = array(0.0, 0.0); v[id.x] += f[1]; f[0] = v[1];",
+        ),
         (
             "let v = vec2(f[1], f[2]); f[0] = length(vec4(v, v));",
             "let v = vec2(f[1], f[2]); let w = vec4(v, v); f[0] = length(w);",
@@ -603,11 +938,20 @@ fn bodies_that_differ_in_spelling_share_a_key() {
             "for (var n = 0u; n < 4u; n++) { let x = id.x * id.y; u[n] = x; }",
         ),
     ];
-    let with_helper = |body: &str| compute(body) + "fn id_f() -> f32 { return 1.0; }";
+    let with_helper = |body: &str| {
+        compute(body)
+            + "fn id_f() -> f32 { return 1.0; } fn twofold(y: f32) -> f32 { return y * 2.0; }"
+    };
+    let mut apart = Vec::new();
     for (one, two) in pairs {
-        let [one, two] = [one, two].map(|body| canonical(&parse(&with_helper(body))));
-        assert_eq!(one.to_wire(), two.to_wire());
+        let canonical = |body| canonical(&parse(&with_helper(body)));
+        let [a, b] = [one, two].map(canonical);
+        if a.to_wire() != b.to_wire() {
+            let [a, b] = [a, b].map(|canonical| writers::wgsl(canonical.module()));
+            apart.push(format!("{one}\n{two}\n{a}\n{b}"));
+        }
     }
+    assert!(apart.is_empty(), "{}", apart.join("\n\n"));
 }
 
 #[test]
@@ -1089,7 +1433,7 @@ fn golden_fingerprint() {
         }";
     assert_eq!(
         key(source).to_hex(),
-        "3fa2000765a437ca71c6646a9d7ebbe37b943648b5dc108700282c4468c53877"
+        "9a08d7e681da1521d54f49ba5f2b3e78bc0a3a7952f996d9ff2e8e550021d471"
     );
 }
 

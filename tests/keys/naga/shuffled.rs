@@ -18,7 +18,7 @@ fn generated(count: usize) -> Vec<(String, Module)> {
     let shaders = (1..).filter_map(|seed| {
         let text = generate::shader(seed).print();
         let module = naga::front::wgsl::parse_str(&text).ok()?;
-        module.canonicalize().ok()?;
+        module.canonicalize().ok()?.info().ok()?;
         Some((text, module))
     });
     shaders.take(count).collect()
@@ -30,9 +30,19 @@ fn assert_order_does_not_count(name: &str, module: &Module, random: &mut Random)
     let canonical = module.canonicalize().unwrap();
     canonical.info().unwrap();
     let other = shuffled.canonicalize().unwrap();
-    assert!(canonical.to_wire() == other.to_wire(), "{name}");
+    assert!(
+        canonical.to_wire() == other.to_wire(),
+        "{name}\n{}\n{}",
+        writers::wgsl(canonical.module()),
+        writers::wgsl(other.module())
+    );
     let again = canonical.module().canonicalize().unwrap();
-    assert!(canonical.to_wire() == again.to_wire(), "{name}");
+    assert!(
+        canonical.to_wire() == again.to_wire(),
+        "{name}\n{}\n{}",
+        writers::wgsl(canonical.module()),
+        writers::wgsl(again.module())
+    );
     shuffled
 }
 
@@ -70,4 +80,32 @@ fn canonical_modules_compile_wherever_generated_shaders_do() {
     }
     println!("{count} shaders, {compiled} of {} outputs", count * 5);
     assert!(compiled > count * 3, "{compiled}");
+}
+
+/// As naga's front ends write it, whatever is left of the end of a function: back ends and
+/// readers of the canonical form know no other.
+#[test]
+fn canonical_functions_without_a_result_end_with_a_return() {
+    let shaders = vello::vello().into_iter().map(|(_, module)| module);
+    let generated = (0..400).filter_map(|seed| {
+        let source = generate::shader(seed).print();
+        naga::front::wgsl::parse_str(&source).ok()
+    });
+    let mut functions = 0;
+    for module in shaders.chain(generated) {
+        // Not all that is made up is valid.
+        let Ok(canonical) = module.canonicalize() else {
+            continue;
+        };
+        let module = canonical.module();
+        let mains = module.entry_points.iter().map(|entry| &entry.function);
+        let all = module.functions.iter().map(|(_, function)| function);
+        for function in all.chain(mains).filter(|it| it.result.is_none()) {
+            let mut body = function.body.clone();
+            naga::proc::ensure_block_returns(&mut body);
+            assert_eq!(format!("{body:?}"), format!("{:?}", function.body));
+            functions += 1;
+        }
+    }
+    assert!(functions > 100, "{functions}");
 }

@@ -4,4 +4,4 @@ mod refusal;
 mod statement;
 
 pub(super) use refusal::{Rebased, Refusal};
-pub(super) use statement::{Shape, shape};
+pub(super) use statement::{Leaf, Shape, shape};

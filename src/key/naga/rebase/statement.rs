@@ -25,6 +25,7 @@ pub(in super::super) enum Shape<'a> {
 }
 
 /// A statement that nests no other.
+#[derive(Clone, Copy)]
 pub(in super::super) struct Leaf<'a>(&'a Statement);
 
 /// Tells what a statement nests.
@@ -114,7 +115,31 @@ pub(in super::super) fn shape(statement: &Statement) -> Shape<'_> {
     }
 }
 
-impl Leaf<'_> {
+impl<'a> Leaf<'a> {
+    /// A leaf of a statement that is known to be one.
+    pub(in super::super) const fn of(statement: &'a Statement) -> Self {
+        Self(statement)
+    }
+
+    /// Whether it goes on with the next round of a loop.
+    pub(in super::super) const fn continues(&self) -> bool {
+        matches!(self.0, Statement::Continue)
+    }
+
+    /// Whether it returns without a value.
+    pub(in super::super) const fn is_plain_return(&self) -> bool {
+        matches!(self.0, Statement::Return { value: None })
+    }
+
+    /// The pointer and the value of a plain store.
+    pub(in super::super) const fn store(&self) -> Option<(Handle<Expression>, Handle<Expression>)> {
+        if let Statement::Store { pointer, value } = *self.0 {
+            Some((pointer, value))
+        } else {
+            None
+        }
+    }
+
     /// Whether neighbours in control flow may part here: it ends an invocation or leaves a block.
     pub(in super::super) const fn leaves(&self) -> bool {
         matches!(

@@ -22,7 +22,9 @@ mod tests;
 
 pub(super) use code::tag;
 pub(super) use construct::Construct;
-pub(super) use sections::{FunctionParts, Sections, parts, read, write};
+#[cfg(test)]
+pub(super) use sections::write;
+pub(super) use sections::{FunctionParts, Sections, parts, read_back};
 pub(super) use target::{Listing, Part, Target};
 
 use naga::{Expression, Handle};

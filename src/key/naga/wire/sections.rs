@@ -66,6 +66,17 @@ impl Framed {
         self.count += 1;
         self.count - 1
     }
+
+    /// All items so far, one after the other.
+    pub(in super::super) fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// Removes the last item, which begins at a place.
+    pub(in super::super) fn pop(&mut self, start: usize) {
+        self.wire.truncate(start);
+        self.count -= 1;
+    }
 }
 
 /// A function, which can be made in any order.
@@ -355,8 +366,13 @@ pub(in super::super) fn write(module: &Module) -> Vec<u8> {
     Sections::of(module).assemble()
 }
 
-/// Reads a module back.
-pub(in super::super) fn read(wire: &[u8]) -> Option<Module> {
+/// Reads a module back that is written as the same bytes again: what is read is what they say.
+pub(in super::super) fn read_back(wire: &[u8]) -> Option<Module> {
+    read(wire).filter(|module| write(module) == wire)
+}
+
+/// Reads a module.
+pub(super) fn read(wire: &[u8]) -> Option<Module> {
     let mut rest = wire;
     let none = Handles::default();
     let mut counts = Reader::new(&mut rest, &none)?;

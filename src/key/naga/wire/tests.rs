@@ -152,7 +152,7 @@ fn canonical_modules_read_back() {
         let module = canonical.module();
         let wire = write(module);
         assert!(text(&read(&wire)) == text(module));
-        assert!(text(&super::read(&wire).unwrap()) == text(module));
+        assert!(text(&super::read_back(&wire).unwrap()) == text(module));
         read_back += 1;
     }
     assert!(read_back > 23 + 50, "{read_back}");

@@ -27,7 +27,8 @@ const ROUNDS: u32 = 200;
 pub(crate) struct Outcome {
     /// The resources that the run touched, by group and binding.
     resources: BTreeMap<(u32, u32), Value>,
-    /// A hash of all stores and atomics, of all loads from resources, and of barriers, in order.
+    /// A hash of all stores to what is no variable of a function, of atomics, of all loads from
+    /// resources, and of barriers, in order.
     trace: u64,
     /// Whether the shader was stopped.
     stopped: bool,
@@ -296,10 +297,13 @@ impl<'m> Machine<'m> {
     }
 
     fn store(&mut self, pointer: &Value, value: Value) {
-        let Value::Pointer { path, .. } = pointer else {
+        let Value::Pointer { variable, path } = pointer else {
             panic!("a store needs a pointer")
         };
-        ("store", path, &value).hash(&mut self.trace);
+        // Nobody but the function sees its variables.
+        if *variable < self.touched.len() {
+            ("store", path, &value).hash(&mut self.trace);
+        }
         *self.place(pointer) = value;
     }
 

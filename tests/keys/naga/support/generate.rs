@@ -111,6 +111,9 @@ pub(crate) enum Stmt {
     Assign(Expr, &'static str, Expr),
     If(Expr, Body, Body),
     For(String, Expr, Body),
+    /// What a `for` says, in a `while`, and in a `loop`.
+    While(String, Expr, Body),
+    Leaving(String, Expr, Body),
     Loop(String, Body, Expr),
     Switch(Expr, Body, Body),
     Block(Body),
@@ -126,6 +129,7 @@ impl Stmt {
             Self::Let(_, value) | Self::Var(_, value) => vec![value],
             Self::Assign(place, _, value) => vec![place, value],
             Self::If(at, _, _) | Self::For(_, at, _) | Self::Loop(_, _, at) => vec![at],
+            Self::While(_, at, _) | Self::Leaving(_, at, _) => vec![at],
             Self::Switch(at, _, _) | Self::Call(at) | Self::Return(at) => vec![at],
             Self::Block(_) | Self::Plain(_) => Vec::new(),
         }
@@ -135,6 +139,7 @@ impl Stmt {
         match self {
             Self::If(_, one, two) | Self::Switch(_, one, two) => vec![one, two],
             Self::For(_, _, body) | Self::Loop(_, body, _) | Self::Block(body) => vec![body],
+            Self::While(_, _, body) | Self::Leaving(_, _, body) => vec![body],
             Self::Let(..) | Self::Var(..) | Self::Assign(..) => Vec::new(),
             Self::Plain(_) | Self::Call(_) | Self::Return(_) => Vec::new(),
         }
@@ -158,6 +163,20 @@ impl Stmt {
                     out,
                     "for (var {name} = 0u; {name} < ({end} & 3u); {name}++) {{ {body} }}"
                 )
+            }
+            Self::While(name, end, body) => {
+                let (end, body) = (end.print(), print_body(body));
+                writeln!(
+                    out,
+                    "{{ var {name} = 0u; while {name} < ({end} & 3u) {{ {body} {name}++; }} }}"
+                )
+            }
+            Self::Leaving(name, end, body) => {
+                let (end, body) = (end.print(), print_body(body));
+                let body = format!(
+                    "if !({name} < ({end} & 3u)) {{ break; }} {body} continuing {{ {name}++; }}"
+                );
+                writeln!(out, "{{ var {name} = 0u; loop {{ {body} }} }}")
             }
             Self::Loop(name, body, until) => {
                 let (body, until) = (print_body(body), until.print());
@@ -186,7 +205,7 @@ fn print_body(body: &Body) -> String {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Helper {
-    name: String,
+    pub(crate) name: String,
     arguments: Vec<(String, Type)>,
     result: Type,
     pub(crate) body: Body,

@@ -4,7 +4,7 @@
 use super::generate::{BARRIERS, Body, Expr, Kind, Node, Random, Shader, Stmt, Type, literals};
 
 /// The changes, by name.
-pub(crate) const CHANGES: [&str; 20] = [
+pub(crate) const CHANGES: [&str; 34] = [
     "operator",
     "operands swapped",
     "comparison turned round",
@@ -25,6 +25,42 @@ pub(crate) const CHANGES: [&str; 20] = [
     "assignment spelled out",
     "declarations rotated",
     "renamed and respaced",
+    "empty `if` added",
+    "`if true` around",
+    "`if false` in front",
+    "`else` of an `if` turned",
+    "statement after `return`",
+    "`while` for `for`",
+    "`loop` for `for`",
+    "`var` for `let`",
+    "`== true`, `!= false`",
+    "`!` twice",
+    "conversion to its own type",
+    "components of a vector",
+    "zero by its type",
+    "equal function",
+];
+
+/// Those that keep the meaning, wherever they are made.
+pub(crate) const SAME: [&str; 18] = [
+    "block added",
+    "assignment spelled out",
+    "declarations rotated",
+    "renamed and respaced",
+    "empty `if` added",
+    "`if true` around",
+    "`if false` in front",
+    "`else` of an `if` turned",
+    "statement after `return`",
+    "`while` for `for`",
+    "`loop` for `for`",
+    "`var` for `let`",
+    "`== true`, `!= false`",
+    "`!` twice",
+    "conversion to its own type",
+    "components of a vector",
+    "zero by its type",
+    "equal function",
 ];
 
 /// Applies a change at a random place, if there is one that it fits.
@@ -40,6 +76,7 @@ pub(crate) fn mutate(shader: &Shader, change: &str, random: &mut Random) -> Opti
             mutant.space = " /* */\n ";
             true
         }
+        "equal function" => add_twin(&mut mutant, random),
         _ => (0..20).any(|_| {
             let helpers = mutant.helpers.len();
             let body = match random.below(helpers + 2) {
@@ -93,6 +130,60 @@ fn in_body(body: &mut Body, change: &str, random: &mut Random) -> bool {
                 body.insert(at, Stmt::Block(vec![statement]));
                 true
             }
+        },
+        "empty `if` added" => {
+            body.insert(at, Stmt::If(some_condition(), Vec::new(), Vec::new()));
+            true
+        }
+        "`if true` around" => match body[at] {
+            Stmt::Let(..) | Stmt::Var(..) | Stmt::Loop(..) => false,
+            _ => {
+                let accept = vec![body.remove(at)];
+                body.insert(at, Stmt::If(literal("true"), accept, Vec::new()));
+                true
+            }
+        },
+        "`if false` in front" => {
+            let accept = vec![Stmt::Plain("p = 77;")];
+            body.insert(at, Stmt::If(literal("false"), accept, Vec::new()));
+            true
+        }
+        "`else` of an `if` turned" => match &mut body[at] {
+            Stmt::If(condition, accept, reject) if reject.is_empty() => {
+                let node = Node::Unary("!", Box::new(condition.clone()));
+                condition.node = node;
+                std::mem::swap(accept, reject);
+                true
+            }
+            _ => false,
+        },
+        "statement after `return`" => match body[at] {
+            Stmt::Return(_) => {
+                body.insert(at + 1, Stmt::Plain("p = 77;"));
+                true
+            }
+            _ => false,
+        },
+        "`while` for `for`" => match body[at].clone() {
+            Stmt::For(name, end, inner) if !inner.iter().any(continues) => {
+                body[at] = Stmt::While(name, end, inner);
+                true
+            }
+            _ => false,
+        },
+        "`loop` for `for`" => match body[at].clone() {
+            Stmt::For(name, end, inner) => {
+                body[at] = Stmt::Leaving(name, end, inner);
+                true
+            }
+            _ => false,
+        },
+        "`var` for `let`" => match body[at].clone() {
+            Stmt::Let(name, value) => {
+                body[at] = Stmt::Var(name, value);
+                true
+            }
+            _ => false,
         },
         "barrier added" => {
             body.insert(at, Stmt::Plain(random.pick(&BARRIERS)));
@@ -198,12 +289,132 @@ fn in_expr(expr: &mut Expr, change: &str, random: &mut Random) -> bool {
             *name = format!("bitcast<{name}>");
             true
         }
+        ("`== true`, `!= false`", _) if ty == Type::scalar(Kind::Bool) => {
+            let (op, text) = random.pick(&[("==", "true"), ("!=", "false")]);
+            let mut operands = [expr.clone(), literal(text)];
+            if random.one_in(2) {
+                operands.reverse();
+            }
+            let [left, right] = operands.map(Box::new);
+            expr.node = Node::Binary(op, left, right);
+            true
+        }
+        ("`!` twice", _) if ty.kind == Kind::Bool => {
+            let node = Node::Unary("!", Box::new(expr.clone()));
+            let once = Expr { ty, node };
+            expr.node = Node::Unary("!", Box::new(once));
+            true
+        }
+        ("conversion to its own type", _) => {
+            expr.node = Node::Call(ty.name(), vec![expr.clone()]);
+            true
+        }
+        ("components of a vector", _) if ty.size > 1 => {
+            expr.node = Node::Swizzle(Box::new(expr.clone()), "xyzw"[..ty.size].to_owned());
+            true
+        }
+        ("components of a vector", Node::Swizzle(of, pattern))
+            if matches!(of.node, Node::Swizzle(..) | Node::Name(_)) && ty.size == 1 =>
+        {
+            // Of all components, in another order, the one that was meant.
+            let back: String = "xyzw"[..of.ty.size].chars().rev().collect();
+            let part = "xyzw".find(&*pattern).unwrap_or_default();
+            let Some(turned) = back
+                .chars()
+                .position(|letter| "xyzw".find(letter) == Some(part))
+            else {
+                return false;
+            };
+            *pattern = "xyzw"[turned..=turned].to_owned();
+            let whole = Expr {
+                ty: of.ty,
+                node: Node::Swizzle(of.clone(), back),
+            };
+            **of = whole;
+            true
+        }
+        ("zero by its type", Node::Literal("0i" | "0u" | "0f" | "false")) => {
+            expr.node = Node::Call(ty.name(), Vec::new());
+            true
+        }
         ("identity added", _) => {
             add_identity(expr, random);
             true
         }
         _ => false,
     }
+}
+
+fn literal(text: &'static str) -> Expr {
+    Expr {
+        ty: Type::scalar(Kind::Bool),
+        node: Node::Literal(text),
+    }
+}
+
+/// What can be asked everywhere.
+fn some_condition() -> Expr {
+    let one = Expr::name(Type::scalar(Kind::Int), "p");
+    let two = Expr {
+        ty: Type::scalar(Kind::Int),
+        node: Node::Literal("2i"),
+    };
+    Expr {
+        ty: Type::scalar(Kind::Bool),
+        node: Node::Binary("<", Box::new(one), Box::new(two)),
+    }
+}
+
+/// Whether a statement goes on with the next round of the loop that it stands in.
+fn continues(statement: &Stmt) -> bool {
+    match statement {
+        Stmt::Plain(text) => text.contains("continue"),
+        Stmt::If(_, one, two) | Stmt::Switch(_, one, two) => one.iter().chain(two).any(continues),
+        Stmt::Block(body) => body.iter().any(continues),
+        _ => false,
+    }
+}
+
+/// A function that is equal to another, and is called in its place somewhere.
+fn add_twin(shader: &mut Shader, random: &mut Random) -> bool {
+    if shader.helpers.is_empty() {
+        return false;
+    }
+    let chosen = random.below(shader.helpers.len());
+    let mut twin = shader.helpers[chosen].clone();
+    let name = std::mem::replace(&mut twin.name, "x_twin".to_owned());
+    let renamed = shader
+        .main
+        .iter_mut()
+        .any(|statement| rename_call(statement, &name));
+    shader.helpers.push(twin);
+    renamed
+}
+
+/// Calls the twin at the first place where a function is called.
+fn rename_call(statement: &mut Stmt, name: &str) -> bool {
+    let in_exprs = statement
+        .exprs()
+        .into_iter()
+        .any(|expr| rename_in(expr, name));
+    in_exprs
+        || statement
+            .bodies()
+            .into_iter()
+            .flatten()
+            .any(|statement| rename_call(statement, name))
+}
+
+fn rename_in(expr: &mut Expr, name: &str) -> bool {
+    if let Node::Call(called, _) = &mut expr.node {
+        if called == name {
+            *called = "x_twin".to_owned();
+            return true;
+        }
+    }
+    expr.operands()
+        .into_iter()
+        .any(|operand| rename_in(operand, name))
 }
 
 /// Not all are: floats have NaNs and two zeros.

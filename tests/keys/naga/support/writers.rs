@@ -9,6 +9,12 @@ pub(crate) fn validate(module: &Module) -> ModuleInfo {
         .unwrap()
 }
 
+/// A valid module, to be read.
+pub(crate) fn wgsl(module: &Module) -> String {
+    let flags = naga::back::wgsl::WriterFlags::empty();
+    naga::back::wgsl::write_string(module, &validate(module), flags).unwrap()
+}
+
 pub(crate) type Writer = fn(&Module, &ModuleInfo) -> Result<(), String>;
 
 /// naga's back ends, each as permissive as it can be.

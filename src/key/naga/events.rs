@@ -1,0 +1,304 @@
+//! What happens to the expressions of a function, in the order of its body.
+
+use std::ops::Range;
+
+use naga::{Expression, Handle};
+
+use super::context::Context;
+use super::effects::Effects;
+use super::flow::{Condition, Step, Steps};
+use super::timing::timing;
+use super::wire::{Construct as _, Listing};
+
+/// What a statement does with an expression.
+#[derive(Clone, Copy)]
+pub(super) enum Event {
+    /// It needs it.
+    Use(Handle<Expression>),
+    /// It needs its negation.
+    Unless(Handle<Expression>),
+    /// It hands it to a function that compares neighbours.
+    Compared(Handle<Expression>),
+    /// It evaluates it where someone can tell: an `Emit` names it, or its result is defined.
+    Evaluation(Handle<Expression>),
+    /// It is not there any more.
+    Nothing,
+}
+
+/// A block, by its number among those of the body. Plain blocks are part of the one around them.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct BlockId(u32);
+
+impl BlockId {
+    /// The body itself.
+    pub(super) const BODY: Self = Self(0);
+
+    /// The block of a number. Each takes a statement, of which memory holds fewer than `u32` does.
+    pub(super) const fn new(number: usize) -> Self {
+        Self(number as u32)
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy)]
+pub(super) struct BlockInfo {
+    /// The block around it. The body stands in itself.
+    outer: BlockId,
+    depth: u32,
+    /// How many nesting statements have begun when the last loop in it does.
+    loops: u32,
+}
+
+/// A plain store.
+#[derive(Clone, Copy)]
+pub(super) struct Store {
+    /// Its first event. The next is the last.
+    pub(super) event: usize,
+    pub(super) block: BlockId,
+    pub(super) pointer: Handle<Expression>,
+    pub(super) value: Handle<Expression>,
+}
+
+/// What the statements of a function do. Its memory serves one function after the other.
+#[derive(Default)]
+pub(super) struct Events {
+    /// What happens to expressions, in the order of the body, and in which block.
+    events: Vec<(Event, BlockId)>,
+    /// The events of each statement that nests others, in the order in which these begin, and
+    /// whether neighbours may part in it.
+    nested: Vec<(Range<usize>, bool)>,
+    /// Where calls that may discard are among the events.
+    partings: Vec<usize>,
+    /// How many statements so far let neighbours part.
+    parted: usize,
+    /// What its statements do to its neighbours, without its expressions.
+    effects: Effects,
+    /// The blocks, in the order in which they begin.
+    blocks: Vec<BlockInfo>,
+    stores: Vec<Store>,
+}
+
+impl Events {
+    /// Reads a function.
+    pub(super) fn read(&mut self, context: Context<'_>) {
+        let Self {
+            events,
+            nested,
+            partings,
+            parted,
+            effects,
+            blocks,
+            stores,
+        } = self;
+        events.clear();
+        nested.clear();
+        partings.clear();
+        *parted = 0;
+        *effects = Effects::default();
+        blocks.clear();
+        stores.clear();
+        self.new_block(context, context.flow.body(), BlockId::BODY);
+    }
+
+    /// What happens, and in which block.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Event, BlockId)> {
+        self.events.iter().copied()
+    }
+
+    /// Whether a loop is yet to begin in a block, where so many nesting statements have begun.
+    pub(super) fn is_before_loop(&self, block: BlockId, nested: usize) -> bool {
+        self.blocks[block.index()].loops as usize > nested
+    }
+
+    /// What happens in a statement that nests others. These are counted from 0, in the order in
+    /// which they begin.
+    pub(super) fn of_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        let events = self.nested.get(number).map(|(events, _)| events.clone());
+        &self.events[events.unwrap_or_default()]
+    }
+
+    /// The first event in a statement that nests others, if neighbours may part for good in it.
+    pub(super) fn parts_in(&self, number: usize) -> Option<usize> {
+        let (events, parts) = self.nested.get(number)?;
+        parts.then_some(events.start)
+    }
+
+    /// The event at which a call may discard. These are counted from 0, in their order.
+    pub(super) fn at_parting(&self, number: usize) -> usize {
+        let event = self.partings.get(number).copied();
+        event.unwrap_or(self.events.len())
+    }
+
+    /// Whether neighbours may part for good.
+    pub(super) const fn parts(&self) -> bool {
+        self.parted > 0
+    }
+
+    /// What the statements do to neighbours, whatever the expressions do.
+    pub(super) const fn effects(&self) -> Effects {
+        self.effects
+    }
+
+    pub(super) fn blocks(&self) -> &[BlockInfo] {
+        &self.blocks
+    }
+
+    pub(super) fn depth(&self, block: BlockId) -> u32 {
+        self.blocks[block.index()].depth
+    }
+
+    /// The innermost block that holds both.
+    pub(super) fn common(&self, one: BlockId, two: BlockId) -> BlockId {
+        let (mut one, mut two) = (one, two);
+        while one != two {
+            let (a, b) = (self.blocks[one.index()], self.blocks[two.index()]);
+            if a.depth >= b.depth {
+                one = a.outer;
+            }
+            if b.depth >= a.depth {
+                two = b.outer;
+            }
+        }
+        one
+    }
+
+    fn new_block(&mut self, context: Context<'_>, block: Steps, outer: BlockId) {
+        let id = BlockId::new(self.blocks.len());
+        let depth = self
+            .blocks
+            .get(outer.index())
+            .map_or(0, |outer| outer.depth + 1);
+        let loops = 0;
+        self.blocks.push(BlockInfo {
+            outer,
+            depth,
+            loops,
+        });
+        self.block(context, block, id);
+        let loops = self.blocks[id.index()].loops;
+        let around = &mut self.blocks[outer.index()].loops;
+        *around = loops.max(*around);
+    }
+
+    /// Recursion is as deep as blocks nest, which is bounded before this.
+    fn block(&mut self, context: Context<'_>, block: Steps, id: BlockId) {
+        for step in context.flow.steps(block) {
+            match *step {
+                Step::Emit(range) => {
+                    for handle in range.clone() {
+                        if timing(&context.function.expressions[handle]).is_anchored() {
+                            self.events.push((Event::Evaluation(handle), id));
+                        }
+                    }
+                }
+                Step::If {
+                    condition: Condition { of, is_negated },
+                    accept,
+                    reject,
+                } => {
+                    let event = if is_negated {
+                        Event::Unless(of)
+                    } else {
+                        Event::Use(of)
+                    };
+                    self.events.push((event, id));
+                    let number = self.begin_nested();
+                    self.new_block(context, accept, id);
+                    self.new_block(context, reject, id);
+                    self.end_nested(number);
+                }
+                Step::Switch {
+                    selector,
+                    cases,
+                    bodies,
+                } => {
+                    self.events.push((Event::Use(selector), id));
+                    let number = self.begin_nested();
+                    for case in 0..cases.len() {
+                        self.new_block(context, context.flow.case_body(bodies, case), id);
+                    }
+                    self.end_nested(number);
+                }
+                Step::Loop {
+                    body,
+                    continuing,
+                    break_if,
+                } => {
+                    let number = self.begin_nested();
+                    self.blocks[id.index()].loops = self.nested.len() as u32;
+                    self.new_block(context, body, id);
+                    let inner = BlockId::new(self.blocks.len());
+                    self.new_block(context, continuing, id);
+                    let condition = break_if.map(Event::Use);
+                    self.events.extend(condition.map(|event| (event, inner)));
+                    self.end_nested(number);
+                }
+                Step::Leaf(leaf) => {
+                    let called = leaf.callee().map(|callee| context.effects[callee.index()]);
+                    let called = called.unwrap_or_default();
+                    if called.discards {
+                        self.partings.push(self.events.len());
+                    }
+                    self.parted += usize::from(leaf.leaves() || called.discards);
+                    self.effects.compares |= called.compares;
+                    self.effects.discards |= leaf.discards() || called.discards;
+                    if let Some((pointer, value)) = leaf.store() {
+                        self.stores.push(Store {
+                            event: self.events.len(),
+                            block: id,
+                            pointer,
+                            value,
+                        });
+                    }
+                    let events = &mut self.events;
+                    leaf.statement().write(&mut Listing(|handle, is_defined| {
+                        let event = if is_defined {
+                            Event::Evaluation(handle)
+                        } else if called.compares {
+                            Event::Compared(handle)
+                        } else {
+                            Event::Use(handle)
+                        };
+                        events.push((event, id));
+                    }));
+                }
+            }
+        }
+    }
+
+    fn begin_nested(&mut self) -> (usize, usize) {
+        let start = self.events.len();
+        self.nested.push((start..start, false));
+        (self.nested.len() - 1, self.parted)
+    }
+
+    fn end_nested(&mut self, (number, parted): (usize, usize)) {
+        let (events, parts) = &mut self.nested[number];
+        events.end = self.events.len();
+        *parts = self.parted > parted;
+    }
+
+    /// How many events there are.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn event(&self, index: usize) -> Event {
+        self.events[index].0
+    }
+
+    pub(super) fn stores(&self) -> &[Store] {
+        &self.stores
+    }
+
+    /// Forgets a store.
+    pub(super) fn drop_store(&mut self, event: usize) {
+        for (event, _) in self.events.iter_mut().skip(event).take(2) {
+            *event = Event::Nothing;
+        }
+    }
+}
