@@ -245,7 +245,7 @@ impl<'m> Build<'m> {
             globals,
             effects,
             again,
-        } = place::function(&mut self.module, self.scratch, context, name, pinned)?;
+        } = place::function(&mut self.module, self.scratch, &context, name, pinned)?;
         self.again |= again;
         Ok((globals, effects))
     }

@@ -24,7 +24,7 @@ struct Uses {
 
 impl Compared {
     /// Reads a function. Where neighbours never part there is nothing to know.
-    pub(super) fn read(&mut self, context: Context<'_>, values: &Values) {
+    pub(super) fn read(&mut self, context: &Context<'_>, values: &Values) {
         self.uses.clear();
         if !values.live.effects().compares || !values.events.parts() {
             return;
@@ -74,7 +74,7 @@ impl Compared {
 
 /// Names the values that an event compares.
 pub(super) fn each_compared(
-    context: Context<'_>,
+    context: &Context<'_>,
     values: &Values,
     event: Event,
     mut see: impl FnMut(Value),

@@ -84,7 +84,7 @@ pub(super) struct Events {
 
 impl Events {
     /// Reads a function.
-    pub(super) fn read(&mut self, context: Context<'_>) {
+    pub(super) fn read(&mut self, context: &Context<'_>) {
         let Self {
             events,
             nested,
@@ -166,7 +166,7 @@ impl Events {
         one
     }
 
-    fn new_block(&mut self, context: Context<'_>, block: Steps, outer: BlockId) {
+    fn new_block(&mut self, context: &Context<'_>, block: Steps, outer: BlockId) {
         let id = BlockId::new(self.blocks.len());
         let depth = self
             .blocks
@@ -185,7 +185,7 @@ impl Events {
     }
 
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, context: Context<'_>, block: Steps, id: BlockId) {
+    fn block(&mut self, context: &Context<'_>, block: Steps, id: BlockId) {
         for step in context.flow.steps(block) {
             match *step {
                 Step::Emit(range) => {

@@ -82,7 +82,7 @@ impl Draft {
 
 pub(super) struct FunctionBuilder<'p, 'm> {
     pub(super) module: &'p mut ModuleBuilder<'m>,
-    pub(super) context: Context<'p>,
+    pub(super) context: &'p Context<'p>,
     pub(super) values: &'p Values,
     pub(super) out: &'p mut Draft,
     /// The variables of the module that the function uses, itself or by what it calls.
@@ -97,7 +97,7 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
     /// the interface.
     pub(super) fn new(
         module: &'p mut ModuleBuilder<'m>,
-        context: Context<'p>,
+        context: &'p Context<'p>,
         values: &'p Values,
         out: &'p mut Draft,
         name: Option<&str>,

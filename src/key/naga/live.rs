@@ -43,7 +43,7 @@ pub(super) struct Live {
 
 impl Live {
     /// Reads a function.
-    pub(super) fn read(&mut self, context: Context<'_>, events: &Events, settled: &Settled) {
+    pub(super) fn read(&mut self, context: &Context<'_>, events: &Events, settled: &Settled) {
         let expressions = &context.function.expressions;
         self.locals.clear();
         self.live.clear();
@@ -97,7 +97,7 @@ impl Live {
     }
 
     /// Numbers the anchors that are used anew.
-    pub(super) fn renumber(&mut self, context: Context<'_>, events: &Events, settled: &Settled) {
+    pub(super) fn renumber(&mut self, context: &Context<'_>, events: &Events, settled: &Settled) {
         self.number_anchors(&context.function.expressions, events, settled);
     }
 

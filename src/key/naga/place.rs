@@ -45,7 +45,7 @@ pub(super) struct Outcome {
 pub(super) fn function(
     module: &mut ModuleBuilder<'_>,
     scratch: &mut FunctionScratch,
-    context: Context<'_>,
+    context: &Context<'_>,
     name: Option<&str>,
     pinned: impl FnOnce(&mut ModuleBuilder<'_>, &GlobalSet) -> Rebased<Vec<Handle<GlobalVariable>>>,
 ) -> Rebased<Outcome> {

@@ -33,7 +33,7 @@ struct Local {
 
 impl Settled {
     /// Reads the events of a function, and takes the stores of settled variables from them.
-    pub(super) fn read(&mut self, context: Context<'_>, events: &mut Events) {
+    pub(super) fn read(&mut self, context: &Context<'_>, events: &mut Events) {
         let function = context.function;
         self.locals.clear();
         self.roots.clear();
@@ -73,7 +73,7 @@ impl Settled {
     }
 
     /// Finds what points to variables, and the variables that more is done with.
-    fn find_roots(&mut self, context: Context<'_>) {
+    fn find_roots(&mut self, context: &Context<'_>) {
         for (_, expression) in context.function.expressions.iter() {
             let mut is_read = false;
             let root = match *expression {
@@ -192,7 +192,7 @@ impl Settled {
 
 /// The variable that a read is of, and the way into it, from the last step to the first.
 pub(super) fn path(
-    context: Context<'_>,
+    context: &Context<'_>,
     read: Handle<Expression>,
 ) -> Option<(Handle<LocalVariable>, Vec<u32>)> {
     let expressions = &context.function.expressions;

@@ -41,7 +41,7 @@ struct Place {
 
 impl Shared {
     /// Finds what is shared in a function.
-    pub(super) fn read(&mut self, context: Context<'_>, values: &Values) {
+    pub(super) fn read(&mut self, context: &Context<'_>, values: &Values) {
         self.places.clear();
         self.counts.clear();
         if values.events.blocks().len() < 3 {
@@ -134,7 +134,7 @@ impl Shared {
     }
 
     /// Takes definitions up to what is made of them, and finds what is shared.
-    fn spread_definitions(&mut self, context: Context<'_>, values: &Values) {
+    fn spread_definitions(&mut self, context: &Context<'_>, values: &Values) {
         let events = &values.events;
         for value in values.all() {
             if !self.places[value.index()].is_asked_for || values.timing(value) != Timing::Pure {
@@ -167,7 +167,7 @@ impl Shared {
 
 /// Whether an operation is defined for all operands, on all targets, so that it may be computed
 /// for nothing.
-fn is_harmless(context: Context<'_>, values: &Values, value: Value) -> bool {
+fn is_harmless(context: &Context<'_>, values: &Values, value: Value) -> bool {
     let origin = values.origin(value);
     match *values.expression(context, origin) {
         Expression::Binary {

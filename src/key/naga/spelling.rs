@@ -22,7 +22,7 @@ impl Values {
     /// The value of an expression of the function that has another spelling.
     pub(super) fn spelled_otherwise(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
         operands: &[Value],
@@ -86,7 +86,7 @@ impl Values {
     /// The value of a constant expression of the module that has another spelling.
     pub(super) fn constant_otherwise(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
         operands: &[Value],
@@ -102,7 +102,7 @@ impl Values {
 
     fn binary(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         (op, left, right): (BinaryOperator, Handle<Expression>, Handle<Expression>),
         [one, two]: [Value; 2],
@@ -145,7 +145,7 @@ impl Values {
     /// What holds where a value does not.
     pub(super) fn not(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         of: Value,
     ) -> Rebased<Value> {
@@ -162,7 +162,7 @@ impl Values {
     /// What holds where a value does not, if that is no negation.
     fn negated(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         of: Value,
     ) -> Rebased<Option<Value>> {
@@ -201,7 +201,7 @@ impl Values {
 
     fn swizzle(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         (size, pattern): (VectorSize, [SwizzleComponent; 4]),
         of: Value,
@@ -254,7 +254,7 @@ impl Values {
     /// A component of a value that is made of its components, or of those of another.
     fn component(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         base: Value,
         index: u32,
@@ -303,7 +303,7 @@ impl Values {
     /// A component of a value.
     pub(super) fn access(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         base: Value,
         index: u32,
@@ -320,7 +320,7 @@ impl Values {
     /// A vector whose components are all taken from one vector.
     fn taken(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (ty, source): (Handle<Type>, Handle<Expression>),
         components: &[Value],
     ) -> Rebased<Option<Value>> {
@@ -361,7 +361,7 @@ impl Values {
     /// The vector that components are taken from, and which.
     fn parts(
         &self,
-        context: Context<'_>,
+        context: &Context<'_>,
         value: Value,
     ) -> Option<(Value, impl Iterator<Item = SwizzleComponent> + use<>)> {
         let mut taken = [SwizzleComponent::X; 4];
@@ -388,7 +388,7 @@ impl Values {
     /// and what is zero in all its components.
     fn composed(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (ty, source): (Handle<Type>, Handle<Expression>),
         components: &[Value],
         typed: Option<Handle<Expression>>,
@@ -423,7 +423,7 @@ impl Values {
     /// The zero of a scalar or a vector, in figures.
     pub(super) fn zero(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         (ty, source): (Handle<Type>, Handle<Expression>),
         typed: Option<Handle<Expression>>,
     ) -> Rebased<Option<Value>> {
@@ -446,7 +446,7 @@ impl Values {
     }
 
     /// Whether each bit of a value is zero.
-    pub(super) fn is_zero(&self, context: Context<'_>, value: Value) -> bool {
+    pub(super) fn is_zero(&self, context: &Context<'_>, value: Value) -> bool {
         match *self.expression(context, self.origin(value)) {
             Expression::Literal(literal) => rules::is_zero(literal),
             Expression::Splat { size: _, value: _ } => {
@@ -459,7 +459,7 @@ impl Values {
         }
     }
 
-    fn vector_size(&self, context: Context<'_>, value: Value) -> Option<VectorSize> {
+    fn vector_size(&self, context: &Context<'_>, value: Value) -> Option<VectorSize> {
         match *self.ty(context, value)? {
             TypeInner::Vector { size, scalar: _ } => Some(size),
             _ => None,
@@ -467,7 +467,7 @@ impl Values {
     }
 
     /// The one component of a vector that is made of it.
-    fn splatted(&self, context: Context<'_>, vector: Value) -> Option<Value> {
+    fn splatted(&self, context: &Context<'_>, vector: Value) -> Option<Value> {
         match *self.expression(context, self.origin(vector)) {
             Expression::Splat { size: _, value: _ } => self.operands(vector).next(),
             _ => None,
@@ -475,7 +475,7 @@ impl Values {
     }
 
     /// The literal that a boolean is, or all components of a vector of them.
-    fn truth(&self, context: Context<'_>, value: Value) -> Option<bool> {
+    fn truth(&self, context: &Context<'_>, value: Value) -> Option<bool> {
         let value = self.splatted(context, value).unwrap_or(value);
         match self.literal(context, value)? {
             Literal::Bool(value) => Some(value),
@@ -483,7 +483,7 @@ impl Values {
         }
     }
 
-    pub(super) fn literal(&self, context: Context<'_>, value: Value) -> Option<Literal> {
+    pub(super) fn literal(&self, context: &Context<'_>, value: Value) -> Option<Literal> {
         match *self.expression(context, self.origin(value)) {
             Expression::Literal(literal) => Some(literal),
             _ => None,
@@ -495,7 +495,7 @@ impl Values {
     }
 
     /// Whether two values are of one type of integers or booleans.
-    fn is_exact(&self, context: Context<'_>, one: Value, two: Value) -> bool {
+    fn is_exact(&self, context: &Context<'_>, one: Value, two: Value) -> bool {
         let [one, two] = [one, two].map(|value| self.ty(context, value));
         one == two && one.is_some_and(rules::is_exact)
     }

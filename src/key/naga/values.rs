@@ -95,7 +95,7 @@ struct Facts {
 
 impl Values {
     /// Reads a function of a validated module.
-    pub(super) fn read(&mut self, context: Context<'_>) -> Rebased<()> {
+    pub(super) fn read(&mut self, context: &Context<'_>) -> Rebased<()> {
         self.events.read(context);
         self.settled.read(context, &mut self.events);
         self.live.read(context, &self.events, &self.settled);
@@ -119,7 +119,7 @@ impl Values {
         Ok(())
     }
 
-    fn add_all(&mut self, context: Context<'_>) -> Rebased<()> {
+    fn add_all(&mut self, context: &Context<'_>) -> Rebased<()> {
         let expressions = &context.function.expressions;
         self.clear(expressions.len(), context.module.global_expressions.len());
         if self.settled.is_any() {
@@ -150,7 +150,7 @@ impl Values {
     /// before its reads.
     fn add_after_needs(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         expression: Handle<Expression>,
     ) -> Rebased<()> {
         let mut pending = vec![expression];
@@ -180,7 +180,7 @@ impl Values {
         Ok(())
     }
 
-    fn add_one(&mut self, context: Context<'_>, handle: Handle<Expression>) -> Rebased<()> {
+    fn add_one(&mut self, context: &Context<'_>, handle: Handle<Expression>) -> Rebased<()> {
         let value = self.add(context, handle, &context.function.expressions[handle])?;
         self.of_source[handle.index()] = value.child();
         if !context.special.is_empty() {
@@ -191,7 +191,7 @@ impl Values {
 
     /// Finds the values that are needed, and whether a read or a call is not, though the source
     /// uses it.
-    fn find_needed(&mut self, context: Context<'_>) -> bool {
+    fn find_needed(&mut self, context: &Context<'_>) -> bool {
         let mut needed = std::mem::take(&mut self.needed);
         needed.clear();
         needed.resize(self.len(), Need::default());
@@ -220,7 +220,7 @@ impl Values {
     }
 
     /// Marks all that marked values are computed from.
-    fn spread(&self, context: Context<'_>, needed: &mut [Need]) {
+    fn spread(&self, context: &Context<'_>, needed: &mut [Need]) {
         // The initial value of a local is constant, so that it needs no further local.
         for _ in 0..2 {
             for value in self.all().rev() {
@@ -322,7 +322,7 @@ impl Values {
     }
 
     /// The type of a value, if an expression of the source has it.
-    pub(super) fn ty<'c>(&self, context: Context<'c>, value: Value) -> Option<&'c TypeInner> {
+    pub(super) fn ty<'c>(&self, context: &Context<'c>, value: Value) -> Option<&'c TypeInner> {
         let typed = self.facts[value.index()].typed?;
         Some(context.info[typed].ty.inner_with(&context.module.types))
     }
@@ -340,7 +340,7 @@ impl Values {
     }
 
     /// The expression of a value, whose operands are those of the value.
-    pub(super) fn expression<'e>(&'e self, context: Context<'e>, origin: Origin) -> &'e Expression {
+    pub(super) fn expression<'e>(&'e self, context: &Context<'e>, origin: Origin) -> &'e Expression {
         match origin {
             Origin::Function(source) => &context.function.expressions[source],
             Origin::Constant(source) => &context.module.global_expressions[source],
@@ -374,7 +374,7 @@ impl Values {
 
     fn note_special_type(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         value: Value,
         source: Handle<Expression>,
     ) {
@@ -387,7 +387,7 @@ impl Values {
 
     fn add(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
     ) -> Rebased<Value> {
@@ -434,7 +434,7 @@ impl Values {
     }
 
     /// What a variable is that has one value, or the part of it that is read.
-    fn settled_value(&mut self, context: Context<'_>, read: Handle<Expression>) -> Rebased<Value> {
+    fn settled_value(&mut self, context: &Context<'_>, read: Handle<Expression>) -> Rebased<Value> {
         let (local, path) = settled::path(context, read).ok_or(FOLLOWS)?;
         let mut value = match self.settled.value_of(read) {
             Some(value) => self.of(value).ok_or(FOLLOWS)?,
@@ -474,7 +474,7 @@ impl Values {
     }
 
     /// Whether the one value comes before the other.
-    pub(super) fn compare(&self, context: Context<'_>, one: Value, other: Value) -> Rebased<bool> {
+    pub(super) fn compare(&self, context: &Context<'_>, one: Value, other: Value) -> Rebased<bool> {
         let items = Some(context.items.nodes());
         Ok(self.nodes.compare(items, one.0, other.0)?.is_lt())
     }
@@ -483,7 +483,7 @@ impl Values {
     /// is bounded before this.
     fn constant_value(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         source: Handle<Expression>,
     ) -> Rebased<Value> {
         if let Some(value) = self.of_constant(source) {
@@ -518,7 +518,7 @@ impl Values {
     /// The value of an expression that is written as no source has it.
     pub(super) fn rewritten(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         expression: Expression,
         operands: &[Value],
         typed: Option<Handle<Expression>>,
@@ -531,7 +531,7 @@ impl Values {
 
     fn intern(
         &mut self,
-        context: Context<'_>,
+        context: &Context<'_>,
         expression: &Expression,
         operands: &[Value],
         origin: Origin,
@@ -564,7 +564,7 @@ impl Values {
 }
 
 /// The value of a constant that is written out where it is used. Tables stay constants.
-fn inlined(context: Context<'_>, constant: Handle<Constant>) -> Option<Handle<Expression>> {
+fn inlined(context: &Context<'_>, constant: Handle<Constant>) -> Option<Handle<Expression>> {
     let constant = &context.module.constants[constant];
     let is_table = matches!(
         context.module.types[constant.ty].inner,
