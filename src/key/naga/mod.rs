@@ -140,7 +140,6 @@ mod settled;
 mod shallow;
 mod shared;
 mod special;
-mod spelling;
 mod timing;
 mod twins;
 mod validate;
