@@ -10,7 +10,7 @@ use naga::{EntryPoint, Function, GlobalVariable, Handle, MeshStageInfo, Module};
 use super::context::Context;
 use super::deep::with_stack;
 use super::effects::Effects;
-use super::flow::Flow;
+use super::flow::{Flow, Flows};
 use super::global_set::GlobalSet;
 use super::items::Items;
 use super::module::{ModuleBuilder, is_interface, payloads};
@@ -70,7 +70,8 @@ fn canonicalize_with(
         info,
         module: ModuleBuilder::new(source, &items, &special, &mut scratch.sections),
         scratch: &mut scratch.function,
-        flows: source.functions.iter().map(|_| None).collect(),
+        flows: Flows::new(source),
+        known: vec![None; source.functions.len()],
         twins: Twins::default(),
         again: false,
         effects: vec![Effects::default(); source.functions.len()],
@@ -86,8 +87,9 @@ struct Build<'m> {
     info: &'m ModuleInfo,
     module: ModuleBuilder<'m>,
     scratch: &'m mut FunctionScratch,
-    /// The statements of the functions, by their index in the source.
-    flows: Vec<Option<Flow<'m>>>,
+    flows: Flows<'m>,
+    /// The statements of the functions that are read, by their index in the source.
+    known: Vec<Option<Flow>>,
     twins: Twins,
     /// Whether what was left out leaves more to leave out.
     again: bool,
@@ -131,18 +133,17 @@ impl<'m> Build<'m> {
                 for entry in entry_points {
                     let source = &self.source.entry_points[*entry];
                     let info = self.info.get_entry_point(*entry);
-                    let flow = Flow::new(self.source, &source.function, info);
-                    for handle in self.callees_first(&flow, &mut done) {
+                    let flow = self.flows.read(&source.function, info);
+                    for handle in self.callees_first(flow, &mut done) {
                         self.add_function(handle, None)?;
                     }
-                    self.add_entry_point(source, info, &flow)?;
+                    self.add_entry_point(source, info, flow)?;
                 }
             }
             Roots::Functions(functions) => {
                 for root in functions {
-                    let flow = self.take_flow(*root);
-                    let callees = self.callees_first(&flow, &mut done);
-                    self.flows[root.index()] = Some(flow);
+                    let flow = self.flow(*root);
+                    let callees = self.callees_first(flow, &mut done);
                     let is_new = !std::mem::replace(&mut done[root.index()], true);
                     for handle in callees.into_iter().chain(is_new.then_some(*root)) {
                         let name = self.source.functions[handle].name.as_deref();
@@ -158,9 +159,9 @@ impl<'m> Build<'m> {
     fn add_function(&mut self, handle: Handle<Function>, name: Option<&str>) -> Rebased<()> {
         let info = &self.info[handle];
         let source = &self.source.functions[handle];
-        let flow = self.take_flow(handle);
+        let flow = self.flow(handle);
         let is_root = name.is_some();
-        let (globals, effects) = self.function((source, info, &flow), name, &[], is_root)?;
+        let (globals, effects) = self.function((source, info, flow), name, &[], is_root)?;
         self.effects[handle.index()] = effects;
         let parts = &mut self.scratch.draft.parts;
         let twins = Some(&mut self.twins).filter(|_| !is_root);
@@ -172,7 +173,7 @@ impl<'m> Build<'m> {
         &mut self,
         source: &EntryPoint,
         info: &FunctionInfo,
-        flow: &Flow<'_>,
+        flow: Flow,
     ) -> Rebased<()> {
         let payloads: Vec<_> = payloads(source).collect();
         self.function((&source.function, info, flow), None, &payloads, true)?;
@@ -183,25 +184,21 @@ impl<'m> Build<'m> {
     }
 
     /// The statements of a function, which are read once.
-    fn take_flow(&mut self, function: Handle<Function>) -> Flow<'m> {
-        let flow = self.flows[function.index()].take();
-        flow.unwrap_or_else(|| {
-            let source = self.source;
-            Flow::new(source, &source.functions[function], &self.info[function])
+    fn flow(&mut self, function: Handle<Function>) -> Flow {
+        *self.known[function.index()].get_or_insert_with(|| {
+            let source = &self.source.functions[function];
+            self.flows.read(source, &self.info[function])
         })
     }
 
     /// The functions that `main` reaches and that are not done yet, each after all that it calls.
-    fn callees_first(&mut self, main: &Flow<'_>, done: &mut [bool]) -> Vec<Handle<Function>> {
+    fn callees_first(&mut self, main: Flow, done: &mut [bool]) -> Vec<Handle<Function>> {
         let mut order = Vec::new();
-        let mut open = vec![(None, main.calls().to_vec().into_iter())];
-        while let Some((caller, callees)) = open.last_mut() {
-            match callees.next() {
+        let mut open = vec![(None, main.calls)];
+        while let Some((caller, calls)) = open.last_mut() {
+            match self.flows.next_call(calls) {
                 Some(next) if !std::mem::replace(&mut done[next.index()], true) => {
-                    let flow = self.take_flow(next);
-                    let callees = flow.calls().to_vec();
-                    self.flows[next.index()] = Some(flow);
-                    open.push((Some(next), callees.into_iter()));
+                    open.push((Some(next), self.flow(next).calls));
                 }
                 Some(_) => {}
                 None => {
@@ -220,7 +217,7 @@ impl<'m> Build<'m> {
     /// `payloads` of an entry point are used beside its code.
     fn function(
         &mut self,
-        (source, info, flow): (&Function, &FunctionInfo, &Flow<'_>),
+        (source, info, flow): (&Function, &FunctionInfo, Flow),
         name: Option<&str>,
         payloads: &[Handle<GlobalVariable>],
         is_root: bool,
@@ -231,6 +228,7 @@ impl<'m> Build<'m> {
             special: self.module.special,
             effects: &self.effects,
             function: source,
+            flows: &self.flows,
             flow,
             info,
         };

@@ -40,11 +40,13 @@ impl Placer<'_, '_> {
         self.begin_visit();
         let context = self.builder.context;
         let mut found = Vec::new();
+        let mut pending = std::mem::take(self.pending);
         for (event, _) in values.events.of_nested(number) {
             each_compared(context, values, *event, |root| {
-                self.below([root], Self::computed, &mut found);
+                self.below(root, Self::computed, &mut found, &mut pending);
             });
         }
+        *self.pending = pending;
         for value in found {
             self.place(value)?;
         }
@@ -81,6 +83,7 @@ impl Placer<'_, '_> {
         let values = self.builder.values;
         let mut needed = Vec::new();
         self.begin_visit();
+        let mut pending = std::mem::take(self.pending);
         for (event, _) in events {
             let root = match *event {
                 Event::Nothing => continue,
@@ -93,35 +96,34 @@ impl Placer<'_, '_> {
                     None => continue,
                 },
             };
-            if self.placed(root).is_none() {
-                self.below([root], &is_wanted, &mut needed);
-            }
+            self.below(root, &is_wanted, &mut needed, &mut pending);
         }
+        *self.pending = pending;
         Ok(needed)
     }
 
-    /// Finds the values of some kind among roots and all that they are computed from.
+    /// Finds the values of some kind among a root and all that it is computed from. What is
+    /// `pending` is nothing, before and after.
     fn below(
         &mut self,
-        roots: impl IntoIterator<Item = Value>,
+        root: Value,
         is_wanted: impl Fn(&Self, Value) -> bool,
         found: &mut Vec<Value>,
+        pending: &mut Vec<Value>,
     ) {
         let values = self.builder.values;
-        let mut pending = std::mem::take(&mut self.pending);
-        for root in roots {
-            pending.push(root);
-            while let Some(value) = pending.pop() {
-                if self.placed(value).is_some() || !self.first_visit(value) {
-                    continue;
-                }
+        let mut next = Some(root);
+        while let Some(value) = next {
+            if self.placed(value).is_none() && self.first_visit(value) {
                 if is_wanted(self, value) {
                     found.push(value);
                 } else {
-                    pending.extend(values.operands(value).rev());
+                    for child in values.children(value).iter().rev() {
+                        pending.extend(Value::of(*child));
+                    }
                 }
             }
+            next = pending.pop();
         }
-        self.pending = pending;
     }
 }

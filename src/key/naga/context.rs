@@ -4,7 +4,7 @@ use naga::valid::FunctionInfo;
 use naga::{Function, Module};
 
 use super::effects::Effects;
-use super::flow::Flow;
+use super::flow::{Flow, Flows};
 use super::items::Items;
 use super::special::SpecialRoles;
 
@@ -17,6 +17,7 @@ pub(super) struct Context<'f> {
     /// Of the functions that come before this one, by their index in the source.
     pub(super) effects: &'f [Effects],
     pub(super) function: &'f Function,
-    pub(super) flow: &'f Flow<'f>,
+    pub(super) flows: &'f Flows<'f>,
+    pub(super) flow: Flow,
     pub(super) info: &'f FunctionInfo,
 }

@@ -6,8 +6,8 @@ use naga::{Expression, Handle};
 
 use super::context::Context;
 use super::effects::Effects;
-use super::flow::{Condition, Step, Steps};
-use super::timing::timing;
+use super::flow::{Condition, Run, Step};
+use super::rebase::Leaf;
 use super::wire::{Construct as _, Listing};
 
 /// What a statement does with an expression.
@@ -80,6 +80,8 @@ pub(super) struct Events {
     /// The blocks, in the order in which they begin.
     blocks: Vec<BlockInfo>,
     stores: Vec<Store>,
+    /// What branches ask the negation of.
+    negations: Vec<Handle<Expression>>,
 }
 
 impl Events {
@@ -93,6 +95,7 @@ impl Events {
             effects,
             blocks,
             stores,
+            negations,
         } = self;
         events.clear();
         nested.clear();
@@ -101,7 +104,8 @@ impl Events {
         *effects = Effects::default();
         blocks.clear();
         stores.clear();
-        self.new_block(context, context.flow.body(), BlockId::BODY);
+        negations.clear();
+        self.new_block(context, context.flow.body, BlockId::BODY);
     }
 
     /// What happens, and in which block.
@@ -166,7 +170,7 @@ impl Events {
         one
     }
 
-    fn new_block(&mut self, context: &Context<'_>, block: Steps, outer: BlockId) {
+    fn new_block(&mut self, context: &Context<'_>, block: Run, outer: BlockId) {
         let id = BlockId::new(self.blocks.len());
         let depth = self
             .blocks
@@ -185,15 +189,16 @@ impl Events {
     }
 
     /// Recursion is as deep as blocks nest, which is bounded before this.
-    fn block(&mut self, context: &Context<'_>, block: Steps, id: BlockId) {
-        for step in context.flow.steps(block) {
+    fn block(&mut self, context: &Context<'_>, block: Run, id: BlockId) {
+        for step in context.flows.steps(block) {
             match *step {
-                Step::Emit(range) => {
-                    for handle in range.clone() {
-                        if timing(&context.function.expressions[handle]).is_anchored() {
-                            self.events.push((Event::Evaluation(handle), id));
-                        }
-                    }
+                Step::Emit {
+                    range: _,
+                    evaluated,
+                } => {
+                    let evaluated = context.flows.evaluated(evaluated).iter();
+                    let events = evaluated.map(|handle| (Event::Evaluation(*handle), id));
+                    self.events.extend(events);
                 }
                 Step::If {
                     condition: Condition { of, is_negated },
@@ -201,6 +206,7 @@ impl Events {
                     reject,
                 } => {
                     let event = if is_negated {
+                        self.negations.push(of);
                         Event::Unless(of)
                     } else {
                         Event::Use(of)
@@ -219,7 +225,7 @@ impl Events {
                     self.events.push((Event::Use(selector), id));
                     let number = self.begin_nested();
                     for case in 0..cases.len() {
-                        self.new_block(context, context.flow.case_body(bodies, case), id);
+                        self.new_block(context, context.flows.case_body(bodies, case), id);
                     }
                     self.end_nested(number);
                 }
@@ -237,6 +243,7 @@ impl Events {
                     self.events.extend(condition.map(|event| (event, inner)));
                     self.end_nested(number);
                 }
+                Step::Leaf(leaf) if leaf.store().is_some() => self.store(leaf, id),
                 Step::Leaf(leaf) => {
                     let called = leaf.callee().map(|callee| context.effects[callee.index()]);
                     let called = called.unwrap_or_default();
@@ -246,14 +253,7 @@ impl Events {
                     self.parted += usize::from(leaf.leaves() || called.discards);
                     self.effects.compares |= called.compares;
                     self.effects.discards |= leaf.discards() || called.discards;
-                    if let Some((pointer, value)) = leaf.store() {
-                        self.stores.push(Store {
-                            event: self.events.len(),
-                            block: id,
-                            pointer,
-                            value,
-                        });
-                    }
+
                     let events = &mut self.events;
                     leaf.statement().write(&mut Listing(|handle, is_defined| {
                         let event = if is_defined {
@@ -270,6 +270,20 @@ impl Events {
         }
     }
 
+    /// A plain store is most of what nests nothing.
+    fn store(&mut self, leaf: Leaf<'_>, id: BlockId) {
+        if let Some((pointer, value)) = leaf.store() {
+            self.stores.push(Store {
+                event: self.events.len(),
+                block: id,
+                pointer,
+                value,
+            });
+            let events = [pointer, value].map(|handle| (Event::Use(handle), id));
+            self.events.extend_from_slice(&events);
+        }
+    }
+
     fn begin_nested(&mut self) -> (usize, usize) {
         let start = self.events.len();
         self.nested.push((start..start, false));
@@ -282,13 +296,14 @@ impl Events {
         *parts = self.parted > parted;
     }
 
-    /// How many events there are.
-    pub(super) fn len(&self) -> usize {
-        self.events.len()
+    /// How many branches ask for a negation.
+    pub(super) fn negations(&self) -> usize {
+        self.negations.len()
     }
 
-    pub(super) fn event(&self, index: usize) -> Event {
-        self.events[index].0
+    /// What a branch asks the negation of.
+    pub(super) fn negation(&self, number: usize) -> Handle<Expression> {
+        self.negations[number]
     }
 
     pub(super) fn stores(&self) -> &[Store] {

@@ -15,44 +15,79 @@ use naga::{Block, Expression, Function, Handle, Literal, Module, Range, Statemen
 
 use super::kept::is_evaluation_kept;
 use super::rebase::{Leaf, Shape, shape};
+use super::timing::timing;
 
 static BREAK: Statement = Statement::Break;
 
-/// The statements of a function.
-#[derive(Default)]
-pub(super) struct Flow<'f> {
+/// The statements of the functions of a module that are read.
+pub(super) struct Flows<'f> {
+    module: &'f Module,
     steps: Vec<Step<'f>>,
-    bodies: Vec<Steps>,
-    body: Steps,
-    /// The functions that it calls, in order.
+    bodies: Vec<Run>,
+    /// What is evaluated where it stands, by the steps that say so.
+    evaluated: Vec<Handle<Expression>>,
+    /// The functions that are called, in order.
     calls: Vec<Handle<Function>>,
+    /// The steps of the blocks that are being read.
+    pending: Vec<Step<'f>>,
 }
 
-/// Statements that are executed one after the other.
+/// The statements of a function.
+#[derive(Clone, Copy)]
+pub(super) struct Flow {
+    /// The steps of its body.
+    pub(super) body: Run,
+    /// The functions that it calls.
+    pub(super) calls: Run,
+}
+
+/// Neighbours in a list. As steps, they are executed one after the other.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Steps {
-    start: usize,
-    end: usize,
+pub(super) struct Run {
+    start: u32,
+    end: u32,
+}
+
+impl Run {
+    /// What a list holds from a place on. Memory holds fewer statements than `u32` does.
+    fn new<T>(list: &[T], start: usize) -> Self {
+        Self {
+            start: start as u32,
+            end: list.len() as u32,
+        }
+    }
+
+    const fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    fn of<T>(self, list: &[T]) -> &[T] {
+        &list[self.start as usize..self.end as usize]
+    }
 }
 
 /// One statement.
 #[derive(Clone, Copy)]
 pub(super) enum Step<'f> {
-    Emit(&'f Range<Expression>),
+    Emit {
+        range: &'f Range<Expression>,
+        /// What of it is evaluated where it stands.
+        evaluated: Run,
+    },
     If {
         condition: Condition,
-        accept: Steps,
-        reject: Steps,
+        accept: Run,
+        reject: Run,
     },
     Switch {
         selector: Handle<Expression>,
         cases: &'f [SwitchCase],
         /// The first of the bodies of these cases.
-        bodies: usize,
+        bodies: u32,
     },
     Loop {
-        body: Steps,
-        continuing: Steps,
+        body: Run,
+        continuing: Run,
         break_if: Option<Handle<Expression>>,
     },
     Leaf(Leaf<'f>),
@@ -65,58 +100,73 @@ pub(super) struct Condition {
     pub(super) is_negated: bool,
 }
 
-impl<'f> Flow<'f> {
-    /// Reads a function of a validated module.
-    pub(super) fn new(module: &'f Module, function: &'f Function, info: &'f FunctionInfo) -> Self {
-        let flow = Flow {
-            // Nearly all steps evaluate an expression or decide by one.
-            steps: Vec::with_capacity(function.expressions.len()),
-            ..Flow::default()
-        };
-        let mut reader = Reader {
-            flow,
+/// Room for the statements of the blocks around most statements.
+const PENDING: usize = 64;
+
+impl<'f> Flows<'f> {
+    pub(super) fn new(module: &'f Module) -> Self {
+        let functions = module.functions.iter().map(|(_, function)| function);
+        let mains = module.entry_points.iter().map(|entry| &entry.function);
+        let lengths = functions.chain(mains).map(|it| it.expressions.len());
+        // Most statements come with an expression or more.
+        let expressions: usize = lengths.sum();
+        Self {
             module,
+            steps: Vec::with_capacity(expressions),
+            bodies: Vec::new(),
+            evaluated: Vec::with_capacity(expressions / 4),
+            calls: Vec::with_capacity(module.functions.len()),
+            pending: Vec::with_capacity(PENDING),
+        }
+    }
+
+    /// Reads a function of a validated module.
+    pub(super) fn read(&mut self, function: &'f Function, info: &'f FunctionInfo) -> Flow {
+        let calls = self.calls.len();
+        let mut reader = Reader {
+            flows: self,
             function,
             info,
-            pending: Vec::with_capacity(function.body.len()),
             continues: false,
         };
         reader.block(&function.body);
         let body = reader.keep(0);
-        reader.flow.body = reader.without_last_return(body);
-        reader.flow
+        Flow {
+            body: reader.without_last_return(body),
+            calls: Run::new(&self.calls, calls),
+        }
     }
 
-    /// The body of the function.
-    pub(super) const fn body(&self) -> Steps {
-        self.body
+    pub(super) fn steps(&self, steps: Run) -> &[Step<'f>] {
+        steps.of(&self.steps)
     }
 
-    pub(super) fn steps(&self, steps: Steps) -> &[Step<'f>] {
-        &self.steps[steps.start..steps.end]
+    pub(super) fn case_body(&self, bodies: u32, case: usize) -> Run {
+        self.bodies[bodies as usize + case]
     }
 
-    pub(super) fn case_body(&self, bodies: usize, case: usize) -> Steps {
-        self.bodies[bodies + case]
+    /// What is evaluated where it stands.
+    pub(super) fn evaluated(&self, evaluated: Run) -> &[Handle<Expression>] {
+        evaluated.of(&self.evaluated)
     }
 
-    pub(super) fn calls(&self) -> &[Handle<Function>] {
-        &self.calls
+    /// Takes the first of the functions that are called.
+    pub(super) fn next_call(&self, calls: &mut Run) -> Option<Handle<Function>> {
+        let next = *calls.of(&self.calls).first()?;
+        calls.start += 1;
+        Some(next)
     }
 }
 
-struct Reader<'f> {
-    flow: Flow<'f>,
-    module: &'f Module,
+struct Reader<'r, 'f> {
+    flows: &'r mut Flows<'f>,
     function: &'f Function,
     info: &'f FunctionInfo,
-    /// The steps of the blocks that are being read.
-    pending: Vec<Step<'f>>,
     /// Whether a `continue` of the loop that is being read was met.
     continues: bool,
 }
 
-impl<'f> Reader<'f> {
+impl<'f> Reader<'_, 'f> {
     /// Reads a block into the steps of the one that is being read, and says whether what follows
     /// it can be executed. Recursion is as deep as blocks nest, which is bounded before this.
     fn block(&mut self, block: &'f Block) -> bool {
@@ -125,7 +175,7 @@ impl<'f> Reader<'f> {
 
     fn statement(&mut self, statement: &'f Statement) -> bool {
         match shape(statement) {
-            Shape::Emit(range) => self.pending.push(Step::Emit(range)),
+            Shape::Emit(range) => self.emit(range),
             Shape::Block(inner) => return self.block(inner),
             Shape::If {
                 condition,
@@ -137,13 +187,10 @@ impl<'f> Reader<'f> {
                 None => return self.branch(condition, accept, reject),
             },
             Shape::Switch { selector, cases } => {
-                let read: Vec<_> = cases.iter().map(|case| self.nested(&case.body).0).collect();
-                if read.iter().all(|body| body.start == body.end) {
+                let Some(bodies) = self.cases(cases) else {
                     return true;
-                }
-                let bodies = self.flow.bodies.len();
-                self.flow.bodies.extend(read);
-                self.pending.push(Step::Switch {
+                };
+                self.flows.pending.push(Step::Switch {
                     selector,
                     cases,
                     bodies,
@@ -156,13 +203,41 @@ impl<'f> Reader<'f> {
             } => self.repeat(body, continuing, break_if),
             Shape::Leaf(leaf) => {
                 self.continues |= leaf.continues();
-                self.flow.calls.extend(leaf.callee());
+                self.flows.calls.extend(leaf.callee());
                 let goes_on = leaf.discards() || !leaf.leaves();
-                self.pending.push(Step::Leaf(leaf));
+                self.flows.pending.push(Step::Leaf(leaf));
                 return goes_on;
             }
         }
         true
+    }
+
+    /// Pure expressions are evaluated where they are needed.
+    fn emit(&mut self, range: &'f Range<Expression>) {
+        let evaluated = &mut self.flows.evaluated;
+        let start = evaluated.len();
+        for handle in range.clone() {
+            if timing(&self.function.expressions[handle]).is_anchored() {
+                evaluated.push(handle);
+            }
+        }
+        let evaluated = Run::new(evaluated, start);
+        self.flows.pending.push(Step::Emit { range, evaluated });
+    }
+
+    /// The bodies of the cases of a `switch`, if any of them does anything.
+    fn cases(&mut self, cases: &'f [SwitchCase]) -> Option<u32> {
+        let start = self.flows.bodies.len();
+        // Those of switches that are nested in it come between.
+        let none = std::iter::repeat_n(Run::default(), cases.len());
+        self.flows.bodies.extend(none);
+        let mut is_idle = true;
+        for (number, case) in cases.iter().enumerate() {
+            let (body, _) = self.nested(&case.body);
+            is_idle &= body.is_empty();
+            self.flows.bodies[start + number] = body;
+        }
+        (!is_idle).then_some(start as u32)
     }
 
     fn branch(
@@ -173,8 +248,8 @@ impl<'f> Reader<'f> {
     ) -> bool {
         let (accept, accept_ends) = self.nested(accept);
         let (reject, reject_ends) = self.nested(reject);
-        let is_negated = accept.start == accept.end;
-        if is_negated && reject.start == reject.end {
+        let is_negated = accept.is_empty();
+        if is_negated && reject.is_empty() {
             return true;
         }
         let (accept, reject) = if is_negated {
@@ -182,7 +257,7 @@ impl<'f> Reader<'f> {
         } else {
             (accept, reject)
         };
-        self.pending.push(Step::If {
+        self.flows.pending.push(Step::If {
             condition: Condition {
                 of: condition,
                 is_negated,
@@ -200,13 +275,13 @@ impl<'f> Reader<'f> {
         break_if: Option<Handle<Expression>>,
     ) {
         let outer = std::mem::take(&mut self.continues);
-        let start = self.pending.len();
+        let start = self.flows.pending.len();
         let goes_on = self.block(body);
         let continues = std::mem::replace(&mut self.continues, outer);
         if continues {
             let body = self.keep(start);
             let (continuing, _) = self.nested(continuing);
-            self.pending.push(Step::Loop {
+            self.flows.pending.push(Step::Loop {
                 body,
                 continuing,
                 break_if,
@@ -218,45 +293,45 @@ impl<'f> Reader<'f> {
             let decided = break_if.map(|of| (of, self.constant(of)));
             match decided {
                 None | Some((_, Some(false))) => {}
-                Some((_, Some(true))) => self.pending.push(Step::Leaf(Leaf::of(&BREAK))),
+                Some((_, Some(true))) => self.flows.pending.push(Step::Leaf(Leaf::of(&BREAK))),
                 Some((of, None)) => {
-                    let accept = self.pending.len();
-                    self.pending.push(Step::Leaf(Leaf::of(&BREAK)));
+                    let accept = self.flows.pending.len();
+                    self.flows.pending.push(Step::Leaf(Leaf::of(&BREAK)));
                     let accept = self.keep(accept);
-                    self.pending.push(Step::If {
+                    self.flows.pending.push(Step::If {
                         condition: Condition {
                             of,
                             is_negated: false,
                         },
                         accept,
-                        reject: Steps::default(),
+                        reject: Run::default(),
                     });
                 }
             }
         }
         let body = self.keep(start);
-        self.pending.push(Step::Loop {
+        self.flows.pending.push(Step::Loop {
             body,
-            continuing: Steps::default(),
+            continuing: Run::default(),
             break_if: None,
         });
     }
 
     /// Reads a block of its own. One that does nothing is empty.
-    fn nested(&mut self, block: &'f Block) -> (Steps, bool) {
-        let start = self.pending.len();
+    fn nested(&mut self, block: &'f Block) -> (Run, bool) {
+        let start = self.flows.pending.len();
         let goes_on = self.block(block);
-        if self.is_idle(&self.pending[start..]) {
-            self.pending.truncate(start);
+        if self.is_idle(&self.flows.pending[start..]) {
+            self.flows.pending.truncate(start);
         }
         (self.keep(start), goes_on)
     }
 
     /// Takes a `return` without a value from the end of the body, and from those of the branches
     /// that it ends with. Recursion is as deep as these nest.
-    fn without_last_return(&mut self, mut steps: Steps) -> Steps {
+    fn without_last_return(&mut self, mut steps: Run) -> Run {
         while steps.end > steps.start {
-            match self.flow.steps[steps.end - 1] {
+            match self.flows.steps[steps.end as usize - 1] {
                 Step::Leaf(leaf) if leaf.is_plain_return() => steps.end -= 1,
                 Step::If {
                     condition: Condition { of, is_negated },
@@ -265,8 +340,8 @@ impl<'f> Reader<'f> {
                 } => {
                     let accept = self.without_last_return(accept);
                     let reject = self.without_last_return(reject);
-                    let is_turned = accept.start == accept.end;
-                    if is_turned && reject.start == reject.end {
+                    let is_turned = accept.is_empty();
+                    if is_turned && reject.is_empty() {
                         steps.end -= 1;
                         continue;
                     }
@@ -279,7 +354,7 @@ impl<'f> Reader<'f> {
                         of,
                         is_negated: is_negated ^ is_turned,
                     };
-                    self.flow.steps[steps.end - 1] = Step::If {
+                    self.flows.steps[steps.end as usize - 1] = Step::If {
                         condition,
                         accept,
                         reject,
@@ -289,7 +364,7 @@ impl<'f> Reader<'f> {
                 _ => break,
             }
         }
-        if self.is_idle(&self.flow.steps[steps.start..steps.end]) {
+        if self.is_idle(self.flows.steps(steps)) {
             steps.end = steps.start;
         }
         steps
@@ -298,29 +373,34 @@ impl<'f> Reader<'f> {
     /// Whether steps do nothing.
     fn is_idle(&self, steps: &[Step<'_>]) -> bool {
         steps.iter().all(|step| match step {
-            Step::Emit(range) => (*range)
-                .clone()
-                .all(|handle| !is_evaluation_kept(self.module, self.function, self.info, handle)),
+            Step::Emit {
+                range: _,
+                evaluated,
+            } => {
+                let mut evaluated = self.flows.evaluated(*evaluated).iter();
+                let module = self.flows.module;
+                evaluated
+                    .all(|handle| !is_evaluation_kept(module, self.function, self.info, *handle))
+            }
             _ => false,
         })
     }
 
     /// Ends a block whose steps stand from a place on.
-    fn keep(&mut self, start: usize) -> Steps {
-        let first = self.flow.steps.len();
-        self.flow.steps.extend(self.pending.drain(start..));
-        Steps {
-            start: first,
-            end: self.flow.steps.len(),
-        }
+    fn keep(&mut self, start: usize) -> Run {
+        let flows = &mut *self.flows;
+        let first = flows.steps.len();
+        flows.steps.extend_from_slice(&flows.pending[start..]);
+        flows.pending.truncate(start);
+        Run::new(&flows.steps, first)
     }
 
     /// The literal that a condition is.
     fn constant(&self, condition: Handle<Expression>) -> Option<bool> {
         let literal = match self.function.expressions[condition] {
             Expression::Constant(constant) => {
-                let init = self.module.constants[constant].init;
-                &self.module.global_expressions[init]
+                let init = self.flows.module.constants[constant].init;
+                &self.flows.module.global_expressions[init]
             }
             ref other => other,
         };

@@ -12,12 +12,12 @@ use super::effects::Effects;
 use super::filters;
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
-use super::nodes::Kind;
+use super::nodes::{Child, Kind};
 use super::rebase::{Rebased, Refusal};
 use super::rules;
 use super::timing::Timing;
 use super::values::{Value, Values};
-use super::wire::{Construct as _, FunctionParts, Part, Target};
+use super::wire::{Construct as _, FunctionParts, Part, Target, tag};
 
 /// How many times the expressions of its source a canonical function may have. More than real
 /// shaders come to, and little enough to hold.
@@ -148,62 +148,78 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
         self.context.effects[source.index()]
     }
 
-    /// Appends a value whose operands are all placed.
-    #[inline]
-    pub(super) fn append(&mut self, value: Value) -> Rebased<Placed> {
+    /// Appends a value whose operands are all placed, and tells when it is evaluated.
+    #[inline(always)]
+    pub(super) fn append(&mut self, value: Value) -> Rebased<(Placed, Timing)> {
         if self.out.parts.expressions.count as usize > self.most_expressions {
             return Err(Refusal(
                 &"many branches share values that would be written out in each",
             ));
         }
+        let facts = self.values.facts(value);
         // `modf` and its like return a type that no expression names.
-        if let Some(ty) = self.values.special_type(value) {
+        if let Some(ty) = facts.special_type {
             self.module.ty(ty)?;
         }
-        let placed = if self.values.is_anchored(value) {
-            let origin = self.values.origin(value);
-            let expression = self.values.expression(self.context, origin);
+        let placed = if facts.timing.is_anchored() {
+            let expression = self.values.expression(self.context, facts.origin);
             self.append_expression(expression)?
         } else {
             self.copy(value, |mark| mark.placed)?
         };
         self.out.marks[value.index()].placed = Some(placed);
-        Ok(placed)
+        Ok((placed, facts.timing))
     }
 
     /// Appends what a value says of itself, and refers to what has become of its operands.
-    #[inline]
+    #[inline(always)]
     fn copy(
         &mut self,
         value: Value,
         become_of: impl Fn(&Mark) -> Option<Placed>,
     ) -> Rebased<Placed> {
-        let values = self.values;
-        for child in values.children(value) {
-            let reference = match child.kind() {
-                Kind::Value => {
-                    let mark = &self.out.marks[child.index() as usize];
-                    become_of(mark).ok_or(UNAVAILABLE)?.index()
-                }
-                // It has no other operand, so that nothing comes between the references of one
-                // expression.
-                Kind::Local => self.local_of(value)?,
-                Kind::Type | Kind::Constant | Kind::Override => self.module.item(*child)?,
-                Kind::Global => {
-                    let global = self.module.item(*child)?;
-                    self.globals.insert(global);
-                    global
-                }
+        let node = self.values.node(value);
+        for child in node.children() {
+            let reference = if child.kind() == Kind::Value {
+                let mark = &self.out.marks[child.index() as usize];
+                become_of(mark).ok_or(UNAVAILABLE)?.index()
+            } else {
+                self.item(value, *child)?
             };
             self.out.parts.expressions.part.reference(reference);
         }
         let expressions = &mut self.out.parts.expressions;
-        values.write_fields(value, &mut expressions.part);
+        node.write_fields(&mut expressions.part);
         Ok(Placed::new(expressions.next()))
+    }
+
+    /// The index of what a value refers to that is no value.
+    fn item(&mut self, value: Value, child: Child) -> Rebased<u32> {
+        match child.kind() {
+            // It has no other operand, so that nothing comes between the references of one
+            // expression.
+            Kind::Local => self.local_of(value),
+            Kind::Value | Kind::Type | Kind::Constant | Kind::Override => self.module.item(child),
+            Kind::Global => {
+                let global = self.module.item(child)?;
+                self.globals.insert(global);
+                Ok(global)
+            }
+        }
     }
 
     /// Appends an expression of the source whose operands are placed.
     fn append_expression(&mut self, source: &Expression) -> Rebased<Placed> {
+        // By far the most.
+        if let Expression::Load { pointer } = *source {
+            let value = self.values.of(pointer);
+            let pointer = value.and_then(|value| self.out.marks[value.index()].placed);
+            let pointer = pointer.ok_or(UNAVAILABLE)?.index();
+            let expressions = &mut self.out.parts.expressions;
+            expressions.part.u8(tag::LOAD);
+            expressions.part.reference(pointer);
+            return Ok(Placed::new(expressions.next()));
+        }
         let mut to = Writer {
             module: self.module,
             values: self.values,
@@ -291,7 +307,7 @@ impl<'p, 'm> FunctionBuilder<'p, 'm> {
                 }
                 let placed = match (self.values.timing(next), marks[next.index()].placed) {
                     (Timing::Static, Some(placed)) => placed,
-                    (Timing::Static, None) => self.append(next)?,
+                    (Timing::Static, None) => self.append(next)?.0,
                     (Timing::Pure | Timing::Anchored | Timing::Defined, _) => {
                         self.copy(next, |mark| mark.constant)?
                     }

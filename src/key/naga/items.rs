@@ -169,7 +169,7 @@ impl<'m> Items<'m> {
             let place = likes[head as usize];
             ids[handle.index()] = self.number(false, |numbers| {
                 numbers.refer(Kind::Value, Some(head));
-                numbers.text("global");
+                numbers.fields(*b"global");
                 place.write(numbers);
             })?;
         }
@@ -208,7 +208,7 @@ impl<'m> Items<'m> {
             let Override { name, id, ty, init } = &self.module.overrides[handle];
             let inner = &self.module.types[*ty].inner;
             let number = self.number(true, |numbers| {
-                numbers.text("override");
+                numbers.fields(*b"override");
                 name.write(numbers);
                 id.write(numbers);
                 inner.write(numbers);

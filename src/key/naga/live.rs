@@ -1,6 +1,6 @@
 //! Which expressions of a function are needed, and in which order its body evaluates them.
 
-use naga::{Arena, Expression, Handle, LocalVariable};
+use naga::{Arena, Expression, Function, Handle};
 
 use super::context::Context;
 use super::effects::Effects;
@@ -23,7 +23,7 @@ pub(super) struct Need {
 
 impl Need {
     pub(super) const fn any(self) -> bool {
-        self.used || self.kept
+        self.used | self.kept
     }
 }
 
@@ -38,14 +38,14 @@ pub(super) struct Live {
     /// The ordinal of each anchor that is needed, in the order in which the body evaluates them.
     /// Those that nothing uses are counted apart, so that the others do not depend on them.
     ordinals: Vec<Option<u32>>,
-    locals: Vec<Handle<LocalVariable>>,
+    /// What is yet to be spread. Empty between two functions.
+    pending: Vec<Handle<Expression>>,
 }
 
 impl Live {
     /// Reads a function.
     pub(super) fn read(&mut self, context: &Context<'_>, events: &Events, settled: &Settled) {
         let expressions = &context.function.expressions;
-        self.locals.clear();
         self.live.clear();
         self.live.resize(expressions.len(), Need::default());
         for (event, _) in events.iter() {
@@ -60,17 +60,7 @@ impl Live {
                 }
             }
         }
-        self.spread(expressions, settled);
-        // The initial values of locals are constant, so that they need no further locals.
-        let mut any = false;
-        for local in &self.locals {
-            if let Some(init) = context.function.local_variables[*local].init {
-                any |= !std::mem::replace(&mut self.live[init.index()].used, true);
-            }
-        }
-        if any {
-            self.spread(expressions, settled);
-        }
+        self.spread(context.function, settled);
         self.number_anchors(expressions, events, settled);
     }
 
@@ -153,29 +143,64 @@ impl Live {
     }
 
     /// Marks all that the marked expressions are computed from.
-    fn spread(&mut self, expressions: &Arena<Expression>, settled: &Settled) {
-        loop {
-            let mut again = false;
-            for (handle, expression) in expressions.iter().rev() {
-                if !self.live[handle.index()].any() {
-                    continue;
+    fn spread(&mut self, function: &Function, settled: &Settled) {
+        for (handle, expression) in function.expressions.iter().rev() {
+            if self.live[handle.index()].any() {
+                match origin(function, settled, handle, expression) {
+                    Below::Operands => {
+                        each_operand(expression, |operand| self.live[operand.index()].used = true);
+                    }
+                    Below::Value(Some(value)) => {
+                        let is_known = self.live[value.index()].any();
+                        self.live[value.index()].used = true;
+                        if value > handle && !is_known {
+                            self.pending.push(value);
+                        }
+                    }
+                    Below::Value(None) => {}
                 }
-                if let Some(value) = settled.value_of(handle) {
-                    let is_new = !std::mem::replace(&mut self.live[value.index()].used, true);
-                    again |= is_new && value.index() > handle.index();
-                    continue;
-                }
-                if settled.is_read(handle) {
-                    continue;
-                }
-                each_operand(expression, |operand| self.live[operand.index()].used = true);
-                if let Expression::LocalVariable(local) = *expression {
-                    self.locals.push(local);
-                }
-            }
-            if !again {
-                return;
             }
         }
+        // Only the value of a variable can stand behind what reads it.
+        while let Some(handle) = self.pending.pop() {
+            let expression = &function.expressions[handle];
+            let mut mark = |below: Handle<Expression>| {
+                let need = &mut self.live[below.index()];
+                if !need.any() {
+                    self.pending.push(below);
+                }
+                need.used = true;
+            };
+            match origin(function, settled, handle, expression) {
+                Below::Operands => each_operand(expression, mark),
+                Below::Value(value) => {
+                    value.into_iter().for_each(&mut mark);
+                }
+            }
+        }
+    }
+}
+
+/// What an expression is computed from.
+enum Below {
+    Operands,
+    /// The value of a variable, or its initial value, if it is not zero.
+    Value(Option<Handle<Expression>>),
+}
+
+#[inline(always)]
+fn origin(
+    function: &Function,
+    settled: &Settled,
+    handle: Handle<Expression>,
+    expression: &Expression,
+) -> Below {
+    match *expression {
+        Expression::Load { pointer: _ } if settled.is_read(handle) => {
+            Below::Value(settled.value_of(handle))
+        }
+        // The initial value is constant, so that it needs no further local.
+        Expression::LocalVariable(local) => Below::Value(function.local_variables[local].init),
+        _ => Below::Operands,
     }
 }

@@ -157,6 +157,13 @@ impl ModuleBuilder<'_> {
         &mut self.known[id as usize]
     }
 
+    /// Where an item is written before it is pushed.
+    fn take_item(&mut self) -> Part {
+        let mut item = std::mem::take(&mut self.out.item);
+        item.clear();
+        item
+    }
+
     fn add_type(&mut self, id: Id) -> Rebased<u32> {
         let items = self.items;
         for child in items.nodes().children(id) {
@@ -170,7 +177,7 @@ impl ModuleBuilder<'_> {
             let reference = self.item(*child)?;
             self.out.types.part.reference(reference);
         }
-        items.nodes().write_fields(id, &mut self.out.types.part);
+        items.nodes().get(id).write_fields(&mut self.out.types.part);
         let ty = self.out.types.next();
         self.known(id).ty = Some(ty);
         let source = items.source(id).ty.ok_or(UNKNOWN)?;
@@ -193,7 +200,7 @@ impl ModuleBuilder<'_> {
             self.out.expressions.part.reference(reference);
         }
         let expressions = &mut self.out.expressions;
-        items.nodes().write_fields(id, &mut expressions.part);
+        items.nodes().get(id).write_fields(&mut expressions.part);
         let expression = expressions.next();
         self.known(id).expression = Some(expression);
         Ok(expression)
@@ -225,12 +232,13 @@ impl ModuleBuilder<'_> {
                 &"an override has no name, no id and no initial value",
             ));
         }
-        let mut part = Part::default();
+        let mut part = self.take_item();
         name.write(&mut part);
         of.write(&mut part);
         part.reference(self.ty(*ty)?);
         part.optional(self.optional(*init)?);
         let item = self.out.overrides.push(&[&part]);
+        self.out.item = part;
         self.known(id).override_ = Some(item);
         Ok(item)
     }
@@ -245,7 +253,7 @@ impl ModuleBuilder<'_> {
             init,
             memory_decorations,
         } = &self.source.global_variables[source];
-        let mut part = Part::default();
+        let mut part = self.take_item();
         space.write(&mut part);
         binding.write(&mut part);
         memory_decorations.write(&mut part);
@@ -253,6 +261,7 @@ impl ModuleBuilder<'_> {
         part.reference(self.ty(*ty)?);
         part.optional(self.optional(*init)?);
         let global = self.out.globals.push(&[&part]);
+        self.out.item = part;
         self.known(id).global = Some(global);
         Ok(global)
     }
@@ -260,10 +269,12 @@ impl ModuleBuilder<'_> {
     /// naga's WGSL writer prints the name of a payload as it is, and fails where there is none. In
     /// letters alone, since it would change a name that ends in a digit at the declaration.
     fn payload_name(&self, source: Handle<GlobalVariable>) -> Option<String> {
+        if !self.payloads.contains(&source) {
+            return None;
+        }
         let number = self.out.globals.count.to_string();
         let letters = number.bytes().map(|digit| char::from(digit - b'0' + b'a'));
-        let is_payload = self.payloads.contains(&source);
-        is_payload.then(|| "payload_".chars().chain(letters).collect())
+        Some("payload_".chars().chain(letters).collect())
     }
 }
 

@@ -92,6 +92,8 @@ pub(super) struct Nodes {
     table: Table,
     seed: Seed,
     steps: Cell<usize>,
+    /// The largest [size](Self::size).
+    largest: u32,
 }
 
 /// A node. Most have room for all that they say and refer to in here.
@@ -137,18 +139,49 @@ impl Node {
     }
 
     /// A hash of what it says of itself, by eight bytes at a time.
-    #[inline]
-    fn rank_of_fields(&self, tails: &[u8]) -> u64 {
+    #[inline(always)]
+    fn rank_of_fields<const LONG: bool>(&self, tails: &[u8]) -> u64 {
         let mut rank = mix(u64::from(self.length.min(HEAD)), self.head as u64);
         if self.length > 8 {
             rank = mix(rank, (self.head >> 64) as u64);
         }
-        for bytes in self.tail(tails).chunks(8) {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            rank = mix(rank, u64::from_le_bytes(word));
+        if LONG {
+            for bytes in self.tail(tails).chunks(8) {
+                let mut word = [0; 8];
+                word[..bytes.len()].copy_from_slice(bytes);
+                rank = mix(rank, u64::from_le_bytes(word));
+            }
         }
         rank
+    }
+
+    /// The first children, by two at a time.
+    #[inline(always)]
+    fn pairs(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.few.map(|child| u64::from(child.0));
+        [a | b << 32, c | d << 32]
+    }
+
+    /// Goes on with a hash of its children.
+    #[inline(always)]
+    fn hash_of_children<const LONG: bool>(&self, hash: u64, families: &[Child]) -> u32 {
+        let [first, second] = self.pairs();
+        let mut hash = mix(hash, first);
+        if self.count > 2 {
+            hash = mix(hash, second);
+        }
+        if LONG {
+            for child in self.children(families) {
+                hash = mix(hash, u64::from(child.0));
+            }
+        }
+        hash as u32
+    }
+
+    /// Whether the node has more to say or to refer to than there is room for in here.
+    #[inline(always)]
+    const fn is_long(&self) -> bool {
+        self.length > HEAD || self.count > FEW
     }
 
     #[inline]
@@ -174,11 +207,10 @@ pub(super) struct NodeWriter<'n> {
     count: u32,
     family: u32,
     families: &'n mut Vec<Child>,
-    nodes: &'n mut Vec<Node>,
 }
 
-/// The number of a node that is not in the set yet.
-pub(super) struct Written(Id);
+/// A node that is not in the set yet.
+pub(super) struct Written(Node);
 
 impl NodeWriter<'_> {
     #[inline(always)]
@@ -205,7 +237,7 @@ impl NodeWriter<'_> {
 
     #[inline(always)]
     pub(super) fn finish(self) -> Written {
-        self.nodes.push(Node {
+        Written(Node {
             head: self.head,
             few: few(self.few),
             rank: 0,
@@ -215,8 +247,7 @@ impl NodeWriter<'_> {
             family: self.family,
             hash: 0,
             size: 0,
-        });
-        Written(self.nodes.len() as Id - 1)
+        })
     }
 }
 
@@ -224,6 +255,10 @@ impl NodeWriter<'_> {
 #[cold]
 fn overflow(head: u128, length: u32, tails: &mut Vec<u8>, bytes: &[u8]) -> (u128, u32) {
     let (mut head, mut length) = (head, length);
+    if length >= HEAD {
+        tails.extend_from_slice(bytes);
+        return (head, length + bytes.len() as u32);
+    }
     for byte in bytes {
         if length < HEAD {
             head |= u128::from(*byte) << (8 * length);
@@ -252,6 +287,47 @@ const fn few(packed: u128) -> [Child; FEW as usize] {
         Child((packed >> 64) as u32),
         Child((packed >> 96) as u32),
     ]
+}
+
+/// Gives what a node says and what it refers to.
+#[derive(Clone, Copy)]
+pub(super) struct NodeReader<'n> {
+    node: &'n Node,
+    nodes: &'n Nodes,
+}
+
+impl<'n> NodeReader<'n> {
+    /// The first byte of what the node says of itself.
+    #[inline]
+    pub(super) const fn tag(self) -> u8 {
+        self.node.head as u8
+    }
+
+    /// How many nodes stand in it, as a tree.
+    #[inline]
+    pub(super) const fn size(self) -> u32 {
+        self.node.size
+    }
+
+    /// What the node refers to, in order.
+    #[inline]
+    pub(super) fn children(self) -> &'n [Child] {
+        self.node.children(&self.nodes.families)
+    }
+
+    /// Writes what the node says of itself.
+    #[inline]
+    pub(super) fn write_fields(self, to: &mut Part) {
+        let Node { head, length, .. } = *self.node;
+        to.fields.extend_from_slice(&head.to_le_bytes());
+        if length <= HEAD {
+            let beyond = (HEAD - length) as usize;
+            to.fields.truncate(to.fields.len() - beyond);
+        } else {
+            to.fields
+                .extend_from_slice(self.node.tail(&self.nodes.tails));
+        }
+    }
 }
 
 struct Seed(u64);
@@ -327,6 +403,17 @@ impl Nodes {
         self.nodes.reserve(room);
         self.table.clear(room);
         self.steps.set(0);
+        self.largest = 0;
+    }
+
+    pub(super) const fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// The first byte of what a node says of itself.
+    #[inline]
+    pub(super) fn tag(&self, id: Id) -> u8 {
+        self.nodes[id as usize].head as u8
     }
 
     /// How many nodes stand in one, as a tree.
@@ -349,16 +436,12 @@ impl Nodes {
         self.nodes[id as usize].children(&self.families)
     }
 
-    /// Writes what a node says of itself.
+    /// A node, to be written.
     #[inline]
-    pub(super) fn write_fields(&self, id: Id, to: &mut Part) {
-        let node = &self.nodes[id as usize];
-        to.fields.extend_from_slice(&node.head.to_le_bytes());
-        if node.length <= HEAD {
-            let beyond = (HEAD - node.length) as usize;
-            to.fields.truncate(to.fields.len() - beyond);
-        } else {
-            to.fields.extend_from_slice(node.tail(&self.tails));
+    pub(super) fn get(&self, id: Id) -> NodeReader<'_> {
+        NodeReader {
+            node: &self.nodes[id as usize],
+            nodes: self,
         }
     }
 
@@ -375,7 +458,6 @@ impl Nodes {
             count: 0,
             family: self.families.len() as u32,
             families: &mut self.families,
-            nodes: &mut self.nodes,
         }
     }
 
@@ -383,42 +465,65 @@ impl Nodes {
     /// of the module's items, if these are others.
     #[inline]
     pub(super) fn intern(&mut self, items: Option<&Self>, written: Written) -> Rebased<Id> {
-        let Written(id) = written;
-        self.check_length()?;
-        let node = &self.nodes[id as usize];
-        let mut rank = node.rank_of_fields(&self.tails);
-        let mut hash = mix(self.seed.0, rank);
-        let mut size = 0_u32;
-        for child in node.children(&self.families) {
-            let below = if let Some(value) = child.value() {
-                // A node that it follows, and not itself.
-                let below = self.nodes[..id as usize].get(value as usize);
-                let below = below.ok_or(FOLLOWS)?;
-                size = size.max(1).saturating_add(below.size);
-                below.rank
-            } else if child.kind() == Kind::Local {
-                // Locals differ by nothing but their index. No operand that is sorted holds one.
-                0
-            } else {
-                let items = items.map_or(&self.nodes[..id as usize], |items| &items.nodes);
-                items.get(child.index() as usize).ok_or(FOLLOWS)?.rank
-            };
-            rank = mix(rank, below);
-            hash = mix(hash, u64::from(child.0));
+        if written.0.is_long() {
+            self.intern_long(items, written)
+        } else {
+            self.intern_as::<false>(items, written)
         }
-        let hash = hash as u32;
-        let slot = self
-            .table
-            .find(hash, |other| self.is_equal(other, hash, node));
+    }
+
+    #[cold]
+    fn intern_long(&mut self, items: Option<&Self>, written: Written) -> Rebased<Id> {
+        self.intern_as::<true>(items, written)
+    }
+
+    #[inline(always)]
+    fn intern_as<const LONG: bool>(
+        &mut self,
+        items: Option<&Self>,
+        mut written: Written,
+    ) -> Rebased<Id> {
+        // It is copied once, when it is kept.
+        let Written(node) = &mut written;
+        let fields = node.rank_of_fields::<LONG>(&self.tails);
+        node.hash = node.hash_of_children::<LONG>(self.seed.0 ^ fields, &self.families);
+        let is_equal = |other| self.is_equal::<LONG>(other, node);
+        let slot = self.table.find(node.hash, is_equal);
         let found = self.table.slots[slot];
         if found != Table::FREE {
-            self.tails.truncate(node.tail as usize);
-            self.families.truncate(node.family as usize);
-            self.nodes.truncate(id as usize);
+            if LONG {
+                self.tails.truncate(node.tail as usize);
+                self.families.truncate(node.family as usize);
+            }
             return Ok(found);
         }
-        let node = &mut self.nodes[id as usize];
-        (node.rank, node.size, node.hash) = (rank, size, hash);
+        self.check_length::<LONG>()?;
+        let items = items.map_or(&*self.nodes, |items| &items.nodes);
+        let (mut rank, mut size) = (fields, 0_u32);
+        let children = if LONG {
+            node.children(&self.families)
+        } else {
+            &node.few[..node.count as usize]
+        };
+        for child in children {
+            let below = match child.kind() {
+                Kind::Value => {
+                    let below = self.nodes.get(child.index() as usize).ok_or(FOLLOWS)?;
+                    size = size.max(1).saturating_add(below.size);
+                    below.rank
+                }
+                // Locals differ by nothing but their index. No operand that is sorted holds one.
+                Kind::Local => 0,
+                Kind::Type | Kind::Constant | Kind::Override | Kind::Global => {
+                    items.get(child.index() as usize).ok_or(FOLLOWS)?.rank
+                }
+            };
+            rank = mix(rank, below);
+        }
+        (node.rank, node.size) = (rank, size);
+        let id = self.nodes.len() as Id;
+        self.largest = self.largest.max(size);
+        self.nodes.push(*node);
         self.table.slots[slot] = id;
         self.table.used += 1;
         if self.table.is_full() {
@@ -430,34 +535,38 @@ impl Nodes {
     /// A node that is told apart from all others by its fields alone.
     #[inline]
     pub(super) fn add(&mut self, written: Written) -> Rebased<Id> {
-        let Written(id) = written;
-        self.check_length()?;
-        let node = &mut self.nodes[id as usize];
-        node.rank = node.rank_of_fields(&self.tails);
+        let Written(mut node) = written;
+        self.check_length::<true>()?;
+        // What is told apart so says little: its head has room for it.
+        node.rank = node.rank_of_fields::<false>(&self.tails);
         if node.children(&self.families).contains(&Child::MISSING) {
             return Err(FOLLOWS);
         }
+        let id = self.nodes.len() as Id;
+        self.nodes.push(node);
         Ok(id)
     }
 
-    /// Whether a node that is there is equal to one that has such a hash.
-    #[inline]
-    fn is_equal(&self, other: Id, hash: u32, node: &Node) -> bool {
+    /// Whether a node that is there is equal to one that is not.
+    #[inline(always)]
+    fn is_equal<const LONG: bool>(&self, other: Id, node: &Node) -> bool {
         let other = &self.nodes[other as usize];
-        other.hash == hash
+        other.hash == node.hash
             && (other.head, other.length) == (node.head, node.length)
-            && other.few == node.few
-            && other.count == node.count
-            && (node.length <= HEAD || other.tail(&self.tails) == node.tail(&self.tails))
-            && (node.count <= FEW
-                || other.children(&self.families) == node.children(&self.families))
+            && (other.pairs(), other.count) == (node.pairs(), node.count)
+            && (!LONG
+                || other.tail(&self.tails) == node.tail(&self.tails)
+                    && other.children(&self.families) == node.children(&self.families))
     }
 
     /// Refuses what has no room in the numbers of nodes.
-    #[inline]
-    fn check_length(&self) -> Rebased<()> {
-        let longest = self.nodes.len().max(self.families.len());
-        if longest.max(self.tails.len()) >= Child::INDEX as usize {
+    #[inline(always)]
+    fn check_length<const LONG: bool>(&self) -> Rebased<()> {
+        let mut longest = self.nodes.len();
+        if LONG {
+            longest = longest.max(self.tails.len()).max(self.families.len());
+        }
+        if longest >= Child::INDEX as usize {
             return Err(Refusal(&"the module is too large"));
         }
         Ok(())

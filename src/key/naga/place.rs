@@ -18,7 +18,7 @@ use naga::{Expression, GlobalVariable, Handle, Statement, SwitchCase};
 use super::context::Context;
 use super::effects::Effects;
 use super::events::BlockId;
-use super::flow::{Condition, Step, Steps};
+use super::flow::{Condition, Run, Step};
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::global_set::GlobalSet;
 use super::module::ModuleBuilder;
@@ -54,14 +54,16 @@ pub(super) fn function(
         draft,
         shared,
         compared,
+        journal,
+        pending,
     } = scratch;
     values.read(context)?;
     shared.read(context, values);
     compared.read(context, values);
     let builder = FunctionBuilder::new(module, context, values, draft, name)?;
-    let mut placer = Placer::new(builder, shared, compared);
+    let mut placer = Placer::new(builder, shared, compared, (journal, pending));
     let returns = context.function.result.is_none();
-    placer.block(context.flow.body(), returns)?;
+    placer.block(context.flow.body, returns)?;
     let again = placer.again || values.wastes();
     let mut builder = placer.builder;
     let pinned = pinned(builder.module, &builder.globals)?;
@@ -76,7 +78,7 @@ pub(super) fn function(
 impl Placer<'_, '_> {
     /// A block in a scope of its own, and whether nothing is left of it. One that `returns` is the
     /// end of a function without a result. Recursion is as deep as blocks nest, which is bounded.
-    fn block(&mut self, block: Steps, returns: bool) -> Rebased<bool> {
+    fn block(&mut self, block: Run, returns: bool) -> Rebased<bool> {
         let id = self.next_block();
         let scope = self.scope();
         let open = self.enter();
@@ -92,13 +94,16 @@ impl Placer<'_, '_> {
     }
 
     /// The last step of a block of which anything is left, by its number.
-    fn last(&self, block: Steps) -> Option<usize> {
-        let steps = self.builder.context.flow.steps(block);
+    fn last(&self, block: Run) -> Option<usize> {
+        let flows = self.builder.context.flows;
         let values = self.builder.values;
-        steps.iter().rposition(|step| match step {
-            Step::Emit(range) => {
-                let mut range = (*range).clone();
-                range.any(|source| values.evaluated(source).is_some())
+        flows.steps(block).iter().rposition(|step| match step {
+            Step::Emit {
+                range: _,
+                evaluated,
+            } => {
+                let mut evaluated = flows.evaluated(*evaluated).iter();
+                evaluated.any(|source| values.evaluated(*source).is_some())
             }
             Step::Leaf(leaf) => !self.is_dropped(*leaf),
             Step::If { .. } | Step::Switch { .. } | Step::Loop { .. } => true,
@@ -107,10 +112,10 @@ impl Placer<'_, '_> {
 
     /// Whether a function that ends with a step is to return after it, as naga's front ends have
     /// it. Branches return each for itself.
-    fn goes_on(&self, block: Steps, last: usize) -> bool {
-        match self.builder.context.flow.steps(block)[last] {
+    fn goes_on(&self, block: Run, last: usize) -> bool {
+        match self.builder.context.flows.steps(block)[last] {
             Step::If { .. } | Step::Switch { .. } => false,
-            Step::Emit(_) | Step::Loop { .. } => true,
+            Step::Emit { .. } | Step::Loop { .. } => true,
             Step::Leaf(leaf) => !leaf.leaves(),
         }
     }
@@ -122,12 +127,12 @@ impl Placer<'_, '_> {
     }
 
     /// The statements of a block. The `last` one is the end of a function without a result.
-    fn block_statements(&mut self, block: Steps, id: BlockId, last: Option<usize>) -> Rebased<()> {
-        let flow = self.builder.context.flow;
-        for (number, step) in flow.steps(block).iter().enumerate() {
+    fn block_statements(&mut self, block: Run, id: BlockId, last: Option<usize>) -> Rebased<()> {
+        let flows = self.builder.context.flows;
+        for (number, step) in flows.steps(block).iter().enumerate() {
             let returns = last == Some(number);
             match *step {
-                Step::Emit(range) => self.emit(range, id)?,
+                Step::Emit { range, evaluated } => self.emit(range, evaluated, id)?,
                 Step::If {
                     condition,
                     accept,
@@ -191,7 +196,7 @@ impl Placer<'_, '_> {
         &mut self,
         selector: Handle<Expression>,
         cases: &[SwitchCase],
-        bodies: usize,
+        bodies: u32,
         id: BlockId,
         returns: bool,
     ) -> Rebased<()> {
@@ -201,7 +206,7 @@ impl Placer<'_, '_> {
         let body = self.begin(tag::SWITCH);
         body.reference(selector.index());
         body.count(cases.len());
-        let flow = self.builder.context.flow;
+        let flows = self.builder.context.flows;
         let mut is_idle = true;
         for (number, case) in cases.iter().enumerate() {
             let SwitchCase {
@@ -210,7 +215,7 @@ impl Placer<'_, '_> {
                 fall_through,
             } = case;
             value.write(self.body());
-            let body = flow.case_body(bodies, number);
+            let body = flows.case_body(bodies, number);
             is_idle &= self.block(body, returns && !fall_through)?;
             self.body().bool(*fall_through);
         }
@@ -220,8 +225,8 @@ impl Placer<'_, '_> {
 
     fn loop_(
         &mut self,
-        body: Steps,
-        continuing: Steps,
+        body: Run,
+        continuing: Run,
         break_if: Option<Handle<Expression>>,
         id: BlockId,
     ) -> Rebased<()> {

@@ -4,6 +4,7 @@ use naga::{Expression, Handle, Range, Statement};
 
 use super::compared::Compared;
 use super::events::BlockId;
+use super::flow::Run;
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::rebase::{Rebased, Refusal};
 use super::shared::Shared;
@@ -19,7 +20,8 @@ const MAX_RECURSION: usize = 32;
 const KEPT_NAME: &str = "kept";
 
 /// What ends with the scope it happened in.
-enum Entry {
+#[derive(Clone, Copy)]
+pub(super) enum Entry {
     Placed(Value),
     Computed(Value),
 }
@@ -30,7 +32,7 @@ pub(super) struct Placer<'p, 'm> {
     open: Option<(Placed, Placed)>,
     /// How many statements there are in the block that is open.
     statements: u32,
-    journal: Vec<Entry>,
+    journal: &'p mut Vec<Entry>,
     pub(super) shared: &'p Shared,
     pub(super) compared: &'p Compared,
     /// How much of the journal was there when neighbours last might part.
@@ -41,7 +43,7 @@ pub(super) struct Placer<'p, 'm> {
     /// How many calls that may discard there were.
     partings: usize,
     /// What is yet to be looked at. Empty between two looks.
-    pub(super) pending: Vec<Value>,
+    pub(super) pending: &'p mut Vec<Value>,
     /// How many [looks](Self::begin_visit) at values there were.
     visit: u32,
     /// Whether what was left out leaves more to leave out.
@@ -64,50 +66,67 @@ impl<'p, 'm> Placer<'p, 'm> {
         builder: FunctionBuilder<'p, 'm>,
         shared: &'p Shared,
         compared: &'p Compared,
+        (journal, pending): (&'p mut Vec<Entry>, &'p mut Vec<Value>),
     ) -> Self {
+        journal.clear();
+        pending.clear();
         Self {
             builder,
             open: None,
             statements: 0,
-            journal: Vec::new(),
+            journal,
             shared,
             compared,
             settled: 0,
             nested: 0,
             blocks: 0,
             partings: 0,
-            pending: Vec::new(),
+            pending,
             visit: 0,
             again: false,
         }
     }
 
     /// Evaluates what is anchored, and notes the rest as computed.
-    pub(super) fn emit(&mut self, range: &Range<Expression>, block: BlockId) -> Rebased<()> {
+    pub(super) fn emit(
+        &mut self,
+        range: &Range<Expression>,
+        evaluated: Run,
+        block: BlockId,
+    ) -> Rebased<()> {
         let values = self.builder.values;
         // What was computed matters where a loop begins or neighbours may part.
         let is_before_loop = values.events.is_before_loop(block, self.nested);
-        let noted = is_before_loop || values.live.effects().compares;
+        if !is_before_loop && !values.live.effects().compares {
+            for source in self.builder.context.flows.evaluated(evaluated) {
+                self.evaluate_here(*source)?;
+            }
+            return Ok(());
+        }
         for source in range.clone() {
             let Some(value) = values.of(source) else {
                 continue;
             };
             match values.timing(value) {
-                Timing::Anchored | Timing::Defined => {
-                    // If not, it has the value of another, which is evaluated there.
-                    if values.evaluated(source).is_some() {
-                        let placed = self.evaluate(value)?;
-                        if !values.live.is_used(source) {
-                            self.builder.name(placed, KEPT_NAME);
-                        }
-                    }
-                }
-                Timing::Pure if noted && !self.computed(value) => {
+                Timing::Anchored | Timing::Defined => self.evaluate_here(source)?,
+                Timing::Pure if !self.computed(value) => {
                     self.builder.out.marks[value.index()].computed = true;
                     self.journal.push(Entry::Computed(value));
                 }
                 // What was arithmetic in the source can be a literal here.
                 Timing::Pure | Timing::Static => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates an expression of the source, if it is not the value of another, which is evaluated
+    /// there.
+    fn evaluate_here(&mut self, source: Handle<Expression>) -> Rebased<()> {
+        if let Some(value) = self.builder.values.evaluated(source) {
+            let placed = self.evaluate(value)?;
+            if !self.builder.values.live.is_used(source) {
+                self.builder.name(placed, KEPT_NAME);
             }
         }
         Ok(())
@@ -138,17 +157,19 @@ impl<'p, 'm> Placer<'p, 'm> {
 
     /// Places a value by recursion, which is quick, to a depth that any stack holds.
     fn place_below(&mut self, value: Value, depth: usize) -> Rebased<Placed> {
-        let values = self.builder.values;
-        // An anchored value is evaluated where it stands and nowhere else.
-        if values.is_anchored(value) {
-            return Err(UNAVAILABLE);
-        }
         if depth == MAX_RECURSION {
             return self.place_far(value);
         }
-        for operand in values.operands(value) {
-            if self.placed(operand).is_none() {
-                self.place_below(operand, depth + 1)?;
+        let node = self.builder.values.node(value);
+        // An anchored value is evaluated where it stands and nowhere else.
+        if node.tag() == tag::ANCHOR {
+            return Err(UNAVAILABLE);
+        }
+        for child in node.children() {
+            if let Some(operand) = Value::of(*child) {
+                if self.placed(operand).is_none() {
+                    self.place_below(operand, depth + 1)?;
+                }
             }
         }
         self.compute(value)
@@ -186,10 +207,9 @@ impl<'p, 'm> Placer<'p, 'm> {
     }
 
     /// Appends a value whose operands are all there.
-    #[inline]
     fn compute(&mut self, value: Value) -> Rebased<Placed> {
-        let handle = self.builder.append(value)?;
-        match self.builder.values.timing(value) {
+        let (handle, timing) = self.builder.append(value)?;
+        match timing {
             Timing::Static => {}
             Timing::Pure | Timing::Anchored => {
                 self.name_in_emit(handle);
@@ -274,6 +294,14 @@ impl Placer<'_, '_> {
 
     /// Places a statement that nests no other, and before it all that it needs.
     pub(super) fn leaf(&mut self, statement: &Statement) -> Rebased<()> {
+        // By far the most.
+        if let Statement::Store { pointer, value } = *statement {
+            let (pointer, value) = (self.operand(pointer)?, self.operand(value)?);
+            let body = self.begin(tag::STORE);
+            body.reference(pointer.index());
+            body.reference(value.index());
+            return Ok(());
+        }
         let mut result = Ok(());
         statement.write(&mut Listing(|source, is_defined| {
             if result.is_ok() {
@@ -296,8 +324,7 @@ impl Placer<'_, '_> {
         if let Some((first, last)) = self.open.take() {
             self.statements += 1;
             let body = self.body();
-            body.u8(tag::EMIT);
-            body.bool(true);
+            body.fields([tag::EMIT, 1]);
             body.reference(first.index());
             body.reference(last.index());
         }
@@ -333,12 +360,14 @@ impl Placer<'_, '_> {
     /// Forgets what was placed and computed in a scope.
     pub(super) fn forget(&mut self, scope: Scope) {
         self.settled = self.settled.min(scope.0);
-        for entry in self.journal.drain(scope.0..) {
-            match entry {
-                Entry::Placed(value) => self.builder.out.marks[value.index()].placed = None,
-                Entry::Computed(value) => self.builder.out.marks[value.index()].computed = false,
+        let marks = &mut self.builder.out.marks;
+        for entry in &self.journal[scope.0..] {
+            match *entry {
+                Entry::Placed(value) => marks[value.index()].placed = None,
+                Entry::Computed(value) => marks[value.index()].computed = false,
             }
         }
+        self.journal.truncate(scope.0);
     }
 
     /// Forgets the pure values that were placed in a scope.

@@ -4,8 +4,8 @@
 //! order: `a + b` and `b + a` can differ in the payload of a NaN.
 
 use naga::{
-    BinaryOperator, Binding, Interpolation, Literal, Sampling, ScalarKind, SwizzleComponent,
-    TypeInner, VectorSize,
+    BinaryOperator, Binding, Interpolation, Literal, Sampling, Scalar, ScalarKind,
+    SwizzleComponent, TypeInner, VectorSize,
 };
 
 /// The value of arithmetic on literals, where no device can round it.
@@ -308,13 +308,20 @@ pub(super) const fn is_commutative(op: BinaryOperator) -> bool {
 }
 
 /// Whether a type is of integers or booleans, alone or in a vector.
-pub(super) const fn is_exact(ty: &TypeInner) -> bool {
-    let (TypeInner::Scalar(scalar) | TypeInner::Vector { size: _, scalar }) = ty else {
-        return false;
+pub(super) fn is_exact(ty: &TypeInner) -> bool {
+    exact(ty).is_some()
+}
+
+/// What a type of integers or booleans is, alone or in a vector.
+pub(super) const fn exact(ty: &TypeInner) -> Option<(Scalar, Option<VectorSize>)> {
+    let (scalar, size) = match *ty {
+        TypeInner::Scalar(scalar) => (scalar, None),
+        TypeInner::Vector { size, scalar } => (scalar, Some(size)),
+        _ => return None,
     };
     match scalar.kind {
-        ScalarKind::Sint | ScalarKind::Uint | ScalarKind::Bool => true,
+        ScalarKind::Sint | ScalarKind::Uint | ScalarKind::Bool => Some((scalar, size)),
         // Abstract integers do not wrap; they are gone before a shader runs.
-        ScalarKind::Float | ScalarKind::AbstractInt | ScalarKind::AbstractFloat => false,
+        ScalarKind::Float | ScalarKind::AbstractInt | ScalarKind::AbstractFloat => None,
     }
 }

@@ -5,8 +5,9 @@ use std::cell::Cell;
 use super::compared::Compared;
 use super::function::Draft;
 use super::nodes::Nodes;
+use super::placer::Entry;
 use super::shared::Shared;
-use super::values::Values;
+use super::values::{Value, Values};
 use super::wire::Sections;
 
 /// More values than this are not kept room for.
@@ -33,6 +34,8 @@ pub(super) struct FunctionScratch {
     pub(super) draft: Draft,
     pub(super) shared: Shared,
     pub(super) compared: Compared,
+    pub(super) journal: Vec<Entry>,
+    pub(super) pending: Vec<Value>,
 }
 
 /// Runs `work` with the memory that the last module on this thread has left.

@@ -15,13 +15,17 @@ use super::wire::each_operand;
 #[derive(Default)]
 pub(super) struct Settled {
     locals: Vec<Local>,
-    /// The variable that an expression points to or into, by the index of the expression.
-    roots: Vec<Option<u32>>,
-    /// The variables whose reads are values.
+    /// The variable that an expression points to or into, or [reads](READ), by the index of the
+    /// expression; or [none](NONE).
+    roots: Vec<u32>,
+    /// Whether any variable is settled.
     any: bool,
-    /// By the index of the expression: whether it reads a variable.
-    reads: Vec<bool>,
 }
+
+/// Marks a variable that is read. An index of a variable does not come to it, since no memory holds
+/// as many.
+const READ: u32 = 1 << 31;
+const NONE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Default)]
 struct Local {
@@ -37,7 +41,6 @@ impl Settled {
         let function = context.function;
         self.locals.clear();
         self.roots.clear();
-        self.reads.clear();
         self.any = false;
         if function.local_variables.is_empty() {
             return;
@@ -74,38 +77,37 @@ impl Settled {
 
     /// Finds what points to variables, and the variables that more is done with.
     fn find_roots(&mut self, context: &Context<'_>) {
-        for (_, expression) in context.function.expressions.iter() {
-            let mut is_read = false;
-            let root = match *expression {
-                Expression::LocalVariable(local) => Some(local.index()),
-                Expression::AccessIndex { base, index: _ } => self.root(base),
-                Expression::Access { base, index } => {
-                    for pointer in [base, index] {
-                        if let Some(local) = self.root(pointer) {
-                            self.locals[local].is_open = true;
-                        }
+        let expressions = &context.function.expressions;
+        self.roots.resize(expressions.len(), NONE);
+        for (handle, expression) in expressions.iter() {
+            match *expression {
+                Expression::LocalVariable(local) => {
+                    self.roots[handle.index()] = local.index() as u32;
+                }
+                Expression::AccessIndex { base, index: _ } => {
+                    if let Some(local) = self.root(base) {
+                        self.roots[handle.index()] = local as u32;
                     }
-                    None
                 }
                 Expression::Load { pointer } => {
-                    is_read = self.root(pointer).is_some();
-                    None
+                    if let Some(local) = self.root(pointer) {
+                        self.roots[handle.index()] = local as u32 | READ;
+                    }
                 }
-                _ => {
-                    each_operand(expression, |operand| {
-                        if let Some(local) = self.root(operand) {
-                            self.locals[local].is_open = true;
-                        }
-                    });
-                    None
+                Expression::Binary { op: _, left, right } => {
+                    self.open(left);
+                    self.open(right);
                 }
-            };
-            let pointer = match *expression {
-                Expression::Load { pointer } if is_read => self.roots[pointer.index()],
-                _ => root.map(|local| local as u32),
-            };
-            self.roots.push(pointer);
-            self.reads.push(is_read);
+                _ => each_operand(expression, |operand| self.open(operand)),
+            }
+        }
+    }
+
+    /// Notes that more than a read or a store is done with what an expression points to.
+    #[inline]
+    fn open(&mut self, operand: Handle<Expression>) {
+        if let Some(local) = self.root(operand) {
+            self.locals[local].is_open = true;
         }
     }
 
@@ -114,13 +116,10 @@ impl Settled {
         for (index, (event, block)) in events.iter().enumerate() {
             match event {
                 Event::Evaluation(source) => {
-                    if self.reads[source.index()] {
-                        if let Some(local) = self.roots[source.index()] {
-                            let local = &mut self.locals[local as usize];
-                            if let Some((event, home, _)) = local.store {
-                                local.is_open |=
-                                    index < event || events.common(home, block) != home;
-                            }
+                    if let Some(local) = self.local_read(source) {
+                        let local = &mut self.locals[local];
+                        if let Some((event, home, _)) = local.store {
+                            local.is_open |= index < event || events.common(home, block) != home;
                         }
                     }
                 }
@@ -141,23 +140,31 @@ impl Settled {
     }
 
     /// The variable that an expression points to or into.
+    #[inline]
     fn root(&self, pointer: Handle<Expression>) -> Option<usize> {
-        if *self.reads.get(pointer.index())? {
-            return None;
-        }
-        self.roots[pointer.index()].map(|local| local as usize)
+        let root = self.roots[pointer.index()];
+        (root & READ == 0).then_some(root as usize)
     }
 
-    /// Whether the variable has one value.
+    /// The variable that an expression reads.
+    #[inline]
+    fn local_read(&self, expression: Handle<Expression>) -> Option<usize> {
+        let root = self.roots[expression.index()];
+        (root & READ != 0 && root != NONE).then_some((root & !READ) as usize)
+    }
+
+    /// The settled variable that an expression reads.
+    #[inline]
     fn settled(&self, read: Handle<Expression>) -> Option<&Local> {
-        if !self.any || !self.reads[read.index()] {
+        if !self.any {
             return None;
         }
-        let local = &self.locals[self.roots[read.index()]? as usize];
+        let local = &self.locals[self.local_read(read)?];
         Some(local).filter(|local| !local.is_open)
     }
 
     /// Whether an expression reads a settled variable.
+    #[inline]
     pub(super) fn is_read(&self, expression: Handle<Expression>) -> bool {
         self.settled(expression).is_some()
     }
@@ -168,6 +175,11 @@ impl Settled {
         local.store.map(|(_, _, value)| value).or(local.init)
     }
 
+    /// Whether there are no variables.
+    pub(super) fn is_empty(&self) -> bool {
+        self.locals.is_empty()
+    }
+
     /// Whether any variable is settled.
     pub(super) const fn is_any(&self) -> bool {
         self.any
@@ -175,17 +187,16 @@ impl Settled {
 
     /// Whether a store is of a settled variable.
     pub(super) fn drops(&self, pointer: Handle<Expression>) -> bool {
+        if !self.any {
+            return false;
+        }
         let local = self.root(pointer).map(|local| &self.locals[local]);
         local.is_some_and(|local| !local.is_open)
     }
 
     /// Whether an expression reads a variable that is written and not settled.
     pub(super) fn reads_open(&self, expression: Handle<Expression>) -> bool {
-        let index = expression.index();
-        if !self.reads.get(index).copied().unwrap_or_default() {
-            return false;
-        }
-        let local = self.roots[index].map(|local| &self.locals[local as usize]);
+        let local = self.local_read(expression).map(|local| &self.locals[local]);
         local.is_some_and(|local| local.is_open)
     }
 }

@@ -13,6 +13,7 @@ use super::events::{BlockId, Event};
 use super::rules;
 use super::timing::Timing;
 use super::values::{Value, Values};
+use super::wire::tag;
 
 /// A value of no more operations is computed in each branch.
 const SMALL: u32 = 8;
@@ -28,7 +29,9 @@ pub(super) struct Shared {
 #[derive(Clone, Copy, Default)]
 struct Place {
     /// The innermost block that holds all uses.
-    home: Option<BlockId>,
+    home: BlockId,
+    /// Whether there are any.
+    is_used: bool,
     /// Whether these are in several blocks.
     is_split: bool,
     /// Whether it is a part of a value that may be shared, or is one.
@@ -47,7 +50,7 @@ impl Shared {
         if values.events.blocks().len() < 3 {
             return;
         }
-        if values.all().all(|value| values.size(value) <= SMALL) {
+        if values.largest() <= SMALL {
             return;
         }
         self.places.resize(values.len(), Place::default());
@@ -61,7 +64,7 @@ impl Shared {
     /// Whether a value is computed in a block for all that is nested in it.
     pub(super) fn is_home(&self, value: Value, block: BlockId) -> bool {
         let place = self.places.get(value.index());
-        place.is_some_and(|place| place.is_shared && place.home == Some(block))
+        place.is_some_and(|place| place.is_shared && place.home == block)
     }
 
     /// Whether any value is computed in a block for all that is nested in it.
@@ -101,13 +104,11 @@ impl Shared {
     #[inline]
     fn used(&mut self, values: &Values, value: Value, block: BlockId) {
         let place = &mut self.places[value.index()];
-        match place.home {
-            None => place.home = Some(block),
-            Some(home) if home == block => {}
-            Some(home) => {
-                place.home = Some(values.events.common(home, block));
-                place.is_split = true;
-            }
+        if !place.is_used {
+            (place.home, place.is_used) = (block, true);
+        } else if place.home != block {
+            place.home = values.events.common(place.home, block);
+            place.is_split = true;
         }
     }
 
@@ -116,14 +117,16 @@ impl Shared {
         let mut is_any = false;
         for value in values.all().rev() {
             let place = self.places[value.index()];
-            let (Timing::Pure, Some(home)) = (values.timing(value), place.home) else {
+            let node = values.node(value);
+            // What a read or a call uses is among the events.
+            if !place.is_used || node.tag() == tag::ANCHOR {
                 continue;
-            };
-            let is_split = place.is_split;
-            let is_asked_for = place.is_asked_for || is_split && values.size(value) > SMALL;
+            }
+            let (home, is_split) = (place.home, place.is_split);
+            let is_asked_for = place.is_asked_for || is_split && node.size() > SMALL;
             self.places[value.index()].is_asked_for = is_asked_for;
             is_any |= is_asked_for;
-            for operand in values.operands(value) {
+            for operand in node.children().iter().filter_map(|child| Value::of(*child)) {
                 self.used(values, operand, home);
                 let place = &mut self.places[operand.index()];
                 place.is_split |= is_split;
@@ -152,7 +155,8 @@ impl Shared {
             let place = &mut self.places[value.index()];
             place.defined = defined;
             place.is_harmful = is_harmful;
-            if let Some(home) = place.home {
+            if place.is_used {
+                let home = place.home;
                 place.is_shared = place.is_split
                     && values.size(value) > SMALL
                     && !is_harmful

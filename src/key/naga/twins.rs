@@ -1,7 +1,7 @@
 //! Functions that are one: of one signature and one body, once both are canonical.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use std::ops::Range;
 #[derive(Default)]
 pub(super) struct Twins {
     /// The first function of each length, unless it is among the others by now.
-    by_length: HashMap<usize, Option<Written>>,
+    by_length: BTreeMap<usize, Option<Written>>,
     /// The others, by a hash of all that they are.
     by_hash: HashMap<u64, Vec<Written>>,
     seed: RandomState,

@@ -1433,7 +1433,7 @@ fn golden_fingerprint() {
         }";
     assert_eq!(
         key(source).to_hex(),
-        "9a08d7e681da1521d54f49ba5f2b3e78bc0a3a7952f996d9ff2e8e550021d471"
+        "8765231f5b9162c491cb8a3f2adf4415cfb30a626fe031fd743ac4a0083d3d45"
     );
 }
 

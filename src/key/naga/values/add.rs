@@ -8,16 +8,12 @@ use naga::{
 
 use super::{FOLLOWS, Facts, Origin, Value, Values};
 use crate::key::naga::context::Context;
-use crate::key::naga::events::Event;
 use crate::key::naga::items::Items;
-use crate::key::naga::nodes::{Child, Kind, NodeWriter};
+use crate::key::naga::nodes::{Child, Kind, NodeWriter, Written};
 use crate::key::naga::rebase::{Rebased, Refusal};
 use crate::key::naga::settled;
 use crate::key::naga::timing::{Timing, timing};
-use crate::key::naga::wire::{Construct as _, Target, each_operand};
-
-/// Begins the fields of an anchor. No expression begins so on the wire.
-const ANCHOR: u8 = u8::MAX;
+use crate::key::naga::wire::{Construct as _, Target, each_operand, tag};
 
 impl Values {
     pub(super) fn add_all(&mut self, context: &Context<'_>) -> Rebased<()> {
@@ -27,23 +23,27 @@ impl Values {
             self.begun.clear();
             self.begun.resize(expressions.len(), false);
         }
-        for (handle, _) in expressions.iter() {
-            if !self.live.contains(handle) {
-            } else if self.settled.is_any() {
-                self.add_after_needs(context, handle)?;
-            } else {
-                self.add_one(context, handle)?;
+        let is_any = self.settled.is_any();
+        for (handle, expression) in expressions.iter() {
+            if !self.live.contains(handle) || is_any && self.of(handle).is_some() {
+                continue;
             }
-        }
-        let mut unless = std::mem::take(&mut self.unless);
-        unless.clear();
-        for index in 0..self.events.len() {
-            if let Event::Unless(source) = self.events.event(index) {
-                let value = self.of(source).ok_or(FOLLOWS)?;
-                unless.insert(source.index(), self.not(context, source, value)?);
+            if is_any && matches!(expression, Expression::Load { pointer: _ }) {
+                let value = self.settled.value_of(handle);
+                if let Some(value) = value.filter(|value| self.of(*value).is_none()) {
+                    self.add_after_needs(context, value)?;
+                }
             }
+            self.add_one(context, handle, expression)?;
         }
-        self.unless = unless;
+        self.unless.clear();
+        for index in 0..self.events.negations() {
+            let source = self.events.negation(index);
+            let value = self.of(source).ok_or(FOLLOWS)?;
+            let not = self.not(context, source, value)?;
+            self.unless.push((source, not));
+        }
+        self.unless.sort_by_key(|(source, _)| *source);
         Ok(())
     }
 
@@ -72,7 +72,7 @@ impl Values {
                 need(value);
             }
             if pending.len() == known {
-                self.add_one(context, next)?;
+                self.add_early(context, next)?;
                 pending.pop();
             } else if std::mem::replace(&mut self.begun[next.index()], true) {
                 return Err(FOLLOWS);
@@ -81,8 +81,18 @@ impl Values {
         Ok(())
     }
 
-    fn add_one(&mut self, context: &Context<'_>, handle: Handle<Expression>) -> Rebased<()> {
-        let value = self.add(context, handle, &context.function.expressions[handle])?;
+    fn add_early(&mut self, context: &Context<'_>, handle: Handle<Expression>) -> Rebased<()> {
+        self.add_one(context, handle, &context.function.expressions[handle])
+    }
+
+    #[inline(always)]
+    fn add_one(
+        &mut self,
+        context: &Context<'_>,
+        handle: Handle<Expression>,
+        expression: &Expression,
+    ) -> Rebased<()> {
+        let value = self.add(context, handle, expression)?;
         self.of_source[handle.index()] = value.child();
         if !context.special.is_empty() {
             self.note_special_type(context, value, handle);
@@ -103,52 +113,46 @@ impl Values {
         }
     }
 
+    #[inline(always)]
     fn add(
         &mut self,
         context: &Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
     ) -> Rebased<Value> {
-        if let Expression::Constant(constant) = *expression {
-            if let Some(init) = inlined(context, constant) {
-                let value = self.constant_value(context, init)?;
-                self.facts[value.index()].typed.get_or_insert(source);
-                return Ok(value);
-            }
-        }
-        if self.settled.is_read(source) {
-            let value = self.settled_value(context, source)?;
+        if let Some(value) = self.spelled_otherwise(context, source, expression)? {
             self.facts[value.index()].typed.get_or_insert(source);
             return Ok(value);
         }
-        let mut operands = std::mem::take(&mut self.operands);
-        operands.clear();
-        let mut missing = false;
-        each_operand(expression, |operand| match self.of(operand) {
-            Some(value) => operands.push(value),
-            None => missing = true,
-        });
-        if missing {
-            return Err(FOLLOWS);
-        }
         let timing = timing(expression);
-        let value = match timing {
-            Timing::Static | Timing::Pure => {
-                match self.spelled_otherwise(context, source, expression, &operands)? {
-                    Some(value) => {
-                        self.facts[value.index()].typed.get_or_insert(source);
-                        value
-                    }
-                    None => {
-                        let origin = Origin::Function(source);
-                        self.intern(context, expression, &operands, origin, Some(source))?
-                    }
-                }
-            }
-            Timing::Anchored | Timing::Defined => self.anchor(source, timing, &operands)?,
+        if timing.is_anchored() {
+            return self.anchor(source, expression, timing);
+        }
+        let of_source = &self.of_source;
+        let mut numbers = Numbers {
+            writer: self.nodes.writer(),
+            items: context.items,
+            operand: |operand: Handle<Expression>| of_source[operand.index()],
         };
-        self.operands = operands;
-        Ok(value)
+        expression.write(&mut numbers);
+        let written = numbers.writer.finish();
+        self.intern(
+            context,
+            written,
+            (Origin::Function(source), timing),
+            Some(source),
+        )
+    }
+
+    /// The value of the use of a constant, if it is written out there.
+    pub(super) fn use_of_constant(
+        &mut self,
+        context: &Context<'_>,
+        constant: Handle<Constant>,
+    ) -> Rebased<Option<Value>> {
+        let init = inlined(context, constant);
+        init.map(|init| self.constant_value(context, init))
+            .transpose()
     }
 
     /// What a variable is that has one value, or the part of it that is read.
@@ -178,21 +182,26 @@ impl Values {
     fn anchor(
         &mut self,
         source: Handle<Expression>,
+        expression: &Expression,
         timing: Timing,
-        operands: &[Value],
     ) -> Rebased<Value> {
         let ordinal = self.live.ordinal(source);
         let ordinal = ordinal.ok_or(Refusal(&"an expression is used and never evaluated"))?;
         let mut writer = self.nodes.writer();
-        writer.fields([ANCHOR]);
+        writer.fields([tag::ANCHOR]);
         writer.fields(ordinal.to_le_bytes());
-        for operand in operands {
-            writer.child(operand.child());
+        let mut see = |operand: Handle<Expression>| {
+            writer.child(self.of_source[operand.index()]);
+        };
+        match *expression {
+            Expression::Load { pointer } => see(pointer),
+            _ => each_operand(expression, see),
         }
         let written = writer.finish();
-        let id = self.nodes.add(written)?;
+        let value = Value(self.nodes.add(written)?);
         self.note(Origin::Function(source), timing, Some(source));
-        Ok(Value(id))
+        self.anchors.push((value, source));
+        Ok(value)
     }
 
     /// The value of a constant expression of the module. Recursion is as deep as these nest, which
@@ -219,10 +228,13 @@ impl Values {
                     .collect::<Rebased<Vec<_>>>()?;
                 match self.constant_otherwise(context, source, expression, &operands)? {
                     Some(value) => value,
-                    None => {
-                        let origin = Origin::Constant(source);
-                        self.intern(context, expression, &operands, origin, None)?
-                    }
+                    None => self.write(
+                        context,
+                        expression,
+                        &operands,
+                        Origin::Constant(source),
+                        None,
+                    )?,
                 }
             }
         };
@@ -240,12 +252,13 @@ impl Values {
         typed: Option<Handle<Expression>>,
     ) -> Rebased<Value> {
         let origin = Origin::Rewritten(self.rewritten.len() as u32);
-        let value = self.intern(context, &expression, operands, origin, typed)?;
+        let value = self.write(context, &expression, operands, origin, typed)?;
         self.rewritten.push(expression);
         Ok(value)
     }
 
-    fn intern(
+    /// The value of an expression with other operands than its own.
+    fn write(
         &mut self,
         context: &Context<'_>,
         expression: &Expression,
@@ -253,16 +266,31 @@ impl Values {
         origin: Origin,
         typed: Option<Handle<Expression>>,
     ) -> Rebased<Value> {
+        let mut operands = operands.iter();
         let mut numbers = Numbers {
             writer: self.nodes.writer(),
             items: context.items,
-            operands: operands.iter(),
+            operand: |_| {
+                let value = operands.next();
+                value.map_or(Child::MISSING, |value| value.child())
+            },
         };
         expression.write(&mut numbers);
         let written = numbers.writer.finish();
+        self.intern(context, written, (origin, timing(expression)), typed)
+    }
+
+    #[inline]
+    fn intern(
+        &mut self,
+        context: &Context<'_>,
+        written: Written,
+        (origin, timing): (Origin, Timing),
+        typed: Option<Handle<Expression>>,
+    ) -> Rebased<Value> {
         let value = Value(self.nodes.intern(Some(context.items.nodes()), written)?);
         if self.facts.len() == value.index() {
-            self.note(origin, timing(expression), typed);
+            self.note(origin, timing, typed);
         } else if let Some(typed) = typed {
             self.facts[value.index()].typed.get_or_insert(typed);
         }
@@ -297,24 +325,22 @@ fn inlined(context: &Context<'_>, constant: Handle<Constant>) -> Option<Handle<E
 }
 
 /// Writes a value, with references as numbers.
-struct Numbers<'n, 'f> {
+struct Numbers<'n, 'f, F> {
     writer: NodeWriter<'n>,
     items: &'n Items<'f>,
-    /// The operands, in the order in which the expression lists them.
-    operands: std::slice::Iter<'n, Value>,
+    /// The number of each operand, in the order in which the expression lists them.
+    operand: F,
 }
 
-impl Target for Numbers<'_, '_> {
+impl<F: FnMut(Handle<Expression>) -> Child> Target for Numbers<'_, '_, F> {
     #[inline(always)]
     fn fields<const N: usize>(&mut self, bytes: [u8; N]) {
         self.writer.fields(bytes);
     }
 
-    #[inline]
-    fn expression(&mut self, _: Handle<Expression>) {
-        let value = self.operands.next();
-        self.writer
-            .child(value.map_or(Child::MISSING, |value| value.child()));
+    #[inline(always)]
+    fn expression(&mut self, handle: Handle<Expression>) {
+        self.writer.child((self.operand)(handle));
     }
 
     fn ty(&mut self, handle: Handle<Type>) {

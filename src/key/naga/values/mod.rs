@@ -10,18 +10,15 @@ mod needed;
 mod spelling;
 mod vectors;
 
-use std::collections::HashMap;
-
 use naga::{Expression, Handle, Type, TypeInner};
 
 use super::context::Context;
 use super::events::Events;
 use super::live::{Live, Need};
-use super::nodes::{Child, Id, Kind, Nodes};
+use super::nodes::{Child, Id, Kind, NodeReader, Nodes};
 use super::rebase::{Rebased, Refusal};
 use super::settled::Settled;
 use super::timing::Timing;
-use super::wire::Part;
 
 pub(super) const FOLLOWS: Refusal = Refusal(&"an expression uses one that follows it");
 
@@ -32,6 +29,15 @@ pub(super) struct Value(Id);
 impl Value {
     pub(super) const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// The value that a child is.
+    #[inline]
+    pub(super) const fn of(child: Child) -> Option<Self> {
+        match child.value() {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
     }
 
     const fn child(self) -> Child {
@@ -58,6 +64,8 @@ pub(super) struct Values {
     nodes: Nodes,
     /// What else is known of each value.
     facts: Vec<Facts>,
+    /// The anchored values, and where they stand.
+    anchors: Vec<(Value, Handle<Expression>)>,
     rewritten: Vec<Expression>,
     /// The value of each expression of the source; [missing](Child::MISSING) where nothing needs it.
     of_source: Vec<Child>,
@@ -70,8 +78,8 @@ pub(super) struct Values {
     operands: Vec<Value>,
     /// Why each value is needed, where that is not plain.
     needed: Vec<Need>,
-    /// The negations that branches ask for, by the index of what they negate.
-    unless: HashMap<usize, Value>,
+    /// The negations that branches ask for, in the order of what they negate.
+    unless: Vec<(Handle<Expression>, Value)>,
     /// Which expressions have been begun, where these do not follow what they need.
     begun: Vec<bool>,
     pub(super) events: Events,
@@ -80,13 +88,13 @@ pub(super) struct Values {
 }
 
 #[derive(Clone, Copy)]
-struct Facts {
-    origin: Origin,
-    timing: Timing,
+pub(super) struct Facts {
+    pub(super) origin: Origin,
+    pub(super) timing: Timing,
     /// An expression of the source's function that has its type.
     typed: Option<Handle<Expression>>,
     /// Its type, if back ends look that up by its role.
-    special_type: Option<Handle<Type>>,
+    pub(super) special_type: Option<Handle<Type>>,
 }
 
 impl Values {
@@ -120,6 +128,7 @@ impl Values {
         let Self {
             nodes,
             facts,
+            anchors,
             rewritten,
             of_source,
             of_constant,
@@ -138,6 +147,7 @@ impl Values {
         nodes.clear(expressions);
         facts.clear();
         facts.reserve(expressions);
+        anchors.clear();
         rewritten.clear();
         of_source.clear();
         of_source.resize(expressions, Child::MISSING);
@@ -145,6 +155,17 @@ impl Values {
             of_constant[index] = Child::MISSING;
         }
         of_constant.resize(constant_expressions, Child::MISSING);
+    }
+
+    /// The first byte of what a value says of itself: the tag of its expression.
+    #[inline]
+    pub(super) fn tag(&self, value: Value) -> u8 {
+        self.nodes.tag(value.0)
+    }
+
+    /// How many operations the largest value takes, as a tree.
+    pub(super) fn largest(&self) -> u32 {
+        self.nodes.largest()
     }
 
     /// How many operations a value takes, as a tree.
@@ -174,14 +195,18 @@ impl Values {
 
     /// The negation of an expression of the source, if a branch asks for it.
     pub(super) fn unless(&self, source: Handle<Expression>) -> Option<Value> {
-        self.unless.get(&source.index()).copied()
+        let place = self.unless.binary_search_by_key(&source, |(of, _)| *of);
+        place.ok().map(|place| self.unless[place].1)
     }
 
     /// The value of a read or a call that an expression of the source is, if anything needs it.
+    #[inline]
     pub(super) fn evaluated(&self, source: Handle<Expression>) -> Option<Value> {
+        let value = self.of(source)?;
+        let facts = &self.facts[value.index()];
         // An expression of the source can have the value of another, which is evaluated there.
-        let value = self.of(source).filter(|value| self.is_anchored(*value));
-        value.filter(|value| matches!(self.origin(*value), Origin::Function(of) if of == source))
+        let is_here = matches!(facts.origin, Origin::Function(of) if of == source);
+        (is_here && facts.timing.is_anchored()).then_some(value)
     }
 
     /// The type of a value, if an expression of the source has it.
@@ -219,7 +244,7 @@ impl Values {
     pub(super) fn operands(&self, value: Value) -> impl DoubleEndedIterator<Item = Value> {
         self.children(value)
             .iter()
-            .filter_map(|child| child.value().map(Value))
+            .filter_map(|child| Value::of(*child))
     }
 
     /// All that a value is computed from, in order: values, locals and items of the module.
@@ -228,15 +253,16 @@ impl Values {
         self.nodes.children(value.0)
     }
 
-    /// Writes what a value says of itself, which for an anchor is not its expression.
+    /// What a value says of itself, which for an anchor is not its expression, and refers to.
     #[inline]
-    pub(super) fn write_fields(&self, value: Value, to: &mut Part) {
-        self.nodes.write_fields(value.0, to);
+    pub(super) fn node(&self, value: Value) -> NodeReader<'_> {
+        self.nodes.get(value.0)
     }
 
-    /// The type of a value, if it is one that back ends look up by its role.
-    pub(super) fn special_type(&self, value: Value) -> Option<Handle<Type>> {
-        self.facts[value.index()].special_type
+    /// What else is known of a value.
+    #[inline]
+    pub(super) fn facts(&self, value: Value) -> Facts {
+        self.facts[value.index()]
     }
 
     /// Whether the one value comes before the other.

@@ -2,10 +2,11 @@
 
 use naga::Expression;
 
-use super::{Origin, Values};
+use super::{Value, Values};
 use crate::key::naga::context::Context;
 use crate::key::naga::events::Event;
 use crate::key::naga::live::Need;
+use crate::key::naga::nodes::Kind;
 
 impl Values {
     /// Finds the values that are needed, and whether a read or a call is not, though the source
@@ -27,47 +28,61 @@ impl Values {
                 need.kept |= !is_used;
             }
         }
-        self.spread(context, &mut needed);
+        while self.spread(context, &mut needed) {}
         let mut lost = false;
-        for value in self.all().filter(|value| !needed[value.index()].used) {
-            if let Origin::Function(source) = self.origin(value) {
-                lost |= self.is_anchored(value) && self.live.lose(source);
+        for (value, source) in &self.anchors {
+            if !needed[value.index()].used {
+                lost |= self.live.lose(*source);
             }
         }
         self.needed = needed;
         lost
     }
 
-    /// Marks all that marked values are computed from.
-    fn spread(&self, context: &Context<'_>, needed: &mut [Need]) {
-        // The initial value of a local is constant, so that it needs no further local.
-        for _ in 0..2 {
-            for value in self.all().rev() {
-                if !needed[value.index()].any() {
-                    continue;
-                }
-                for operand in self.operands(value) {
-                    needed[operand.index()].used = true;
-                }
-                let origin = self.origin(value);
-                if let Expression::LocalVariable(local) = *self.expression(context, origin) {
-                    let init = context.function.local_variables[local].init;
-                    if let Some(init) = init.and_then(|init| self.of(init)) {
-                        needed[init.index()].used = true;
+    /// Marks all that marked values are computed from. Whether the initial value of a local, which
+    /// can follow the local, is newly marked.
+    fn spread(&self, context: &Context<'_>, needed: &mut [Need]) -> bool {
+        let mut again = false;
+        for value in self.all().rev() {
+            if !needed[value.index()].any() {
+                continue;
+            }
+            for child in self.children(value) {
+                match child.kind() {
+                    Kind::Value => needed[child.index() as usize].used = true,
+                    Kind::Local => {
+                        let init = self.initial_value(context, value);
+                        if let Some(init) = init.filter(|init| !needed[init.index()].used) {
+                            again |= init.index() > value.index();
+                            needed[init.index()].used = true;
+                        }
                     }
+                    Kind::Type | Kind::Constant | Kind::Override | Kind::Global => {}
                 }
             }
+        }
+        again
+    }
+
+    /// The initial value of the local that a value points to.
+    fn initial_value(&self, context: &Context<'_>, value: Value) -> Option<Value> {
+        match *self.expression(context, self.origin(value)) {
+            Expression::LocalVariable(local) => {
+                self.of(context.function.local_variables[local].init?)
+            }
+            _ => None,
         }
     }
 
     /// Whether an expression that the source evaluates reads a variable for nothing. Without that
     /// read the variable may have one value.
     pub(in super::super) fn wastes(&self) -> bool {
-        self.events.iter().any(|(event, _)| match event {
-            Event::Evaluation(source) => {
-                self.settled.reads_open(source) && self.evaluated(source).is_none()
-            }
-            _ => false,
-        })
+        !self.settled.is_empty()
+            && self.events.iter().any(|(event, _)| match event {
+                Event::Evaluation(source) => {
+                    self.settled.reads_open(source) && self.evaluated(source).is_none()
+                }
+                _ => false,
+            })
     }
 }

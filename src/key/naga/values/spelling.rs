@@ -1,11 +1,12 @@
 //! The one spelling of a value, by the values that it is computed from.
 
-use naga::{BinaryOperator, Expression, Handle, Literal, TypeInner, UnaryOperator};
+use naga::{BinaryOperator, Expression, Handle, Literal, ScalarKind, TypeInner, UnaryOperator};
 
-use super::{Value, Values};
+use super::{FOLLOWS, Value, Values};
 use crate::key::naga::context::Context;
 use crate::key::naga::rebase::Rebased;
 use crate::key::naga::rules;
+use crate::key::naga::wire::tag;
 
 impl Values {
     /// The value of an expression of the function that has another spelling.
@@ -14,59 +15,61 @@ impl Values {
         context: &Context<'_>,
         source: Handle<Expression>,
         expression: &Expression,
-        operands: &[Value],
     ) -> Rebased<Option<Value>> {
-        let typed = Some(source);
-        match (expression, operands) {
-            (&Expression::Binary { op, left, right }, &[one, two]) => {
-                self.binary(context, source, (op, left, right), [one, two])
+        match *expression {
+            Expression::Binary { op, left, right } => {
+                let operands = [self.known(left)?, self.known(right)?];
+                self.binary(context, source, (op, left, right), operands)
             }
-            (
-                &Expression::Unary {
-                    op: UnaryOperator::LogicalNot,
-                    expr: _,
-                },
-                &[of],
-            ) => self.negated(context, source, of),
-            (
-                &Expression::Swizzle {
-                    size,
-                    vector: _,
-                    pattern,
-                },
-                &[vector],
-            ) => self.swizzle(context, source, (size, pattern), vector),
-            (&Expression::AccessIndex { base: _, index }, &[base]) => {
+            Expression::Load { pointer: _ } => {
+                if self.settled.is_read(source) {
+                    self.settled_value(context, source).map(Some)
+                } else {
+                    Ok(None)
+                }
+            }
+            Expression::Constant(constant) => self.use_of_constant(context, constant),
+            Expression::AccessIndex { base, index } => {
+                let base = self.known(base)?;
                 self.component(context, source, base, index)
             }
-            (
-                &Expression::As {
-                    expr: _,
-                    kind,
-                    convert,
-                },
-                &[of],
-            ) => {
-                let scalar = self.ty(context, of).and_then(TypeInner::scalar);
-                let is_same = scalar.is_some_and(|scalar| {
-                    scalar.kind == kind && convert.is_none_or(|width| width == scalar.width)
-                });
-                let literal = self.literal(context, of).filter(|_| !is_same);
-                match convert.and_then(|width| rules::converted(literal?, kind, width)) {
-                    Some(value) => {
-                        let value = Expression::Literal(value);
-                        self.rewritten(context, value, &[], typed).map(Some)
-                    }
-                    None => Ok(is_same.then_some(of)),
-                }
+            Expression::Unary {
+                op: UnaryOperator::LogicalNot,
+                expr,
+            } => {
+                let of = self.known(expr)?;
+                self.negated(context, source, of)
             }
-            (&Expression::Compose { ty, components: _ }, _) => {
-                match self.composed(context, (ty, source), operands, typed)? {
-                    Some(value) => Ok(Some(value)),
-                    None => self.taken(context, (ty, source), operands),
-                }
+            Expression::Swizzle {
+                size,
+                vector,
+                pattern,
+            } => {
+                let vector = self.known(vector)?;
+                self.swizzle(context, source, (size, pattern), vector)
             }
-            (&Expression::ZeroValue(ty), []) => self.zero(context, (ty, source), typed),
+            Expression::As {
+                expr,
+                kind,
+                convert,
+            } => {
+                let of = self.known(expr)?;
+                self.converted(context, source, (kind, convert), of)
+            }
+            Expression::Compose { ty, ref components } => {
+                let mut parts = std::mem::take(&mut self.operands);
+                parts.clear();
+                for component in components {
+                    parts.push(self.known(*component)?);
+                }
+                let value = match self.composed(context, (ty, source), &parts, Some(source))? {
+                    Some(value) => Some(value),
+                    None => self.taken(context, (ty, source), &parts)?,
+                };
+                self.operands = parts;
+                Ok(value)
+            }
+            Expression::ZeroValue(ty) => self.zero(context, (ty, source), Some(source)),
             // An expression without a rule is its own one spelling, whatever it is.
             _ => Ok(None),
         }
@@ -89,15 +92,43 @@ impl Values {
         }
     }
 
-    pub(super) fn binary(
+    /// A value of another scalar type.
+    fn converted(
+        &mut self,
+        context: &Context<'_>,
+        source: Handle<Expression>,
+        (kind, convert): (ScalarKind, Option<u8>),
+        of: Value,
+    ) -> Rebased<Option<Value>> {
+        let scalar = self.ty(context, of).and_then(TypeInner::scalar);
+        let is_same = scalar.is_some_and(|scalar| {
+            scalar.kind == kind && convert.is_none_or(|width| width == scalar.width)
+        });
+        let literal = self.literal(context, of).filter(|_| !is_same);
+        match convert.and_then(|width| rules::converted(literal?, kind, width)) {
+            Some(value) => {
+                let value = Expression::Literal(value);
+                self.rewritten(context, value, &[], Some(source)).map(Some)
+            }
+            None => Ok(is_same.then_some(of)),
+        }
+    }
+
+    fn binary(
         &mut self,
         context: &Context<'_>,
         source: Handle<Expression>,
         (op, left, right): (BinaryOperator, Handle<Expression>, Handle<Expression>),
         [one, two]: [Value; 2],
     ) -> Rebased<Option<Value>> {
-        if let [Some(one), Some(two)] = [one, two].map(|value| self.literal(context, value)) {
-            if let Some(value) = rules::exact_value(op, one, two) {
+        let tags = [self.tag(one), self.tag(two)];
+        if tags == [tag::LITERAL; 2] {
+            let literals = (self.literal(context, one), self.literal(context, two));
+            let exact = match literals {
+                (Some(one), Some(two)) => rules::exact_value(op, one, two),
+                _ => None,
+            };
+            if let Some(value) = exact {
                 let value = Expression::Literal(value);
                 return self.rewritten(context, value, &[], Some(source)).map(Some);
             }
@@ -155,6 +186,9 @@ impl Values {
         source: Handle<Expression>,
         of: Value,
     ) -> Rebased<Option<Value>> {
+        if !matches!(self.tag(of), tag::UNARY | tag::LITERAL | tag::BINARY) {
+            return Ok(None);
+        }
         let operands = (self.operand(of, 0), self.operand(of, 1));
         match (self.expression(context, self.origin(of)), operands) {
             (
@@ -197,11 +231,21 @@ impl Values {
         }
     }
 
+    #[inline]
     pub(in super::super) fn literal(&self, context: &Context<'_>, value: Value) -> Option<Literal> {
+        if self.tag(value) != tag::LITERAL {
+            return None;
+        }
         match *self.expression(context, self.origin(value)) {
             Expression::Literal(literal) => Some(literal),
             _ => None,
         }
+    }
+
+    /// The value of an operand, which stands before what uses it.
+    #[inline]
+    fn known(&self, operand: Handle<Expression>) -> Rebased<Value> {
+        self.of(operand).ok_or(FOLLOWS)
     }
 
     pub(super) fn operand(&self, value: Value, number: usize) -> Option<Value> {
@@ -210,7 +254,7 @@ impl Values {
 
     /// Whether two values are of one type of integers or booleans.
     fn is_exact(&self, context: &Context<'_>, one: Value, two: Value) -> bool {
-        let [one, two] = [one, two].map(|value| self.ty(context, value));
-        one == two && one.is_some_and(rules::is_exact)
+        let one = self.ty(context, one).and_then(rules::exact);
+        one.is_some() && one == self.ty(context, two).and_then(rules::exact)
     }
 }

@@ -6,6 +6,7 @@ use super::{Value, Values};
 use crate::key::naga::context::Context;
 use crate::key::naga::rebase::Rebased;
 use crate::key::naga::rules;
+use crate::key::naga::wire::tag;
 
 /// Where components of vectors are written down, in order.
 const COMPONENTS: [SwizzleComponent; 4] = [
@@ -76,6 +77,9 @@ impl Values {
         base: Value,
         index: u32,
     ) -> Rebased<Option<Value>> {
+        if !matches!(self.tag(base), tag::SPLAT | tag::SWIZZLE | tag::COMPOSE) {
+            return Ok(None);
+        }
         match *self.expression(context, self.origin(base)) {
             Expression::Splat { size: _, value: _ } => Ok(self.operand(base, 0)),
             Expression::Swizzle {
@@ -284,7 +288,11 @@ impl Values {
     }
 
     /// The one component of a vector that is made of it.
+    #[inline]
     pub(super) fn splatted(&self, context: &Context<'_>, vector: Value) -> Option<Value> {
+        if self.tag(vector) != tag::SPLAT {
+            return None;
+        }
         match *self.expression(context, self.origin(vector)) {
             Expression::Splat { size: _, value: _ } => self.operands(vector).next(),
             _ => None,

@@ -9,39 +9,50 @@ use super::construct::{Construct, Definition as _, constructs};
 use super::reader::Reader;
 use super::target::Target;
 
-use tag::{EMIT, IF, LOOP, SWITCH};
+use tag::{BINARY, COMPOSE, EMIT, IF, LITERAL, LOAD, LOOP, SPLAT, STORE, SWITCH, SWIZZLE, UNARY};
 
-/// The tags of statements that are written bit by bit.
+/// The tags of statements that are written bit by bit, and of expressions that are looked at.
 pub(in super::super) mod tag {
+    pub(in super::super::super) const LITERAL: u8 = 0;
+    pub(in super::super::super) const COMPOSE: u8 = 4;
+    pub(in super::super::super) const SPLAT: u8 = 7;
+    pub(in super::super::super) const SWIZZLE: u8 = 8;
+    pub(in super::super::super) const LOAD: u8 = 12;
+    pub(in super::super::super) const UNARY: u8 = 16;
+    pub(in super::super::super) const BINARY: u8 = 17;
+    /// Of a value that is a read or a call. No expression begins so on the wire.
+    pub(in super::super::super) const ANCHOR: u8 = u8::MAX;
+
     pub(in super::super::super) const EMIT: u8 = 0;
     pub(in super::super::super) const IF: u8 = 2;
     pub(in super::super::super) const SWITCH: u8 = 3;
     pub(in super::super::super) const LOOP: u8 = 4;
+    pub(in super::super::super) const STORE: u8 = 11;
 }
 
 constructs! {
     enum Expression {
-        0 Literal(value),
+        LITERAL Literal(value),
         1 Constant(value),
         2 Override(value),
         3 ZeroValue(value),
-        4 Compose { ty, components },
+        COMPOSE Compose { ty, components },
         5 Access { base, index },
         6 AccessIndex { base, index },
-        7 Splat { size, value },
-        8 Swizzle { size, pattern, vector },
+        SPLAT Splat { size, value },
+        SWIZZLE Swizzle { size, pattern, vector },
         9 FunctionArgument(value),
         10 GlobalVariable(value),
         11 LocalVariable(value),
-        12 Load { pointer },
+        LOAD Load { pointer },
         13 ImageSample {
             image, sampler, gather, coordinate, array_index, offset, level, depth_ref,
             clamp_to_edge
         },
         14 ImageLoad { image, coordinate, array_index, sample, level },
         15 ImageQuery { image, query },
-        16 Unary { op, expr },
-        17 Binary { op, left, right },
+        UNARY Unary { op, expr },
+        BINARY Binary { op, left, right },
         18 Select { condition, accept, reject },
         19 Derivative { axis, ctrl, expr },
         20 Relational { fun, argument },
@@ -88,7 +99,7 @@ constructs! {
         8 Kill,
         9 ControlBarrier(value),
         10 MemoryBarrier(value),
-        11 Store { pointer, value },
+        STORE Store { pointer, value },
         12 ImageStore { image, coordinate, array_index, value },
         13 Atomic { pointer, fun, value; result },
         14 ImageAtomic { image, coordinate, array_index, fun, value },

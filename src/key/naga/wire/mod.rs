@@ -3,8 +3,9 @@
 //! The wire is a sequence of parts: how many items there are of each kind, types, constants,
 //! overrides, variables, constant expressions, functions, entry points, diagnostic filters. A
 //! part is two runs of bytes, each with its length: what the constructs in it [say](construct) of
-//! themselves, one after the other, and what they refer to, by index, in the same order. Apart,
-//! so that all that makes an expression one with others is one run of bytes wherever it stands.
+//! themselves, one after the other, and what they refer to, by index, in the same order. An index
+//! takes seven bits a byte. Apart, so that all that makes an expression one with others is one run
+//! of bytes wherever it stands.
 //!
 //! The wire is written in two ways: part by part while a module is brought into its canonical
 //! form, and as the copy of a module. Both give the same bytes, and the module that is compiled

@@ -132,15 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn count(&mut self) -> Option<usize> {
-        let mut count = 0_usize;
-        for shift in (0..usize::BITS).step_by(7) {
-            let byte = self.u8()?;
-            count |= usize::from(byte & 0x7f) << shift;
-            if byte <= 0x7f {
-                return Some(count);
-            }
-        }
-        None
+        count(&mut self.fields)
     }
 
     pub(super) fn text(&mut self) -> Option<String> {
@@ -155,9 +147,23 @@ impl<'a> Reader<'a> {
         &mut self,
         of: impl FnOnce(&'a Handles) -> &'a [Handle<T>],
     ) -> Option<Handle<T>> {
-        let index = take(&mut self.references).map(u32::from_le_bytes)?;
-        of(self.handles).get(index as usize).copied()
+        let index = count(&mut self.references)?;
+        of(self.handles).get(index).copied()
     }
+}
+
+/// Reads a length or an index. It may be written in more bytes than it needs here: what is read is
+/// compared as a whole with what would be written.
+fn count(from: &mut &[u8]) -> Option<usize> {
+    let mut count = 0_usize;
+    for shift in (0..usize::BITS).step_by(7) {
+        let [byte] = take(from)?;
+        count |= usize::from(byte & 0x7f) << shift;
+        if byte <= 0x7f {
+            return Some(count);
+        }
+    }
+    None
 }
 
 /// The run of bytes that a wire begins with.

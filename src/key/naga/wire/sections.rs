@@ -24,6 +24,8 @@ pub(in super::super) struct Sections {
     pub(in super::super) expressions: List,
     pub(in super::super) functions: Framed,
     pub(in super::super) entry_points: Framed,
+    /// Where an item is written before it is pushed.
+    pub(in super::super) item: Part,
 }
 
 /// Items in one part.
@@ -253,8 +255,10 @@ impl Sections {
             expressions,
             functions,
             entry_points,
+            item,
         } = self;
         special_types.clear();
+        item.clear();
         for list in [types, constants, expressions] {
             list.clear();
         }
@@ -333,6 +337,7 @@ impl Sections {
             expressions,
             functions,
             entry_points,
+            item: _,
         } = self;
         let counts = part(|to| {
             for count in [

@@ -45,12 +45,12 @@ pub(in super::super) trait Target {
         self.u8(rest as u8);
     }
 
-    #[inline]
+    #[inline(always)]
     fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
-    #[inline]
+    #[inline(always)]
     fn u8(&mut self, value: u8) {
         self.fields([value]);
     }
@@ -118,9 +118,27 @@ impl Part {
         self.fields.capacity().max(self.references.capacity())
     }
 
+    /// Takes an index as [lengths](Target::count) are taken: most are small.
     #[inline]
     pub(in super::super) fn reference(&mut self, index: u32) {
-        self.references.extend_from_slice(&index.to_le_bytes());
+        let [low, high] = [index as u8 | 0x80, (index >> 7) as u8];
+        if index < 1 << 7 {
+            self.references.push(low & 0x7f);
+        } else if index < 1 << 14 {
+            self.references.extend_from_slice(&[low, high]);
+        } else {
+            self.large_reference(index);
+        }
+    }
+
+    #[cold]
+    fn large_reference(&mut self, index: u32) {
+        let mut rest = index;
+        while rest > 0x7f {
+            self.references.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        self.references.push(rest as u8);
     }
 
     pub(in super::super) fn optional(&mut self, reference: Option<u32>) {
@@ -164,6 +182,11 @@ impl Target for Part {
     #[inline]
     fn fields<const N: usize>(&mut self, bytes: [u8; N]) {
         self.fields.extend_from_slice(&bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.fields.extend_from_slice(text.as_bytes());
     }
 
     by_index! {

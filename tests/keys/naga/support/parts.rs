@@ -23,20 +23,11 @@ impl Reader<'_> {
     }
 
     pub(crate) fn reference(&mut self) -> usize {
-        u32::from_le_bytes(take(&mut self.references)) as usize
+        count(&mut self.references)
     }
 
-    /// Seven bits a byte, the low ones first, the last byte below 128.
     pub(crate) fn count(&mut self) -> usize {
-        let mut count = 0;
-        for shift in (0..).step_by(7) {
-            let [byte] = self.bytes();
-            count |= usize::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        count
+        count(&mut self.fields)
     }
 
     pub(crate) fn text(&mut self) -> String {
@@ -46,6 +37,19 @@ impl Reader<'_> {
         self.fields = rest;
         text
     }
+}
+
+/// Seven bits a byte, the low ones first, the last byte below 128.
+fn count(from: &mut &[u8]) -> usize {
+    let mut count = 0;
+    for shift in (0..).step_by(7) {
+        let [byte] = take(from);
+        count |= usize::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    count
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> [u8; N] {
