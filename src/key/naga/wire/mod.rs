@@ -14,6 +14,7 @@
 mod code;
 mod construct;
 mod items;
+mod names;
 mod reader;
 mod sections;
 mod tags;
@@ -23,9 +24,10 @@ mod tests;
 
 pub(super) use code::tag;
 pub(super) use construct::Construct;
+pub(super) use names::parts;
 #[cfg(test)]
 pub(super) use sections::write;
-pub(super) use sections::{FunctionParts, Sections, parts, read_back};
+pub(super) use sections::{FunctionParts, Sections, read_back};
 pub(super) use target::{Listing, Part, Target};
 
 use naga::{Expression, Handle};
