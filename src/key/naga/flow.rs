@@ -280,7 +280,15 @@ impl<'f> Reader<'_, 'f> {
         let continues = std::mem::replace(&mut self.continues, outer);
         if continues {
             let body = self.keep(start);
-            let (continuing, _) = self.nested(continuing);
+            let continuing = match break_if {
+                None => self.nested(continuing).0,
+                // What it evaluates is used by the condition, and nowhere else is it read in time.
+                Some(_) => {
+                    let start = self.flows.pending.len();
+                    self.block(continuing);
+                    self.keep(start)
+                }
+            };
             self.flows.pending.push(Step::Loop {
                 body,
                 continuing,

@@ -192,3 +192,39 @@ fn shaders_that_share_a_key_compute_the_same_results() {
     assert!(told * 5 > ran, "{told} of {ran}");
     assert_eq!(rows.len(), mutate::CHANGES.len());
 }
+
+/// What ends a loop is read after each `continue` as well, although nothing else is done there.
+#[test]
+fn what_ends_a_loop_is_read_where_the_loop_goes_on() {
+    let source = |first: &str, then: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> d: array<u32>;
+             @compute @workgroup_size(1) fn main() {{
+                 var x: bool = {first};
+                 var n = 0u;
+                 loop {{
+                     n += 1u;
+                     if n > 20u {{ break; }}
+                     if (n % 2u) == 1u {{ continue; }}
+                     x = {then};
+                     d[0] += 1u;
+                     continuing {{ break if x; }}
+                 }}
+                 d[1] = n;
+             }}"
+        )
+    };
+    let cases = [
+        ("true", "true"),
+        ("false", "true"),
+        ("true", "d[n] > 3u"),
+        ("false", "d[n] > 3u"),
+    ]
+    .map(|(first, then)| {
+        let case = Case::new(source(first, then)).expect("it has a key");
+        case.run();
+        case.key
+    });
+    let keys: std::collections::BTreeSet<_> = cases.into_iter().collect();
+    assert_eq!(keys.len(), 4);
+}
