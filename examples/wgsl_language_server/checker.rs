@@ -4,6 +4,7 @@
 //! has no places. The scope names naga as it was resolved, so that the key says who found it.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +16,13 @@ use pipeline_cache::{
     LookupOptions, LookupPriority, OpaqueProgram, PipelineFingerprint, StoreError, TierSelection,
     Unkeyable,
 };
+use tokio::io::AsyncReadExt as _;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::sleep;
 
-use crate::findings::{FORMAT, Finding, find};
+use crate::findings::{FORMAT, Finding, MAX_MESSAGE, MAX_RELATED, find};
 use crate::naga_compiler::scope;
+use crate::wgsl_nesting::{DEEPEST, MOST_DECLARATIONS};
 
 /// Who makes these artifacts.
 pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/wgsl_language_server";
@@ -65,7 +68,19 @@ impl Checker {
     ) -> Result<Self, CompileScopeError> {
         Ok(Self {
             cache,
-            scope: scope("wgsl-findings", Capabilities::all(), &[("format", &FORMAT)])?,
+            // All that a finding follows from besides the source and naga.
+            scope: scope(
+                "wgsl-findings",
+                Capabilities::all(),
+                &[
+                    ("format", &FORMAT),
+                    ("pipeline-cache", &env!("CARGO_PKG_VERSION")),
+                    ("deepest", &DEEPEST),
+                    ("most-declarations", &MOST_DECLARATIONS),
+                    ("max-message", &MAX_MESSAGE),
+                    ("max-related", &MAX_RELATED),
+                ],
+            )?,
             max_source,
         })
     }
@@ -117,6 +132,16 @@ impl Checker {
         read(artifact, source).await
     }
 
+    /// A file, if it is a text that is not too large.
+    pub(crate) async fn read_file(&self, file: &Path) -> Option<Bytes> {
+        let file = tokio::fs::File::open(file).await.ok()?;
+        let mut text = String::new();
+        let mut start = file.take(self.max_source.saturating_add(1));
+        start.read_to_string(&mut text).await.ok()?;
+        let source = Bytes::from(text);
+        (!self.is_too_large(&source)).then_some(source)
+    }
+
     /// Checks a source that nobody looks at now, so that the cache knows it.
     pub(crate) async fn warm(&self, source: Bytes) -> Result<Vec<Finding>, Unchecked> {
         let Some(cache) = &self.cache else {
@@ -136,10 +161,21 @@ impl Checker {
         let (Some(cache), Ok(key)) = (&self.cache, self.key(source)) else {
             return Ok(());
         };
-        let options = LookupOptions::new().tiers(TierSelection::Local);
-        match cache.lookup(&key, &options).await.into_artifact() {
-            Some(artifact) => cache.put(&key, artifact).await,
-            None => Ok(()),
+        if self.is_too_large(source) {
+            return Ok(());
+        }
+        // Its check may not be over: this joins it, and the next keystroke no longer ends it.
+        let compiled = cache
+            .compile(&self.scope)
+            .program(program(source))
+            .tiers(TierSelection::Local)
+            .run(compile)
+            .await;
+        match compiled {
+            Ok(compiled) if compiled.source_label() == "compiled" => Ok(()),
+            Ok(compiled) => cache.put(&key, compiled.artifact).await,
+            // Told where it was asked for first.
+            Err(_) => Ok(()),
         }
     }
 

@@ -21,8 +21,8 @@ use crate::wgsl_nesting::{self, TooDeep};
 pub(crate) const FORMAT: u32 = 1;
 
 /// The longest message, in bytes, and the most places that belong to one.
-const MAX_MESSAGE: usize = 4096;
-const MAX_RELATED: usize = 16;
+pub(crate) const MAX_MESSAGE: usize = 4096;
+pub(crate) const MAX_RELATED: usize = 16;
 
 /// An error in a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

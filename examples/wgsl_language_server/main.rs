@@ -44,6 +44,7 @@ mod watch;
 mod wgsl_nesting;
 mod workspace;
 
+use std::env::VarError;
 use std::io::{self, Write as _};
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -51,7 +52,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use pipeline_cache::network::BreakerPolicy;
 use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache, RemoteCache};
@@ -153,13 +154,13 @@ fn open_remote(args: &Args) -> Result<Option<RemoteCache>> {
     if args.remote_writes {
         remote = remote.writes();
     }
-    if let Ok(token) = std::env::var("WGSL_REMOTE_TOKEN") {
-        remote = remote.bearer_token(token);
+    match std::env::var("WGSL_REMOTE_TOKEN") {
+        Ok(token) => remote = remote.bearer_token(token),
+        Err(VarError::NotPresent) => {}
+        Err(VarError::NotUnicode(_)) => bail!("WGSL_REMOTE_TOKEN is not UTF-8"),
     }
-    let remote = remote.build(url);
-    remote
-        .map(Some)
-        .with_context(|| format!("cannot use {url}"))
+    // Without the URL, which may hold a password.
+    remote.build(url).map(Some).context("cannot use --remote")
 }
 
 /// Over the tiers, or over none.

@@ -1,11 +1,13 @@
 //! The module that a document spells: where its artifacts are, and how they are made.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use lsp_server::{ErrorCode, ResponseError};
 use lsp_types::{
     CodeLens, Command, Hover, MarkupContent, MarkupKind, MessageType, Position, Range,
@@ -16,6 +18,8 @@ use pipeline_cache::{
     Artifact, ArtifactMetadata, CompileError, CompileInput, LookupOptions, LookupSource,
 };
 use serde_json::json;
+use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
 use url::Url;
 
 use crate::checker::PROVENANCE;
@@ -63,10 +67,16 @@ pub(crate) fn lenses(uri: &Uri) -> Vec<CodeLens> {
 
 /// For each target the key of the module, and where its artifact is.
 pub(crate) async fn hover(server: Arc<Server>, snapshot: Snapshot) -> Answer {
+    let finds = LANGUAGES.map(|(_, language, shown, _)| {
+        let (server, source) = (&server, &snapshot.source);
+        async move {
+            let target = target(server, language)?;
+            Ok((shown, find(server, &target, source).await))
+        }
+    });
     let mut text = "**WGSL module**\n".to_owned();
-    for (_, language, shown, _) in LANGUAGES {
-        let target = target(&server, language)?;
-        let found = find(&server, &target, &snapshot.source).await;
+    for found in join_all(finds).await {
+        let (shown, found) = found?;
         let (key, place) = found.unwrap_or_else(|reason| (None, reason));
         // A string takes all that is written to it.
         let _ = write!(text, "\n- {shown}: {place}");
@@ -233,9 +243,18 @@ fn file_of(out: &Out, uri: &Uri, end: &str) -> PathBuf {
     file.into()
 }
 
-async fn write_file(file: &Path, payload: &[u8]) -> std::io::Result<()> {
+async fn write_file(file: &Path, payload: &Bytes) -> std::io::Result<()> {
     if let Some(folder) = file.parent() {
         tokio::fs::create_dir_all(folder).await?;
     }
-    tokio::fs::write(file, payload).await
+    let (file, payload) = (file.to_owned(), payload.clone());
+    // Another compile of the same document may be writing.
+    let write = move || {
+        let folder = file.parent().unwrap_or(&file);
+        let mut whole = NamedTempFile::new_in(folder)?;
+        whole.write_all(&payload)?;
+        whole.persist(&file)?;
+        Ok(())
+    };
+    spawn_blocking(write).await?
 }

@@ -22,10 +22,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::findings::Finding;
 use crate::initialize::{ClientFeatures, folder, offer};
 use crate::module::{COMPILE, STATUS, Snapshot, compile, hover, lenses};
 use crate::server::{Server, refusal};
-use crate::text::{Change, apply};
+use crate::text::{Change, Encoding, apply};
 use crate::transport::Incoming;
 use crate::watch::{client_has_ended, watch_remote};
 use crate::workspace::warm;
@@ -59,9 +60,14 @@ pub(crate) enum End {
     Abrupt,
 }
 
+const OUT_OF_STEP: &str =
+    "not checked: an edit could not be read. Close the file and open it again";
+
 #[derive(Debug)]
 struct Document {
     text: String,
+    /// Whether it is what the editor has.
+    is_in_step: bool,
     /// Dropped by the next change.
     _check: AbortOnDropHandle<()>,
 }
@@ -102,10 +108,14 @@ impl Session {
                 next = incoming.recv() => next,
             };
             match next {
+                // Some clients close the pipe instead of `exit`.
+                None if self.state == State::ShutDown => return End::Orderly,
                 None => return End::Abrupt,
                 Some(Incoming::Malformed(malformed)) => {
                     tracing::warn!(reason = malformed.reason, "malformed message");
                     self.server.client.outbox.send_error(malformed).await;
+                    // It may have been an edit.
+                    self.lose_step();
                 }
                 Some(Incoming::Message(Message::Request(request))) => self.request(request).await,
                 // Nothing that the server asks needs its answer.
@@ -257,6 +267,9 @@ impl Session {
             _ => Ok(()),
         };
         if let Err(error) = handled {
+            if method == LspNotificationMethod::TextDocumentDidChange.as_str() {
+                self.lose_step();
+            }
             let told = format!("{method}: {}", error.message);
             tracing::warn!(told, "a notification is ignored");
             self.server.client.log(MessageType::Error, told).await;
@@ -308,6 +321,11 @@ impl Session {
             let closed = format!("{uri} is not open");
             return Err(refusal(ErrorCode::InvalidParams, closed));
         };
+        // From the first change that is a whole text on.
+        let is_whole = |change: &Change| change.is_whole();
+        if !document.is_in_step && !params.content_changes.iter().any(is_whole) {
+            return Ok(());
+        }
         let mut text = std::mem::take(&mut document.text);
         for change in params.content_changes {
             apply(&mut text, change, self.features.encoding);
@@ -317,12 +335,30 @@ impl Session {
         Ok(())
     }
 
+    /// An edit could not be read: what the server has is no longer what the editor has, and ranges of
+    /// later edits would be of another text. Each document is told to be out of step until its whole
+    /// text comes.
+    fn lose_step(&mut self) {
+        for (uri, document) in &mut self.documents {
+            document.is_in_step = false;
+            let (server, uri) = (Arc::clone(&self.server), uri.clone());
+            let check = server.client.begin_check(&uri);
+            document._check = AbortOnDropHandle::new(tokio::spawn(async move {
+                let finding = Finding::of_source(OUT_OF_STEP.to_owned());
+                let diagnostic = finding.diagnostic(&uri, "", Encoding::default());
+                let params = PublishDiagnosticsParams::new(uri, None, vec![diagnostic]);
+                server.client.publish(check, params).await;
+            }));
+        }
+    }
+
     /// The document has this text now. The check of the text before ends.
     fn put(&mut self, uri: Uri, text: String, version: i32, writes: TierSelection) {
         let source = Bytes::copy_from_slice(text.as_bytes());
         let check = self.check(uri.clone(), source, version, writes);
         let document = Document {
             text,
+            is_in_step: true,
             _check: check,
         };
         self.documents.insert(uri, document);
@@ -343,7 +379,8 @@ impl Session {
                 Err(reason) => {
                     let told = format!("{uri} is not checked: {reason}");
                     server.client.log(MessageType::Error, told).await;
-                    return;
+                    // What was found in an older version is not true of this one.
+                    vec![Finding::of_source(format!("not checked: {reason}"))]
                 }
             };
             let text = String::from_utf8_lossy(&source);

@@ -52,6 +52,12 @@ pub(crate) struct Change {
     text: String,
 }
 
+impl Change {
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.range.is_none()
+    }
+}
+
 pub(crate) fn apply(text: &mut String, change: Change, encoding: Encoding) {
     let Some(Range { start, end }) = change.range else {
         *text = change.text;

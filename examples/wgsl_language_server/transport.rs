@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Read as _};
 use std::thread;
 
 use lsp_server::{Message, ResponseError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 /// The longest message. Editors send whole files in one.
@@ -80,6 +80,11 @@ fn read_message(input: &mut impl BufRead) -> io::Result<Option<Incoming>> {
         return Ok(None);
     }
     Ok(Some(match serde_json::from_slice(&body) {
+        // A number that cannot be read would make a request a notification, which has no answer.
+        Ok(Message::Notification(_)) if has_id(&body) => Incoming::Malformed(Malformed {
+            code: lsp_server::ErrorCode::InvalidRequest,
+            reason: "the id is neither a string nor a whole number of 32 bits".to_owned(),
+        }),
         Ok(message) => Incoming::Message(message),
         Err(error) => Incoming::Malformed(Malformed {
             code: match error.classify() {
@@ -89,6 +94,11 @@ fn read_message(input: &mut impl BufRead) -> io::Result<Option<Incoming>> {
             reason: error.to_string(),
         }),
     }))
+}
+
+fn has_id(body: &[u8]) -> bool {
+    let body: Option<serde_json::Map<String, Value>> = serde_json::from_slice(body).ok();
+    body.is_some_and(|body| body.contains_key("id"))
 }
 
 /// The length of the message that follows. `None` at the end of the input.
@@ -212,10 +222,16 @@ mod tests {
     #[test]
     fn a_message_that_cannot_be_read_costs_itself_alone() {
         let good = r#"{"jsonrpc":"2.0","method":"exit"}"#;
-        let input = ["{\"jsonrpc\":", "{}", good].map(framed).concat();
+        let request = |id| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"shutdown"}}"#);
+        let bad = ["4294967296", "1.5", "null"].map(request);
+        let input = ["{\"jsonrpc\":", "{}", &bad[0], &bad[1], &bad[2], good];
+        let input = input.map(framed).concat();
         let mut input = input.as_bytes();
         for code in [
             lsp_server::ErrorCode::ParseError,
+            lsp_server::ErrorCode::InvalidRequest,
+            lsp_server::ErrorCode::InvalidRequest,
+            lsp_server::ErrorCode::InvalidRequest,
             lsp_server::ErrorCode::InvalidRequest,
         ] {
             match read_message(&mut input).unwrap().unwrap() {

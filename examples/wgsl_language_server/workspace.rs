@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lsp_types::{
     MessageType, ProgressNotification, ProgressParams, WorkDoneProgressBegin,
     WorkDoneProgressCreateParams, WorkDoneProgressCreateRequest, WorkDoneProgressEnd,
@@ -40,13 +39,9 @@ pub(crate) async fn warm(server: Arc<Server>, folders: Vec<PathBuf>, shows_progr
     let (total, mut checked, mut wrong) = (files.len(), 0, 0);
     for file in files {
         // A file may be gone, or no text, by now.
-        let Ok(source) = tokio::fs::read_to_string(&file).await else {
+        let Some(source) = server.checker.read_file(&file).await else {
             continue;
         };
-        let source = Bytes::from(source);
-        if server.checker.is_too_large(&source) {
-            continue;
-        }
         match server.checker.warm(source).await {
             Ok(findings) => {
                 checked += 1;

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::Counter;
 
+/// The table takes no longer time than this.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// A bounded table of failures, each for a time.
 pub(super) struct RememberedFailures {
     known: moka::sync::Cache<PipelineFingerprint, Failure>,
@@ -26,7 +29,12 @@ struct Failure {
 impl RememberedFailures {
     pub(super) fn new(failures: u64, time_to_live: Duration) -> Self {
         Self {
-            known: moka::sync::Cache::new(failures),
+            known: moka::sync::Cache::builder()
+                .max_capacity(failures)
+                // What nobody asks for again goes as well. By the clock of the machine, and so only
+                // besides what `get` does.
+                .time_to_live(time_to_live.min(LONGEST))
+                .build(),
             time_to_live,
             served: Counter::default(),
         }

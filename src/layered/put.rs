@@ -116,7 +116,11 @@ impl Writer {
         let mut takers = self.takers(artifact);
         takers.retain(|&tier| tiers.allows(self.tiers[tier].locality));
         if takers.is_empty() {
-            self.end_put(key, &[self.no_taker(artifact)]);
+            // Where others would take it, its requests did not want them to.
+            match self.takers(artifact).is_empty() {
+                true => self.end_put(key, &[self.no_taker(artifact)]),
+                false => self.search.detach(key),
+            }
             return;
         }
         let failed = self.write_behind(&takers, key, artifact, leases).await;
