@@ -52,11 +52,12 @@ async fn put_all(cache: &DiskCache, len: usize) {
 
 /// Leaves what the cleaner removes, and waits until it has: it runs from then on.
 async fn give_work(root: &Path, left: &[&str], removed: &AtomicU64) {
-    fs::create_dir_all(root.join(STAGING)).unwrap();
-    for name in left {
-        fs::write(root.join(STAGING).join(name), "").unwrap();
-    }
     while removed.load(Ordering::SeqCst) == 0 {
+        // It may remove one folder before the next stands in it.
+        let _ = fs::create_dir_all(root.join(STAGING));
+        for name in left {
+            let _ = fs::write(root.join(STAGING).join(name), "");
+        }
         tokio::task::yield_now().await;
     }
 }
