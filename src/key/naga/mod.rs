@@ -165,8 +165,8 @@ const SCHEMA: u32 = 3;
 ///
 /// A module that nests deeper than 48 levels is validated and keyed on a thread of its own, with
 /// a stack of 40 KiB a level. naga's front ends and back ends recurse as well: whoever parses or
-/// compiles such a module needs a stack for it. A back end takes up to 20 KiB a level in a debug
-/// build. Expressions need none: those of a [`CanonicalModule`] nest no deeper than 32 before a part
+/// compiles such a module needs a stack for it. A back end takes up to 22 KiB a level in a debug
+/// build. Expressions need none: those of a [`CanonicalModule`] nest no deeper than 12 before a part
 /// of them has a name, which back ends keep in a variable.
 pub const MAX_NESTING: usize = 1000;
 
