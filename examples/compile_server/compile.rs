@@ -113,15 +113,7 @@ pub(crate) struct Wish {
 /// Compiles, on the compile pool.
 fn write(target: &Target, input: &CompileInput<ValidatedModule>) -> Result<Artifact, ShaderError> {
     let began = Instant::now();
-    let code = match input {
-        CompileInput::Canonical(canonical) => {
-            target.write(canonical.module(), canonical.info()?)?
-        }
-        CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
-            target.write(program.module(), program.info())?
-        }
-        _ => return Err(ShaderError::new("an unknown kind of input".to_owned())),
-    };
+    let code = target.compile(input)?;
     let metadata = ArtifactMetadata::new()
         .with_provenance(PROVENANCE)
         .with_device(target.scope.target())

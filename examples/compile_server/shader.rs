@@ -110,7 +110,7 @@ pub(crate) fn parse(
 }
 
 /// An error and all its causes, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -4,49 +4,26 @@
 #[path = "cache_server/support.rs"]
 #[expect(dead_code, reason = "the tests of cache_server use the rest")]
 mod cache_server;
+#[path = "status_page/server.rs"]
+mod server;
 
 use cache_server::{CacheServer, WRITER, program};
 use serde_json::Value;
+use server::Server;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A real compile_server. It dies with the value.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(folder: &Path, remote: &str) -> Self {
-        let mut child = Command::new(program().with_file_name("compile_server"))
-            .args(["--listen", "127.0.0.1:0", "--log", "error"])
-            .args(["--remote", remote])
-            .arg("--cache-dir")
-            .arg(folder)
-            .env("NO_PROXY", "127.0.0.1")
-            .env("COMPILE_SERVER_REMOTE_TOKEN", WRITER)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut first).unwrap();
-        let told = first.strip_prefix("listening on ").unwrap();
-        let url = told.split(';').next().unwrap().to_owned();
-        Self { child, url }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// On a remote that it may write to.
+fn start(folder: &Path, remote: &str) -> Server {
+    let variables = [
+        ("NO_PROXY", "127.0.0.1"),
+        ("COMPILE_SERVER_REMOTE_TOKEN", WRITER),
+    ];
+    Server::start(folder, remote, &variables)
 }
 
 fn load(arguments: &[&str]) -> Output {
@@ -66,7 +43,7 @@ fn two_servers_on_one_remote_compile_each_program_at_most_once_each() {
     let team = CacheServer::start(&[]);
     let folders = [0; 2].map(|_| tempfile::tempdir().unwrap());
     let remote = team.url("/artifacts");
-    let servers = [0, 1].map(|number: usize| Server::start(folders[number].path(), &remote));
+    let servers = [0, 1].map(|number: usize| start(folders[number].path(), &remote));
     let urls = [0, 1].map(|number: usize| servers[number].url.as_str());
 
     // All shaders, asked for equally often.
@@ -123,7 +100,7 @@ fn a_remote_that_stops_costs_no_throughput_after_two_seconds() {
     let team = CacheServer::start(&[]);
     let folders = [0; 2].map(|_| tempfile::tempdir().unwrap());
     let remote = team.url("/artifacts");
-    let servers = [0, 1].map(|number: usize| Server::start(folders[number].path(), &remote));
+    let servers = [0, 1].map(|number: usize| start(folders[number].path(), &remote));
     let urls = [0, 1].map(|number: usize| servers[number].url.as_str());
     let signal = |name: &str| {
         let pid = team.pid().to_string();

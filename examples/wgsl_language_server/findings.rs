@@ -1,7 +1,6 @@
 //! What naga says of a source: the artifact that the cache keeps, with places in bytes, which are the
 //! same for every client.
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::iter;
 
@@ -14,6 +13,7 @@ use naga::valid::Capabilities;
 use pipeline_cache::key::naga::{InvalidModule, ValidatedModule};
 use serde::{Deserialize, Serialize};
 
+use crate::shader::chain;
 use crate::text::{Encoding, position};
 use crate::wgsl_nesting::{self, TooDeep};
 
@@ -123,17 +123,6 @@ pub(crate) fn find(source: &str, is_wanted: impl Fn() -> bool) -> Option<Vec<Fin
         }
         Err(other) => Some(vec![Finding::of_source(other.to_string())]),
     }
-}
-
-/// An error and all its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn shortened(mut text: String) -> String {

@@ -199,15 +199,7 @@ fn write_module(
     target: &Target,
     input: &CompileInput<ValidatedModule>,
 ) -> Result<Artifact, ShaderError> {
-    let code = match input {
-        CompileInput::Canonical(canonical) => {
-            target.write(canonical.module(), canonical.info()?)?
-        }
-        CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
-            target.write(program.module(), program.info())?
-        }
-        _ => return Err(ShaderError::new("an unknown kind of input".to_owned())),
-    };
+    let code = target.compile(input)?;
     let metadata = ArtifactMetadata::new()
         .with_provenance(PROVENANCE)
         .with_device(target.scope.target());

@@ -100,8 +100,8 @@ impl Writer {
             .collect()
     }
 
-    /// Writes what was compiled to every one of these tiers that takes it, in the background. Until it is in the
-    /// local tiers it is served from there, and the leases are held as
+    /// Writes what was compiled to every one of these tiers that takes it, in the background. Until
+    /// it is in the local tiers it is served from there, and the leases are held as
     /// [`BackgroundWrites::write_behind`] says.
     ///
     /// Where the background takes no more, this waits for the writes, so that what waits is bounded.
@@ -114,13 +114,14 @@ impl Writer {
     ) {
         let generation = self.background.generation(key);
         let mut takers = self.takers(artifact);
+        if takers.is_empty() {
+            self.end_put(key, &[self.no_taker(artifact)]);
+            return;
+        }
         takers.retain(|&tier| tiers.allows(self.tiers[tier].locality));
         if takers.is_empty() {
-            // Where others would take it, its requests did not want them to.
-            match self.takers(artifact).is_empty() {
-                true => self.end_put(key, &[self.no_taker(artifact)]),
-                false => self.search.detach(key),
-            }
+            // Others would take it, and its requests did not want them to.
+            self.search.detach(key);
             return;
         }
         let failed = self.write_behind(&takers, key, artifact, leases).await;

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use naga::Module;
 use naga::back::spv;
 use naga::valid::{Capabilities, ModuleInfo};
-use pipeline_cache::CompileScope;
 use pipeline_cache::key::CompileScopeError;
+use pipeline_cache::key::naga::ValidatedModule;
+use pipeline_cache::{CompileInput, CompileScope};
 use serde::Deserialize;
 
 use crate::naga_compiler::spirv::Spirv;
@@ -158,6 +159,20 @@ impl Target {
     }
 
     /// The artifact of a module.
+    /// What a compile request has for its compile function.
+    pub(crate) fn compile(
+        &self,
+        input: &CompileInput<ValidatedModule>,
+    ) -> Result<Vec<u8>, ShaderError> {
+        match input {
+            CompileInput::Canonical(canonical) => self.write(canonical.module(), canonical.info()?),
+            CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
+                self.write(program.module(), program.info())
+            }
+            _ => Err(ShaderError::new("an unknown kind of input".to_owned())),
+        }
+    }
+
     pub(crate) fn write(&self, module: &Module, info: &ModuleInfo) -> Result<Vec<u8>, ShaderError> {
         match &self.writer {
             Writer::Spirv(spirv) => match spirv.write(module, info) {

@@ -2,13 +2,13 @@
 #![cfg(unix)]
 
 mod browser;
+mod server;
 
 use browser::Browser;
 use reqwest::{Client, StatusCode};
 use serde_json::json;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use server::Server;
+use std::path::Path;
 
 const SHADER: &str = "
 @group(0) @binding(0) var<storage, read_write> numbers: array<u32>;
@@ -19,50 +19,13 @@ fn double(@builtin(global_invocation_id) at: vec3<u32>) {
 }
 ";
 
-/// The real server. It dies with the value.
-struct Server {
-    child: Child,
-    url: String,
-}
+/// A remote at which nobody listens.
+const GONE: &str = "http://127.0.0.1:9/artifacts";
 
-impl Server {
-    fn start(folder: &Path) -> Self {
-        let mut child = Command::new(program("compile_server"))
-            .args(["--listen", "127.0.0.1:0", "--log", "error"])
-            // A port at which nobody listens: the remote is out.
-            .args(["--remote", "http://127.0.0.1:9/artifacts"])
-            .arg("--cache-dir")
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut first = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        out.read_line(&mut first).unwrap();
-        let told = first.strip_prefix("listening on ").unwrap();
-        let url = told.split(';').next().unwrap().to_owned();
-        Self { child, url }
-    }
-
-    async fn compile(&self, target: &str, source: String) -> StatusCode {
-        let client = Client::builder().no_proxy().build().unwrap();
-        let request = client.post(format!("{}/compile/{target}", self.url));
-        request.body(source).send().await.unwrap().status()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    profile.join("examples").join(name)
+async fn compile(server: &Server, target: &str, source: String) -> StatusCode {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let request = client.post(format!("{}/compile/{target}", server.url));
+    request.body(source).send().await.unwrap().status()
 }
 
 /// Text and controls that do not stand out by 4.5 to 1, as WCAG 2.2 asks for (1.4.3, AA).
@@ -109,15 +72,15 @@ async fn the_page_shows_what_the_server_does() {
     let Some(browser) = Browser::start().await else {
         return;
     };
-    let server = Server::start(folder.path());
+    let server = Server::start(folder.path(), GONE, &[]);
     for target in ["spirv", "spirv", "msl"] {
         assert_eq!(
-            server.compile(target, SHADER.to_owned()).await,
+            compile(&server, target, SHADER.to_owned()).await,
             StatusCode::OK
         );
     }
     let hostile = "<img src=x onerror=alert(1)>".to_owned();
-    let refused = server.compile("spirv", hostile).await;
+    let refused = compile(&server, "spirv", hostile).await;
     assert_eq!(refused, StatusCode::UNPROCESSABLE_ENTITY);
 
     browser.open(&format!("{}/", server.url)).await;
@@ -182,7 +145,7 @@ async fn the_page_is_used_by_keyboard_and_says_when_the_server_is_gone() {
     let Some(browser) = Browser::start().await else {
         return;
     };
-    let server = Server::start(folder.path());
+    let server = Server::start(folder.path(), GONE, &[]);
     browser.open(&format!("{}/", server.url)).await;
     browser
         .wait_for("document.getElementById('state').textContent === 'Up.'")
