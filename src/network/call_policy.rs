@@ -171,7 +171,9 @@ impl CallPolicy {
             let end = deadline.min(after(self.limits.attempt_timeout));
             ticket.sends();
             let answer = AnswerProgress::default();
-            let mut attempt = pin!(self.attempt(request(answer.clone()), end, deadline));
+            // In a box: the futures around it would each have room for it, and are moved.
+            let request = Box::pin(request(answer.clone()));
+            let mut attempt = pin!(self.attempt(request, end, deadline));
             let Some(result) = call.caller.waits_for(&mut attempt).await else {
                 let last_part = answer.last();
                 let limit = ticket.gives_up_at(last_part);

@@ -46,7 +46,9 @@ where
 {
     let caller = Caller::default();
     let _left = caller.left.clone().drop_guard();
-    let task = tokio::spawn(answer::inherited(call(caller).in_current_span()));
+    // In a box: a task is moved several times on its way, with all that it holds.
+    let call = Box::pin(answer::inherited(call(caller).in_current_span()));
+    let task = tokio::spawn(call);
     match blocking::join(task).await {
         Some(result) => result,
         None => pending().await,
