@@ -19,7 +19,7 @@ use super::lock::{compile_lock_name, is_linked, open_locked, remove_locked};
 use super::shared::Shared;
 use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
-use crate::store::{CompileLease, StoreError, StoreOperation};
+use crate::store::{CompileLease, StoreError, StoreOperation, answer_begins};
 use crate::sync::blocking;
 
 /// How often a file is locked that turns out to have no name.
@@ -66,6 +66,7 @@ impl CompileLocks {
                 }
             }
             if waited.is_zero() {
+                answer_begins();
                 shared.counters.awaited_compiles.increment();
                 tracing::debug!(tier = %shared, %key, "waiting for the compile lock of another process");
             }

@@ -149,7 +149,8 @@ impl BackgroundWrites {
     ///
     /// A lease is held until the artifact is where others look for it: in the tier that granted the
     /// lease, or, for a local one, in all local tiers. Other processes on this machine need not wait
-    /// for a network. A write that hangs holds a lease no longer than its timeout.
+    /// for a network. The lease of a network tier that does not take the artifact is held until all
+    /// other network tiers have it. A write that hangs holds a lease no longer than its timeout.
     pub(super) fn write_behind(
         &self,
         key: &PipelineFingerprint,
@@ -161,7 +162,8 @@ impl BackgroundWrites {
         let holds = |tier: usize| {
             let held = leases.iter().filter(|held| match is_local(held.tier) {
                 true => is_local(tier),
-                false => held.tier == tier,
+                false if tiers.contains(&held.tier) => held.tier == tier,
+                false => !is_local(tier),
             });
             held.map(|held| held.lease.clone()).collect()
         };

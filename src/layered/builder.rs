@@ -341,8 +341,12 @@ impl LayeredPipelineCacheBuilder {
     /// Sets how long a compile waits for another process that compiles the same key. Default: 30 s.
     ///
     /// - A compile waits only if a tier grants compile leases: see
-    ///   [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks).
-    /// - The wait ends when the other process dies.
+    ///   [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks), for the processes
+    ///   of a machine, and `RedisCacheBuilder::compile_leases`, for a fleet.
+    /// - The wait ends when the other process dies: at once on a folder, and on a server when the lease
+    ///   has expired.
+    /// - A server that does not answer within the
+    ///   [network budget](crate::layered::CompileRequest::network_budget) is not waited for.
     /// - After the timeout this process compiles too, which
     ///   [`unshared_compiles`](crate::layered::LayeredMetrics::unshared_compiles) counts.
     /// - With zero, no lease is acquired: no compile waits for another process, and none waits for

@@ -13,7 +13,7 @@ use super::builder::CompilePolicy;
 use super::execution::{Execution, Place, Run, RunTimes};
 use super::failures::RememberedFailures;
 use super::interest::{Interest, UnderWay};
-use super::lease::{self, TierLease};
+use super::lease::{self, LeaseLimits, Leases, TierLease};
 use super::lookup::{Found, LookupOptions, LookupSource, TierSelection};
 use super::metrics::CompileCounters;
 use super::order::{Finished, JobSlot, JobStop, Order, Stop, put_back, take};
@@ -29,6 +29,7 @@ use super::waits::Node;
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::source_alias::SourceAliases;
+use crate::store::Locality;
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
 /// How a cache compiles.
@@ -457,6 +458,33 @@ impl<E: Send + Sync + 'static> Flight<E> {
         }
     }
 
+    /// A network tier that was too slow for the lookup is not asked for a lease either.
+    fn lease_limits(&self) -> LeaseLimits {
+        let (order, state) = (&self.order, &self.state);
+        let network_budget = match state.skip_network.is_cancelled() {
+            true => Duration::ZERO,
+            false => order
+                .network_budget
+                .saturating_sub(state.search.network_time()),
+        };
+        LeaseLimits {
+            tiers: order.tiers,
+            max_wait: self.compiler.settings.max_lease_wait,
+            network_budget,
+        }
+    }
+
+    /// Where the artifact may be that another process compiled meanwhile. What it stored across a
+    /// network is looked for there only after a wait for it.
+    fn where_stored(&self, leases: &Leases) -> TierSelection {
+        let tiers = &self.compiler.tiers;
+        let is_remote = |tier: &usize| tiers[*tier].locality == Locality::Network;
+        match leases.followed.iter().any(is_remote) {
+            true => self.order.tiers,
+            false => TierSelection::Local,
+        }
+    }
+
     /// Waits until the compile is to start beside the search.
     async fn head_start_ends(&self) {
         let (order, state) = (&self.order, &self.state);
@@ -491,11 +519,15 @@ impl<E: Send + Sync + 'static> Flight<E> {
             state,
             ..
         } = self;
-        let leases = lease::acquire(&compiler.tiers, key, compiler.settings.max_lease_wait).await;
-        if leases.any_failed || !leases.held.is_empty() {
+        let leases = lease::acquire(&compiler.tiers, key, self.lease_limits()).await;
+        if leases.any_failed || !leases.held.is_empty() || !leases.followed.is_empty() {
             // Another process may have stored it while this one waited for the lease.
-            if let Some(found) = compiler.search.search_local_anew(key).await {
+            let found = compiler.search.search_anew(key, self.where_stored(&leases));
+            if let Some(found) = found.await {
                 compiler.counters.followed.increment();
+                for tier in leases.followed {
+                    compiler.tiers[tier].counters.leases_followed.increment();
+                }
                 return Ok(Made::Found(found));
             }
         }
@@ -507,7 +539,9 @@ impl<E: Send + Sync + 'static> Flight<E> {
             match compiler.running.begin_or_wait(key, limit).await {
                 Ok(Some(running)) => break running,
                 Ok(None) => {
-                    if let Some(found) = compiler.search.search_local_anew(key).await {
+                    if let Some(found) =
+                        compiler.search.search_anew(key, TierSelection::Local).await
+                    {
                         return Ok(Made::Found(found));
                     }
                 }

@@ -158,6 +158,15 @@ impl MetricsExporter {
             let labels = [cache, tier, ("outcome", outcome.to_owned())];
             counter!("pipeline_cache_tier_answers_total", &labels).absolute(count);
         }
+        for (outcome, count) in [
+            ("granted", tier.leases_granted),
+            ("followed", tier.leases_followed),
+            ("timed_out", tier.leases_timed_out),
+        ] {
+            let [cache, tier] = labels.clone();
+            let labels = [cache, tier, ("outcome", outcome.to_owned())];
+            counter!("pipeline_cache_tier_leases_total", &labels).absolute(count);
+        }
         for (field, value) in tier.store.fields() {
             let name = tier_metric(field);
             if GAUGES.contains(&field) {
@@ -511,6 +520,10 @@ fn describe() {
     describe_counter!(
         "pipeline_cache_tier_answers_total",
         "Answers of a tier to lookups, by outcome."
+    );
+    describe_counter!(
+        "pipeline_cache_tier_leases_total",
+        "Compile leases of a tier, by outcome: granted, followed (another process stored the artifact), timed out."
     );
     for (field, description) in FIELD_DESCRIPTIONS {
         let description = description.trim();

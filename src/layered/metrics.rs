@@ -113,6 +113,14 @@ pub struct TierMetrics {
     pub timed_out: u64,
     /// Times another tier answered first.
     pub cancelled: u64,
+    /// Compile leases that it granted.
+    pub leases_granted: u64,
+    /// Compiles that were not started, because another process held the lease in this tier and stored
+    /// the artifact.
+    pub leases_followed: u64,
+    /// Compiles that were started without its lease, because it did not answer within the network
+    /// budget, or another process held the lease for longer than the maximal wait.
+    pub leases_timed_out: u64,
     /// The time of its answers.
     pub latency: LatencySummary,
     /// The compile time of the artifacts that compile requests found here, less what their keys and
@@ -186,6 +194,9 @@ pub(super) struct TierCounters {
     failed: Counter,
     timed_out: Counter,
     cancelled: Counter,
+    pub(super) leases_granted: Counter,
+    pub(super) leases_followed: Counter,
+    pub(super) leases_timed_out: Counter,
     latency: Histogram,
     saved_nanos: Gauge,
 }
@@ -228,6 +239,9 @@ impl TierCounters {
             failed: self.failed.get(),
             timed_out: self.timed_out.get(),
             cancelled: self.cancelled.get(),
+            leases_granted: self.leases_granted.get(),
+            leases_followed: self.leases_followed.get(),
+            leases_timed_out: self.leases_timed_out.get(),
             latency: self.latency.summary(),
             saved_nanos: self.saved_nanos.get(),
             store,

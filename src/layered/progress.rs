@@ -111,6 +111,12 @@ impl Progress {
         }
     }
 
+    /// How long ago the search first waited for network tiers alone.
+    pub(super) fn network_time(&self) -> Duration {
+        let since = lock(&self.state).on_network_since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Waits until `budget` has passed since the search first waited for network tiers alone, and it
     /// waits for them and none has begun to answer.
     pub(super) async fn network_is_late(&self, budget: Duration) {

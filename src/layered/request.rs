@@ -265,7 +265,9 @@ impl<S> CompileRequest<'_, S> {
     /// Default: that of the
     /// [cache](crate::LayeredPipelineCacheBuilder::network_budget), 250 ms.
     ///
-    /// An answer that has begun to arrive has the limits of its tier.
+    /// An answer that has begun to arrive has the limits of its tier. What the lookup left of the budget
+    /// is for a server that grants compile leases to say who has the lease; the wait for another
+    /// process is not part of it.
     pub const fn network_budget(mut self, budget: Duration) -> Self {
         self.options.network_budget = budget;
         self

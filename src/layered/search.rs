@@ -156,13 +156,14 @@ impl Search {
         failed.map_or(Ok(false), Err)
     }
 
-    /// What the local tiers have now, by a search of its own. Not counted as a lookup.
-    pub(super) async fn search_local_anew(
+    /// What these tiers have now, by a search of its own. Not counted as a lookup.
+    pub(super) async fn search_anew(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
+        tiers: TierSelection,
     ) -> Option<Found> {
         self.detach(key);
-        let options = LookupOptions::new().tiers(TierSelection::Local);
+        let options = LookupOptions::new().tiers(tiers);
         self.search(key, &options).await.found
     }
 
@@ -360,6 +361,14 @@ impl WatchedSearch {
             Some(state) => state.progress.network_is_late(budget).await,
             None => std::future::pending().await,
         }
+    }
+
+    /// How long ago the search first waited for network tiers alone.
+    pub(super) fn network_time(&self) -> Duration {
+        let state = self.state.borrow();
+        state
+            .as_ref()
+            .map_or(Duration::ZERO, |state| state.progress.network_time())
     }
 
     /// What each tier has done so far. A tier that has not answered is reported as timed out.

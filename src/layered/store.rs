@@ -159,6 +159,9 @@ impl CompileLeases for LayeredPipelineCache {
         let mut leases = Vec::new();
         for (tier, granter) in lease::in_acquiring_order(&self.parts.tiers) {
             let granted = granter.compile_lease(key).await?;
+            if granted.as_ref().is_some_and(CompileLease::is_stored) {
+                return Ok(granted);
+            }
             leases.extend(granted.map(|lease| writer.pass_on(*key, TierLease { tier, lease })));
         }
         Ok((!leases.is_empty()).then(|| CompileLease::new(leases)))

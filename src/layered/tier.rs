@@ -141,6 +141,11 @@ impl Tier {
         }
     }
 
+    pub(super) fn grants_leases(&self) -> bool {
+        self.catch_panic_now(|| self.store.compile_leases().is_some())
+            .unwrap_or(false)
+    }
+
     pub(super) async fn compile_lease(
         &self,
         key: &PipelineFingerprint,

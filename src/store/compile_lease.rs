@@ -18,7 +18,7 @@ pub trait CompileLeases: Send + Sync {
     /// the caller compiles without.
     ///
     /// Call this after all tiers missed. When it returns, look the key up again: the artifact may have
-    /// been stored meanwhile. Hold the lease until the artifact is stored. Bound the wait: a holder may
+    /// been stored meanwhile. A tier that knows that it was returns [`CompileLease::stored`]. Hold the lease until the artifact is stored. Bound the wait: a holder may
     /// hang.
     ///
     /// # Errors
@@ -50,15 +50,36 @@ pub trait CompileLeases: Send + Sync {
 #[derive(Clone)]
 #[must_use = "the lease ends when it is dropped"]
 pub struct CompileLease {
-    _hold: Arc<dyn Any + Send + Sync>,
+    /// `None`: nothing is held, because the artifact is there.
+    hold: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl CompileLease {
     /// A lease that lasts as long as `hold` is not dropped.
     pub fn new(hold: impl Any + Send + Sync) -> Self {
         Self {
-            _hold: Arc::new(hold),
+            hold: Some(Arc::new(hold)),
         }
+    }
+
+    /// In place of a lease: another process stored the artifact, so there is nothing to compile.
+    /// Holds nothing. All who waited look the key up at once, instead of one after the other.
+    ///
+    /// ```
+    /// use pipeline_cache::CompileLease;
+    ///
+    /// assert!(CompileLease::stored().is_stored());
+    /// assert!(!CompileLease::new(()).is_stored());
+    /// ```
+    pub const fn stored() -> Self {
+        Self { hold: None }
+    }
+
+    /// Whether it is no lease: the artifact is there. Look the key up. If it is gone again, compile
+    /// without a lease.
+    #[must_use]
+    pub const fn is_stored(&self) -> bool {
+        self.hold.is_none()
     }
 }
 
@@ -91,14 +112,16 @@ impl HeldLeases {
             },
             _hold: hold,
         });
-        self.lock().insert(key, Arc::downgrade(&lease._hold));
+        if let Some(hold) = &lease.hold {
+            self.lock().insert(key, Arc::downgrade(hold));
+        }
         lease
     }
 
     /// The lease of `key`, if it is held.
     pub(crate) fn of(&self, key: &PipelineFingerprint) -> Option<CompileLease> {
         let hold = self.lock().get(key)?.upgrade()?;
-        Some(CompileLease { _hold: hold })
+        Some(CompileLease { hold: Some(hold) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

@@ -118,7 +118,7 @@ metrics! {
     /// Requests that were made again after one that failed.
     retries,
     /// Times that all kept connections were given up, because one delivered the response to another
-    /// request.
+    /// request, or the server no longer answered on it.
     connections_replaced,
     /// Lookups that failed at once because the circuit breaker of the reads was open.
     short_circuited,
@@ -138,6 +138,9 @@ metrics! {
     write_breakers_open,
     /// Compiles that waited because another process was compiling the same key.
     awaited_compiles,
+    /// Compile leases that expired under their holder, because it was stopped or cut off from the
+    /// server.
+    expired_leases,
     /// Bytes that the tier holds, where it counts them.
     cached_bytes,
     /// Artifacts that the tier holds, where it counts them.
