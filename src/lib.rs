@@ -11,8 +11,8 @@
 //!   keys differ.
 //! - An [`Artifact`] is what is stored: one payload, or [named parts](Artifact::builder) such as code and
 //!   warnings.
-//! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` and `ObjectStoreCache` are tiers; any
-//!   [`PipelineCacheStore`] can be one.
+//! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache`, `ObjectStoreCache` and `RedisCache` are
+//!   tiers; any [`PipelineCacheStore`] can be one.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
 //!   [compile request](layered::CompileRequest) goes from a source to an artifact, and compiles what no
 //!   tier has.
@@ -68,10 +68,12 @@ pub mod key;
 pub mod layered;
 mod locked_crates;
 pub mod memory;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub mod network;
 #[cfg(feature = "object-store")]
 pub mod object_store;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod source_alias;
 pub mod store;
 mod sync;
@@ -80,7 +82,9 @@ pub mod testing;
 
 #[cfg(feature = "object-store")]
 pub use self::object_store::{ObjectStoreCache, ObjectStoreCacheBuilder, ObjectStoreCacheError};
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisCache, RedisCacheBuilder, RedisCacheError};
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub use artifact::Trust;
 pub use artifact::{
     Artifact, ArtifactBuilder, ArtifactMetadata, FrameError, PartsError, SharedSecret, TrustedKeys,

@@ -6,7 +6,7 @@
 
 use std::io::Read as _;
 
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 /// When and how a tier compresses what it writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Compression {
@@ -16,10 +16,10 @@ pub(crate) struct Compression {
 
 /// The largest window a frame may ask for, as a power of two: that of the highest level here.
 const MAX_WINDOW_LOG: u32 = 23;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 const MAX_LEVEL: i32 = 19;
 
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 impl Compression {
     pub(crate) fn new(level: i32, min_bytes: u64) -> Self {
         Self {
@@ -50,7 +50,10 @@ pub(super) fn decompress(stored: &[u8], length: u64) -> Option<Vec<u8>> {
     (payload.len() as u64 == length).then_some(payload)
 }
 
-#[cfg(all(test, any(feature = "remote-cache", feature = "object-store")))]
+#[cfg(all(
+    test,
+    any(feature = "remote-cache", feature = "object-store", feature = "redis")
+))]
 mod tests {
     use super::*;
 

@@ -39,13 +39,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::compression;
 #[cfg(all(
     feature = "zstd",
-    any(feature = "remote-cache", feature = "object-store")
+    any(feature = "remote-cache", feature = "object-store", feature = "redis")
 ))]
 use super::compression::Compression;
 use super::digest::PayloadDigest;
 #[cfg(all(
     feature = "zstd",
-    any(feature = "remote-cache", feature = "object-store")
+    any(feature = "remote-cache", feature = "object-store", feature = "redis")
 ))]
 use super::header::FLAG_ZSTD;
 use super::header::{FLAG_KEYED, FLAG_PARTS, Head, MAGIC, MAX_METADATA, VERSION, check};
@@ -53,7 +53,7 @@ pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
 use super::parts;
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 use crate::sync::blocking;
 
 /// How a tier writes and what it accepts.
@@ -66,7 +66,7 @@ pub(crate) struct FrameFormat {
     /// What is written compressed. What is read may be compressed in any case.
     #[cfg(all(
         feature = "zstd",
-        any(feature = "remote-cache", feature = "object-store")
+        any(feature = "remote-cache", feature = "object-store", feature = "redis")
     ))]
     pub(crate) compression: Option<Compression>,
 }
@@ -78,7 +78,7 @@ impl FrameFormat {
             max_payload,
             #[cfg(all(
                 feature = "zstd",
-                any(feature = "remote-cache", feature = "object-store")
+                any(feature = "remote-cache", feature = "object-store", feature = "redis")
             ))]
             compression: None,
         }
@@ -149,7 +149,7 @@ impl FrameFormat {
         Ok(head.freeze())
     }
 
-    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
+    #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
     /// The whole frame in two parts: header and metadata, and the payload as stored.
     pub(crate) async fn encode(
         &self,
@@ -276,7 +276,7 @@ impl FrameFormat {
     }
 
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
-    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
+    #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
     pub(crate) async fn decode_blocking(
         &self,
         key: &PipelineFingerprint,
@@ -344,7 +344,8 @@ pub(crate) struct StoredTag {
 #[cfg(any(
     target_os = "linux",
     feature = "remote-cache",
-    feature = "object-store"
+    feature = "object-store",
+    feature = "redis"
 ))]
 pub(crate) fn decoding_work(frame: &[u8]) -> usize {
     let served = Head::parse(frame).map_or(0, |head| head.served_len);

@@ -93,7 +93,7 @@ impl FrameError {
     }
 
     /// Whether the frame carries no valid tag of an accepted secret.
-    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
+    #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
     pub(crate) const fn is_unauthenticated(self) -> bool {
         matches!(
             self,

@@ -16,7 +16,7 @@ pub use builder::ArtifactBuilder;
 pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
 pub use parts::PartsError;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub use trust::Trust;
 pub use trust::{SharedSecret, TrustedKeys};
 

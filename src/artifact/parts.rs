@@ -257,7 +257,7 @@ mod tests {
 
     #[cfg(all(
         feature = "zstd",
-        any(feature = "remote-cache", feature = "object-store")
+        any(feature = "remote-cache", feature = "object-store", feature = "redis")
     ))]
     #[tokio::test]
     async fn parts_are_compressed_as_one_and_come_back() {

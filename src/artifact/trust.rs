@@ -106,7 +106,7 @@ impl fmt::Debug for TrustedKeys {
     }
 }
 
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 /// Which entries a network tier accepts.
 ///
 /// ```
@@ -129,7 +129,7 @@ pub enum Trust {
     Authenticated(TrustedKeys),
 }
 
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 impl Trust {
     /// The keys that entries must be signed with, if any, and whether hits may be promoted.
     pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {

@@ -10,7 +10,7 @@ use super::client::HttpClient;
 use super::client_settings::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
-use crate::network::{NetworkSettings, NetworkTier, RequestError, network_settings};
+use crate::network::{NetworkSettings, NetworkTier, RequestError, http_settings, network_settings};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -63,6 +63,7 @@ impl Default for RemoteCacheBuilder {
 
 impl RemoteCacheBuilder {
     network_settings!();
+    http_settings!();
 
     /// Trusts the certificates in this PEM text as roots, besides those of the platform. May be
     /// called several times. Default: none.
@@ -206,7 +207,7 @@ impl RemoteCacheBuilder {
             absent_statuses: self.network.absent_statuses.clone(),
         };
         Ok(RemoteCache {
-            tier: NetworkTier::new(name, entries, promotable, self.network),
+            tier: NetworkTier::new(name, entries, promotable, self.network, None),
         })
     }
 }

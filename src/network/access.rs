@@ -16,7 +16,9 @@ pub(super) enum Access {
 impl Access {
     pub(super) const fn of(operation: StoreOperation) -> Self {
         match operation {
-            StoreOperation::Put | StoreOperation::Remove => Self::Write,
+            StoreOperation::Put | StoreOperation::Remove | StoreOperation::CompileLease => {
+                Self::Write
+            }
             _ => Self::Read,
         }
     }

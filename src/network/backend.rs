@@ -4,6 +4,7 @@ use bytes::Bytes;
 use std::future::Future;
 
 use super::caller::AnswerProgress;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 use super::http_status::HttpStatusError;
 use super::request_error::RequestError;
 use crate::artifact::frame::FrameFormat;
@@ -82,9 +83,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
         credentials: Self::Credentials,
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
-    /// The result of an upload that was answered with `status`. "Exists already" is as good as
+    /// The result of an upload over HTTP that was answered with `status`. "Exists already" is as good as
     /// stored, if it is true. If it is not, the upload is to be made again. That the probe for it
     /// fails says nothing about writes.
+    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
     fn rejected_upload(
         &self,
         key: &PipelineFingerprint,

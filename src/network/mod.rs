@@ -3,22 +3,27 @@
 // What every network tier needs, so that the faults of its servers cost little. A call goes through
 // `tier`, which knows what each response means to the cache, and `call_policy`, which decides whether
 // a request is made and how often. A tier adds a `Backend`: how one request is made. Nothing here
-// names a type of an HTTP library.
+// names a type of a client library.
 
 mod access;
 mod attempt;
 mod auth_block;
 mod backend;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod body;
 mod breaker;
 mod breaker_policy;
 mod call;
 mod call_policy;
 mod caller;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod content_encoding;
 mod failure_window;
 mod healer;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod http_status;
+#[cfg(feature = "redis")]
+mod leases;
 mod remembered_misses;
 mod request_error;
 mod requirement;
@@ -26,6 +31,7 @@ mod retry;
 mod settings;
 mod store;
 mod tier;
+mod tier_leases;
 mod time;
 mod trouble;
 mod unhealed;
@@ -33,14 +39,23 @@ mod unhealed;
 pub use breaker_policy::{BreakerPolicy, BreakerState};
 pub use retry::RetryPolicy;
 
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "redis"))]
 pub(crate) use backend::ConnectionCounts;
 pub(crate) use backend::{Backend, Upload};
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use body::{drain, read_capped, read_start};
 pub(crate) use caller::AnswerProgress;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use content_encoding::content_encoding;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use http_status::HttpStatusError;
+#[cfg(feature = "redis")]
+pub(crate) use leases::{LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, NetworkLeases};
 pub(crate) use request_error::RequestError;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+pub(crate) use settings::http_settings;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use store::delegate_to_network_tier;
 pub(crate) use tier::NetworkTier;
+#[cfg(feature = "redis")]
+pub(crate) use tier_leases::TierLeases;

@@ -35,7 +35,7 @@ impl RequestError {
     }
 
     /// As the answer of a server to the credentials of the request.
-    pub(super) const fn blocking_credentials(mut self) -> Self {
+    pub(crate) const fn blocking_credentials(mut self) -> Self {
         self.blocks_credentials = true;
         self
     }
@@ -47,7 +47,7 @@ impl RequestError {
     }
 
     /// As the answer of a server that works and rejects this one request.
-    pub(super) const fn into_rejection(mut self) -> Self {
+    pub(crate) const fn into_rejection(mut self) -> Self {
         self.is_rejection = true;
         self
     }

@@ -16,6 +16,7 @@ pub(crate) struct NetworkSettings {
     pub(crate) connect_timeout: Duration,
     pub(crate) inactivity_timeout: Duration,
     pub(crate) writes: bool,
+    #[cfg(any(feature = "remote-cache", feature = "object-store"))]
     pub(crate) absent_statuses: Vec<u16>,
     pub(crate) remember_misses: Option<Duration>,
     pub(crate) max_remembered_misses: usize,
@@ -34,6 +35,7 @@ impl Default for NetworkSettings {
             connect_timeout: Duration::from_secs(2),
             inactivity_timeout: Duration::from_secs(5),
             writes: false,
+            #[cfg(any(feature = "remote-cache", feature = "object-store"))]
             absent_statuses: vec![404, 410],
             remember_misses: None,
             max_remembered_misses: 16 * 1024,
@@ -88,7 +90,8 @@ macro_rules! network_settings {
         }
 
         /// The longest time in which nothing is sent or received while a request connects, waits
-        /// for the response, or moves a body. An upload over HTTP gets up to 8 seconds more: one for
+        /// for the response, or moves a body. A reply of Redis must be there as a whole within it. An
+        /// upload over HTTP gets up to 8 seconds more: one for
         /// each 64 KiB that was handed to the system, which may still hold them. Default: 5 seconds.
         #[must_use]
         pub const fn inactivity_timeout(mut self, timeout: std::time::Duration) -> Self {
@@ -148,7 +151,7 @@ macro_rules! network_settings {
         }
 
         /// The largest payload that is read or written, in bytes. At most this and 64 KiB of
-        /// metadata is read of a response. Default: 64 MiB.
+        /// metadata is read of a response. Default: 64 MiB; 1 MiB for a `RedisCache`.
         #[must_use]
         pub const fn max_artifact_bytes(mut self, bytes: u64) -> Self {
             self.network.max_artifact_bytes = bytes;
@@ -173,16 +176,6 @@ macro_rules! network_settings {
         #[must_use]
         pub const fn max_abandoned_requests(mut self, requests: usize) -> Self {
             self.network.limits.abandoned_requests = requests;
-            self
-        }
-
-        /// The HTTP statuses of a lookup that mean that the server does not have the entry. They
-        /// replace the default. Add 403 for an S3 bucket whose credentials may not list it, and 401
-        /// for a server that says so of what it does not have. A success is never a miss. A removal
-        /// is answered with `false` at 404 and 410 only. Default: 404 and 410.
-        #[must_use]
-        pub fn absent_statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
-            self.network.absent_statuses = statuses.into_iter().collect();
             self
         }
 
@@ -239,4 +232,22 @@ macro_rules! network_settings {
     };
 }
 
+/// The settings of those that speak HTTP.
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+macro_rules! http_settings {
+    () => {
+        /// The HTTP statuses of a lookup that mean that the server does not have the entry. They
+        /// replace the default. Add 403 for an S3 bucket whose credentials may not list it, and 401
+        /// for a server that says so of what it does not have. A success is never a miss. A removal
+        /// is answered with `false` at 404 and 410 only. Default: 404 and 410.
+        #[must_use]
+        pub fn absent_statuses(mut self, statuses: impl IntoIterator<Item = u16>) -> Self {
+            self.network.absent_statuses = statuses.into_iter().collect();
+            self
+        }
+    };
+}
+
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+pub(crate) use http_settings;
 pub(crate) use network_settings;

@@ -87,13 +87,18 @@ macro_rules! delegate_to_network_tier {
                 Ok(())
             }
 
-            /// Takes no more writes. Lookups go on.
+            /// Takes no more writes, and grants no more compile leases. Lookups go on. Waits until
+            /// the server knows of the leases that have ended.
             async fn close(
                 &self,
-                _deadline: std::time::Duration,
+                deadline: std::time::Duration,
             ) -> Result<(), $crate::store::StoreError> {
-                self.tier.close();
+                self.tier.close(deadline).await;
                 Ok(())
+            }
+
+            fn compile_leases(&self) -> Option<&dyn $crate::store::CompileLeases> {
+                self.tier.compile_leases()
             }
 
             /// In the folder `aliases` below the base.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 
 use super::access::Access;
@@ -23,6 +24,7 @@ use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
+use super::tier_leases::TierLeases;
 use super::trouble::{Ended, Trouble};
 use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
@@ -43,7 +45,8 @@ pub(crate) struct NetworkTier<B> {
     pub(crate) promotable: bool,
     /// The entries of source aliases. With a policy of its own, so that its trouble costs no artifact.
     pub(crate) aliases: Option<Arc<Self>>,
-    policy: CallPolicy,
+    pub(super) leases: Option<Box<dyn TierLeases>>,
+    pub(super) policy: CallPolicy,
     misses: Option<RememberedMisses>,
     unhealed: UnhealedEntries,
     closed: AtomicBool,
@@ -62,32 +65,31 @@ impl<B: Backend> NetworkTier<B> {
         backend: B,
         promotable: bool,
         settings: NetworkSettings,
+        leases: Option<Box<dyn TierLeases>>,
     ) -> Arc<Self> {
+        let of_aliases = NetworkSettings {
+            // An alias has no compiler and no device.
+            required: Requirement::default(),
+            ..settings.clone()
+        };
         let aliases = Self::assemble(
             format!("{name}/{ALIAS_FOLDER}"),
             backend.in_folder(ALIAS_FOLDER),
             promotable,
-            NetworkSettings {
-                // An alias has no compiler and no device.
-                required: Requirement::default(),
-                ..settings.clone()
-            },
-            None,
+            of_aliases,
         );
-        Self::assemble(name, backend, promotable, settings, Some(aliases))
+        let mut tier = Self::assemble(name, backend, promotable, settings);
+        tier.aliases = Some(Arc::new(aliases));
+        tier.leases = leases;
+        Arc::new(tier)
     }
 
-    fn assemble(
-        name: String,
-        backend: B,
-        promotable: bool,
-        settings: NetworkSettings,
-        aliases: Option<Arc<Self>>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    fn assemble(name: String, backend: B, promotable: bool, settings: NetworkSettings) -> Self {
+        Self {
             backend,
             name,
-            aliases,
+            aliases: None,
+            leases: None,
             writes: settings.writes,
             required: settings.required,
             promotable,
@@ -102,7 +104,7 @@ impl<B: Backend> NetworkTier<B> {
             counters: StoreCounters::default(),
             remembered_misses: Counter::default(),
             unauthenticated: Counter::default(),
-        })
+        }
     }
 
     pub(crate) fn breaker_state(&self) -> BreakerState {
@@ -158,7 +160,10 @@ impl<B: Backend> NetworkTier<B> {
         artifact: Artifact,
     ) -> Result<(), StoreError> {
         let (tier, key) = (Arc::clone(self), *key);
+        // Also where the caller leaves: the upload goes on.
+        let lease = tier.leases.as_ref().and_then(|leases| leases.held(&key));
         as_task(|caller| async move {
+            let _lease = lease;
             let result = tier.upload(&caller, &key, &artifact).await?;
             tier.count_put(&result);
             Some(result)
@@ -206,11 +211,14 @@ impl<B: Backend> NetworkTier<B> {
         self.counters.flushes.increment();
     }
 
-    /// Takes no more writes.
-    pub(crate) fn close(&self) {
+    /// Takes no more writes, and grants no more leases.
+    pub(crate) async fn close(&self, deadline: Duration) {
         self.closed.store(true, Ordering::Release);
         if let Some(aliases) = &self.aliases {
-            aliases.close();
+            aliases.closed.store(true, Ordering::Release);
+        }
+        if let Some(leases) = &self.leases {
+            leases.close(deadline).await;
         }
     }
 
@@ -218,7 +226,7 @@ impl<B: Backend> NetworkTier<B> {
         let (reads, writes) = (self.policy.of(Access::Read), self.policy.of(Access::Write));
         let is_open = |breaker: &Breaker| u64::from(breaker.state() != BreakerState::Closed);
         let connections = self.backend.connection_counts();
-        PipelineCacheMetrics {
+        let mut metrics = PipelineCacheMetrics {
             unauthenticated: self.unauthenticated.get(),
             remembered_misses: self.remembered_misses.get(),
             retries: self.policy.retries.get() + connections.repeated,
@@ -232,7 +240,11 @@ impl<B: Backend> NetworkTier<B> {
             write_breaker_closed: writes.breaker.closed.get(),
             write_breakers_open: is_open(&writes.breaker),
             ..self.counters.snapshot()
+        };
+        if let Some(leases) = &self.leases {
+            leases.count(&mut metrics);
         }
+        metrics
     }
 
     /// Makes the requests of a call, as the policy allows. The error names the tier. `None` once the
@@ -415,7 +427,7 @@ impl<B: Backend> NetworkTier<B> {
         is_remembered
     }
 
-    fn forget_miss(&self, key: &PipelineFingerprint) {
+    pub(super) fn forget_miss(&self, key: &PipelineFingerprint) {
         if let Some(misses) = &self.misses {
             misses.forget(key);
         }
@@ -432,7 +444,7 @@ impl<B: Backend> NetworkTier<B> {
         Err(self.error(kind, operation))
     }
 
-    fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
+    pub(super) fn error(&self, kind: StoreErrorKind, operation: StoreOperation) -> StoreError {
         StoreError::new(kind, self.name.clone(), operation)
     }
 }

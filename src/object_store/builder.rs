@@ -15,7 +15,7 @@ use url::Url;
 use super::ObjectStoreCache;
 use super::connector::Connector;
 use super::objects::Objects;
-use crate::network::{NetworkSettings, NetworkTier, network_settings};
+use crate::network::{NetworkSettings, NetworkTier, http_settings, network_settings};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
@@ -53,6 +53,7 @@ pub struct ObjectStoreCacheBuilder {
 
 impl ObjectStoreCacheBuilder {
     network_settings!();
+    http_settings!();
 
     /// Sets an option of the store under its name in the `object_store` crate, such as
     /// `aws_endpoint` or `google_service_account`. It overrides the environment. An option that the
@@ -125,7 +126,7 @@ impl ObjectStoreCacheBuilder {
             inactivity: self.network.inactivity_timeout,
         };
         ObjectStoreCache {
-            tier: NetworkTier::new(name, objects, promotable, self.network),
+            tier: NetworkTier::new(name, objects, promotable, self.network, None),
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) async fn observed<T>(on_answer: OnAnswer, call: impl Future<Output = 
 
 /// Runs a call so that it reports to the lookup of the current task, also when it is spawned as a
 /// task of its own.
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub(crate) fn inherited<T>(call: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
     let on_answer = ON_ANSWER.try_with(Arc::clone).ok();
     async move {

@@ -4,7 +4,8 @@
 //! ask for it. So what lookups trace is tested here as well.
 #![cfg(any(
     feature = "remote-cache",
-    all(feature = "object-store", feature = "testing")
+    all(feature = "object-store", feature = "testing"),
+    all(feature = "redis", feature = "testing", unix)
 ))]
 
 #[cfg(feature = "remote-cache")]
@@ -12,6 +13,8 @@ mod http;
 #[cfg(all(feature = "object-store", feature = "testing"))]
 mod object_store;
 mod outside_of_a_runtime;
+#[cfg(all(feature = "redis", feature = "testing", unix))]
+mod redis;
 mod support;
 #[cfg(all(feature = "remote-cache", feature = "testing"))]
 mod traces;

@@ -44,6 +44,19 @@ fn an_object_store_outside_of_a_runtime_is_a_typed_error() {
     every_call_is_refused(&builder.build_on(objects, "artifacts"));
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_cache_outside_of_a_runtime_is_a_typed_error() {
+    use pipeline_cache::CompileLeases as _;
+    let builder = pipeline_cache::RedisCache::builder().writes();
+    let builder = builder.compile_leases(Duration::from_secs(1));
+    // No server is asked.
+    let redis = builder.build("redis://127.0.0.1:1").unwrap();
+    let refused = futures::executor::block_on(redis.compile_lease(&KEY));
+    assert_eq!(refused.unwrap_err().kind(), StoreErrorKind::NoRuntime);
+    every_call_is_refused(&redis);
+}
+
 /// Connections of the first runtime are of no use to the second.
 #[cfg(feature = "remote-cache")]
 #[test]

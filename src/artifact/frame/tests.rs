@@ -230,7 +230,7 @@ fn golden_bytes() {
 
 #[cfg(all(
     feature = "zstd",
-    any(feature = "remote-cache", feature = "object-store")
+    any(feature = "remote-cache", feature = "object-store", feature = "redis")
 ))]
 mod compressed {
     use super::*;

@@ -2,13 +2,16 @@
 
 #[cfg(feature = "remote-cache")]
 pub(crate) mod captured_trace;
-#[cfg(feature = "remote-cache")]
+#[cfg(any(feature = "remote-cache", feature = "redis"))]
 pub(crate) mod certificates;
 #[cfg(all(feature = "remote-cache", unix))]
 pub(crate) mod haproxy;
 #[cfg(feature = "remote-cache")]
 pub(crate) mod nginx;
 pub(crate) mod real_server;
+#[cfg(all(feature = "redis", feature = "testing", unix))]
+pub(crate) mod redis;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) mod scripted_http;
 #[cfg(all(feature = "object-store", feature = "testing"))]
 pub(crate) mod seaweed;

@@ -1,0 +1,57 @@
+//! The compile leases of a network tier, whatever its server.
+
+use async_trait::async_trait;
+use std::fmt;
+use std::time::Duration;
+
+use super::access::Access;
+use super::backend::Backend;
+use super::breaker_policy::BreakerState;
+use super::tier::NetworkTier;
+use crate::key::PipelineFingerprint;
+use crate::store::runtime::require_runtime;
+use crate::store::{CompileLease, CompileLeases, PipelineCacheMetrics, StoreError, StoreOperation};
+
+#[async_trait]
+pub(crate) trait TierLeases: fmt::Debug + Send + Sync {
+    /// Waits for as long as another holds the lease.
+    async fn acquire(&self, key: &PipelineFingerprint) -> Result<Option<CompileLease>, StoreError>;
+
+    /// The lease of a key, if this process holds it.
+    fn held(&self, key: &PipelineFingerprint) -> Option<CompileLease>;
+
+    /// Grants no more. Waits until the server knows of those that have ended.
+    async fn close(&self, deadline: Duration);
+
+    fn count(&self, metrics: &mut PipelineCacheMetrics);
+}
+
+impl<B: Backend> NetworkTier<B> {
+    /// Itself, where it grants leases.
+    pub(crate) fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+        self.leases.is_some().then_some(self as _)
+    }
+}
+
+#[async_trait]
+impl<B: Backend> CompileLeases for NetworkTier<B> {
+    /// A server that answers no lookups is not asked for leases.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        let operation = StoreOperation::CompileLease;
+        require_runtime(|| self.name.clone(), operation)?;
+        let Some(leases) = &self.leases else {
+            return Ok(None);
+        };
+        if self.breaker_state() != BreakerState::Closed {
+            let error = self.policy.of(Access::Read).breaker.error();
+            return Err(self.error(error.kind, operation).with_source(error));
+        }
+        let lease = leases.acquire(key).await;
+        // Another may have stored the artifact meanwhile.
+        self.forget_miss(key);
+        lease
+    }
+}
