@@ -16,6 +16,7 @@ mod layered;
 mod measure;
 mod memory;
 mod plot;
+mod redis;
 mod remote;
 mod report;
 mod runtime;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     disk::cases(&plan, &mut report);
     layered::cases(&plan, &mut report);
     remote::cases(&plan, &mut report);
+    redis::cases(&plan, &mut report);
     stall::cases(&plan, &mut report);
     keys::cases(&plan, options.wasm.as_deref(), &mut report);
     compile::cases(&plan, &mut report);

@@ -137,15 +137,15 @@ fn object_store_at(url: &str) -> impl object_store::ObjectStore {
 /// So many hits, each as a task of its own, of which no more than 64 ask the server at once: the
 /// bound of the tier. One at a time they are no tasks.
 #[derive(Clone, Copy)]
-struct Load {
-    at_once: usize,
-    hits: usize,
+pub(crate) struct Load {
+    pub(crate) at_once: usize,
+    pub(crate) hits: usize,
 }
 
-type Round = Pin<Box<dyn Future<Output = Duration> + Send>>;
+pub(crate) type Round = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
 impl Load {
-    fn on<F>(
+    pub(crate) fn on<F>(
         self,
         keys: &Arc<Vec<PipelineFingerprint>>,
         hit: impl Fn(PipelineFingerprint) -> F + Clone + Send + Sync + 'static,
