@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::directory::Directory;
 use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
+use super::intents::IntentBounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, Parts, leftovers};
 use crate::artifact::frame::FrameFormat;
@@ -46,6 +47,7 @@ pub struct DiskCacheBuilder {
     private: bool,
     bounds: Bounds,
     compile_locks: bool,
+    intents: IntentBounds,
 }
 
 impl Default for DiskCacheBuilder {
@@ -59,6 +61,7 @@ impl Default for DiskCacheBuilder {
             private: true,
             bounds: Bounds::default(),
             compile_locks: false,
+            intents: IntentBounds::default(),
         }
     }
 }
@@ -181,6 +184,36 @@ impl DiskCacheBuilder {
         self
     }
 
+    /// The most intents of writes that the folder keeps for each network tier. Default: 10,000. With 0,
+    /// none is kept.
+    ///
+    /// A [`LayeredPipelineCache`](crate::LayeredPipelineCache) over this tier and a network tier keeps
+    /// an intent here for each artifact that the network tier did not take within half a second, such
+    /// as during an outage, and removes it when the tier has the artifact. What is left after a
+    /// restart is offered to the tier in the background.
+    ///
+    /// - An intent is an empty file in the subfolder `intents`, in a folder for the name of the network
+    ///   tier. A cache over another network tier leaves it alone.
+    /// - Of more than the bound, the oldest are dropped. Each process on the folder may exceed the
+    ///   bound by a sixteenth.
+    /// - An intent protects its entry from no eviction. What was just compiled is evicted last. An
+    ///   intent whose entry is gone is dropped when it is offered.
+    /// - Removing an entry, or all, removes their intents.
+    /// - A folder with [`allow_other_users`](Self::allow_other_users) keeps none, unless a
+    ///   [`shared_secret`](Self::shared_secret) says whose entries are good: this process would upload
+    ///   with its credentials what somebody else put there.
+    pub fn max_write_intents(mut self, intents: usize) -> Self {
+        self.intents.max = intents;
+        self
+    }
+
+    /// How long an intent of a write is kept: see [`max_write_intents`](Self::max_write_intents).
+    /// Default: 7 days.
+    pub fn max_write_intent_age(mut self, age: Duration) -> Self {
+        self.intents.max_age = age;
+        self
+    }
+
     /// Lets processes on this folder that miss the same key compile it once. A
     /// [`LayeredPipelineCache`](crate::LayeredPipelineCache) over this tier then compiles only while
     /// it holds the lock of a file of the key's name, and looks for the artifact once more when it
@@ -280,13 +313,19 @@ impl DiskCacheBuilder {
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
             swept => swept.map_err(failed("list", &staging))?,
         }
+        let is_known_whose = self.private || self.trusted_keys.is_some();
         let parts = Parts {
             max_concurrent_operations: self.max_concurrent_operations,
             max_pending_flushes: self.max_pending_flushes,
             bounds: self.bounds,
             compile_locks: self.compile_locks,
+            intents: (is_known_whose && self.intents.max > 0).then_some(self.intents),
         };
-        Ok(DiskCache::assemble(directory, &parts).with_aliases(&parts))
+        let cache = DiskCache::assemble(directory, &parts);
+        if let Some(intents) = &cache.intents {
+            intents.sweep();
+        }
+        Ok(cache.with_aliases(&parts))
     }
 }
 

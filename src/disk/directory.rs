@@ -56,6 +56,11 @@ impl Directory {
         self.root.join(".usage")
     }
 
+    /// The folder of the intents of writes.
+    pub(super) fn intents(&self) -> PathBuf {
+        self.root.join("intents")
+    }
+
     /// The path of a corrupt entry that was set aside. One per key, so that they do not pile up.
     fn aside(&self, key: &PipelineFingerprint) -> PathBuf {
         self.of_key(key, ".corrupt")
@@ -105,7 +110,7 @@ impl Directory {
     pub(super) fn in_staging<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         again_where_missing(&work, || {
             let create = || {
-                self.create_staging()?;
+                self.create_folder(&self.staging())?;
                 Ok(work())
             };
             self.create_and(create)
@@ -113,15 +118,14 @@ impl Directory {
         })
     }
 
-    /// Creates the folder for temporary files where it is missing.
-    fn create_staging(&self) -> io::Result<()> {
-        let staging = self.staging();
-        match self.dir_builder().create(&staging) {
+    /// Creates a folder in the root where it is missing, and not the root.
+    pub(super) fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        match self.dir_builder().create(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             Ok(()) if !self.private => {
-                // Users that may add entries must be able to stage them, whatever the umask is.
+                // Users that may add entries must be able to add files here, whatever the umask is.
                 let permissions = fs::metadata(&self.root)?.permissions();
-                fs::set_permissions(&staging, permissions)
+                fs::set_permissions(folder, permissions)
             }
             _ => Ok(()),
         }
@@ -316,6 +320,14 @@ impl Directory {
             Ok(None) | Err(Fault::NotAFile(_) | Fault::Foreign { .. }) => Ok(false),
             Err(Fault::Io(error)) => Err(SyncError::Open(error)),
         }
+    }
+
+    /// Makes the names of the folders of intents durable.
+    pub(super) fn sync_intents(&self) -> io::Result<()> {
+        for folder in [&self.intents(), &self.root] {
+            ignore_missing(sync_folder(folder)).map_err(at("sync", folder))?;
+        }
+        Ok(())
     }
 
     /// Makes the names in the folder durable. Succeeds where there is no folder.

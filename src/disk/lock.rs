@@ -43,7 +43,8 @@ pub(super) fn open_locked(directory: &Directory, path: &Path) -> io::Result<File
     directory.in_staging(|| try_open_locked(directory, path))
 }
 
-fn try_open_locked(directory: &Directory, path: &Path) -> io::Result<File> {
+/// [`open_locked`], where all folders are there.
+pub(super) fn try_open_locked(directory: &Directory, path: &Path) -> io::Result<File> {
     let mut options = lock_options(directory.create_new());
     options.create_new(false).create(true).read(true);
     let file = match options.open(path) {

@@ -16,6 +16,7 @@
 // - leftovers: what crashed processes have left
 // - durability: what has been put and is not yet durable, and how it becomes so
 // - gc: the folder kept within its bounds
+// - intents: which entries a network tier is still to be given
 // - compile_locks, lock: one compile of a key at a time among processes; locks on files
 // - admin, frames, report: for operators and servers
 // - user_dir: the user's cache folder
@@ -28,6 +29,7 @@ mod error;
 mod files;
 mod frames;
 mod gc;
+mod intents;
 mod leftovers;
 mod lock;
 mod operations;
@@ -44,7 +46,7 @@ mod writer;
 pub use builder::DiskCacheBuilder;
 pub use error::DiskCacheError;
 pub use report::{
-    DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheFrame, DiskCacheHealth,
+    DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheFrame, DiskCacheHealth, DiskCacheIntents,
     DiskCacheTrimReport, DiskCacheVerification,
 };
 
@@ -58,6 +60,7 @@ use self::durability::flush::Durability;
 use self::durability::ledger::Ledger;
 use self::gc::bounds::Bounds;
 use self::gc::collector::Collector;
+use self::intents::{IntentBounds, Intents};
 use self::reader::Reader;
 use self::shared::Shared;
 use self::staging::Staging;
@@ -84,6 +87,10 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign).
 /// - **Aliases apart.** [Source aliases](crate::SourceAliases) that are kept in this cache stand in the
 ///   subfolder `aliases`, and are neither counted nor evicted with its entries.
+/// - **Intents beside.** Which entries a network tier could not be given stands in the subfolder
+///   `intents`, an empty file for each, over restarts: see
+///   [`max_write_intents`](DiskCacheBuilder::max_write_intents). An intent protects no entry from
+///   eviction.
 /// - **Durable after a flush.** A put reaches the operating system, and survives the process. It
 ///   survives a power loss once [`flush`](crate::PipelineCacheStore::flush) has returned; see
 ///   [`durability_report`](Self::durability_report). An entry that a power loss removed or tore is a
@@ -139,6 +146,7 @@ pub struct DiskCache {
     durability: Arc<Durability>,
     collector: Arc<Collector>,
     compile_locks: Option<Arc<CompileLocks>>,
+    intents: Option<Arc<Intents>>,
     /// The cache of source aliases, in a folder of its own.
     aliases: Option<Arc<Self>>,
 }
@@ -149,6 +157,7 @@ struct Parts {
     max_pending_flushes: usize,
     bounds: Bounds,
     compile_locks: bool,
+    intents: Option<IntentBounds>,
 }
 
 impl DiskCache {
@@ -241,7 +250,9 @@ impl DiskCache {
             &held_leases,
         ));
         let locks = settings.compile_locks;
+        let intents = settings.intents;
         Self {
+            intents: intents.map(|bounds| Arc::new(Intents::new(&shared, bounds))),
             compile_locks: locks.then(|| Arc::new(CompileLocks::new(&shared, &held_leases))),
             aliases: None,
             shared,
@@ -274,6 +285,7 @@ impl DiskCache {
                 let settings = Parts {
                     bounds: settings.bounds.of_aliases(),
                     compile_locks: false,
+                    intents: None,
                     ..*settings
                 };
                 self.aliases = Some(Arc::new(Self::assemble(directory, &settings)));

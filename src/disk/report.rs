@@ -78,6 +78,20 @@ fn as_text<S: Serializer>(error: &impl std::fmt::Display, to: S) -> Result<S::Ok
     to.collect_str(error)
 }
 
+/// The intents that a [`DiskCache`](crate::DiskCache) keeps for one tier, as
+/// [`DiskCache::intents`](crate::DiskCache::intents) lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize))]
+#[non_exhaustive]
+pub struct DiskCacheIntents {
+    /// The name of the tier. `None` where the folder does not tell it.
+    pub tier: Option<String>,
+    /// How many there are.
+    pub intents: u64,
+    /// When the oldest was added. A time in the future counts as now.
+    pub oldest: SystemTime,
+}
+
 /// What a trim did.
 ///
 /// ```

@@ -10,7 +10,7 @@ use crate::artifact::frame::HEADER_LEN;
 use crate::key::PipelineFingerprint;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError,
-    StoreErrorKind, StoreOperation,
+    StoreErrorKind, StoreOperation, WriteIntents,
 };
 use crate::sync::blocking;
 
@@ -40,7 +40,8 @@ impl PipelineCacheStore for DiskCache {
         self.writer.remove(*key).await
     }
 
-    /// Syncs the data of the entries that this cache has stored, then the names in the folder.
+    /// Syncs the data of the entries that this cache has stored, then the names in the folder, and
+    /// those of the intents that were added.
     ///
     /// The error names the first failed entry and the number of others. A failed entry stays pending,
     /// and the next flush writes it again: after a failed fsync, the kernel may report success for lost
@@ -48,7 +49,8 @@ impl PipelineCacheStore for DiskCache {
     /// refuses every entry, a flush tries 16 of them.
     async fn flush(&self) -> Result<(), StoreError> {
         self.shared.require_runtime(StoreOperation::Flush)?;
-        self.durability.flush(StoreOperation::Flush).await
+        let flushed = self.durability.flush(StoreOperation::Flush).await;
+        flushed.and(self.sync_intents(StoreOperation::Flush).await)
     }
 
     /// Refuses further puts and removals, waits for those in progress, and flushes. Lookups go on. A
@@ -60,6 +62,7 @@ impl PipelineCacheStore for DiskCache {
         let entries = async {
             self.shared.tasks.wait().await;
             let flushed = self.durability.flush(StoreOperation::Close).await;
+            let flushed = flushed.and(self.sync_intents(StoreOperation::Close).await);
             let staging = Arc::clone(&self.staging);
             blocking::blocking(move || staging.release()).await;
             flushed
@@ -85,6 +88,11 @@ impl PipelineCacheStore for DiskCache {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         self.compile_locks.is_some().then_some(self)
+    }
+
+    /// See [`max_write_intents`](super::DiskCacheBuilder::max_write_intents).
+    fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        self.intents.is_some().then_some(self)
     }
 
     /// One in the subfolder `aliases`, which the first alias creates. Where that is no folder but a
@@ -119,6 +127,15 @@ impl PipelineCacheStore for DiskCache {
         format
             .max_payload
             .min(largest_frame.saturating_sub(HEADER_LEN as u64))
+    }
+}
+
+impl DiskCache {
+    async fn sync_intents(&self, operation: StoreOperation) -> Result<(), StoreError> {
+        match &self.intents {
+            Some(intents) => intents.sync(operation).await,
+            None => Ok(()),
+        }
     }
 }
 

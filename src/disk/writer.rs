@@ -19,6 +19,7 @@ use super::error::Fault;
 use super::files::{is_in_future, is_unused_for, touch};
 use super::gc::collector::Collector;
 use super::gc::room::Room;
+use super::intents;
 use super::operations::{Permit, once_admitted, run_with};
 use super::shared::Shared;
 use super::staging::{Durable, Frame, Place, Staged, Staging, copy_of, publish};
@@ -265,6 +266,7 @@ impl Writer {
     }
 
     fn remove_locked(&self, key: &PipelineFingerprint) -> Result<bool, Fault> {
+        intents::forget(&self.shared.directory, key);
         let removed = self.shared.directory.remove(key)?;
         self.ledger.forget(key);
         // No put stored a larger one. It is not in the count, or a scan put it there: the next corrects it.

@@ -12,7 +12,7 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    StoreError, StoreErrorKind, StoreOperation,
+    StoreError, StoreErrorKind, StoreOperation, WriteIntents,
 };
 
 /// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
@@ -93,6 +93,11 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         Some(self)
+    }
+
+    /// Those of the first tier that keeps some.
+    fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        self.parts.tiers.iter().find_map(Tier::write_intents)
     }
 
     /// Those of all tiers, in their order.

@@ -12,7 +12,7 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::{
     CompileLease, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore, StoreError,
-    StoreErrorKind, StoreOperation,
+    StoreErrorKind, StoreOperation, WriteIntents,
 };
 use crate::sync::single_flight::panic_message;
 
@@ -157,6 +157,11 @@ impl Tier {
             }
         })
         .await
+    }
+
+    pub(super) fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        self.catch_panic_now(|| self.store.write_intents())
+            .flatten()
     }
 
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {

@@ -128,6 +128,8 @@ pub enum StoreOperation {
     Close,
     /// [`CompileLeases::compile_lease`](super::CompileLeases::compile_lease).
     CompileLease,
+    /// A call of [`WriteIntents`](super::WriteIntents).
+    WriteIntent,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
     /// [`DiskCache::entries`](crate::DiskCache::entries).
@@ -148,6 +150,7 @@ impl fmt::Display for StoreOperation {
             Self::Flush => "flush",
             Self::Close => "close",
             Self::CompileLease => "compile lease",
+            Self::WriteIntent => "write intent",
             Self::Trim => "trim",
             Self::List => "list",
             Self::Verify => "verify",

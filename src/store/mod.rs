@@ -5,11 +5,13 @@ pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
 pub(crate) mod runtime;
+mod write_intent;
 
 pub use answer::answer_begins;
 pub use compile_lease::{CompileLease, CompileLeases};
 pub use error::{StoreError, StoreErrorKind, StoreOperation};
 pub use metrics::{PipelineCacheMetricError, PipelineCacheMetrics};
+pub use write_intent::{IntentClaim, IntentList, IntentsAdded, WriteIntents};
 
 use async_trait::async_trait;
 use std::fmt;
@@ -215,6 +217,14 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// The intents of writes that this tier keeps for others, if it keeps any. The default keeps none.
+    ///
+    /// What a network tier could not take during an outage is offered to it again also by later
+    /// processes, if a local tier keeps intents.
+    fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        None
+    }
+
     /// Where this tier keeps [source aliases](crate::SourceAliases): stores beside its artifacts, in
     /// a folder or under a prefix of their own, the fastest first. What they hold and do is not
     /// counted in [`metrics`](Self::metrics). A close closes them, a flush does not flush them.
@@ -290,6 +300,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         S::compile_leases(self)
+    }
+
+    fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        S::write_intents(self)
     }
 
     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {

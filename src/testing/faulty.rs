@@ -12,7 +12,7 @@ use crate::key::PipelineFingerprint;
 use crate::memory::InMemoryPipelineCache;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    StoreError, StoreErrorKind, StoreOperation,
+    StoreError, StoreErrorKind, StoreOperation, WriteIntents,
 };
 use crate::sync::lock::lock;
 
@@ -279,6 +279,11 @@ impl PipelineCacheStore for FaultyStore {
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
         self.inner.compile_leases().is_some().then_some(self)
+    }
+
+    /// Those of the inner store, which suffer no faults of this one.
+    fn write_intents(&self) -> Option<&dyn WriteIntents> {
+        self.inner.write_intents()
     }
 
     /// None: aliases that are kept in this store suffer its faults.
