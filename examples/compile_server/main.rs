@@ -161,6 +161,7 @@ async fn run(args: Args) -> Result<bool> {
     if let Some(native) = &site.native {
         let functions = native.close(left).await;
         closed.unfinished_writes += functions.unfinished_writes;
+        closed.kept_intents += functions.kept_intents;
         closed.errors.extend(functions.errors);
     }
     report(&closed);
@@ -210,6 +211,12 @@ fn report(closed: &CloseReport) {
         let writes = closed.unfinished_writes;
         say(format_args!(
             "{writes} artifacts were not written to some tier"
+        ));
+    }
+    if closed.kept_intents > 0 {
+        let kept = closed.kept_intents;
+        say(format_args!(
+            "{kept} of them are uploaded after the next start"
         ));
     }
     for error in &closed.errors {

@@ -6,8 +6,10 @@ use futures::future::join_all;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::intents::Intents;
 use super::lease::TierLease;
 use super::lookup::{Found, LookupSource};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
@@ -33,6 +35,17 @@ pub(super) struct BackgroundWrites {
     retry_interval: Duration,
     reports: Arc<Mutex<Reports>>,
     unwritten: Unwritten,
+    pub(super) intents: Arc<Intents>,
+}
+
+/// What a tier did with an artifact of an intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// It has it.
+    Taken,
+    Failed,
+    /// It never takes this one.
+    Never,
 }
 
 /// Whether a tier is known to lack the artifact, or has to be asked before it is written to.
@@ -55,12 +68,13 @@ impl BackgroundWrites {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             queue: Arc::new(WriteQueue::new(tiers.len(), limits)),
-            tiers,
             write_timeout,
             // Never so short that offers would follow one another without a pause.
             retry_interval: retry_interval.max(Duration::from_millis(1)),
             reports: Arc::default(),
             unwritten: Unwritten::new(limits, max_refusals),
+            intents: Intents::new(&tiers, write_timeout),
+            tiers,
         })
     }
 
@@ -71,6 +85,10 @@ impl BackgroundWrites {
     pub(super) fn behind_report(&self) -> WriteBehindReport {
         WriteBehindReport {
             waiting: self.unwritten.len(),
+            intents_kept: self.intents.counters.kept.get(),
+            intents_taken: self.intents.counters.taken.get(),
+            intents_dropped: self.intents.counters.dropped.get(),
+            intents_failed: self.intents.counters.failed.get(),
             ..lock(&self.reports).behind
         }
     }
@@ -177,6 +195,8 @@ impl BackgroundWrites {
         };
         // The task that offers may have gone down with its runtime.
         self.start_offering();
+        // Before the writes, which may end at once.
+        tiers.iter().for_each(|&tier| self.intents.owe(key, tier));
         let submitted = self.submit(submission, Cause::Put, |_| Presence::Missing);
         let behind = &mut lock(&self.reports).behind;
         match submitted {
@@ -194,6 +214,7 @@ impl BackgroundWrites {
         presence: impl Fn(usize) -> Presence,
     ) -> Submitted {
         let mut event = None;
+        let key = *submission.key;
         self.queue.submit(submission, |tier| {
             let event = event.get_or_insert_with(|| Event::begin(&self.reports, cause));
             TierWrite {
@@ -204,6 +225,8 @@ impl BackgroundWrites {
                 write_timeout: self.write_timeout,
                 event: Arc::clone(event),
                 end: WriteEnd::Lost,
+                told: None,
+                key,
             }
         })
     }
@@ -224,17 +247,20 @@ impl BackgroundWrites {
         generation: Generation,
     ) {
         if !passes(error.kind()) {
+            self.intents.settle(key, tier);
             lock(&self.reports).remember(Some(error));
             return;
         }
         // What was removed meanwhile displaces no other.
         if !self.queue.is_current(key, generation) {
+            self.intents.settle(key, tier);
             return;
         }
         self.keep(Kept::new(key, artifact, tier, error));
         // Once more: from the keeping on, a removal forgets it.
         if !self.queue.is_current(key, generation) {
             self.unwritten.forget(key, tier);
+            self.intents.settle(key, tier);
         }
     }
 
@@ -243,13 +269,23 @@ impl BackgroundWrites {
         let given_up = self.unwritten.keep(kept);
         if let Some(first) = given_up.first() {
             let error = first.error.clone();
+            let lost = given_up.iter().filter(|kept| self.is_lost(kept)).count();
             tracing::debug!(
-                key = %first.key, tier = self.tiers[first.tier].name(), lost = given_up.len(),
+                key = %first.key, tier = self.tiers[first.tier].name(), given_up = given_up.len(), lost,
                 "background write given up: refused too often, or too many wait for their tiers"
             );
-            lock(&self.reports).abandon(given_up.len() as u64, error);
+            lock(&self.reports).abandon(lost as u64, error);
         }
         self.start_offering();
+    }
+
+    /// Whether nobody offers again what is no longer kept in memory.
+    fn is_lost(&self, kept: &Kept) -> bool {
+        if self.unwritten.is_refused(kept) {
+            self.intents.settle(&kept.key, kept.tier);
+            return true;
+        }
+        !self.intents.overflow(&kept.key, kept.tier)
     }
 
     /// Starts the task that offers what is kept, where there is something and no such task: also
@@ -299,10 +335,47 @@ impl BackgroundWrites {
         self.submit(submission, Cause::Offer, |_| Presence::Missing);
     }
 
+    /// Offers a tier an artifact that an earlier process owed it. `generation` is that of the key before
+    /// the artifact was looked for. `None` where it was not offered.
+    pub(super) async fn offer_intent(
+        &self,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+        tier: usize,
+        generation: Generation,
+    ) -> Option<Offered> {
+        let (told, outcome) = oneshot::channel();
+        let submission = Submission {
+            key,
+            artifact,
+            kind: WriteKind::Required,
+            tag: LookupSource::WriteBehind,
+            generation: Some(generation),
+            targets: vec![(tier, Vec::new())],
+        };
+        let mut told = Some(told);
+        let event = Event::begin(&self.reports, Cause::Intent);
+        self.queue.submit(submission, |tier| TierWrite {
+            background: Weak::clone(&self.me),
+            tiers: Arc::clone(&self.tiers),
+            tier,
+            presence: Presence::Missing,
+            write_timeout: self.write_timeout,
+            event: Arc::clone(&event),
+            end: WriteEnd::Lost,
+            told: told.take(),
+            key: *key,
+        });
+        // Where no job was made of it.
+        drop(told);
+        outcome.await.ok()
+    }
+
     /// Ends the writes of a key, and keeps others from starting while the block is held.
     pub(super) async fn block(&self, key: &PipelineFingerprint) -> Block<TierWrite> {
         let block = self.queue.block(key).await;
         self.unwritten.forget_key(key);
+        self.intents.forget_key(key);
         block
     }
 
@@ -357,6 +430,9 @@ pub(super) struct TierWrite {
     write_timeout: Duration,
     event: Arc<Event>,
     end: WriteEnd,
+    /// Whoever offers an intent is told how that ends.
+    told: Option<oneshot::Sender<Offered>>,
+    key: PipelineFingerprint,
 }
 
 impl WriteJob for TierWrite {
@@ -413,9 +489,44 @@ impl TierWrite {
             WriteEnd::Failed(error) if passes(error.kind()) => {
                 background.keep(Kept::new(key, artifact, self.tier, error.clone()));
                 self.end = WriteEnd::Kept;
+                return;
             }
             WriteEnd::Written(_) => background.unwritten.taken(key, self.tier),
             _ => background.unwritten.forget(key, self.tier),
+        }
+        self.settle_intent(&background.intents, key);
+    }
+
+    /// The write went down with its runtime. The artifact may be in the tier that keeps intents.
+    fn owe_to_restart(&self) {
+        if let Some(background) = self.background.upgrade() {
+            background.intents.overflow(&self.key, self.tier);
+        }
+    }
+
+    fn settle_intent(&mut self, intents: &Intents, key: &PipelineFingerprint) {
+        let is_intent = self.event.cause == Cause::Intent;
+        let offered = match &self.end {
+            WriteEnd::Written(_) | WriteEnd::WasThere if is_intent => {
+                intents.settle_recorded(key, self.tier);
+                Offered::Taken
+            }
+            WriteEnd::Failed(error) if is_intent => match error.kind() {
+                StoreErrorKind::TooLarge | StoreErrorKind::InvalidArtifact => Offered::Never,
+                _ => {
+                    // A put that joined this write has nobody else to offer it again.
+                    if intents.is_owed(key, self.tier) {
+                        intents.overflow(key, self.tier);
+                    }
+                    Offered::Failed
+                }
+            },
+            // A promotion that fails says nothing of a put.
+            WriteEnd::Failed(_) if !self.event.cause.is_kept() => return,
+            _ => return intents.settle(key, self.tier),
+        };
+        if let Some(told) = self.told.take() {
+            let _ = told.send(offered);
         }
     }
 }
@@ -436,6 +547,9 @@ async fn write(
 impl Drop for TierWrite {
     fn drop(&mut self) {
         let end = std::mem::replace(&mut self.end, WriteEnd::Lost);
+        if matches!(end, WriteEnd::Lost) && self.event.cause.is_kept() {
+            self.owe_to_restart();
+        }
         self.event.add(end);
     }
 }

@@ -430,12 +430,28 @@ impl LayeredPipelineCacheBuilder {
     ///
     /// A write behind is kept that fails for a reason that may pass: an outage, a full disk, a
     /// rejected token. Each time one of those that are kept is offered to the tier, and all others
-    /// once it took that. They are lost with the process, see
-    /// [`WriteBehindReport`](crate::layered::WriteBehindReport), and their number is bounded by
+    /// once it took that. Their number in memory is bounded by
     /// [`background_limits`](Self::background_limits), the oldest being given up first. One that is
     /// refused while the tier takes others is given up too, see
     /// [`max_write_refusals`](Self::max_write_refusals). A put that waited for its tier and failed is
     /// not kept: its caller has the error.
+    ///
+    /// Where the first local tier that keeps [intents](crate::store::WriteIntents), as a
+    /// [`DiskCache`](crate::DiskCache) does, has the artifact, what network tiers are owed survives the
+    /// process, and the bound in memory too.
+    ///
+    /// - What is not written half a second after it was put or compiled is recorded there. A process
+    ///   that is killed loses no more than that.
+    /// - What is recorded is offered from there, oldest first, by one process at a time, and
+    ///   [`background_concurrency`](Self::background_concurrency) at once. A cache starts that when it is
+    ///   built on a tokio runtime, or else at its first put, compile or flush on one. It delays no
+    ///   lookup.
+    /// - While the tier takes nothing, it is offered at most three of them at this interval, which grows
+    ///   to four times its length. While none is known, the folder is looked at every 30 s.
+    /// - The bounds are those of [`max_write_intents`](crate::DiskCacheBuilder::max_write_intents). The
+    ///   numbers are in [`WriteBehindReport`](crate::layered::WriteBehindReport).
+    /// - The tier is known by the name that it prints, such as `remote(https://cache.example.com)`: a
+    ///   cache over another one leaves its intents alone.
     #[must_use]
     pub const fn write_retry_interval(mut self, interval: Duration) -> Self {
         self.write_retry_interval = interval;

@@ -237,7 +237,7 @@ fn alias_metric(field: &str) -> Option<String> {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 36] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 40] {
     let aliases = &metrics.aliases;
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
@@ -421,6 +421,26 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 36]
             "pipeline_cache_writes_behind_abandoned_total",
             "Artifacts that were kept for a tier and are lost to it.",
             behind.abandoned,
+        ),
+        (
+            "pipeline_cache_write_intents_kept_total",
+            "Writes to a network tier that were recorded in a local one, because they were not done soon.",
+            behind.intents_kept,
+        ),
+        (
+            "pipeline_cache_write_intents_taken_total",
+            "Artifacts that a network tier took because of a recorded write.",
+            behind.intents_taken,
+        ),
+        (
+            "pipeline_cache_write_intents_dropped_total",
+            "Recorded writes that were dropped: too many, too old, the artifact gone, or refused for good.",
+            behind.intents_dropped,
+        ),
+        (
+            "pipeline_cache_write_intents_failed_total",
+            "Times that a write could not be recorded.",
+            behind.intents_failed,
         ),
     ]
 }

@@ -21,6 +21,8 @@ mod execution;
 mod export;
 mod failures;
 mod get;
+mod intent_offers;
+mod intents;
 mod interest;
 mod job;
 mod latency;
@@ -76,6 +78,7 @@ use crate::store::{PipelineCacheStore, StoreError};
 use background::BackgroundWrites;
 use compiler::{Compiler, CompilerSettings};
 use failures::RememberedFailures;
+use intent_offers::IntentOffers;
 use pool::CompilePool;
 use put::Writer;
 use savings::Savings;
@@ -177,10 +180,19 @@ impl LayeredPipelineCache {
         let writer = Arc::new(Writer::new(
             Arc::clone(&tiers),
             Arc::clone(&background),
+            IntentOffers::new(
+                &tiers,
+                &background,
+                builder.write_timeout,
+                builder.write_retry_interval,
+                builder.background.concurrency,
+                builder.max_write_refusals,
+            ),
             Arc::clone(&search),
             builder.write_policy,
             builder.write_timeout,
         ));
+        writer.start_offers();
         let compiler = Arc::new(Compiler::new(
             Arc::clone(&tiers),
             Arc::clone(&search),
@@ -347,6 +359,11 @@ impl LayeredPipelineCache {
     /// Waits until the background writes that were started before the call have ended, offers each
     /// tier what it could not take, then flushes every tier. Takes as long as the slowest tier does.
     ///
+    /// On success, every tier has what this cache wrote. During an outage of a network tier a flush
+    /// fails, also where a local tier keeps [intents](crate::store::WriteIntents): when it returns these
+    /// are recorded and durable, and nothing is lost. It does not wait for what earlier processes left,
+    /// and does not fail for it.
+    ///
     /// # Errors
     ///
     /// Of kind [`StoreErrorKind::Lost`](crate::StoreErrorKind::Lost), once, if writes behind were lost
@@ -369,7 +386,9 @@ impl LayeredPipelineCache {
 
     /// Takes no more background writes, waits for those under way and for the source aliases that are
     /// being written, and closes every tier. The writes under way have half the deadline, and the tiers
-    /// have the rest of it. What is not done by then is given up and reported.
+    /// have the rest of it. What is not done by then is given up and reported. Of that, a local tier
+    /// that keeps [intents](crate::store::WriteIntents) remembers what network tiers are owed, see
+    /// [`CloseReport::kept_intents`]: the next cache over both offers it.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///

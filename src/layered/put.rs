@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::background::{BackgroundWrites, TierWrite};
 use super::builder::WritePolicy;
+use super::intent_offers::IntentOffers;
 use super::lease::TierLease;
 use super::lookup::TierSelection;
 use super::metrics::WriteCounters;
@@ -28,6 +29,7 @@ pub(super) struct Writer {
     /// For each write to a tier.
     timeout: Duration,
     background: Arc<BackgroundWrites>,
+    offers: IntentOffers,
     search: Arc<Search>,
     /// Leases of each tier that a layered store above this one holds.
     held_leases: Box<[HeldLeases]>,
@@ -38,6 +40,7 @@ impl Writer {
     pub(super) fn new(
         tiers: Arc<[Tier]>,
         background: Arc<BackgroundWrites>,
+        offers: IntentOffers,
         search: Arc<Search>,
         policy: WritePolicy,
         timeout: Duration,
@@ -48,6 +51,7 @@ impl Writer {
             policy,
             timeout,
             background,
+            offers,
             search,
             counters: WriteCounters::default(),
         }
@@ -80,6 +84,11 @@ impl Writer {
                 let mut failed = self.write(&[first], key, artifact).await;
                 let leases = self.held_leases(key);
                 failed.extend(self.write_behind(others, key, artifact, leases).await);
+                // The caller is told of them.
+                let intents = &self.background.intents;
+                failed
+                    .iter()
+                    .for_each(|(tier, _)| intents.settle(key, *tier));
                 failed
             }
         };
@@ -189,11 +198,17 @@ impl Writer {
         artifact: &Artifact,
         leases: Vec<TierLease>,
     ) -> Vec<(usize, StoreError)> {
+        self.offers.start();
         if tiers.is_empty() || self.background.write_behind(key, artifact, tiers, &leases) {
             return Vec::new();
         }
         let failed = self.write(tiers, key, artifact).await;
         drop(leases);
+        for tier in tiers {
+            if failed.iter().all(|(failed, _)| failed != tier) {
+                self.background.intents.settle(key, *tier);
+            }
+        }
         failed
     }
 
@@ -222,10 +237,18 @@ impl Writer {
         Ok(removed)
     }
 
+    /// Starts to offer what earlier processes left, on the runtime of the caller.
+    pub(super) fn start_offers(&self) {
+        self.offers.start();
+    }
+
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
         self.require_runtime(StoreOperation::Flush)?;
         self.background.drain().await;
         self.background.offer_again().await;
+        self.offers.start();
+        // Before the tier that keeps them is flushed.
+        self.background.intents.record_all().await;
         let flushed = join_all(self.tiers.iter().map(Tier::flush)).await;
         let failed = flushed.into_iter().find_map(Result::err);
         // Taken when nothing is awaited any more: a flush that is dropped must not lose it. A loss
@@ -268,12 +291,13 @@ impl Writer {
         let operation = StoreOperation::Close;
         if let Err(error) = self.require_runtime(operation) {
             return CloseReport {
-                unfinished_writes: 0,
                 errors: vec![error],
+                ..CloseReport::default()
             };
         }
         let start = Instant::now();
         self.background.close();
+        self.offers.stop();
         // Half the time is kept for the tiers, so that a write that hangs costs no tier its flush.
         let half = deadline / 2;
         let (drained, _) = tokio::join!(
@@ -284,12 +308,17 @@ impl Writer {
             Ok(()) => 0,
             Err(_) => self.background.abort(),
         };
+        let intents = &self.background.intents;
+        // Before the tier that keeps them is closed, and within half of what time is left.
+        let left = deadline.saturating_sub(start.elapsed());
+        let _ = timeout(left / 2, intents.record_all()).await;
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
         let errors = self.take_loss(operation).into_iter();
         let errors = errors.chain(closed.into_iter().filter_map(Result::err));
         CloseReport {
             unfinished_writes: unfinished_writes + self.background.unwritten(),
+            kept_intents: intents.recorded(),
             errors: errors.chain(self.background.take_behind_error()).collect(),
         }
     }

@@ -69,9 +69,21 @@ pub struct WriteBehindReport {
     pub waiting: u64,
     /// Artifacts that a tier took when they were offered again.
     pub recovered: u64,
-    /// Artifacts that were kept and are lost to a tier: too many were kept, or the tier refused one
-    /// too often while it took others, or for a reason that does not pass.
+    /// Artifacts that were kept and are lost to a tier: too many were kept and no local tier keeps
+    /// intents, or the tier refused one too often while it took others, or for a reason that does not
+    /// pass.
     pub abandoned: u64,
+    /// Intents that were recorded in a local tier: writes to a network tier that were not done within
+    /// half a second. See [`WriteIntents`](crate::store::WriteIntents).
+    pub intents_kept: u64,
+    /// Artifacts that a network tier took when they were offered because of an intent of an earlier
+    /// process, or of this one, which no longer had the artifact in memory.
+    pub intents_taken: u64,
+    /// Intents that were dropped: there were too many or they were too old, their artifact was gone, or
+    /// the tier refused it for good.
+    pub intents_dropped: u64,
+    /// Times that an intent could not be recorded: the local tier failed, or did not have the artifact.
+    pub intents_failed: u64,
 }
 
 /// What a [`close`](super::LayeredPipelineCache::close) could not finish.
@@ -81,6 +93,9 @@ pub struct WriteBehindReport {
 pub struct CloseReport {
     /// Background writes to a tier that were given up, and those that were kept to be offered again.
     pub unfinished_writes: u64,
+    /// Of the writes to network tiers that are not done, those that a local tier keeps as intents: the
+    /// next process on it offers them. See [`WriteIntents`](crate::store::WriteIntents).
+    pub kept_intents: u64,
     /// The errors of the tiers that failed to close, or not in time, and of the first write behind
     /// that failed since the last flush. Before them, the loss of writes behind since the last flush,
     /// of kind [`StoreErrorKind::Lost`](crate::StoreErrorKind::Lost).

@@ -164,6 +164,24 @@ impl Tier {
             .flatten()
     }
 
+    /// Calls the tier for the intents that it keeps.
+    pub(super) async fn intents<'a, T, F>(
+        &'a self,
+        call: impl FnOnce(&'a dyn WriteIntents) -> F + Send,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let operation = StoreOperation::WriteIntent;
+        self.catch_panic(operation, async {
+            match self.store.write_intents() {
+                Some(intents) => call(intents).await,
+                None => Err(self.error(StoreErrorKind::ReadOnly, operation)),
+            }
+        })
+        .await
+    }
+
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {
         self.error(StoreErrorKind::TimedOut, operation)
     }

@@ -1,4 +1,5 @@
-//! Writes behind that a tier could not take, kept to be offered again while the process lives.
+//! Writes behind that a tier could not take, kept in memory to be offered again. Those to network
+//! tiers are kept over restarts as well, where a local tier keeps intents: see [`super::intents`].
 //!
 //! While a tier is in trouble, one of them is offered now and then. Once the tier takes it, the
 //! others follow. An artifact that a tier refuses again and again while it takes others is given up:
@@ -91,12 +92,12 @@ impl Unwritten {
     }
 
     /// Keeps an artifact. Returns those that are no longer kept: this one, if it was refused too
-    /// often, and the oldest, to stay within the bounds.
+    /// often, or else the oldest, to stay within the bounds.
     pub(super) fn keep(&self, mut kept: Kept) -> Vec<Kept> {
         let mut state = self.lock();
         state.count_refusal(&mut kept);
         state.forget(|other| other.is_of(&kept.key, kept.tier));
-        if kept.refusals >= self.max_refusals {
+        if self.is_refused(&kept) {
             return vec![kept];
         }
         state.bytes += kept.artifact.len() as u64;
@@ -139,6 +140,11 @@ impl Unwritten {
     pub(super) fn contains(&self, key: &PipelineFingerprint, tier: usize) -> bool {
         let state = self.lock();
         state.kept.iter().any(|kept| kept.is_of(key, tier))
+    }
+
+    /// Whether it was refused too often.
+    pub(super) fn is_refused(&self, kept: &Kept) -> bool {
+        kept.refusals >= self.max_refusals
     }
 
     pub(super) fn len(&self) -> u64 {

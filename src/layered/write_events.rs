@@ -28,12 +28,15 @@ pub(super) enum Cause {
     Put,
     /// A put whose write was kept.
     Offer,
+    /// An intent that an earlier process left.
+    Intent,
 }
 
 impl Cause {
-    /// Whether a write is kept that fails. A promotion is not: the artifact is in another tier.
+    /// Whether a write is kept that fails. A promotion is not: the artifact is in another tier. An
+    /// intent is kept already.
     pub(super) fn is_kept(self) -> bool {
-        !matches!(self, Self::Hit(_))
+        matches!(self, Self::Put | Self::Offer)
     }
 }
 
@@ -43,6 +46,7 @@ impl fmt::Display for Cause {
             Self::Hit(tier) => write!(f, "promotion from tier {tier}"),
             Self::Put => f.write_str("write behind"),
             Self::Offer => f.write_str("write behind, offered again"),
+            Self::Intent => f.write_str("write of an earlier process"),
         }
     }
 }
@@ -106,7 +110,7 @@ impl Event {
         {
             let mut reports = lock(reports);
             match cause {
-                Cause::Offer => {}
+                Cause::Offer | Cause::Intent => {}
                 Cause::Put => {
                     reports.behind.accepted += 1;
                     reports.behind.pending += 1;
@@ -136,6 +140,8 @@ impl Drop for Event {
         let mut reports = lock(&self.reports);
         match self.cause {
             Cause::Offer => reports.end_offer(total),
+            // Counted by whoever offers it.
+            Cause::Intent => {}
             Cause::Put => reports.end_write_behind(total),
             Cause::Hit(source) => reports.promotions.end(source, &total),
         }

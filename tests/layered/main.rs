@@ -3,6 +3,7 @@
 
 mod bounds;
 mod compile;
+mod intents;
 mod lookup;
 mod lost_writes;
 mod parts;

@@ -12,6 +12,7 @@ mod hostile_server;
 mod http2;
 mod kept_connections;
 mod nginx;
+mod outage;
 #[cfg(unix)]
 mod partial_faults;
 mod proxy;
