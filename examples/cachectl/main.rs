@@ -4,13 +4,18 @@
 //! cachectl --cache-dir DIR stat
 //! cachectl --cache-dir DIR verify --json
 //! cachectl --cache-dir DIR trim --max-bytes 10G
+//! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
 //! ```
+//!
+//! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder
+//! and the remote does so too, when it is opened.
 //!
 //! It exits with 1 where something was found wrong or missing, with 2 where it could not look, or where
 //! the folder is not one of a disk tier, and with 3 where nothing was found wrong but its settings keep
 //! it from judging some entries. Those may be somebody's good entries, and stay.
 
 mod folder;
+mod push;
 mod settings;
 mod units;
 
@@ -18,7 +23,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth};
+use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth, DiskCacheIntents};
 use pipeline_cache::{
     ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _, PipelineFingerprint,
 };
@@ -27,6 +32,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use push::Push;
 use settings::Settings;
 use units::{bytes, human};
 
@@ -57,6 +63,8 @@ enum Command {
         #[arg(long, value_name = "BYTES", value_parser = bytes)]
         max_bytes: u64,
     },
+    /// Upload what a remote could not take
+    Push(Push),
     /// One entry
     Show { key: PipelineFingerprint },
     /// Remove one entry
@@ -89,13 +97,17 @@ enum Outcome {
 }
 
 async fn run(options: Options) -> Result<Outcome> {
-    let settings = options.settings.builder()?;
-    let json = options.json;
-    match options.command {
+    let Options {
+        settings,
+        json,
+        command,
+    } = options;
+    match command {
         Command::Stat => stat(&settings.open().await?, json).await,
         Command::Ls => list(&settings.open().await?, json).await,
         Command::Verify => verify(&settings.open().await?, json).await,
-        Command::Trim { max_bytes } => trim(settings, max_bytes, json).await,
+        Command::Trim { max_bytes } => trim(settings.builder()?, max_bytes, json).await,
+        Command::Push(push) => push.run(&settings, json).await,
         Command::Show { key } => show(&settings.open().await?, key, json).await,
         Command::Rm { key } => {
             let cache = settings.open().await?;
@@ -132,19 +144,22 @@ async fn stat(cache: &DiskCache, json: bool) -> Result<Outcome> {
         oldest = Some(oldest.map_or(used, |oldest| oldest.min(used)));
         newest = Some(newest.map_or(used, |newest| newest.max(used)));
     }
+    let intents = cache.intents().await?;
     let value = json!({
         "root": cache.root().display().to_string(),
         "entries": count,
         "bytes": bytes,
         "oldest_use": oldest.map(unix),
         "newest_use": newest.map(unix),
+        "intents": intents.iter().map(intents_json).collect::<Vec<_>>(),
     });
     print(json, &value, || {
         let used = |what: &str, at: Option<SystemTime>| {
             at.map_or(String::new(), |at| format!("\n{what} {}", ago(at)))
         };
+        let owed: String = intents.iter().map(about_intents).collect();
         format!(
-            "{}\nentries      {count}\nsize         {}{}{}",
+            "{}\nentries      {count}\nsize         {}{}{}{owed}",
             cache.root().display(),
             human(bytes),
             used("oldest use  ", oldest),
@@ -152,6 +167,27 @@ async fn stat(cache: &DiskCache, json: bool) -> Result<Outcome> {
         )
     })?;
     Ok(Outcome::Fine)
+}
+
+fn intents_json(intents: &DiskCacheIntents) -> Value {
+    json!({
+        "tier": intents.tier,
+        "intents": intents.intents,
+        "oldest": unix(intents.oldest),
+    })
+}
+
+fn about_intents(intents: &DiskCacheIntents) -> String {
+    let tier = intents
+        .tier
+        .as_deref()
+        .unwrap_or("a tier that is not named");
+    format!(
+        "\nto upload    {} to {}, the oldest {}",
+        intents.intents,
+        tier.escape_debug(),
+        ago(intents.oldest)
+    )
 }
 
 async fn list(cache: &DiskCache, json: bool) -> Result<Outcome> {

@@ -31,6 +31,18 @@ impl Settings {
             folder::check(root)?;
             settings = settings.root(root);
         }
+        if let Some(keys) = self.trusted_keys()? {
+            settings = settings.trusted_keys(keys);
+        }
+        Ok(settings)
+    }
+
+    pub(crate) async fn open(&self) -> Result<DiskCache> {
+        Ok(self.builder()?.open().await?)
+    }
+
+    /// The secrets that entries are signed with, here and on a remote.
+    pub(crate) fn trusted_keys(&self) -> Result<Option<TrustedKeys>> {
         let mut keys: Option<TrustedKeys> = None;
         for file in &self.secret_files {
             let secret = secret(file)?;
@@ -39,10 +51,11 @@ impl Settings {
                 None => secret.into(),
             });
         }
-        if let Some(keys) = keys {
-            settings = settings.trusted_keys(keys);
-        }
-        Ok(settings)
+        Ok(keys)
+    }
+
+    pub(crate) fn max_artifact(&self) -> u64 {
+        self.max_artifact
     }
 }
 

@@ -4,13 +4,14 @@
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use pipeline_cache::{
     Artifact, ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _,
-    PipelineFingerprint, SharedSecret,
+    PipelineFingerprint, RemoteCache, SharedSecret,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// More entries than this are what the tool is for; the test has them in a few seconds.
@@ -47,11 +48,15 @@ fn entry(root: &Path, number: u64) -> PathBuf {
     root.join(format!("{}.bin", key(number)))
 }
 
-fn cachectl(root: &Path, arguments: &[&str]) -> Output {
-    // Cargo builds the examples beside the tests.
+/// Cargo builds the examples beside the tests.
+fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
-    let mut command = Command::new(profile.join("examples/cachectl"));
+    Command::new(profile.join("examples").join(name))
+}
+
+fn cachectl(root: &Path, arguments: &[&str]) -> Output {
+    let mut command = example("cachectl");
     command.arg("--cache-dir").arg(root).args(arguments);
     command.output().unwrap()
 }
@@ -331,4 +336,152 @@ fn what_cannot_be_looked_at_is_an_error() {
         let output = cachectl(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
+}
+
+const TOKEN: &str = "writer-token-0123456789";
+
+/// A cache_server on a port that was free. It dies with the value.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Self {
+        let tokens = folder.join("tokens");
+        fs::write(&tokens, format!("read-write writer {TOKEN}\n")).unwrap();
+        let child = example("cache_server")
+            .args(["--listen", "127.0.0.1:0", "--tokens"])
+            .arg(tokens)
+            .arg("--cache-dir")
+            .arg(folder.join("served"))
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = child.unwrap();
+        let mut first = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut first).unwrap();
+        let address = first.trim().strip_prefix("listening on ").unwrap();
+        let address = address.split(';').next().unwrap();
+        Self {
+            url: format!("{address}/artifacts"),
+            child,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Remembers that these entries are owed to the remote of this URL; how many it has of 50.
+fn owe(root: &Path, url: &str, numbers: std::ops::Range<u64>) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cache = DiskCache::new(root).await.unwrap();
+        let tier = RemoteCache::new(url).unwrap().to_string();
+        let keys: Vec<_> = numbers.map(key).collect();
+        let intents = cache.write_intents().unwrap();
+        intents.add(&tier, &keys).await.unwrap();
+    });
+}
+
+fn served(url: &str) -> u64 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let remote = RemoteCache::builder().no_proxy().bearer_token(TOKEN);
+        let remote = remote.build(url).unwrap();
+        let mut served = 0;
+        for number in 0..50 {
+            if let Some(found) = remote.get(&key(number)).await.unwrap() {
+                assert_eq!(found, artifact(number));
+                served += 1;
+            }
+        }
+        served
+    })
+}
+
+#[test]
+fn what_a_remote_could_not_take_is_pushed_by_hand() {
+    let folder = filled(50);
+    let (root, beside) = (folder.path(), tempfile::tempdir().unwrap());
+    let server = Server::start(beside.path());
+    let url = server.url.as_str();
+    owe(root, url, 0..20);
+    owe(root, "http://127.0.0.1:9/artifacts", 0..5);
+    fs::remove_file(entry(root, 0)).unwrap();
+    let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
+    let of = |n: usize| &stat["intents"][n];
+    let mut owed = [&of(0)["intents"], &of(1)["intents"]].map(|n| n.as_u64().unwrap());
+    owed.sort_unstable();
+    assert_eq!(owed, [5, 20]);
+    let said = text(&cachectl(root, &["stat"]));
+    assert!(said.contains(&format!("20 to remote({url})")), "{said}");
+
+    let token = beside.path().join("token");
+    let token = token.to_str().unwrap();
+    fs::write(token, "not-the-right-token-at-all\n").unwrap();
+    let push = ["push", url, "--token-file", token, "--json"];
+    let output = cachectl(root, &push);
+    assert_eq!(output.status.code(), Some(1));
+    let left = &json(&output)[0];
+    assert_eq!((&left["pushed"], &left["left"]), (&0.into(), &19.into()));
+    let why = left["why"].as_str().unwrap();
+    assert!(
+        why.contains("permission denied") && !why.contains("not-the-right"),
+        "{why}"
+    );
+    assert_eq!(served(url), 0);
+
+    fs::write(token, format!("{TOKEN}\n")).unwrap();
+    let output = cachectl(root, &push);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(json(&output)[0]["pushed"], 19);
+    assert_eq!(served(url), 19);
+    let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
+    assert_eq!(stat["intents"].as_array().unwrap().len(), 1, "{stat}");
+    assert_eq!(stat["intents"][0]["intents"], 5, "of the other remote");
+
+    // All that it does not have, of a folder that once had no remote.
+    let all = [&push[..], &["--all"]].concat();
+    let pushed = &json(&cachectl(root, &all))[0];
+    assert_eq!(
+        (&pushed["pushed"], &pushed["was_there"]),
+        (&30.into(), &19.into())
+    );
+    assert_eq!(served(url), 49);
+}
+
+#[test]
+fn a_push_that_cannot_begin_is_an_error() {
+    let folder = filled(1);
+    let missing = folder
+        .path()
+        .join("no token")
+        .into_os_string()
+        .into_string();
+    for arguments in [
+        &["push"][..],
+        &["push", "ftp://127.0.0.1/"],
+        &["push", "http://user:hunter2@127.0.0.1/"],
+        &[
+            "push",
+            "http://127.0.0.1:9/",
+            "--token-file",
+            &missing.unwrap(),
+        ],
+    ] {
+        let output = cachectl(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    // Nothing is owed to it, so nothing is sent.
+    let output = cachectl(folder.path(), &["push", "http://127.0.0.1:9/", "--json"]);
+    assert!(output.status.success());
+    assert_eq!(json(&output)[0]["pushed"], 0);
 }
