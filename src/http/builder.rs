@@ -10,6 +10,7 @@ use super::client::HttpClient;
 use super::client_settings::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
+use super::server::Server;
 use crate::network::{NetworkSettings, NetworkTier, RequestError, http_settings, network_settings};
 
 /// Settings for a [`RemoteCache`].
@@ -196,13 +197,16 @@ impl RemoteCacheBuilder {
         let credentials = CredentialHeaders::new(self.credentials, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
-        let entries = Entries {
+        let server = Server {
             client: Arc::new(client),
-            shares_client: false,
             base,
             credentials: Arc::new(credentials),
             has_certificate: self.identity.is_some(),
             max_redirects: self.max_redirects,
+        };
+        let entries = Entries {
+            server,
+            shares_client: false,
             format,
             absent_statuses: self.network.absent_statuses.clone(),
         };

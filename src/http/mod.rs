@@ -4,8 +4,8 @@
 //! its whole frame was verified.
 
 // A call goes through the `NetworkTier`, which decides whether and how often a request is made.
-// Inside it `entries` knows what to request, follows redirects, attaches credentials and knows what a
-// response means. `client` sends single requests through `reqwest`, over the connections that
+// Inside it `entries` knows what to request and what a response means; `server` attaches credentials
+// and follows redirects. `client` sends single requests through `reqwest`, over the connections that
 // `connections` keeps or gives up; `upload` is a body on its way.
 
 mod base_url;
@@ -16,6 +16,7 @@ mod connections;
 mod credentials;
 mod entries;
 mod request_error;
+mod server;
 mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
@@ -154,11 +155,11 @@ impl fmt::Debug for RemoteCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = &self.tier.backend;
         f.debug_struct("RemoteCache")
-            .field("base_url", &entries.base)
+            .field("base_url", &entries.server.base)
             .field("writes", &self.tier.writes)
             .field("format", &entries.format)
             .field("required", &self.tier.required)
-            .field("credentials", &entries.credentials)
+            .field("credentials", &entries.server.credentials)
             .field("breaker", &self.breaker_state())
             .field("write_breaker", &self.write_breaker_state())
             .field("metrics", &self.metrics())
