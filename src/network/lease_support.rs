@@ -39,3 +39,22 @@ impl LeaseSupport {
         !std::mem::replace(&mut state.is_said, true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_grants_none_is_asked_again_and_it_is_said_once() {
+        let support = LeaseSupport::default();
+        assert!(!support.is_missing());
+        assert!(support.missing());
+        assert!(support.is_missing());
+        advance(ASK_AGAIN).await;
+        assert!(!support.is_missing());
+        assert!(!support.missing());
+        support.is_there();
+        assert!(!support.is_missing());
+    }
+}
