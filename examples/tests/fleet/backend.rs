@@ -9,7 +9,7 @@ pub(crate) enum Backend {
     CacheServer(CacheServer),
     Seaweed(Single),
     Redis(Redis),
-    Sentinels(Group),
+    Sentinels(Box<Group>),
     Namespace(RedisInNamespace),
 }
 
@@ -51,11 +51,12 @@ impl Backend {
                 has(["num-slaves", "1"]) && has(["num-other-sentinels", "2"])
             })
         });
-        Some(Self::Sentinels(Group {
+        let group = Group {
             master,
             _replica: replica,
             sentinels,
-        }))
+        };
+        Some(Self::Sentinels(Box::new(group)))
     }
 
     /// `None` where no network namespace can be made.
