@@ -15,6 +15,12 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///   /artifacts/<64 hex digits>.bin  artifacts; the base URL of a RemoteCache is
 ///                                   http://HOST:8420/artifacts
 ///
+///   /artifacts/leases/<64 hex digits>
+///                                   compile leases, for a RemoteCache with compile_leases: one
+///                                   client at a time compiles a key, and the others wait for its
+///                                   artifact. They need a token that may write. They are in memory,
+///                                   and last from 0.1 to 600 seconds without a renewal
+///
 ///   /ccache/...                     remote_storage = http://HOST:8420/ccache
 ///
 ///   /sccache/...                    SCCACHE_WEBDAV_ENDPOINT=http://HOST:8420/sccache/
@@ -68,6 +74,14 @@ pub(crate) struct Args {
     /// How many requests are served at once
     #[arg(long, value_name = "N", value_parser = count, default_value = "256")]
     pub(crate) max_requests: usize,
+    /// The most compile leases that are held at once. Further ones are refused: their clients
+    /// compile without
+    #[arg(long, value_name = "N", value_parser = count, default_value = "65536")]
+    pub(crate) max_leases: usize,
+    /// The most requests that wait for a compile lease at once, 64 of them for one key. Each has a
+    /// connection of HTTP/1.1. Clients that are refused ask now and then
+    #[arg(long, value_name = "N", value_parser = count, default_value = "512")]
+    pub(crate) max_lease_waits: usize,
     /// The seconds that requests under way have to end once the server is told to stop
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     pub(crate) drain: Duration,

@@ -186,7 +186,7 @@ fn key(name: &str) -> Result<PipelineFingerprint, HttpError> {
     }
 }
 
-fn failed(error: &StoreError) -> HttpError {
+pub(crate) fn failed(error: &StoreError) -> HttpError {
     match error.kind() {
         StoreErrorKind::InvalidArtifact => {
             let reason = error.source().map(ToString::to_string);

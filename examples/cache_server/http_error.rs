@@ -32,6 +32,10 @@ pub(crate) enum HttpError {
     BrokenOff,
     /// The body is not what the path says.
     Unverified(String),
+    /// A header of a request for a compile lease is missing or wrong.
+    BadLease,
+    /// As many compile leases as there may be.
+    TooManyLeases,
     /// Too many others.
     Busy,
     /// The server failed; told in the log, and to the client as no more than that.
@@ -53,7 +57,9 @@ impl HttpError {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::BadPath | Self::BrokenOff | Self::PartialUpload => StatusCode::BAD_REQUEST,
+            Self::BadPath | Self::BrokenOff | Self::PartialUpload | Self::BadLease => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NotFound | Self::WrongBase => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -64,7 +70,7 @@ impl HttpError {
             Self::Unverified(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed | Self::Disk => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+            Self::DiskFull | Self::TooManyLeases => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
 
@@ -87,6 +93,11 @@ impl HttpError {
             Self::TooSlow => "the body arrived too slowly",
             Self::BrokenOff => "the body ended before its announced length",
             Self::Unverified(reason) => return format!("the artifact was not stored: {reason}\n"),
+            Self::BadLease => {
+                "a compile lease takes the headers Lease-Token, of 1 to 64 characters, and \
+                 Lease-Time-Ms, from 100 to 600000, or Lease-Wait-Ms"
+            }
+            Self::TooManyLeases => "the server grants no more compile leases at once",
             Self::Busy => "too many requests at once: try again later",
             Self::Failed => "the server failed",
             Self::Disk => "the server's disk failed",

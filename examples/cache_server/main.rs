@@ -7,6 +7,7 @@
 //! | path | what is there |
 //! |---|---|
 //! | `/artifacts/<64 hex digits>.bin` | artifacts: the base URL of a `RemoteCache` is `/artifacts` |
+//! | `/artifacts/leases/<64 hex digits>` | compile leases, see `leases` |
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
 //! | `/metrics` | for Prometheus |
@@ -28,6 +29,7 @@ mod foreign;
 mod http_error;
 #[path = "../http_server/mod.rs"]
 mod http_server;
+mod leases;
 mod metrics;
 mod site;
 mod sweep;
@@ -58,6 +60,7 @@ use http_server::connections::Connections;
 use http_server::console::{self, announce, say};
 use http_server::listener::Listener;
 use http_server::signals;
+use leases::Leases;
 use metrics::Metrics;
 use site::Site;
 use uploads::Uploads;
@@ -137,6 +140,7 @@ async fn run(args: Args) -> Result<bool> {
         artifacts: Artifacts::new(disk.clone(), args.anonymous.role().is_some()),
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
+        leases: Leases::new(args.max_leases, args.max_lease_waits),
         uploads: open_uploads(&args).await?,
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
@@ -148,7 +152,11 @@ async fn run(args: Args) -> Result<bool> {
     let socket = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
-    let stop = signals::stop(CUT_SHORT)?;
+    let told = signals::stop(CUT_SHORT)?;
+    let stop = async {
+        told.await;
+        site.leases.stop();
+    };
     let url = format!("http://{}", socket.local_addr()?);
     announce(format_args!(
         "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \

@@ -7,22 +7,31 @@ use std::sync::Arc;
 
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::counters::{Counter, Gauge};
+use crate::leases::Leases;
 
 /// The parts of the server that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Area {
     Artifacts,
+    Leases,
     Ccache,
     Sccache,
     Other,
 }
 
 impl Area {
-    const ALL: [Self; 4] = [Self::Artifacts, Self::Ccache, Self::Sccache, Self::Other];
+    const ALL: [Self; 5] = [
+        Self::Artifacts,
+        Self::Leases,
+        Self::Ccache,
+        Self::Sccache,
+        Self::Other,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Artifacts => "artifacts",
+            Self::Leases => "leases",
             Self::Ccache => "ccache",
             Self::Sccache => "sccache",
             Self::Other => "other",
@@ -31,7 +40,9 @@ impl Area {
 }
 
 /// The methods that are counted apart; anything else is one class, whoever invents it.
-const METHODS: [&str; 7] = ["GET", "HEAD", "PUT", "DELETE", "PROPFIND", "MKCOL", "other"];
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "PUT", "POST", "DELETE", "PROPFIND", "MKCOL", "other",
+];
 const CLASSES: usize = 5;
 
 #[derive(Debug, Default)]
@@ -48,7 +59,8 @@ pub(crate) struct Metrics {
 }
 
 /// What others know.
-pub(crate) struct Elsewhere {
+pub(crate) struct Elsewhere<'a> {
+    pub(crate) leases: &'a Leases,
     pub(crate) disk: PipelineCacheMetrics,
     pub(crate) unsynced: u64,
     pub(crate) ccache_bytes: u64,
@@ -63,7 +75,7 @@ impl Metrics {
         self.requests[area as usize][method.unwrap_or(METHODS.len() - 1)][class].increment();
     }
 
-    pub(crate) fn text(&self, elsewhere: &Elsewhere) -> String {
+    pub(crate) fn text(&self, elsewhere: &Elsewhere<'_>) -> String {
         let mut text = Text::default();
         text.family(
             "requests_total",
@@ -82,6 +94,23 @@ impl Metrics {
                     }
                 }
             }
+        }
+        let (leases, held) = (&elsewhere.leases.metrics, elsewhere.leases.count());
+        text.family(
+            "leases_total",
+            "counter",
+            "Compile leases, by what became of them or of a request for one.",
+        );
+        for (outcome, counter) in [
+            ("granted", &leases.granted),
+            ("held", &leases.held),
+            ("stored", &leases.stored),
+            ("refused", &leases.refused),
+            ("released", &leases.released),
+            ("expired", &leases.expired),
+        ] {
+            let labels = format!("outcome=\"{outcome}\"");
+            text.sample("leases_total", &labels, counter.get());
         }
         let disk = &elsewhere.disk;
         for (name, kind, help, value) in [
@@ -120,6 +149,13 @@ impl Metrics {
                 "gauge",
                 "Requests being served.",
                 self.requests_under_way.get(),
+            ),
+            ("leases", "gauge", "Compile leases that are held.", held),
+            (
+                "lease_waits",
+                "gauge",
+                "Requests that wait for the end of a compile lease.",
+                leases.waiting.get(),
             ),
             (
                 "connections",

@@ -6,6 +6,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderValue;
 use axum::http::Method;
 use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
 use pipeline_cache::PipelineCacheStore as _;
@@ -26,11 +27,13 @@ use crate::http_error::HttpError;
 use crate::http_server::connection::Connection;
 use crate::http_server::console;
 use crate::http_server::exchange::Exchange;
+use crate::leases::Leases;
 use crate::metrics::{Area, Elsewhere, Metrics};
 use crate::uploads::Uploads;
 
 pub(crate) struct Site {
     pub(crate) artifacts: Artifacts,
+    pub(crate) leases: Leases,
     pub(crate) ccache: Foreign,
     pub(crate) sccache: Foreign,
     pub(crate) uploads: Uploads,
@@ -77,6 +80,11 @@ async fn serve(
     let answer = match allowed {
         _ if path == "/healthz" => Ok("well\n".into_response()),
         Err(error) => Err(error),
+        // It ends with its client, and would keep others out if it held a permit.
+        Ok(()) if area == Area::Leases && Leases::is_wait(request.method(), request.headers()) => {
+            let (head, _) = request.into_parts();
+            site.lease(&head, name).await
+        }
         Ok(()) => match site.permit().await {
             Ok(permit) => {
                 let (answer, permit) =
@@ -120,6 +128,7 @@ async fn run_to_end(
 /// The part of the site that a path leads to, and the rest of the path.
 fn area(path: &str) -> (Area, &str) {
     let areas = [
+        ("/artifacts/leases/", Area::Leases),
         ("/artifacts/", Area::Artifacts),
         ("/ccache/", Area::Ccache),
         ("/sccache/", Area::Sccache),
@@ -152,10 +161,15 @@ impl Site {
         match area {
             Area::Artifacts => {
                 let artifacts = &self.artifacts;
-                artifacts
+                let answer = artifacts
                     .answer(method, name, headers, body, uploads, &self.metrics)
-                    .await
+                    .await?;
+                if *method == Method::PUT {
+                    self.wake_waiters(name);
+                }
+                Ok(answer)
             }
+            Area::Leases => self.lease(&head, name).await,
             Area::Ccache => {
                 self.ccache
                     .answer(method, name, headers, body, uploads)
@@ -172,9 +186,24 @@ impl Site {
         }
     }
 
+    async fn lease(&self, head: &Parts, name: &str) -> Result<Response, HttpError> {
+        let (method, headers) = (&head.method, &head.headers);
+        let leases = &self.leases;
+        leases.answer(method, name, headers, &self.artifacts).await
+    }
+
+    /// Those who wait for the artifact of this name. A source alias has no lease.
+    fn wake_waiters(&self, name: &str) {
+        let key = name.strip_suffix(".bin").map(str::parse);
+        if let Some(Ok(key)) = key {
+            self.leases.stored(&key);
+        }
+    }
+
     fn metrics(&self) -> Response {
         let disk = &self.artifacts.disk;
         let text = self.metrics.text(&Elsewhere {
+            leases: &self.leases,
             disk: disk.metrics(),
             unsynced: iter::once(disk)
                 .chain(disk.aliases())

@@ -47,6 +47,13 @@ impl BaseUrl {
         url
     }
 
+    /// `<base>/leases/<64 hex digits>`
+    pub(super) fn lease(&self, key: &PipelineFingerprint) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&[self.0.path(), "leases/", &key.hex()].concat());
+        url
+    }
+
     /// The folder of this name below it.
     pub(super) fn folder(&self, name: &str) -> Self {
         let mut url = self.0.clone();
@@ -109,6 +116,8 @@ mod tests {
             let base = BaseUrl::parse(base).unwrap();
             assert_eq!(base.to_string(), shown);
             assert_eq!(base.entry(&KEY).as_str(), format!("{folder}{KEY}.bin"));
+            let lease = base.lease(&KEY);
+            assert_eq!(lease.as_str(), format!("{folder}leases/{KEY}"));
             let aliases = base.folder("aliases").entry(&KEY);
             assert_eq!(aliases.as_str(), format!("{folder}aliases/{KEY}.bin"));
         }

@@ -3,6 +3,7 @@
 use reqwest::{Certificate, Identity};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::RemoteCache;
 use super::base_url::BaseUrl;
@@ -10,7 +11,12 @@ use super::client::HttpClient;
 use super::client_settings::ClientSettings;
 use super::credentials::{CredentialHeaders, CredentialSource, Credentials};
 use super::entries::Entries;
-use crate::network::{NetworkSettings, NetworkTier, RequestError, http_settings, network_settings};
+use super::leases::{HttpLeases, MAX_TIME};
+use super::server::Server;
+use crate::network::{
+    NetworkLeases, NetworkSettings, NetworkTier, RequestError, TierLeases, http_settings,
+    network_settings,
+};
 
 /// Settings for a [`RemoteCache`].
 ///
@@ -45,6 +51,8 @@ pub struct RemoteCacheBuilder {
     extra_roots: Vec<Vec<u8>>,
     identity: Option<Vec<u8>>,
     network: NetworkSettings,
+    /// `None`: none are granted.
+    lease_time: Option<Duration>,
 }
 
 impl Default for RemoteCacheBuilder {
@@ -57,6 +65,7 @@ impl Default for RemoteCacheBuilder {
             extra_roots: Vec::new(),
             identity: None,
             network: NetworkSettings::default(),
+            lease_time: None,
         }
     }
 }
@@ -143,8 +152,8 @@ impl RemoteCacheBuilder {
     }
 
     /// Takes all credentials from a callback, so that they can rotate, instead of those set here.
-    /// It is called once for every attempt of a call, on a runtime worker, and must not block: let
-    /// another task keep the credentials fresh. Where it panics, the call fails as
+    /// It is called once for every attempt of a call, twice where that asks for a compile lease, on a
+    /// runtime worker, and must not block: let another task keep the credentials fresh. Where it panics, the call fails as
     /// `PermissionDenied` and nothing is sent. After the server rejected the credentials, no more
     /// requests are made until the callback returns others, or a minute has passed.
     ///
@@ -166,6 +175,52 @@ impl RemoteCacheBuilder {
         callback: impl Fn() -> Credentials + Send + Sync + 'static,
     ) -> Self {
         self.credentials = CredentialSource::Rotating(Arc::new(callback));
+        self
+    }
+
+    /// Grants compile leases, where the server does, as `cache_server` among the examples: while a
+    /// process of the fleet compiles a key, the others that share this server wait for its artifact,
+    /// for as long as [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait) says.
+    /// Needs [`writes`](Self::writes). Default: none are granted.
+    ///
+    /// A lease lives for this long, at least 100 ms and at most ten minutes, and its holder renews it
+    /// in the background. A holder that dies, is stopped, or is cut off loses it after this time, by
+    /// the server's clock; [`expired_leases`](crate::PipelineCacheMetrics::expired_leases) counts those
+    /// that notice. Then two may compile the same key, and store the same artifact. A server that is
+    /// started again has forgotten all leases: their holders acquire them anew, or others do, with the
+    /// same result. 10 seconds suit most: a lease is renewed each third of its time.
+    ///
+    /// A server without leases, such as nginx, answers the first `POST <base>/leases/<key>` with 404,
+    /// 405 or the like. That is logged once, compiles go on without leases, and it is asked again
+    /// after five minutes.
+    ///
+    /// A server that does not say within the
+    /// [network budget](crate::LayeredPipelineCacheBuilder::network_budget) who has the lease, lookup
+    /// included, is not waited for.
+    ///
+    /// Those who wait have a request each that the server answers when the artifact is stored or the
+    /// holder has given up, or after half the [`inactivity_timeout`](Self::inactivity_timeout). At most
+    /// 32 such requests are under way, which take no request permit. Who waits besides asks now and
+    /// then, after 20 ms at first and up to once a second.
+    ///
+    /// ```
+    /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, RemoteCache};
+    /// use std::time::Duration;
+    ///
+    /// let remote = RemoteCache::builder()
+    ///     .writes()
+    ///     .compile_leases(Duration::from_secs(10))
+    ///     .build("http://cache.example.com:8420/artifacts")?;
+    /// let cache = LayeredPipelineCache::builder()
+    ///     .tier(InMemoryPipelineCache::new())
+    ///     .tier(remote)
+    ///     .max_compile_wait(Duration::from_secs(60))
+    ///     .build();
+    /// # Ok::<(), pipeline_cache::RemoteCacheError>(())
+    /// ```
+    #[must_use]
+    pub const fn compile_leases(mut self, time: Duration) -> Self {
+        self.lease_time = Some(time);
         self
     }
 
@@ -196,18 +251,29 @@ impl RemoteCacheBuilder {
         let credentials = CredentialHeaders::new(self.credentials, client.encoder().clone())?;
         let name = format!("remote({base})");
         let (format, promotable) = self.network.format();
-        let entries = Entries {
+        let server = Server {
             client: Arc::new(client),
-            shares_client: false,
             base,
             credentials: Arc::new(credentials),
             has_certificate: self.identity.is_some(),
             max_redirects: self.max_redirects,
+        };
+        let lease_time = self.lease_time.filter(|_| self.network.writes);
+        let leases = lease_time.map(|time| {
+            let inactivity_timeout = self.network.inactivity_timeout;
+            let backend = HttpLeases::new(name.clone(), server.clone(), inactivity_timeout);
+            let (time, limits) = (time.min(MAX_TIME), self.network.limits);
+            let leases = NetworkLeases::new(name.clone(), backend, time, limits);
+            Box::new(leases) as Box<dyn TierLeases>
+        });
+        let entries = Entries {
+            server,
+            shares_client: false,
             format,
             absent_statuses: self.network.absent_statuses.clone(),
         };
         Ok(RemoteCache {
-            tier: NetworkTier::new(name, entries, promotable, self.network, None),
+            tier: NetworkTier::new(name, entries, promotable, self.network, leases),
         })
     }
 }
@@ -247,6 +313,7 @@ impl fmt::Debug for RemoteCacheBuilder {
             .field("extra_roots", &self.extra_roots.len())
             .field("client_certificate", &self.identity.is_some())
             .field("network", &self.network)
+            .field("lease_time", &self.lease_time)
             .finish()
     }
 }

@@ -245,6 +245,13 @@ impl Response {
         read_capped(parts, announced, limit, self.inactivity_timeout).await
     }
 
+    /// The whole body, or `None` where it is longer. It is no answer that a caller waits for.
+    pub(super) async fn read_short(self, limit: u64) -> Result<Option<Bytes>, RequestError> {
+        let announced = self.response.content_length();
+        let parts = self.response.bytes_stream();
+        read_capped(parts, announced, limit, self.inactivity_timeout).await
+    }
+
     /// Reads at least so many bytes of the body, or all of it, and leaves the rest.
     pub(super) async fn read_start(self, wanted: usize) -> Result<(), RequestError> {
         read_start(

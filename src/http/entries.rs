@@ -1,33 +1,23 @@
-//! The requests about one entry on the server, their redirects, and what each response means.
-//!
-//! Credentials go to the origin of the base URL and nowhere else.
+//! The requests about one entry on the server, and what each response means.
 
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, StatusCode, Url};
-use std::sync::Arc;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap};
+use reqwest::{Method, StatusCode};
 
-use super::base_url;
-use super::base_url::BaseUrl;
-use super::client::{Connection, HttpClient, Request, Response};
-use super::credentials::{CredentialHeaders, SentCredentials};
+use super::client::{Connection, Response};
+use super::credentials::SentCredentials;
+use super::server::{Ask, Server};
 use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
     AnswerProgress, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
 };
-use crate::store::{Fetched, StoreErrorKind};
+use crate::store::Fetched;
 
 pub(super) struct Entries {
-    pub(super) client: Arc<HttpClient>,
+    pub(super) server: Server,
     /// Whether the connections of the client are those of another tier.
     pub(super) shares_client: bool,
-    pub(super) base: BaseUrl,
-    /// Sent to the origin of the base URL and to no other.
-    pub(super) credentials: Arc<CredentialHeaders>,
-    /// Whether the client shows a certificate. It would do so to every origin.
-    pub(super) has_certificate: bool,
-    pub(super) max_redirects: usize,
     pub(super) format: FrameFormat,
     /// The statuses of a lookup that mean that there is no such entry.
     pub(super) absent_statuses: Vec<u16>,
@@ -37,12 +27,11 @@ impl Backend for Entries {
     type Credentials = SentCredentials;
 
     fn credentials(&self) -> Result<SentCredentials, RequestError> {
-        self.credentials.current()
+        self.server.credentials.current()
     }
 
     fn version(&self, credentials: &SentCredentials) -> Option<u64> {
-        let authenticates = self.has_certificate || !credentials.headers.is_empty();
-        authenticates.then_some(credentials.version)
+        self.server.version(credentials)
     }
 
     async fn download(
@@ -59,10 +48,10 @@ impl Backend for Entries {
         // Either the entry is wrong, or the connection delivers the responses to other requests.
         let again = self.fetch(&get.over(Connection::New), answer).await;
         if !matches!(&again, Ok((fetched, _)) if is_of_another_key(fetched))
-            && self.client.connections.replace()
+            && self.server.client.connections.replace()
         {
             tracing::warn!(
-                base = %self.base, %key,
+                base = %self.server.base, %key,
                 "a kept connection delivered a frame of another key: all kept connections are given up"
             );
         }
@@ -148,12 +137,8 @@ impl Backend for Entries {
 
     fn in_folder(&self, folder: &str) -> Self {
         Self {
-            client: Arc::clone(&self.client),
+            server: self.server.folder(folder),
             shares_client: true,
-            base: self.base.folder(folder),
-            credentials: Arc::clone(&self.credentials),
-            has_certificate: self.has_certificate,
-            max_redirects: self.max_redirects,
             format: self.format.clone(),
             absent_statuses: self.absent_statuses.clone(),
         }
@@ -163,7 +148,7 @@ impl Backend for Entries {
         if self.shares_client {
             return ConnectionCounts::default();
         }
-        let connections = &self.client.connections;
+        let connections = &self.server.client.connections;
         ConnectionCounts {
             repeated: connections.repeated.get(),
             replaced: connections.replaced.get(),
@@ -246,47 +231,14 @@ impl Entries {
         entry: &Entry<'_>,
         upload: Option<&Upload>,
     ) -> Result<Response, RequestError> {
-        let method = &entry.method;
-        let mut url = self.base.entry(entry.key);
-        // Once another origin was asked, no credentials are sent any more, even where that origin
-        // points back: the request is then of its making.
-        let mut is_base_origin = true;
-        for _ in 0..=self.max_redirects {
-            let headers = match is_base_origin {
-                true => entry.credentials.headers.clone(),
-                false => HeaderMap::new(),
-            };
-            let request = Request {
-                method,
-                url: &url,
-                headers,
-                upload,
-                is_base_origin,
-                connection: entry.connection,
-            };
-            let response = self.client.send(request).await?;
-            let status = response.status();
-            if !status.is_redirection() {
-                return Ok(response);
-            }
-            let location = response.headers().get(LOCATION);
-            let Some(target) = target(method, status, &url, location)? else {
-                return Ok(response);
-            };
-            response.drain().await;
-            is_base_origin &= self.base.same_origin(&target);
-            if self.has_certificate && !is_base_origin {
-                return Err(RequestError::new(
-                    StoreErrorKind::Protocol,
-                    "redirected to another origin, which must not see the client certificate",
-                ));
-            }
-            url = target;
-        }
-        Err(RequestError::new(
-            StoreErrorKind::Protocol,
-            format!("more than {} redirects", self.max_redirects),
-        ))
+        let ask = Ask {
+            method: &entry.method,
+            url: self.server.base.entry(entry.key),
+            headers: HeaderMap::new(),
+            upload,
+            connection: entry.connection,
+        };
+        self.server.request(ask, entry.credentials).await
     }
 
     /// The status of the response to a request that changes the entry, and the error where that is
@@ -317,104 +269,5 @@ impl Entries {
             .get(CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         length.is_none_or(|length| self.format.may_be_frame(length))
-    }
-}
-
-/// Where a response sends the request on to. `None` where it does not, or not this method.
-fn target(
-    method: &Method,
-    status: StatusCode,
-    from: &Url,
-    location: Option<&HeaderValue>,
-) -> Result<Option<Url>, RequestError> {
-    let follows = match status {
-        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-        // These may turn another method into a GET: only reads follow them.
-        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
-            matches!(*method, Method::GET | Method::HEAD)
-        }
-        _ => false,
-    };
-    if !follows {
-        return Ok(None);
-    }
-    let invalid = |reason| RequestError::new(StoreErrorKind::Protocol, reason);
-    let target = location
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| from.join(location).ok())
-        .ok_or_else(|| invalid("redirected without a usable location"))?;
-    if !base_url::is_http(&target) {
-        return Err(invalid(
-            "redirected to a URL that is neither http nor https",
-        ));
-    }
-    if from.scheme() == "https" && target.scheme() != "https" {
-        return Err(invalid("redirected from https to http"));
-    }
-    if base_url::has_credentials(&target) {
-        return Err(invalid("redirected to a URL with credentials in it"));
-    }
-    Ok(Some(target))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn follow(method: Method, status: u16, from: &str, to: &'static str) -> Result<String, String> {
-        let status = StatusCode::from_u16(status).unwrap();
-        let from = Url::parse(from).unwrap();
-        let location = HeaderValue::from_static(to);
-        match target(&method, status, &from, Some(&location)) {
-            Ok(target) => Ok(target.map(String::from).unwrap_or_default()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    #[test]
-    fn a_redirect_goes_where_it_says_and_never_to_less_safety() {
-        let get = |from, to| follow(Method::GET, 302, from, to);
-        assert_eq!(get("http://a/b/c", "d").unwrap(), "http://a/b/d");
-        assert_eq!(get("http://a/b", "//c/d").unwrap(), "http://c/d");
-        assert_eq!(get("http://a/", "https://a/").unwrap(), "https://a/");
-        assert_eq!(get("https://a/", "https://b/").unwrap(), "https://b/");
-
-        let rejected = |from, to| get(from, to).unwrap_err();
-        assert!(rejected("https://a/", "http://a/").contains("https to http"));
-        assert!(rejected("https://a/", "http://b/").contains("https to http"));
-        assert!(rejected("http://a/", "file:///etc/passwd").contains("neither"));
-        assert!(rejected("http://a/", "javascript:alert(1)").contains("neither"));
-        assert!(rejected("http://a/", "http://user:pw@b/").contains("credentials"));
-        assert!(rejected("http://a/", "http://[").contains("usable"));
-    }
-
-    #[test]
-    fn a_write_is_only_repeated_where_it_stays_a_write() {
-        for (method, status, follows) in [
-            (Method::GET, 301, true),
-            (Method::HEAD, 303, true),
-            (Method::GET, 307, true),
-            (Method::GET, 300, false),
-            (Method::GET, 304, false),
-            (Method::GET, 200, false),
-            (Method::PUT, 301, false),
-            (Method::PUT, 302, false),
-            (Method::DELETE, 303, false),
-            (Method::PUT, 307, true),
-            (Method::DELETE, 308, true),
-        ] {
-            let target = follow(method.clone(), status, "http://a/", "/b").unwrap();
-            assert_eq!(!target.is_empty(), follows, "{method} {status}");
-        }
-    }
-
-    #[test]
-    fn a_redirect_without_a_valid_location_is_an_error() {
-        let from = Url::parse("http://a/").unwrap();
-        let garbage = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
-        for location in [None, Some(&garbage)] {
-            let target = target(&Method::GET, StatusCode::FOUND, &from, location);
-            assert!(target.unwrap_err().to_string().contains("usable"));
-        }
     }
 }

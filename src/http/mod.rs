@@ -4,9 +4,9 @@
 //! its whole frame was verified.
 
 // A call goes through the `NetworkTier`, which decides whether and how often a request is made.
-// Inside it `entries` knows what to request, follows redirects, attaches credentials and knows what a
-// response means. `client` sends single requests through `reqwest`, over the connections that
-// `connections` keeps or gives up; `upload` is a body on its way.
+// Inside it `entries` knows what to request and what a response means; `server` attaches credentials
+// and follows redirects. `client` sends single requests through `reqwest`, over the connections that
+// `connections` keeps or gives up; `upload` is a body on its way. `leases` are compile leases.
 
 mod base_url;
 mod builder;
@@ -15,17 +15,21 @@ mod client_settings;
 mod connections;
 mod credentials;
 mod entries;
+mod leases;
 mod request_error;
+mod server;
 mod upload;
 
 pub use builder::{RemoteCacheBuilder, RemoteCacheError};
 pub use credentials::Credentials;
 
+use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::key::PipelineFingerprint;
 use crate::network::{NetworkTier, delegate_to_network_tier};
-use crate::store::PipelineCacheStore as _;
+use crate::store::{CompileLease, CompileLeases, PipelineCacheStore as _, StoreError};
 use entries::Entries;
 
 /// An HTTP or HTTPS server as a tier.
@@ -149,16 +153,29 @@ impl RemoteCache {
 
 delegate_to_network_tier!(RemoteCache);
 
+#[async_trait]
+impl CompileLeases for RemoteCache {
+    /// `None` without [`compile_leases`](RemoteCacheBuilder::compile_leases), from a server that grants
+    /// none, and after a close. Fails at once while the circuit breaker of the reads is open. The wait
+    /// for another process has no limit of its own.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.tier.compile_lease(key).await
+    }
+}
+
 impl fmt::Debug for RemoteCache {
     /// Everything but the secrets, of which only the presence is printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entries = &self.tier.backend;
         f.debug_struct("RemoteCache")
-            .field("base_url", &entries.base)
+            .field("base_url", &entries.server.base)
             .field("writes", &self.tier.writes)
             .field("format", &entries.format)
             .field("required", &self.tier.required)
-            .field("credentials", &entries.credentials)
+            .field("credentials", &entries.server.credentials)
             .field("breaker", &self.breaker_state())
             .field("write_breaker", &self.write_breaker_state())
             .field("metrics", &self.metrics())

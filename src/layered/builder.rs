@@ -342,7 +342,7 @@ impl LayeredPipelineCacheBuilder {
     ///
     /// - A compile waits only if a tier grants compile leases: see
     ///   [`DiskCacheBuilder::compile_locks`](crate::DiskCacheBuilder::compile_locks), for the processes
-    ///   of a machine, and `RedisCacheBuilder::compile_leases`, for a fleet.
+    ///   of a machine, and `compile_leases` of the builders of the network tiers, for a fleet.
     /// - The wait ends when the other process dies: at once on a folder, and on a server when the lease
     ///   has expired.
     /// - A server that does not answer within the

@@ -41,6 +41,12 @@ pub(crate) enum LeaseAnswer {
     Held,
     /// There is no need for one: the artifact is there.
     Stored,
+    /// The server grants none to anybody, for the time being.
+    #[cfg_attr(
+        not(any(feature = "remote-cache", feature = "object-store")),
+        expect(dead_code, reason = "every Redis server grants leases")
+    )]
+    Unsupported,
 }
 
 /// A lease as the server knows it.
@@ -84,6 +90,12 @@ pub(crate) trait LeaseBackend: Send + Sync + 'static {
 
 pub(crate) trait LeaseWatch: Send {
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// How long to wait for a change before the lease is asked for again. Longer than `pause` where no
+    /// change is missed.
+    fn longest_wait(&self, pause: Duration) -> Duration {
+        pause
+    }
 }
 
 pub(crate) struct NetworkLeases<L>(Arc<Inner<L>>);
@@ -134,7 +146,7 @@ impl<L: LeaseBackend> TierLeases for NetworkLeases<L> {
         tokio::select! {
             biased;
             () = self.0.closed.cancelled() => Ok(None),
-            lease = waited => lease.map(Some),
+            lease = waited => lease,
         }
     }
 
@@ -162,15 +174,22 @@ impl<L: LeaseBackend> TierLeases for NetworkLeases<L> {
 enum Asked {
     Lease(CompileLease),
     Held,
+    Unsupported,
 }
 
 impl<L: LeaseBackend> Inner<L> {
-    async fn wait_for(self: &Arc<Self>, request: LeaseRequest) -> Result<CompileLease, StoreError> {
+    /// `None` where the server grants none.
+    async fn wait_for(
+        self: &Arc<Self>,
+        request: LeaseRequest,
+    ) -> Result<Option<CompileLease>, StoreError> {
         let began = Instant::now();
         let mut watch = None;
         loop {
-            if let Asked::Lease(lease) = self.ask(request.clone()).await? {
-                return Ok(lease);
+            match self.ask(request.clone()).await? {
+                Asked::Lease(lease) => return Ok(Some(lease)),
+                Asked::Unsupported => return Ok(None),
+                Asked::Held => {}
             }
             // Announced or not, it may be free when the watch has begun.
             let Some(watch) = &mut watch else {
@@ -181,7 +200,7 @@ impl<L: LeaseBackend> Inner<L> {
                 continue;
             };
             let pause = (began.elapsed() / 8).clamp(MIN_PAUSE, MAX_PAUSE);
-            let _ = timeout(pause, watch.changed()).await;
+            let _ = timeout(watch.longest_wait(pause), watch.changed()).await;
         }
     }
 
@@ -202,6 +221,7 @@ impl<L: LeaseBackend> Inner<L> {
             LeaseAnswer::Granted => Asked::Lease(self.hold(request, asked)),
             LeaseAnswer::Stored => Asked::Lease(CompileLease::stored()),
             LeaseAnswer::Held => Asked::Held,
+            LeaseAnswer::Unsupported => Asked::Unsupported,
         })
     }
 

@@ -22,7 +22,8 @@ mod failure_window;
 mod healer;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod http_status;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+mod lease_support;
 mod leases;
 mod remembered_misses;
 mod request_error;
@@ -49,7 +50,8 @@ pub(crate) use caller::AnswerProgress;
 pub(crate) use content_encoding::content_encoding;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use http_status::HttpStatusError;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+pub(crate) use lease_support::{ASK_AGAIN, LeaseSupport};
 pub(crate) use leases::{LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, NetworkLeases};
 pub(crate) use request_error::RequestError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
@@ -57,5 +59,4 @@ pub(crate) use settings::http_settings;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use store::delegate_to_network_tier;
 pub(crate) use tier::NetworkTier;
-#[cfg(feature = "redis")]
 pub(crate) use tier_leases::TierLeases;

@@ -14,8 +14,11 @@ use url::Url;
 
 use super::ObjectStoreCache;
 use super::connector::Connector;
+use super::leases::{MAX_TIME, ObjectLeases};
 use super::objects::Objects;
-use crate::network::{NetworkSettings, NetworkTier, http_settings, network_settings};
+use crate::network::{
+    NetworkLeases, NetworkSettings, NetworkTier, TierLeases, http_settings, network_settings,
+};
 
 /// Settings for an [`ObjectStoreCache`].
 ///
@@ -49,6 +52,8 @@ use crate::network::{NetworkSettings, NetworkTier, http_settings, network_settin
 pub struct ObjectStoreCacheBuilder {
     network: NetworkSettings,
     options: Vec<(String, String)>,
+    /// `None`: none are granted.
+    lease_time: Option<Duration>,
 }
 
 impl ObjectStoreCacheBuilder {
@@ -61,6 +66,48 @@ impl ObjectStoreCacheBuilder {
     #[must_use]
     pub fn store_option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((name.into(), value.into()));
+        self
+    }
+
+    /// Grants compile leases: while a process of the fleet compiles a key, the others that share this
+    /// store wait for its artifact, for as long as
+    /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait) says. Needs
+    /// [`writes`](Self::writes). Default: none are granted.
+    ///
+    /// A lease is an object below `leases/`, put on the condition that there is none. S3, Google Cloud
+    /// Storage, Azure and folders honour it. The first lease tries whether the store does: if not, that
+    /// is logged once, compiles go on without leases, and it is tried again after five minutes.
+    ///
+    /// A lease lives for this long, at least 100 ms and at most ten minutes, and its holder renews it
+    /// in the background. A holder that dies, is stopped, or is cut off loses it: who waits takes it
+    /// over after this time without a renewal, by a clock of its own. Then two may compile the same
+    /// key, and store the same artifact. 10 seconds suit most: a lease is renewed each third of its
+    /// time. In a folder (`file://`) two who take over a lease at the same moment may both get it.
+    ///
+    /// A compile costs four more requests: the lease is put, the artifact looked for, the lease read
+    /// and deleted. Who waits reads it now and then, after 50 ms at first and up to every two seconds.
+    /// Where many wait, a `RedisCache` or a `cache_server` wakes them, and costs less.
+    ///
+    /// The lease of a holder that died stays in the store until its key is compiled again. A rule that
+    /// removes objects below `leases/` after a day, which most stores have, does no harm.
+    ///
+    /// A store that does not say within the
+    /// [network budget](crate::LayeredPipelineCacheBuilder::network_budget) who has the lease, lookup
+    /// included, is not waited for. Allow more than the default of 250 ms where it is far away.
+    ///
+    /// ```
+    /// use pipeline_cache::ObjectStoreCache;
+    /// use std::time::Duration;
+    ///
+    /// let cache = ObjectStoreCache::builder()
+    ///     .writes()
+    ///     .compile_leases(Duration::from_secs(10))
+    ///     .build("memory:///artifacts")?;
+    /// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
+    /// ```
+    #[must_use]
+    pub const fn compile_leases(mut self, time: Duration) -> Self {
+        self.lease_time = Some(time);
         self
     }
 
@@ -125,8 +172,15 @@ impl ObjectStoreCacheBuilder {
             absent_statuses: self.network.absent_statuses.clone(),
             inactivity: self.network.inactivity_timeout,
         };
+        let lease_time = self.lease_time.filter(|_| self.network.writes);
+        let leases = lease_time.map(|time| {
+            let backend = ObjectLeases::new(name.clone(), objects.clone());
+            let (time, limits) = (time.min(MAX_TIME), self.network.limits);
+            let leases = NetworkLeases::new(name.clone(), backend, time, limits);
+            Box::new(leases) as Box<dyn TierLeases>
+        });
         ObjectStoreCache {
-            tier: NetworkTier::new(name, objects, promotable, self.network, None),
+            tier: NetworkTier::new(name, objects, promotable, self.network, leases),
         }
     }
 }
@@ -137,6 +191,7 @@ impl fmt::Debug for ObjectStoreCacheBuilder {
         f.debug_struct("ObjectStoreCacheBuilder")
             .field("network", &self.network)
             .field("store_options", &self.options.len())
+            .field("lease_time", &self.lease_time)
             .finish()
     }
 }

@@ -8,15 +8,18 @@
 mod builder;
 mod client;
 mod connector;
+mod leases;
 mod objects;
 
 pub use builder::{ObjectStoreCacheBuilder, ObjectStoreCacheError};
 
+use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::key::PipelineFingerprint;
 use crate::network::{NetworkTier, delegate_to_network_tier};
-use crate::store::PipelineCacheStore as _;
+use crate::store::{CompileLease, CompileLeases, PipelineCacheStore as _, StoreError};
 use objects::Objects;
 
 /// An object store as a tier: `<prefix>/<64 hex digits>.bin`, one frame each.
@@ -78,6 +81,19 @@ impl ObjectStoreCache {
 }
 
 delegate_to_network_tier!(ObjectStoreCache);
+
+#[async_trait]
+impl CompileLeases for ObjectStoreCache {
+    /// `None` without [`compile_leases`](ObjectStoreCacheBuilder::compile_leases), from a store that
+    /// does not honour conditional puts, and after a close. Fails at once while the circuit breaker of
+    /// the reads is open. The wait for another process has no limit of its own.
+    async fn compile_lease(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<CompileLease>, StoreError> {
+        self.tier.compile_lease(key).await
+    }
+}
 
 impl fmt::Debug for ObjectStoreCache {
     /// Without the store itself, whose settings hold secrets.

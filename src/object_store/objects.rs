@@ -22,6 +22,7 @@ use crate::network::{
 use crate::store::{Fetched, StoreErrorKind};
 
 /// Makes the requests.
+#[derive(Clone)]
 pub(super) struct Objects {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) prefix: Path,
@@ -68,11 +69,8 @@ impl Backend for Objects {
 
     fn in_folder(&self, folder: &str) -> Self {
         Self {
-            store: Arc::clone(&self.store),
             prefix: self.prefix.clone().join(folder),
-            format: self.format.clone(),
-            absent_statuses: self.absent_statuses.clone(),
-            inactivity: self.inactivity,
+            ..self.clone()
         }
     }
 
@@ -166,7 +164,7 @@ fn encoding(object: &GetResult) -> Option<&'static str> {
 }
 
 /// The status of the response, where there is a server and it sent one.
-fn status(error: &Error) -> Option<HttpStatusError> {
+pub(super) fn status(error: &Error) -> Option<HttpStatusError> {
     let known = match error {
         Error::Unauthenticated { .. } => 401,
         Error::PermissionDenied { .. } => 403,
@@ -179,12 +177,12 @@ fn status(error: &Error) -> Option<HttpStatusError> {
 }
 
 /// The error of a request that would have changed nothing.
-fn of_a_read(error: Error) -> RequestError {
+pub(super) fn of_a_read(error: Error) -> RequestError {
     status(&error).map_or_else(|| request_error(&error), HttpStatusError::of_a_read)
 }
 
 /// The error of a request that would have changed the store.
-fn of_a_write(error: Error) -> RequestError {
+pub(super) fn of_a_write(error: Error) -> RequestError {
     status(&error).map_or_else(|| request_error(&error), HttpStatusError::of_a_write)
 }
 

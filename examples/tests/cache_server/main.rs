@@ -4,6 +4,7 @@
 mod answers;
 mod bad_clients;
 mod foreign_caches;
+mod leases;
 #[cfg(target_os = "linux")]
 mod limits;
 // The library's tests read its own export with the same parser.

@@ -23,6 +23,7 @@ pub(crate) const WRITER: &str = "writer-token-0123456789";
 
 pub(crate) struct CacheServer {
     child: Child,
+    arguments: Vec<String>,
     url: String,
     start_line: String,
     folder: TempDir,
@@ -44,36 +45,34 @@ impl CacheServer {
         let tokens = folder.path().join("tokens");
         let lines = format!("# Ours\nread-only reader {READER}\n\nread-write writer {WRITER}\n");
         std::fs::write(&tokens, lines).unwrap();
-        let mut child = Command::new(program())
-            .args(["--listen", "127.0.0.1:0", "--tokens"])
-            .arg(&tokens)
-            .arg("--cache-dir")
-            .arg(folder.path().join("cache"))
-            .args(arguments)
-            .env_remove("CACHE_SERVER_TOKENS")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        out.read_line(&mut first).unwrap();
-        let mut errors = child.stderr.take().unwrap();
-        let Some(told) = first.trim().strip_prefix("listening on ") else {
-            let mut said = String::new();
-            errors.read_to_string(&mut said).unwrap();
-            panic!("it did not start: {said}");
-        };
+        let arguments: Vec<_> = arguments.iter().map(|&argument| argument.into()).collect();
+        let (child, start_line, out, errors) = spawn_in(&folder, "127.0.0.1:0", &arguments);
+        let url = start_line.strip_prefix("listening on ").unwrap();
         let server = Self {
-            url: told.split(';').next().unwrap_or_default().to_owned(),
-            start_line: first.trim().to_owned(),
+            url: url.split(';').next().unwrap_or_default().to_owned(),
+            start_line,
             child,
+            arguments,
             folder,
             said: Arc::default(),
             readers: Vec::new(),
         };
         (server, out, errors)
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let address = self.address().to_owned();
+        let (child, _, out, errors) = spawn_in(&self.folder, &address, &self.arguments);
+        self.child = child;
+        let readers = [collect(out, &self.said), collect(errors, &self.said)];
+        self.readers.extend(readers);
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -172,9 +171,38 @@ impl CacheServer {
 
 impl Drop for CacheServer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+/// The server in this folder, its first line, and what else it prints.
+fn spawn_in(
+    folder: &TempDir,
+    listen: &str,
+    arguments: &[String],
+) -> (Child, String, BufReader<ChildStdout>, ChildStderr) {
+    let mut child = Command::new(program())
+        .args(["--listen", listen, "--tokens"])
+        .arg(folder.path().join("tokens"))
+        .arg("--cache-dir")
+        .arg(folder.path().join("cache"))
+        .args(arguments)
+        .env_remove("CACHE_SERVER_TOKENS")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    let mut errors = child.stderr.take().unwrap();
+    if !first.starts_with("listening on ") {
+        let mut said = String::new();
+        errors.read_to_string(&mut said).unwrap();
+        panic!("it did not start: {said}");
+    }
+    (child, first.trim().to_owned(), out, errors)
 }
 
 /// Cargo builds the examples beside the tests.

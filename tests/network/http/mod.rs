@@ -11,6 +11,7 @@ mod faults;
 mod hostile_server;
 mod http2;
 mod kept_connections;
+mod leases;
 mod nginx;
 mod outage;
 #[cfg(unix)]

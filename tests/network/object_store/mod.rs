@@ -1,4 +1,6 @@
 //! An object store.
 
 mod contract;
+#[cfg(feature = "remote-cache")]
+mod leases;
 mod seaweed;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-fn builder(endpoint: &str) -> ObjectStoreCacheBuilder {
+pub(super) fn builder(endpoint: &str) -> ObjectStoreCacheBuilder {
     ObjectStoreCache::builder()
         .store_option("aws_endpoint", endpoint)
         .store_option("aws_allow_http", "true")
@@ -26,7 +26,7 @@ fn builder(endpoint: &str) -> ObjectStoreCacheBuilder {
         .writes()
 }
 
-fn open(builder: ObjectStoreCacheBuilder, prefix: &str) -> ObjectStoreCache {
+pub(super) fn open(builder: ObjectStoreCacheBuilder, prefix: &str) -> ObjectStoreCache {
     builder.build(format!("s3://{BUCKET}/{prefix}")).unwrap()
 }
 

@@ -186,7 +186,8 @@ fn start<T>(try_start: impl Fn(&Path) -> Result<T, String>) -> Option<T> {
 
 /// Everything in one process.
 pub(crate) struct Single {
-    _node: [Node; 1],
+    node: [Node; 1],
+    filer: Ports,
     s3: Ports,
     _folder: TempDir,
 }
@@ -217,19 +218,34 @@ impl Single {
             s3.grpc,
         ));
         let mut node = [Node::start(program, folder.path(), master, &arguments)];
-        wait_until("a single server", &mut node, || {
-            make_bucket(filer) && ask("GET", s3.http, "/").is_some()
-        })?;
+        wait_for_bucket(&mut node, filer, s3)?;
         Ok(Self {
-            _node: node,
+            node,
+            filer,
             s3,
             _folder: folder,
         })
     }
 
+    pub(crate) fn kill(&mut self) {
+        self.node[0].kill();
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn restart(&mut self) {
+        self.node[0].restart();
+        wait_for_bucket(&mut self.node, self.filer, self.s3).unwrap();
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.s3.http)
     }
+}
+
+fn wait_for_bucket(node: &mut [Node], filer: Ports, s3: Ports) -> Result<(), String> {
+    wait_until("a single server", node, || {
+        make_bucket(filer) && ask("GET", s3.http, "/").is_some()
+    })
 }
 
 /// A bucket is a folder of the filer. One file through it shows that there is room.
