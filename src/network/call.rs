@@ -3,6 +3,8 @@
 //! Trouble is logged where it begins and where it ends. What fails in between is logged at debug
 //! level.
 
+use std::time::Duration;
+
 use super::access::Access;
 use super::backend::CredentialsVersion;
 use super::caller::Caller;
@@ -18,6 +20,8 @@ pub(super) struct Call<'a> {
     pub(super) key: &'a PipelineFingerprint,
     pub(super) credentials: &'a dyn CredentialsVersion,
     pub(super) caller: &'a Caller,
+    /// A single request is made, within this time. `None`: as the policy says.
+    pub(super) single_request: Option<Duration>,
 }
 
 impl Call<'_> {

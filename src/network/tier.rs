@@ -269,6 +269,7 @@ impl<B: Backend> NetworkTier<B> {
             key,
             credentials: &attempt,
             caller,
+            single_request: None,
         };
         let (request, attempt) = (&request, &attempt);
         let send = |answer| async move { request(attempt.credentials()?, answer).await };
@@ -431,6 +432,11 @@ impl<B: Backend> NetworkTier<B> {
         if let Some(misses) = &self.misses {
             misses.forget(key);
         }
+    }
+
+    /// Whether the last lookup found an entry that this tier does not serve, and nothing was put since.
+    pub(super) fn has_bad_entry(&self, key: &PipelineFingerprint) -> bool {
+        self.unhealed.was_found(key)
     }
 
     fn check_writable(&self, operation: StoreOperation) -> Result<(), StoreError> {

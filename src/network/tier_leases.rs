@@ -14,8 +14,13 @@ use crate::store::{CompileLease, CompileLeases, PipelineCacheMetrics, StoreError
 
 #[async_trait]
 pub(crate) trait TierLeases: fmt::Debug + Send + Sync {
-    /// Waits for as long as another holds the lease.
-    async fn acquire(&self, key: &PipelineFingerprint) -> Result<Option<CompileLease>, StoreError>;
+    /// Waits for as long as another holds the lease. An entry that is there counts as the artifact,
+    /// unless it is to be ignored.
+    async fn acquire(
+        &self,
+        key: &PipelineFingerprint,
+        ignores_entry: bool,
+    ) -> Result<Option<CompileLease>, StoreError>;
 
     /// The lease of a key, if this process holds it.
     fn held(&self, key: &PipelineFingerprint) -> Option<CompileLease>;
@@ -49,7 +54,7 @@ impl<B: Backend> CompileLeases for NetworkTier<B> {
             let error = self.policy.of(Access::Read).breaker.error();
             return Err(self.error(error.kind, operation).with_source(error));
         }
-        let lease = leases.acquire(key).await;
+        let lease = leases.acquire(key, self.has_bad_entry(key)).await;
         // Another may have stored the artifact meanwhile.
         self.forget_miss(key);
         lease
