@@ -9,9 +9,9 @@ use super::access::Access;
 use super::backend::CredentialsVersion;
 use super::caller::Caller;
 use super::request_error::RequestError;
-use super::trouble::{Ended, Trouble};
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreErrorKind, StoreOperation};
+use crate::sync::trouble::{Ended, Trouble};
 
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -43,8 +43,8 @@ impl Call<'_> {
         } else if error.blocks_credentials && has_credentials {
             tracing::error!(
                 tier, %requests, %key, %operation, %kind, reason = %error,
-                "credentials rejected; further failures are logged at debug level. Replace the credentials. \
-                 If the server answers so for absent entries, add the status to absent_statuses"
+                "credentials rejected; further failures are logged at debug level. Replace the credentials.{}",
+                error.hint
             );
         } else {
             tracing::warn!(

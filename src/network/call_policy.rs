@@ -15,9 +15,9 @@ use super::caller::AnswerProgress;
 use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
 use super::time::after;
-use super::trouble::Trouble;
 use crate::store::StoreErrorKind;
 use crate::store::metrics::Counter;
+use crate::sync::trouble::Trouble;
 
 /// The bounds of every call of a tier.
 #[derive(Debug, Clone, Copy)]

@@ -33,7 +33,6 @@ mod store;
 mod tier;
 mod tier_leases;
 mod time;
-mod trouble;
 mod unhealed;
 
 pub use breaker_policy::{BreakerPolicy, BreakerState};

@@ -25,7 +25,7 @@ use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
 use super::tier_leases::TierLeases;
-use super::trouble::{Ended, Trouble};
+
 use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
@@ -33,6 +33,7 @@ use crate::store::metrics::{Counter, StoreCounters};
 use crate::store::{
     ALIAS_FOLDER, Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation,
 };
+use crate::sync::trouble::{Ended, Trouble};
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {
@@ -428,7 +429,7 @@ impl<B: Backend> NetworkTier<B> {
         is_remembered
     }
 
-    pub(super) fn forget_miss(&self, key: &PipelineFingerprint) {
+    pub(crate) fn forget_miss(&self, key: &PipelineFingerprint) {
         if let Some(misses) = &self.misses {
             misses.forget(key);
         }
