@@ -54,7 +54,9 @@ fn of_code(error: &RedisError) -> RequestError {
         }
         "NOPERM" => {
             let hint = "the user may not run this command on this key";
-            of_kind(PermissionDenied, hint).blocking_credentials()
+            of_kind(PermissionDenied, hint)
+                .blocking_credentials()
+                .with_hint(" Or give the user the commands that RedisCache names")
         }
         "LOADING" => of_kind(Unavailable, "the server loads its data"),
         "MISCONF" => of_kind(
