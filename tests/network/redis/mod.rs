@@ -1,6 +1,7 @@
 //! A tier on real Redis servers.
 
 mod contract;
+mod fault_table;
 mod faults;
 mod groups;
 mod holders;
