@@ -22,10 +22,10 @@ fn kind<T>(result: Result<T, StoreError>) -> Option<StoreErrorKind> {
 
 /// Checks all that a tier promises, on the servers of a URL.
 async fn conforms(url: &str, builder: impl Fn() -> RedisCacheBuilder + Send + Sync) {
-    let stores = AtomicU64::new(0);
+    static STORES: AtomicU64 = AtomicU64::new(0);
     let new_store = || async {
         // A prefix of its own is an empty store.
-        let prefix = format!("conforms-{}:", stores.fetch_add(1, Ordering::Relaxed));
+        let prefix = format!("conforms-{}:", STORES.fetch_add(1, Ordering::Relaxed));
         let store = builder().key_prefix(prefix).build(url).unwrap();
         Arc::new(store) as Arc<dyn PipelineCacheStore>
     };
