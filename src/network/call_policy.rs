@@ -273,6 +273,17 @@ impl CallPolicy {
         limit: Duration,
     ) -> Result<Permit<'_>, RequestError> {
         let breaker = &self.of(access).breaker;
+        // Most often one is free, and nothing has to be waited for.
+        if let (Access::Read, Ok(permit)) = (access, self.permits.try_acquire()) {
+            let permit = Permit {
+                _one_of_all: permit,
+                _one_of_writes: None,
+            };
+            return match ticket.may_send() {
+                true => Ok(permit),
+                false => Err(breaker.error()),
+            };
+        }
         let permit = tokio::select! {
             biased;
             () = ticket.revoked() => return Err(breaker.error()),

@@ -5,6 +5,7 @@ mod fault_table;
 mod faults;
 mod groups;
 mod holders;
+mod lease_edges;
 mod leases;
 
 use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
