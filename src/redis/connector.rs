@@ -43,7 +43,7 @@ enum Servers {
     /// A client for each Sentinel, which keeps its connection.
     Sentinel(Vec<Mutex<SentinelClient>>),
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         /// The nodes of the URL, for subscriptions: any node passes on what another was told.
         nodes: Vec<Client>,
     },
@@ -141,7 +141,7 @@ impl Servers {
                     cluster = cluster.certs(certificates);
                 }
                 Ok(Self::Cluster {
-                    client: cluster.build()?,
+                    client: Box::new(cluster.build()?),
                     nodes: nodes.into_iter().map(client).collect::<Result<_, _>>()?,
                 })
             }

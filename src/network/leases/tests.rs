@@ -46,7 +46,7 @@ impl Server {
 
     fn is_told(&self, what: &str, lease: &LeaseRequest) {
         self.0.said.lock().unwrap().push(what.to_owned());
-        self.0.tokens.lock().unwrap().push(lease.token.clone());
+        self.0.tokens.lock().unwrap().push(Arc::clone(&lease.token));
     }
 
     fn was_told(&self) -> Vec<String> {

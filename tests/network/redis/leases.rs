@@ -27,8 +27,15 @@ pub(super) fn granting(url: &str) -> RedisCache {
 }
 
 pub(super) fn granting_for(url: &str, time: Duration) -> RedisCache {
-    let builder = writing().compile_leases(time);
-    builder.build(url).unwrap()
+    let patience = Duration::from_secs(60);
+    writing()
+        .compile_leases(time)
+        .connect_timeout(patience)
+        .inactivity_timeout(patience)
+        .attempt_timeout(patience)
+        .request_timeout(patience)
+        .build(url)
+        .unwrap()
 }
 
 /// The layers of one machine of a fleet. However busy it is, it waits for the server.
