@@ -172,7 +172,8 @@ impl Cluster {
                 let bus = free_port();
                 Redis::start(&format!(
                     "--cluster-enabled yes --cluster-node-timeout 5000 --cluster-port {bus} \
-                     --cluster-config-file nodes.conf --cluster-replica-validity-factor 0"
+                     --cluster-config-file nodes.conf --cluster-replica-validity-factor 0 \
+                     --cluster-require-full-coverage no"
                 ))
             })
             .collect();
