@@ -39,7 +39,7 @@ pub(super) struct Connector {
 }
 
 enum Servers {
-    Single(Client),
+    Single(Box<Client>),
     /// A client for each Sentinel, which keeps its connection.
     Sentinel(Vec<Mutex<SentinelClient>>),
     Cluster {
@@ -97,7 +97,7 @@ impl Connector {
     /// The client of one server.
     async fn client(&self) -> RedisResult<Client> {
         match &self.servers {
-            Servers::Single(client) => Ok(client.clone()),
+            Servers::Single(client) => Ok(Client::clone(client)),
             Servers::Sentinel(sentinels) => master(sentinels).await,
             Servers::Cluster { nodes, .. } => {
                 let any = fastrand::usize(..nodes.len().max(1));
@@ -124,7 +124,8 @@ impl Servers {
             Topology::Single => {
                 let mut clients = nodes.map(client);
                 let none = RedisError::from((ErrorKind::InvalidClientConfig, "no server"));
-                clients.next().ok_or(none)?.map(Self::Single)
+                let client = clients.next().ok_or(none)??;
+                Ok(Self::Single(Box::new(client)))
             }
             Topology::Cluster => {
                 let nodes: Vec<_> = nodes.collect();
