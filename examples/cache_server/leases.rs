@@ -23,6 +23,7 @@ use crate::http_server::counters::{Counter, Gauge};
 const TOKEN: &str = "lease-token";
 const TIME: &str = "lease-time-ms";
 const WAIT: &str = "lease-wait-ms";
+const IGNORES_ENTRY: &str = "lease-ignores-entry";
 
 const MAX_TOKEN: usize = 64;
 
@@ -110,17 +111,20 @@ impl Leases {
         artifacts: &Artifacts,
     ) -> Result<Response, HttpError> {
         let key = key(name)?;
+        // A client that cannot use the entry asks as if it were not there.
+        let ignores_entry = headers.contains_key(IGNORES_ENTRY);
+        let entry = (!ignores_entry).then_some(artifacts);
         match method.as_str() {
             "POST" if headers.contains_key(WAIT) => {
                 let limit = millis(headers, WAIT)?.min(MAX_WAIT);
-                self.wait(&key, limit, artifacts).await
+                self.wait(&key, limit, entry).await
             }
             "POST" => {
                 let time = millis(headers, TIME)?;
                 if !(MIN_TIME..=MAX_TIME).contains(&time) {
                     return Err(HttpError::BadLease);
                 }
-                self.acquire(&key, token(headers)?, time, artifacts).await
+                self.acquire(&key, token(headers)?, time, entry).await
             }
             "DELETE" => match self.release(&key, token(headers)?) {
                 true => Ok(StatusCode::NO_CONTENT.into_response()),
@@ -154,12 +158,12 @@ impl Leases {
         key: &PipelineFingerprint,
         token: &str,
         time: Duration,
-        artifacts: &Artifacts,
+        entry: Option<&Artifacts>,
     ) -> Result<Response, HttpError> {
         let asked = self.ask(key, token, time);
         // Looked for only now: what the last holder stored before it released the lease is there.
         let is_new = matches!(asked, Asked::Granted | Asked::Held);
-        if is_new && is_stored(artifacts, key).await? {
+        if is_new && is_stored(entry, key).await? {
             if asked == Asked::Granted {
                 self.release(key, token);
             }
@@ -229,7 +233,7 @@ impl Leases {
         &self,
         key: &PipelineFingerprint,
         limit: Duration,
-        artifacts: &Artifacts,
+        entry: Option<&Artifacts>,
     ) -> Result<Response, HttpError> {
         let _one_of_all = self.waits.try_acquire().map_err(|_| HttpError::Busy)?;
         let _counted = self.metrics.waiting.enter();
@@ -237,7 +241,7 @@ impl Leases {
         loop {
             // Watched before the artifact is looked for: what is stored in between is noticed.
             let held = self.watch(key)?;
-            if is_stored(artifacts, key).await? {
+            if is_stored(entry, key).await? {
                 return Ok("stored\n".into_response());
             }
             let Some((mut stored, until)) = held else {
@@ -246,7 +250,11 @@ impl Leases {
             tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return Err(HttpError::Busy),
-                _ = stored.changed() => {}
+                changed = stored.changed() => {
+                    if entry.is_none() && changed.is_ok() {
+                        return Ok("stored\n".into_response());
+                    }
+                }
                 () = sleep_until(until.min(deadline)) => {
                     if Instant::now() >= deadline {
                         return Ok((StatusCode::ACCEPTED, "held\n").into_response());
@@ -290,7 +298,13 @@ impl Leases {
     }
 }
 
-async fn is_stored(artifacts: &Artifacts, key: &PipelineFingerprint) -> Result<bool, HttpError> {
+async fn is_stored(
+    entry: Option<&Artifacts>,
+    key: &PipelineFingerprint,
+) -> Result<bool, HttpError> {
+    let Some(artifacts) = entry else {
+        return Ok(false);
+    };
     let found = artifacts.disk.contains(key).await;
     found.map_err(|error| failed(&error))
 }

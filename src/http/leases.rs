@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `POST <base>/leases/<64 hex digits>` with the headers `Lease-Token` and `Lease-Time-Ms` | `granted`, to this token already or now; `held` by another; `stored` |
 //! | the same with `Lease-Wait-Ms` alone | once it is no longer held, or this time is over: `free`, `stored` or `held` |
+//! | either with `Lease-Ignores-Entry` | as if the entry were not there: its client cannot use it |
 //! | `DELETE` with `Lease-Token` | the lease is released, if this token holds it |
 //!
 //! The answers are text, so that the page of a server that accepts every POST is no lease. Headers
@@ -45,6 +46,7 @@ const MAX_ANSWER: u64 = 64;
 const TOKEN: HeaderName = HeaderName::from_static("lease-token");
 const TIME: HeaderName = HeaderName::from_static("lease-time-ms");
 const WAIT: HeaderName = HeaderName::from_static("lease-wait-ms");
+const IGNORES_ENTRY: HeaderName = HeaderName::from_static("lease-ignores-entry");
 
 #[derive(Clone)]
 pub(super) struct HttpLeases(Arc<Inner>);
@@ -105,10 +107,10 @@ impl LeaseBackend for HttpLeases {
         }
     }
 
-    fn watch(&self, key: &PipelineFingerprint) -> Watch {
+    fn watch(&self, lease: &LeaseRequest) -> Watch {
         Watch {
             leases: self.clone(),
-            key: *key,
+            lease: lease.clone(),
             waits: Arc::clone(&self.0.waits).try_acquire_owned().ok(),
             not_before: Instant::now(),
         }
@@ -118,8 +120,9 @@ impl LeaseBackend for HttpLeases {
 impl Inner {
     /// Acquires a lease, or renews it.
     async fn ask(&self, lease: &LeaseRequest) -> Result<LeaseAnswer, RequestError> {
-        let headers = [(TOKEN, token(lease)?), (TIME, millis(lease.time))];
-        let headers = HeaderMap::from_iter(headers);
+        let mut headers = of_key(lease);
+        headers.insert(TOKEN, token(lease)?);
+        headers.insert(TIME, millis(lease.time));
         let (response, credentials) = self.send(Method::POST, &lease.key, headers).await?;
         let status = response.status();
         if status.is_success() {
@@ -148,9 +151,10 @@ impl Inner {
     }
 
     /// Waits at the server while the lease is held. Whether it still is.
-    async fn wait(&self, key: &PipelineFingerprint) -> Result<bool, RequestError> {
-        let headers = HeaderMap::from_iter([(WAIT, millis(self.wait))]);
-        let (response, _) = self.send(Method::POST, key, headers).await?;
+    async fn wait(&self, lease: &LeaseRequest) -> Result<bool, RequestError> {
+        let mut headers = of_key(lease);
+        headers.insert(WAIT, millis(self.wait));
+        let (response, _) = self.send(Method::POST, &lease.key, headers).await?;
         if !response.status().is_success() {
             let error = response.status_error();
             response.drain().await;
@@ -215,6 +219,13 @@ fn token(lease: &LeaseRequest) -> Result<HeaderValue, RequestError> {
         .map_err(|_| RequestError::new(StoreErrorKind::Protocol, "the token is no header value"))
 }
 
+/// What is said of the key in every question about it.
+fn of_key(lease: &LeaseRequest) -> HeaderMap {
+    let ignores = lease.ignores_entry;
+    let header = ignores.then(|| (IGNORES_ENTRY, HeaderValue::from_static("1")));
+    HeaderMap::from_iter(header)
+}
+
 fn millis(time: Duration) -> HeaderValue {
     HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
@@ -222,7 +233,7 @@ fn millis(time: Duration) -> HeaderValue {
 /// Waits at the server for the end of a lease.
 pub(super) struct Watch {
     leases: HttpLeases,
-    key: PipelineFingerprint,
+    lease: LeaseRequest,
     /// `None` where it does not: it is not heard from, and is asked now and then.
     waits: Option<OwnedSemaphorePermit>,
     not_before: Instant,
@@ -234,13 +245,13 @@ impl LeaseWatch for Watch {
             sleep_until(self.not_before).await;
             self.not_before = Instant::now() + MIN_PAUSE;
             let enough = Instant::now() + self.leases.0.wait / 2;
-            match self.leases.0.wait(&self.key).await {
+            match self.leases.0.wait(&self.lease).await {
                 Ok(true) if Instant::now() >= enough => {}
                 Ok(false) => return,
                 // It does not wait, or not now.
                 Ok(true) => self.waits = None,
                 Err(reason) => {
-                    let (tier, key) = (&self.leases.0.tier, &self.key);
+                    let (tier, key) = (&self.leases.0.tier, &self.lease.key);
                     tracing::debug!(tier, %key, %reason, "wait at the server failed; asked now and then");
                     self.waits = None;
                     return;

@@ -136,6 +136,15 @@ impl Compiler {
         self.settings.network_budget
     }
 
+    /// Who is asked for a lease on behalf of a store above this one.
+    pub(super) const fn lease_limits(&self) -> LeaseLimits {
+        LeaseLimits {
+            tiers: TierSelection::All,
+            max_wait: self.settings.max_lease_wait,
+            network_budget: self.settings.network_budget,
+        }
+    }
+
     pub(super) const fn node(&self, key: PipelineFingerprint) -> Node {
         Node::Keyed(self.id, key)
     }
@@ -474,15 +483,30 @@ impl<E: Send + Sync + 'static> Flight<E> {
         }
     }
 
-    /// Where the artifact may be that another process compiled meanwhile. What it stored across a
-    /// network is looked for there only after a wait for it.
-    fn where_stored(&self, leases: &Leases) -> TierSelection {
-        let tiers = &self.compiler.tiers;
+    /// Looks for the artifact that another process may have compiled meanwhile. What it stored across a
+    /// network is looked for there only after a wait for it: then the network has answered, and has its
+    /// budget again.
+    async fn search_what_was_stored(&self, leases: &Leases) -> Option<Found> {
+        let Self {
+            compiler,
+            key,
+            order,
+            ..
+        } = self;
+        let tiers = &compiler.tiers;
         let is_remote = |tier: &usize| tiers[*tier].locality == Locality::Network;
-        match leases.followed.iter().any(is_remote) {
-            true => self.order.tiers,
+        let selection = match leases.followed.iter().any(is_remote) {
+            true => order.tiers,
             false => TierSelection::Local,
+        };
+        if !leases.followed.is_empty() {
+            // In whichever tier it is now.
+            tiers.iter().for_each(|tier| tier.forget_miss(key));
         }
+        let search = &compiler.search;
+        search
+            .search_anew(key, selection, order.network_budget)
+            .await
     }
 
     /// Waits until the compile is to start beside the search.
@@ -520,10 +544,9 @@ impl<E: Send + Sync + 'static> Flight<E> {
             ..
         } = self;
         let leases = lease::acquire(&compiler.tiers, key, self.lease_limits()).await;
-        if leases.any_failed || !leases.held.is_empty() || !leases.followed.is_empty() {
+        if leases.may_be_stored() {
             // Another process may have stored it while this one waited for the lease.
-            let found = compiler.search.search_anew(key, self.where_stored(&leases));
-            if let Some(found) = found.await {
+            if let Some(found) = self.search_what_was_stored(&leases).await {
                 compiler.counters.followed.increment();
                 for tier in leases.followed {
                     compiler.tiers[tier].counters.leases_followed.increment();
@@ -531,7 +554,8 @@ impl<E: Send + Sync + 'static> Flight<E> {
                 return Ok(Made::Found(found));
             }
         }
-        if leases.any_failed {
+        // Nobody holds the lease of what is stored and cannot be had.
+        if leases.failed.is_some() || leases.is_stored {
             compiler.counters.unshared_compiles.increment();
         }
         let limit = compiler.settings.limit;
@@ -539,9 +563,9 @@ impl<E: Send + Sync + 'static> Flight<E> {
             match compiler.running.begin_or_wait(key, limit).await {
                 Ok(Some(running)) => break running,
                 Ok(None) => {
-                    if let Some(found) =
-                        compiler.search.search_anew(key, TierSelection::Local).await
-                    {
+                    let search = &compiler.search;
+                    let found = search.search_anew(key, TierSelection::Local, Duration::ZERO);
+                    if let Some(found) = found.await {
                         return Ok(Made::Found(found));
                     }
                 }

@@ -162,6 +162,7 @@ impl MetricsExporter {
             ("granted", tier.leases_granted),
             ("followed", tier.leases_followed),
             ("timed_out", tier.leases_timed_out),
+            ("expired", tier.store.expired_leases),
         ] {
             let [cache, tier] = labels.clone();
             let labels = [cache, tier, ("outcome", outcome.to_owned())];
@@ -543,7 +544,7 @@ fn describe() {
     );
     describe_counter!(
         "pipeline_cache_tier_leases_total",
-        "Compile leases of a tier, by outcome: granted, followed (another process stored the artifact), timed out."
+        "Compile leases of a tier, by outcome: granted, followed (another process stored the artifact), timed out, expired under their holder."
     );
     for (field, description) in FIELD_DESCRIPTIONS {
         let description = description.trim();

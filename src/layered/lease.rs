@@ -1,7 +1,6 @@
 //! The compile leases of the tiers that are shared with other processes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,8 +24,18 @@ pub(super) struct Leases {
     pub(super) held: Vec<TierLease>,
     /// The tiers in which another process held the lease, and may have stored the artifact.
     pub(super) followed: Vec<usize>,
-    /// Whether a tier failed to answer, so that another process may compile the key as well.
-    pub(super) any_failed: bool,
+    /// Whether a tier says that the artifact is there.
+    pub(super) is_stored: bool,
+    /// The first tier that failed to answer, or was not asked for want of time: another process may
+    /// compile the key as well.
+    pub(super) failed: Option<StoreError>,
+}
+
+impl Leases {
+    /// Whether the artifact may have been stored since the lookup that missed.
+    pub(super) fn may_be_stored(&self) -> bool {
+        self.failed.is_some() || !self.held.is_empty() || !self.followed.is_empty()
+    }
 }
 
 /// Who is asked for a lease, and for how long.
@@ -35,7 +44,8 @@ pub(super) struct LeaseLimits {
     pub(super) tiers: TierSelection,
     /// For all tiers together. With zero, no tier is asked.
     pub(super) max_wait: Duration,
-    /// Until a network tier begins to answer: what is left of the request's. With zero, none is asked.
+    /// Until network tiers begin to answer, for all of them together: what is left of the request's.
+    /// Once nothing is left, no further one is asked.
     pub(super) network_budget: Duration,
 }
 
@@ -53,6 +63,7 @@ pub(super) async fn acquire(
         return leases;
     }
     let start = Instant::now();
+    let mut network_budget = limits.network_budget;
     let allowed = in_acquiring_order(tiers).into_iter();
     let allowed = allowed.filter(|(_, tier)| limits.tiers.allows(tier.locality));
     for (index, tier) in allowed.filter(|(_, tier)| tier.grants_leases()) {
@@ -60,22 +71,29 @@ pub(super) async fn acquire(
         let waits = Waits::default();
         let lease = match tier.locality {
             Locality::Local => acquire_in(tier, key, &waits, left).await,
+            Locality::Network if network_budget.is_zero() => Err(timed_out(tier)),
             Locality::Network => {
+                let asked = Instant::now();
                 let answer = acquire_in(tier, key, &waits, left);
-                tokio::select! {
+                let lease = tokio::select! {
                     biased;
                     lease = answer => lease,
-                    () = waits.not_begun_within(limits.network_budget) => Err(timed_out(tier)),
-                }
+                    () = waits.not_begun_within(network_budget) => Err(timed_out(tier)),
+                };
+                network_budget = network_budget.saturating_sub(waits.begun_after(asked));
+                lease
             }
         };
         match lease {
             Ok(None) => {}
             Ok(Some(lease)) => {
+                tier.log_lease_success();
                 if waits.have_begun() || lease.is_stored() {
                     leases.followed.push(index);
                 }
-                if !lease.is_stored() {
+                if lease.is_stored() {
+                    leases.is_stored = true;
+                } else {
                     tier.counters.leases_granted.increment();
                     leases.held.push(TierLease { tier: index, lease });
                 }
@@ -84,8 +102,8 @@ pub(super) async fn acquire(
                 if error.kind() == StoreErrorKind::TimedOut {
                     tier.counters.leases_timed_out.increment();
                 }
-                tracing::warn!(%key, error = %format_args!("{error:#}"), "no compile lease: another process may compile the same key");
-                leases.any_failed = true;
+                tier.log_lease_failure(key, &error);
+                leases.failed.get_or_insert(error);
             }
         }
     }
@@ -107,21 +125,33 @@ fn timed_out(tier: &Tier) -> StoreError {
     tier.timed_out(StoreOperation::CompileLease)
 }
 
-/// Whether a tier has said that another process holds the lease: it works, and the wait has begun.
+/// When a tier has said that another process holds the lease: it works, and the wait has begun.
 #[derive(Debug, Default)]
-struct Waits(Arc<(AtomicBool, Notify)>);
+struct Waits(Arc<(OnceLock<Instant>, Notify)>);
 
 impl Waits {
+    /// Tells the store above this one as well, if it acquires the lease.
     fn on_answer(&self) -> answer::OnAnswer {
-        let waits = Arc::clone(&self.0);
+        let (waits, above) = (Arc::clone(&self.0), answer::current());
         Arc::new(move || {
-            waits.0.store(true, Ordering::Release);
+            waits.0.get_or_init(Instant::now);
             waits.1.notify_one();
+            if let Some(on_answer) = &above {
+                on_answer();
+            }
         })
     }
 
     fn have_begun(&self) -> bool {
-        self.0.0.load(Ordering::Acquire)
+        self.0.0.get().is_some()
+    }
+
+    /// How long the tier took to begin to answer, or to answer.
+    fn begun_after(&self, asked: Instant) -> Duration {
+        match self.0.0.get() {
+            Some(begun) => begun.saturating_duration_since(asked),
+            None => asked.elapsed(),
+        }
     }
 
     async fn not_begun_within(&self, budget: Duration) {

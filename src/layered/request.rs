@@ -266,8 +266,10 @@ impl<S> CompileRequest<'_, S> {
     /// [cache](crate::LayeredPipelineCacheBuilder::network_budget), 250 ms.
     ///
     /// An answer that has begun to arrive has the limits of its tier. What the lookup left of the budget
-    /// is for a server that grants compile leases to say who has the lease; the wait for another
-    /// process is not part of it.
+    /// is for the servers that grant compile leases, all together, to say who has the lease; once
+    /// nothing is left, no further server is asked. The wait for another process is not part of it.
+    /// After such a wait, in which the server has answered, the search for the artifact has the whole
+    /// budget again.
     pub const fn network_budget(mut self, budget: Duration) -> Self {
         self.options.network_budget = budget;
         self

@@ -156,15 +156,22 @@ impl Search {
         failed.map_or(Ok(false), Err)
     }
 
-    /// What these tiers have now, by a search of its own. Not counted as a lookup.
+    /// What these tiers have now, by a search of its own. Not counted as a lookup. `None` also when it
+    /// waits for network tiers alone, and none of them has begun to answer within the budget.
     pub(super) async fn search_anew(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         tiers: TierSelection,
+        network_budget: Duration,
     ) -> Option<Found> {
         self.detach(key);
         let options = LookupOptions::new().tiers(tiers);
-        self.search(key, &options).await.found
+        let search = WatchedSearch::new(self, *key, options);
+        tokio::select! {
+            biased;
+            lookup = search.run_uncounted() => lookup.found,
+            () = search.network_is_late(network_budget) => None,
+        }
     }
 
     /// Makes later lookups of a key start a search of their own: the one under way may not see what
@@ -323,16 +330,21 @@ impl WatchedSearch {
 
     /// Searches the tiers, and counts it as a lookup.
     pub(super) async fn run(&self) -> Lookup {
-        let (search, options) = (&self.search, &self.options);
-        let patience = search.deadline.saturating_add(GRACE);
-        let lookup = search.search_as(&self.key, options, patience, &self.state);
         let lookup = tokio::select! {
             biased;
-            lookup = lookup => lookup,
+            lookup = self.run_uncounted() => lookup,
             never = self.hand_on_boost() => match never {},
         };
-        search.counters.count(&lookup);
+        self.search.counters.count(&lookup);
         lookup
+    }
+
+    async fn run_uncounted(&self) -> Lookup {
+        let (search, options) = (&self.search, &self.options);
+        let patience = search.deadline.saturating_add(GRACE);
+        search
+            .search_as(&self.key, options, patience, &self.state)
+            .await
     }
 
     /// Tells the search that an interactive caller waits for it, also before it has begun.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lease::{self, TierLease};
+use super::lease;
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
 use super::{LayeredPipelineCache, Parts};
@@ -100,6 +100,12 @@ impl PipelineCacheStore for LayeredPipelineCache {
         self.parts.tiers.iter().find_map(Tier::write_intents)
     }
 
+    /// In all tiers.
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        let tiers = self.parts.tiers.iter();
+        tiers.for_each(|tier| tier.forget_miss(key));
+    }
+
     /// Those of all tiers, in their order.
     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
         let tiers = self.parts.tiers.iter();
@@ -152,23 +158,35 @@ impl PipelineCacheStore for LayeredPipelineCache {
 
 #[async_trait]
 impl CompileLeases for LayeredPipelineCache {
-    /// The leases of all tiers that grant one. A put of the key holds them as well: that of a network
-    /// tier until its background write to that tier has ended, that of a local tier until those to all
-    /// local tiers have.
+    /// The leases of all tiers that grant one, within the `max_compile_wait` and the `network_budget` of
+    /// this store. A tier that fails costs the others nothing: it is an error only where no other grants
+    /// one.
+    ///
+    /// A put of the key holds them as well: that of a network tier until its background write to that
+    /// tier has ended, that of a local tier until those to all local tiers have.
     async fn compile_lease(
         &self,
         key: &PipelineFingerprint,
     ) -> Result<Option<CompileLease>, StoreError> {
-        let writer = &self.parts.writer;
+        let Parts {
+            writer,
+            compiler,
+            tiers,
+            ..
+        } = &*self.parts;
         writer.require_runtime(StoreOperation::CompileLease)?;
-        let mut leases = Vec::new();
-        for (tier, granter) in lease::in_acquiring_order(&self.parts.tiers) {
-            let granted = granter.compile_lease(key).await?;
-            if granted.as_ref().is_some_and(CompileLease::is_stored) {
-                return Ok(granted);
-            }
-            leases.extend(granted.map(|lease| writer.pass_on(*key, TierLease { tier, lease })));
+        let leases = lease::acquire(tiers, key, compiler.lease_limits()).await;
+        if leases.is_stored {
+            return Ok(Some(CompileLease::stored()));
         }
-        Ok((!leases.is_empty()).then(|| CompileLease::new(leases)))
+        if leases.held.is_empty() {
+            return leases.failed.map_or(Ok(None), Err);
+        }
+        if leases.failed.is_some() {
+            compiler.counters.unshared_compiles.increment();
+        }
+        let held = leases.held.into_iter();
+        let held: Vec<_> = held.map(|lease| writer.pass_on(*key, lease)).collect();
+        Ok(Some(CompileLease::new(held)))
     }
 }

@@ -15,12 +15,18 @@ use crate::store::{
     StoreErrorKind, StoreOperation, WriteIntents,
 };
 use crate::sync::single_flight::panic_message;
+use crate::sync::trouble::Trouble;
+
+/// How long before a lease is granted none must have failed for the trouble with leases to end.
+const QUIET: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Tier {
     pub(super) store: Arc<dyn PipelineCacheStore>,
     pub(super) locality: Locality,
     pub(super) counters: TierCounters,
+    /// When leases that it did not grant are logged.
+    lease_trouble: Trouble,
     name: String,
 }
 
@@ -29,6 +35,7 @@ impl Tier {
         Self {
             locality: store.locality(),
             counters: TierCounters::default(),
+            lease_trouble: Trouble::new(QUIET),
             name: store.to_string(),
             store,
         }
@@ -180,6 +187,36 @@ impl Tier {
             }
         })
         .await
+    }
+
+    /// No compile can be shared while a server is ill, so only the first is a warning.
+    pub(super) fn log_lease_failure(&self, key: &PipelineFingerprint, error: &StoreError) {
+        let error = format_args!("{error:#}");
+        if self.lease_trouble.failed() {
+            tracing::warn!(
+                tier = self.name, %key, %error,
+                "no compile lease: another process may compile the same key; further failures are \
+                 logged at debug level until a lease is granted"
+            );
+        } else {
+            tracing::debug!(tier = self.name, %key, %error, "no compile lease");
+        }
+    }
+
+    pub(super) fn log_lease_success(&self) {
+        if let Some(ended) = self.lease_trouble.succeeded() {
+            let (failed, lasted) = (ended.failed, ended.lasted);
+            tracing::info!(
+                tier = self.name,
+                failed,
+                ?lasted,
+                "compile leases are granted again"
+            );
+        }
+    }
+
+    pub(super) fn forget_miss(&self, key: &PipelineFingerprint) {
+        self.catch_panic_now(|| self.store.forget_miss(key));
     }
 
     pub(super) fn timed_out(&self, operation: StoreOperation) -> StoreError {

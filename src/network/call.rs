@@ -3,13 +3,15 @@
 //! Trouble is logged where it begins and where it ends. What fails in between is logged at debug
 //! level.
 
+use std::time::Duration;
+
 use super::access::Access;
 use super::backend::CredentialsVersion;
 use super::caller::Caller;
 use super::request_error::RequestError;
-use super::trouble::{Ended, Trouble};
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreErrorKind, StoreOperation};
+use crate::sync::trouble::{Ended, Trouble};
 
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -18,6 +20,8 @@ pub(super) struct Call<'a> {
     pub(super) key: &'a PipelineFingerprint,
     pub(super) credentials: &'a dyn CredentialsVersion,
     pub(super) caller: &'a Caller,
+    /// A single request is made, within this time. `None`: as the policy says.
+    pub(super) single_request: Option<Duration>,
 }
 
 impl Call<'_> {
@@ -39,8 +43,8 @@ impl Call<'_> {
         } else if error.blocks_credentials && has_credentials {
             tracing::error!(
                 tier, %requests, %key, %operation, %kind, reason = %error,
-                "credentials rejected; further failures are logged at debug level. Replace the credentials. \
-                 If the server answers so for absent entries, add the status to absent_statuses"
+                "credentials rejected; further failures are logged at debug level. Replace the credentials.{}",
+                error.hint
             );
         } else {
             tracing::warn!(

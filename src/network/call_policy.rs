@@ -15,9 +15,9 @@ use super::caller::AnswerProgress;
 use super::request_error::RequestError;
 use super::retry::{RetryBudget, RetryPolicy};
 use super::time::after;
-use super::trouble::Trouble;
 use crate::store::StoreErrorKind;
 use crate::store::metrics::Counter;
+use crate::sync::trouble::Trouble;
 
 /// The bounds of every call of a tier.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +130,9 @@ impl CallPolicy {
         T: Send,
         F: Future<Output = Result<T, RequestError>> + Send,
     {
-        let deadline = after(self.limits.call_timeout);
+        let limit = self.limits.call_timeout;
+        let limit = call.single_request.map_or(limit, |time| time.min(limit));
+        let deadline = after(limit);
         let side = self.of(call.access());
         // Outlives the ticket: the call that gets the permit next must see how this one ended.
         let mut permit;
@@ -143,7 +145,7 @@ impl CallPolicy {
         // What is to be learnt where no attempt comes after it.
         let mut earlier = None;
         loop {
-            let wait = self.permit(call.access(), &ticket, deadline);
+            let wait = self.permit(call.access(), &ticket, deadline, limit);
             let Some(allowed) = call.caller.waits_for(wait).await else {
                 self.learn_earlier(call, &mut ticket, earlier);
                 return None;
@@ -173,7 +175,8 @@ impl CallPolicy {
             let answer = AnswerProgress::default();
             // In a box: the futures around it would each have room for it, and are moved.
             let request = Box::pin(request(answer.clone()));
-            let mut attempt = pin!(self.attempt(request, end, deadline));
+            let limit_of_attempt = self.limits.attempt_timeout.min(limit);
+            let mut attempt = pin!(within(request, end, limit_of_attempt));
             let Some(result) = call.caller.waits_for(&mut attempt).await else {
                 let last_part = answer.last();
                 let limit = ticket.gives_up_at(last_part);
@@ -188,7 +191,11 @@ impl CallPolicy {
                 return None;
             };
             tried += 1;
-            if let Some((delay, reason)) = self.delay(side, &ticket, &result, tried, deadline) {
+            let again = match call.single_request {
+                Some(_) => None,
+                None => self.delay(side, &ticket, &result, tried, deadline),
+            };
+            if let Some((delay, reason)) = again {
                 tracing::debug!(
                     tier = call.tier, key = %call.key, operation = %call.operation,
                     %reason, ?delay, "request failed; retrying after the delay"
@@ -214,21 +221,6 @@ impl CallPolicy {
         let version = call.credentials.version()?;
         self.auth_block.check(call.access(), version)?;
         Ok(version)
-    }
-
-    async fn attempt<T>(
-        &self,
-        request: impl Future<Output = Result<T, RequestError>> + Send,
-        end: Instant,
-        deadline: Instant,
-    ) -> Result<T, RequestError> {
-        let limit = if end < deadline {
-            self.limits.attempt_timeout
-        } else {
-            self.limits.call_timeout
-        };
-        let late = |_| Err(RequestError::timed_out("the request did not end", limit));
-        timeout_at(end, request).await.unwrap_or_else(late)
     }
 
     /// Learns how the last request of a call ended.
@@ -278,15 +270,27 @@ impl CallPolicy {
         access: Access,
         ticket: &Ticket<'_>,
         deadline: Instant,
+        limit: Duration,
     ) -> Result<Permit<'_>, RequestError> {
         let breaker = &self.of(access).breaker;
+        // Most often one is free, and nothing has to be waited for.
+        if let (Access::Read, Ok(permit)) = (access, self.permits.try_acquire()) {
+            let permit = Permit {
+                _one_of_all: permit,
+                _one_of_writes: None,
+            };
+            return match ticket.may_send() {
+                true => Ok(permit),
+                false => Err(breaker.error()),
+            };
+        }
         let permit = tokio::select! {
             biased;
             () = ticket.revoked() => return Err(breaker.error()),
             permit = self.next_permit(access) => permit,
             () = sleep_until(deadline) => {
                 let what = "no request permit became free";
-                return Err(RequestError::timed_out(what, self.limits.call_timeout).unsent());
+                return Err(RequestError::timed_out(what, limit).unsent());
             }
         };
         let closed = |_| {
@@ -357,6 +361,16 @@ impl CallPolicy {
             Err(_) => false,
         }
     }
+}
+
+/// How a request ends that is given up at its end, after this limit.
+async fn within<T>(
+    request: impl Future<Output = Result<T, RequestError>> + Send,
+    end: Instant,
+    limit: Duration,
+) -> Result<T, RequestError> {
+    let late = |_| Err(RequestError::timed_out("the request did not end", limit));
+    timeout_at(end, request).await.unwrap_or_else(late)
 }
 
 /// How a request ends whose caller has left: its result, or a success at the next part of its answer,

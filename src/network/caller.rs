@@ -4,19 +4,30 @@
 //! task of a caller that leaves is not aborted: it is told, and decides whether to learn how its
 //! request ends.
 
-use std::future::{Future, pending};
-use std::sync::Arc;
-use tokio::sync::watch;
+use futures::task::AtomicWaker;
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::store::answer::{self, answer_begins};
 use crate::sync::blocking;
+use crate::sync::lock::lock;
 
+/// A clone is the same caller. One task at a time waits with it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Caller {
-    left: CancellationToken,
+pub(super) struct Caller(Arc<Presence>);
+
+#[derive(Debug, Default)]
+struct Presence {
+    has_left: AtomicBool,
+    /// Of the task that is to learn of it.
+    waker: AtomicWaker,
 }
 
 impl Caller {
@@ -25,16 +36,29 @@ impl Caller {
         &self,
         work: impl Future<Output = T> + Send,
     ) -> Option<T> {
-        tokio::select! {
-            biased;
-            () = self.left.cancelled() => None,
-            done = work => Some(done),
-        }
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            match self.0.has_left.load(Ordering::Acquire) {
+                true => Poll::Ready(None),
+                false => work.as_mut().poll(cx).map(Some),
+            }
+        })
+        .await
     }
 
-    #[cfg(test)]
     pub(super) fn leave(&self) {
-        self.left.cancel();
+        self.0.has_left.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+}
+
+/// Its drop is the caller's.
+struct LeavesOnDrop(Caller);
+
+impl Drop for LeavesOnDrop {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -45,7 +69,7 @@ where
     F: Future<Output = Option<T>> + Send + 'static,
 {
     let caller = Caller::default();
-    let _left = caller.left.clone().drop_guard();
+    let _leaves = LeavesOnDrop(caller.clone());
     // In a box: a task is moved several times on its way, with all that it holds.
     let call = Box::pin(answer::inherited(call(caller).in_current_span()));
     let task = tokio::spawn(call);
@@ -58,11 +82,18 @@ where
 /// Told when the body of an answer begins, and of each part of it: the server works, however long
 /// the body takes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AnswerProgress(Arc<watch::Sender<Option<Instant>>>);
+pub(crate) struct AnswerProgress(Arc<Parts>);
+
+#[derive(Debug, Default)]
+struct Parts {
+    last: Mutex<Option<Instant>>,
+    next: Notify,
+}
 
 impl AnswerProgress {
     pub(crate) fn signal(&self) {
-        let is_first = self.0.send_replace(Some(Instant::now())).is_none();
+        let is_first = lock(&self.0.last).replace(Instant::now()).is_none();
+        self.0.next.notify_waiters();
         if is_first {
             answer_begins();
         }
@@ -70,16 +101,11 @@ impl AnswerProgress {
 
     /// When it was last told.
     pub(super) fn last(&self) -> Option<Instant> {
-        *self.0.borrow()
+        *lock(&self.0.last)
     }
 
     /// Waits until it is told again, from this call on.
-    pub(super) fn next(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (mut parts, sender) = (self.0.subscribe(), Arc::clone(&self.0));
-        async move {
-            // Never an error: the sender is kept.
-            let _ = parts.changed().await;
-            drop(sender);
-        }
+    pub(super) fn next(&self) -> Notified<'_> {
+        self.0.next.notified()
     }
 }

@@ -59,7 +59,9 @@ impl HttpStatusError {
         let mut error = RequestError::new(kind, self.to_string());
         error.retry_after = self.retry_after;
         match self.status {
-            401 | 403 if self.is_base_origin => error.blocking_credentials(),
+            401 | 403 if self.is_base_origin => error.blocking_credentials().with_hint(
+                " If the server answers so for absent entries, add the status to absent_statuses",
+            ),
             // Too early or too much for now: the server is overloaded.
             408 | 425 | 429 => error,
             // About the one entry: a server that can say so works.

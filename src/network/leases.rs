@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -19,19 +20,47 @@ use super::call::Call;
 use super::call_policy::{CallPolicy, Limits};
 use super::caller::{Caller, as_task};
 use super::request_error::RequestError;
-use super::tier_leases::TierLeases;
 use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
 use crate::store::metrics::Counter;
-use crate::store::{CompileLease, PipelineCacheMetrics, StoreError, StoreOperation, answer_begins};
+use crate::store::{
+    CompileLease, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation, answer_begins,
+};
 
 /// The least time to live: what a renewal over a slow network takes, several times.
 const MIN_TIME: Duration = Duration::from_millis(100);
+
+/// The longest: a holder that dies keeps its key from the others for so long.
+const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The pause before a lease that another holds is asked for again, where nothing was announced: an
 /// eighth of the time waited so far, within these bounds.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// For one who waits to be told whether the lease is free by now, in a single request. A server that
+/// answered before and takes longer now is not waited for.
+const ASKING_AGAIN: Duration = Duration::from_secs(2);
+
+/// The leases of a tier, whatever its server.
+#[async_trait]
+pub(crate) trait TierLeases: fmt::Debug + Send + Sync {
+    /// Waits for as long as another holds the lease. An entry that is there counts as the artifact,
+    /// unless it is to be ignored.
+    async fn acquire(
+        &self,
+        key: &PipelineFingerprint,
+        ignores_entry: bool,
+    ) -> Result<Option<CompileLease>, StoreError>;
+
+    /// The lease of a key, if this process holds it.
+    fn held(&self, key: &PipelineFingerprint) -> Option<CompileLease>;
+
+    /// Grants no more. Waits until the server knows of those that have ended.
+    async fn close(&self, deadline: Duration);
+
+    fn count(&self, metrics: &mut PipelineCacheMetrics);
+}
 
 /// What the server says to one who asks for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +85,9 @@ pub(crate) struct LeaseRequest {
     /// Tells its holder from all others.
     pub(crate) token: Arc<str>,
     pub(crate) time: Duration,
+    /// Whether an entry under the key is of no use to who asks, who found it corrupt or refused it. Then
+    /// the answer is never [`LeaseAnswer::Stored`].
+    pub(crate) ignores_entry: bool,
 }
 
 /// How one kind of server keeps leases: a single request each.
@@ -66,7 +98,8 @@ pub(crate) trait LeaseBackend: Send + Sync + 'static {
     /// As [`Backend::version`](super::Backend::version).
     fn credentials_version(&self) -> Option<u64>;
 
-    /// Grants it also to one who has it, whose last request may have got no answer.
+    /// Grants it, for its whole time, also to one who has it, whose last request may have got no
+    /// answer.
     fn acquire(
         &self,
         lease: &LeaseRequest,
@@ -85,7 +118,7 @@ pub(crate) trait LeaseBackend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
     /// Announcements about a key, from now on. They may get lost.
-    fn watch(&self, key: &PipelineFingerprint) -> Self::Watch;
+    fn watch(&self, lease: &LeaseRequest) -> Self::Watch;
 }
 
 pub(crate) trait LeaseWatch: Send {
@@ -116,7 +149,7 @@ struct Inner<L> {
 
 impl<L: LeaseBackend> NetworkLeases<L> {
     pub(crate) fn new(tier: String, backend: L, time: Duration, mut limits: Limits) -> Self {
-        let time = time.max(MIN_TIME);
+        let time = time.clamp(MIN_TIME, MAX_TIME);
         // What takes longer comes too late for a renewal.
         limits.attempt_timeout = limits.attempt_timeout.min(time / 3);
         limits.call_timeout = limits.call_timeout.min(time);
@@ -136,11 +169,16 @@ impl<L: LeaseBackend> NetworkLeases<L> {
 
 #[async_trait]
 impl<L: LeaseBackend> TierLeases for NetworkLeases<L> {
-    async fn acquire(&self, key: &PipelineFingerprint) -> Result<Option<CompileLease>, StoreError> {
+    async fn acquire(
+        &self,
+        key: &PipelineFingerprint,
+        ignores_entry: bool,
+    ) -> Result<Option<CompileLease>, StoreError> {
         let request = LeaseRequest {
             key: *key,
             token: format!("{:032x}", fastrand::u128(..)).into(),
             time: self.0.time,
+            ignores_entry,
         };
         let waited = self.0.wait_for(request);
         tokio::select! {
@@ -186,7 +224,8 @@ impl<L: LeaseBackend> Inner<L> {
         let began = Instant::now();
         let mut watch = None;
         loop {
-            match self.ask(request.clone()).await? {
+            let limit = watch.is_some().then(|| ASKING_AGAIN.min(self.time / 3));
+            match self.ask(request.clone(), limit).await? {
                 Asked::Lease(lease) => return Ok(Some(lease)),
                 Asked::Unsupported => return Ok(None),
                 Asked::Held => {}
@@ -196,7 +235,7 @@ impl<L: LeaseBackend> Inner<L> {
                 self.awaited.increment();
                 tracing::debug!(tier = self.tier, key = %request.key, "waiting for the compile lease of another process");
                 answer_begins();
-                watch = Some(self.backend.watch(&request.key));
+                watch = Some(self.backend.watch(&request));
                 continue;
             };
             let pause = (began.elapsed() / 8).clamp(MIN_PAUSE, MAX_PAUSE);
@@ -205,48 +244,54 @@ impl<L: LeaseBackend> Inner<L> {
     }
 
     /// Asks in a task of its own. Where its caller leaves, a lease that comes is dropped.
-    async fn ask(self: &Arc<Self>, request: LeaseRequest) -> Result<Asked, StoreError> {
+    async fn ask(
+        self: &Arc<Self>,
+        request: LeaseRequest,
+        limit: Option<Duration>,
+    ) -> Result<Asked, StoreError> {
         let leases = Arc::clone(self);
         as_task(|caller| async move {
-            let key = request.key;
-            let acquire = || leases.acquire_once(request.clone());
-            leases.call(&caller, &key, acquire).await
+            let asking = Asking {
+                leases,
+                request,
+                may_be_granted: AtomicBool::new(false),
+            };
+            let (leases, key) = (&asking.leases, &asking.request.key);
+            leases.call(&caller, key, limit, || asking.ask()).await
         })
         .await
     }
 
-    async fn acquire_once(self: &Arc<Self>, request: LeaseRequest) -> Result<Asked, RequestError> {
-        let asked = Instant::now();
-        Ok(match self.backend.acquire(&request).await? {
-            LeaseAnswer::Granted => Asked::Lease(self.hold(request, asked)),
-            LeaseAnswer::Stored => Asked::Lease(CompileLease::stored()),
-            LeaseAnswer::Held => Asked::Held,
-            LeaseAnswer::Unsupported => Asked::Unsupported,
-        })
-    }
-
     /// A lease that was granted to a request of this moment, and is renewed until it is dropped.
     fn hold(self: &Arc<Self>, request: LeaseRequest, asked: Instant) -> CompileLease {
-        let (key, ended) = (request.key, CancellationToken::new());
-        let keeper = Keeper {
+        let (key, (ended, has_ended)) = (request.key, oneshot::channel());
+        let renewer = LeaseRenewer {
             leases: Arc::clone(self),
             until: asked + self.time,
-            ended: ended.clone(),
             request,
         };
-        tokio::spawn(keeper.run());
+        tokio::spawn(renewer.run(has_ended));
         let hold = Hold {
             leases: Arc::clone(self),
-            ended,
+            ended: Some(ended),
         };
         self.held.give(key, hold)
     }
 
-    /// `None` once the caller has left.
+    /// Tells the server that a lease has ended. If this fails, the server ends it when its time is
+    /// over.
+    async fn release(&self, request: &LeaseRequest) {
+        let release = || self.backend.release(request);
+        let caller = Caller::default();
+        let _ = self.call(&caller, &request.key, None, release).await;
+    }
+
+    /// `None` once the caller has left. With a limit, a single request is made, within it.
     async fn call<T, F>(
         &self,
         caller: &Caller,
         key: &PipelineFingerprint,
+        single_request: Option<Duration>,
         request: impl Fn() -> F + Send + Sync,
     ) -> Option<Result<T, StoreError>>
     where
@@ -260,6 +305,7 @@ impl<L: LeaseBackend> Inner<L> {
             key,
             credentials: self,
             caller,
+            single_request,
         };
         let result = self.policy.run(call, |_| request()).await?;
         Some(result.map_err(|error| {
@@ -274,50 +320,109 @@ impl<L: LeaseBackend> CredentialsVersion for Inner<L> {
     }
 }
 
+/// A lease that is asked for, once or again.
+struct Asking<L: LeaseBackend> {
+    leases: Arc<Inner<L>>,
+    request: LeaseRequest,
+    /// Whether the server may have granted it in a reply that was lost.
+    may_be_granted: AtomicBool,
+}
+
+impl<L: LeaseBackend> Asking<L> {
+    async fn ask(&self) -> Result<Asked, RequestError> {
+        let asked = Instant::now();
+        let before = self.may_be_granted.swap(true, Ordering::Relaxed);
+        let answer = self.leases.backend.acquire(&self.request).await;
+        let is_lost = |error: &RequestError| {
+            use StoreErrorKind::{TimedOut, Unreachable};
+            matches!(error.kind, TimedOut | Unreachable)
+        };
+        let may_be_granted = match &answer {
+            Ok(_) => false,
+            Err(error) => before || is_lost(error),
+        };
+        self.may_be_granted.store(may_be_granted, Ordering::Relaxed);
+        Ok(match answer? {
+            LeaseAnswer::Granted => Asked::Lease(self.leases.hold(self.request.clone(), asked)),
+            LeaseAnswer::Stored => Asked::Lease(CompileLease::stored()),
+            LeaseAnswer::Held => Asked::Held,
+            LeaseAnswer::Unsupported => Asked::Unsupported,
+        })
+    }
+}
+
+impl<L: LeaseBackend> Drop for Asking<L> {
+    /// Otherwise nobody has it, and the others wait for its time.
+    fn drop(&mut self) {
+        let (true, Ok(runtime)) = (*self.may_be_granted.get_mut(), Handle::try_current()) else {
+            return;
+        };
+        let (leases, request) = (Arc::clone(&self.leases), self.request.clone());
+        let ending = Ending::new(&leases.ending);
+        runtime.spawn(async move {
+            leases.release(&request).await;
+            drop(ending);
+        });
+    }
+}
+
+/// Counts a lease that has ended and that the server does not know of yet.
+struct Ending(watch::Sender<usize>);
+
+impl Ending {
+    fn new(ending: &watch::Sender<usize>) -> Self {
+        ending.send_modify(|ending| *ending += 1);
+        Self(ending.clone())
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.send_modify(|ending| *ending -= 1);
+    }
+}
+
 /// What a lease holds.
 struct Hold<L> {
     leases: Arc<Inner<L>>,
-    ended: CancellationToken,
+    /// Tells the renewer, if its runtime has not dropped it.
+    ended: Option<oneshot::Sender<Ending>>,
 }
 
 impl<L> Drop for Hold<L> {
     fn drop(&mut self) {
-        self.leases.ending.send_modify(|ending| *ending += 1);
-        self.ended.cancel();
+        if let Some(ended) = self.ended.take() {
+            // Where nobody renews it, the server ends it.
+            drop(ended.send(Ending::new(&self.leases.ending)));
+        }
     }
 }
 
 /// Renews a lease until it has ended.
-struct Keeper<L> {
+struct LeaseRenewer<L> {
     leases: Arc<Inner<L>>,
     request: LeaseRequest,
     /// When it expires, unless it is renewed.
     until: Instant,
-    ended: CancellationToken,
 }
 
-impl<L: LeaseBackend> Keeper<L> {
-    async fn run(mut self) {
-        let ended = self.ended.clone();
-        let is_lost = tokio::select! {
+impl<L: LeaseBackend> LeaseRenewer<L> {
+    async fn run(mut self, mut has_ended: oneshot::Receiver<Ending>) {
+        let ended = tokio::select! {
             biased;
-            () = ended.cancelled() => false,
-            () = self.renew() => true,
+            ended = &mut has_ended => Some(ended),
+            () = self.renew() => None,
         };
-        if is_lost {
-            self.leases.expired.increment();
-            tracing::warn!(
-                tier = self.leases.tier, key = %self.request.key,
-                "compile lease expired under its holder, which was stopped or cut off: another process may compile the same key"
-            );
-            ended.cancelled().await;
-        } else {
-            // If this fails, the server ends it when its time is over.
-            let (leases, request) = (&self.leases, &self.request);
-            let release = || leases.backend.release(request);
-            let _ = leases.call(&Caller::default(), &request.key, release).await;
+        let (leases, request) = (&self.leases, &self.request);
+        if let Some(_ending) = ended {
+            leases.release(request).await;
+            return;
         }
-        self.leases.ending.send_modify(|ending| *ending -= 1);
+        leases.expired.increment();
+        tracing::warn!(
+            tier = leases.tier, key = %request.key,
+            "compile lease expired under its holder, which was stopped or cut off: another process may compile the same key"
+        );
     }
 
     /// Ends when the lease is lost.
@@ -330,7 +435,7 @@ impl<L: LeaseBackend> Keeper<L> {
             let (leases, request) = (&self.leases, &self.request);
             let renew = || leases.backend.renew(request);
             let caller = Caller::default();
-            let renewed = leases.call(&caller, &request.key, renew).await;
+            let renewed = leases.call(&caller, &request.key, None, renew).await;
             pause = match renewed {
                 Some(Ok(true)) => {
                     self.until = asked + time;
@@ -352,3 +457,6 @@ impl<L> fmt::Debug for NetworkLeases<L> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,6 @@ mod store;
 mod tier;
 mod tier_leases;
 mod time;
-mod trouble;
 mod unhealed;
 
 pub use breaker_policy::{BreakerPolicy, BreakerState};
@@ -52,6 +51,7 @@ pub(crate) use content_encoding::content_encoding;
 pub(crate) use http_status::HttpStatusError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use lease_support::{ASK_AGAIN, LeaseSupport};
+pub(crate) use leases::TierLeases;
 pub(crate) use leases::{LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, NetworkLeases};
 pub(crate) use request_error::RequestError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
@@ -59,4 +59,3 @@ pub(crate) use settings::http_settings;
 pub(crate) use settings::{NetworkSettings, network_settings};
 pub(crate) use store::delegate_to_network_tier;
 pub(crate) use tier::NetworkTier;
-pub(crate) use tier_leases::TierLeases;

@@ -18,6 +18,8 @@ pub(crate) struct RequestError {
     is_rejection: bool,
     /// Whether the server rejects the credentials of the request.
     pub(super) blocks_credentials: bool,
+    /// What helps besides other credentials, as a sentence after a space.
+    pub(super) hint: &'static str,
     /// Whether it was made because the call would fail, without a request.
     pub(super) is_unsent: bool,
 }
@@ -30,6 +32,7 @@ impl RequestError {
             retry_after: None,
             is_rejection: false,
             blocks_credentials: false,
+            hint: "",
             is_unsent: false,
         }
     }
@@ -37,6 +40,12 @@ impl RequestError {
     /// As the answer of a server to the credentials of the request.
     pub(crate) const fn blocking_credentials(mut self) -> Self {
         self.blocks_credentials = true;
+        self
+    }
+
+    /// Says what helps besides other credentials: a sentence after a space.
+    pub(crate) const fn with_hint(mut self, hint: &'static str) -> Self {
+        self.hint = hint;
         self
     }
 

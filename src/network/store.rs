@@ -101,6 +101,10 @@ macro_rules! delegate_to_network_tier {
                 self.tier.compile_leases()
             }
 
+            fn forget_miss(&self, key: &$crate::key::PipelineFingerprint) {
+                self.tier.forget_miss(key);
+            }
+
             /// In the folder `aliases` below the base.
             fn alias_stores(&self) -> Vec<std::sync::Arc<dyn $crate::store::PipelineCacheStore>> {
                 let aliases = self.tier.aliases.iter().map(std::sync::Arc::clone);

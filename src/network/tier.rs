@@ -20,12 +20,12 @@ use super::call::{Call, log_success};
 use super::call_policy::CallPolicy;
 use super::caller::{AnswerProgress, Caller, as_task};
 use super::healer::{self, Probed};
+use super::leases::TierLeases;
 use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
-use super::tier_leases::TierLeases;
-use super::trouble::{Ended, Trouble};
+
 use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
@@ -33,6 +33,7 @@ use crate::store::metrics::{Counter, StoreCounters};
 use crate::store::{
     ALIAS_FOLDER, Fetched, PipelineCacheMetrics, StoreError, StoreErrorKind, StoreOperation,
 };
+use crate::sync::trouble::{Ended, Trouble};
 
 #[derive(Debug)]
 pub(crate) struct NetworkTier<B> {
@@ -269,6 +270,7 @@ impl<B: Backend> NetworkTier<B> {
             key,
             credentials: &attempt,
             caller,
+            single_request: None,
         };
         let (request, attempt) = (&request, &attempt);
         let send = |answer| async move { request(attempt.credentials()?, answer).await };
@@ -427,10 +429,15 @@ impl<B: Backend> NetworkTier<B> {
         is_remembered
     }
 
-    pub(super) fn forget_miss(&self, key: &PipelineFingerprint) {
+    pub(crate) fn forget_miss(&self, key: &PipelineFingerprint) {
         if let Some(misses) = &self.misses {
             misses.forget(key);
         }
+    }
+
+    /// Whether the last lookup found an entry that this tier does not serve, and nothing was put since.
+    pub(super) fn has_bad_entry(&self, key: &PipelineFingerprint) -> bool {
+        self.unhealed.was_found(key)
     }
 
     fn check_writable(&self, operation: StoreOperation) -> Result<(), StoreError> {

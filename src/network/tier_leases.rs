@@ -1,8 +1,6 @@
 //! The compile leases of a network tier, whatever its server.
 
 use async_trait::async_trait;
-use std::fmt;
-use std::time::Duration;
 
 use super::access::Access;
 use super::backend::Backend;
@@ -10,21 +8,7 @@ use super::breaker_policy::BreakerState;
 use super::tier::NetworkTier;
 use crate::key::PipelineFingerprint;
 use crate::store::runtime::require_runtime;
-use crate::store::{CompileLease, CompileLeases, PipelineCacheMetrics, StoreError, StoreOperation};
-
-#[async_trait]
-pub(crate) trait TierLeases: fmt::Debug + Send + Sync {
-    /// Waits for as long as another holds the lease.
-    async fn acquire(&self, key: &PipelineFingerprint) -> Result<Option<CompileLease>, StoreError>;
-
-    /// The lease of a key, if this process holds it.
-    fn held(&self, key: &PipelineFingerprint) -> Option<CompileLease>;
-
-    /// Grants no more. Waits until the server knows of those that have ended.
-    async fn close(&self, deadline: Duration);
-
-    fn count(&self, metrics: &mut PipelineCacheMetrics);
-}
+use crate::store::{CompileLease, CompileLeases, StoreError, StoreOperation};
 
 impl<B: Backend> NetworkTier<B> {
     /// Itself, where it grants leases.
@@ -49,7 +33,7 @@ impl<B: Backend> CompileLeases for NetworkTier<B> {
             let error = self.policy.of(Access::Read).breaker.error();
             return Err(self.error(error.kind, operation).with_source(error));
         }
-        let lease = leases.acquire(key).await;
+        let lease = leases.acquire(key, self.has_bad_entry(key)).await;
         // Another may have stored the artifact meanwhile.
         self.forget_miss(key);
         lease

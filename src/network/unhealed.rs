@@ -97,6 +97,12 @@ impl UnhealedEntries {
         false
     }
 
+    /// Whether the last lookup found a corrupt or refused entry, and nothing was uploaded since.
+    pub(super) fn was_found(&self, key: &PipelineFingerprint) -> bool {
+        let state = self.state(&self.lock(), key);
+        matches!(state, Some(State::Found | State::Unhealed))
+    }
+
     /// The server took an upload of this key.
     pub(super) fn uploaded(&self, key: &PipelineFingerprint) {
         let mut inner = self.lock();

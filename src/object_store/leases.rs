@@ -123,7 +123,7 @@ impl LeaseBackend for ObjectLeases {
         }
     }
 
-    fn watch(&self, _key: &PipelineFingerprint) -> Watch {
+    fn watch(&self, _lease: &LeaseRequest) -> Watch {
         Watch
     }
 }
@@ -195,7 +195,7 @@ impl Inner {
         lease: &LeaseRequest,
     ) -> Result<LeaseAnswer, RequestError> {
         lock(&self.seen).remove(&lease.key);
-        if !self.objects.probe(&lease.key, ()).await? {
+        if lease.ignores_entry || !self.objects.probe(&lease.key, ()).await? {
             return Ok(LeaseAnswer::Granted);
         }
         self.delete(&lease.key).await?;

@@ -43,6 +43,11 @@ impl Address {
             return Err(invalid("it has a query or a fragment"));
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if path.contains('@') {
+            return Err(invalid(
+                "it has an @ after the first /: write a / in a password as %2F",
+            ));
+        }
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (Some(user), hosts),
             None => (None, authority),
@@ -172,6 +177,10 @@ mod tests {
             "redis://:hunter2@a,b",
             "redis://:hunter2@h/0?hunter2",
             "redis://:hunter2@h/0#insecure",
+            "redis://user:hun/ter2@h",
+            "redis-sentinel://user:hun/ter2@h/main",
+            "redis-sentinel://h/hunter2@h/main",
+            "redis-cluster://user:hun/ter2@h",
             "redis-sentinel://:hunter2@h",
             "redis-hunter2://h",
             "http://:hunter2@h",
@@ -182,7 +191,10 @@ mod tests {
                 panic!("{url}");
             };
             let said = format!("{error} {error:?}");
-            assert!(!said.contains("hunter2"), "{said}");
+            assert!(
+                !said.contains("hunter2") && !said.contains("ter2"),
+                "{said}"
+            );
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::network::{NetworkLeases, NetworkSettings, NetworkTier, TierLeases, ne
 const DEFAULT_PREFIX: &str = "pipeline-cache:";
 const DEFAULT_MAX_ARTIFACT: u64 = 1 << 20;
 
+/// A hundred years. Servers reject a time that ends after what they can count to.
+const MAX_TIME_TO_LIVE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Settings for a [`RedisCache`].
 ///
 /// All requests share one connection, or one to each node of a cluster.
@@ -65,8 +68,9 @@ impl Default for RedisCacheBuilder {
 impl RedisCacheBuilder {
     network_settings!();
 
-    /// How long an entry that this tier writes stays, to the millisecond. A lookup does not prolong
-    /// it. Afterwards it is a miss. Default: until the server evicts it.
+    /// How long an entry that this tier writes stays, to the millisecond: at least 1, and at most a
+    /// hundred years. A lookup does not prolong it. Afterwards it is a miss. Default: until the server
+    /// evicts it.
     #[must_use]
     pub const fn time_to_live(mut self, time: Duration) -> Self {
         self.time_to_live = Some(time);
@@ -118,7 +122,7 @@ impl RedisCacheBuilder {
     /// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait) says. Needs
     /// [`writes`](Self::writes). Default: none are granted.
     ///
-    /// A lease lives for this long, at least 100 ms, and its holder renews it in the background. A
+    /// A lease lives for this long, 100 ms to a day, and its holder renews it in the background. A
     /// holder that dies, is stopped, or is cut off loses it after this time, by the server's clock;
     /// [`expired_leases`](crate::PipelineCacheMetrics::expired_leases) counts those that notice. Then
     /// two may compile the same key, and store the same artifact. A failover may lose a lease, with the
@@ -130,7 +134,13 @@ impl RedisCacheBuilder {
     /// the default of 250 ms.
     ///
     /// Those who wait are woken when the holder has stored the artifact or given up, and ask now and
-    /// then, after 20 ms at first and up to once a second, in case that got lost.
+    /// then, after 20 ms at first and up to once a second, in case that got lost. A server that does not
+    /// answer such a request within 2 seconds, or a third of the lease's time, is not waited for any
+    /// longer.
+    ///
+    /// An entry that this tier found and does not serve, because it is corrupt or refused, is compiled
+    /// under a lease as well, for the
+    /// [`heal_interval`](Self::heal_interval) after the lookup that found it.
     ///
     /// ```
     /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, RedisCache};
@@ -206,7 +216,7 @@ impl RedisCacheBuilder {
             prefix: self.prefix,
             has_credentials,
             format,
-            time_to_live: self.time_to_live,
+            time_to_live: self.time_to_live.map(|time| time.min(MAX_TIME_TO_LIVE)),
         };
         Ok(RedisCache {
             tier: NetworkTier::new(name, entries, promotable, self.network, leases),

@@ -1,5 +1,7 @@
 //! How connections are opened: to a server, to the master that a Sentinel names, or to a cluster.
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use redis::aio::{ConnectionLike as _, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
@@ -37,11 +39,11 @@ pub(super) struct Connector {
 }
 
 enum Servers {
-    Single(Client),
-    /// The client keeps its connections to the Sentinels.
-    Sentinel(Mutex<SentinelClient>),
+    Single(Box<Client>),
+    /// A client for each Sentinel, which keeps its connection.
+    Sentinel(Vec<Mutex<SentinelClient>>),
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         /// The nodes of the URL, for subscriptions: any node passes on what another was told.
         nodes: Vec<Client>,
     },
@@ -95,8 +97,8 @@ impl Connector {
     /// The client of one server.
     async fn client(&self) -> RedisResult<Client> {
         match &self.servers {
-            Servers::Single(client) => Ok(client.clone()),
-            Servers::Sentinel(sentinels) => sentinels.lock().await.async_get_client().await,
+            Servers::Single(client) => Ok(Client::clone(client)),
+            Servers::Sentinel(sentinels) => master(sentinels).await,
             Servers::Cluster { nodes, .. } => {
                 let any = fastrand::usize(..nodes.len().max(1));
                 let none = RedisError::from((ErrorKind::Client, "the cluster has no nodes"));
@@ -122,12 +124,14 @@ impl Servers {
             Topology::Single => {
                 let mut clients = nodes.map(client);
                 let none = RedisError::from((ErrorKind::InvalidClientConfig, "no server"));
-                clients.next().ok_or(none)?.map(Self::Single)
+                let client = clients.next().ok_or(none)??;
+                Ok(Self::Single(Box::new(client)))
             }
             Topology::Cluster => {
                 let nodes: Vec<_> = nodes.collect();
                 let mut cluster = ClusterClient::builder(nodes.clone())
-                    .connection_timeout(settings.connect_timeout)
+                    // The nodes of the URL are waited for, and then all that they name.
+                    .connection_timeout(settings.connect_timeout / 4)
                     .response_timeout(settings.inactivity_timeout)
                     .tcp_settings(tcp)
                     // Moved keys are followed so. The calls of the tier have their own retries.
@@ -138,40 +142,64 @@ impl Servers {
                     cluster = cluster.certs(certificates);
                 }
                 Ok(Self::Cluster {
-                    client: cluster.build()?,
+                    client: Box::new(cluster.build()?),
                     nodes: nodes.into_iter().map(client).collect::<Result<_, _>>()?,
                 })
             }
             Topology::Sentinel { master } => {
-                let nodes = nodes.collect();
-                let sentinels = sentinels(nodes, master, tcp, certificates, settings)?;
-                Ok(Self::Sentinel(Mutex::new(sentinels)))
+                let client = |node| {
+                    let certificates = certificates.clone();
+                    let client = sentinel(&node, &master, tcp.clone(), certificates, settings);
+                    client.map(Mutex::new)
+                };
+                let sentinels = nodes.map(client);
+                Ok(Self::Sentinel(sentinels.collect::<Result<_, _>>()?))
             }
         }
     }
 }
 
-fn sentinels(
-    nodes: Vec<ConnectionInfo>,
-    master: String,
+/// The client of the master. All Sentinels are asked at once, and the first that names it counts: one
+/// that hangs costs nothing.
+async fn master(sentinels: &[Mutex<SentinelClient>]) -> RedisResult<Client> {
+    let mut answers: FuturesUnordered<_> = sentinels.iter().map(master_of).collect();
+    let mut failed = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel"));
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(client) => return Ok(client),
+            // What a Sentinel says tells more than that another says nothing.
+            Err(error) if failed.kind() == ErrorKind::EmptySentinelList || !error.is_io_error() => {
+                failed = error;
+            }
+            Err(_) => {}
+        }
+    }
+    Err(failed)
+}
+
+async fn master_of(sentinel: &Mutex<SentinelClient>) -> RedisResult<Client> {
+    sentinel.lock().await.async_get_client().await
+}
+
+fn sentinel(
+    node: &ConnectionInfo,
+    master: &str,
     tcp: TcpSettings,
     certificates: Option<TlsCertificates>,
     settings: &ConnectionSettings,
 ) -> RedisResult<SentinelClient> {
     // The user and the password of the URL are those of the servers.
-    let server = nodes.first().map(|node| node.redis_settings().clone());
-    let addresses: Vec<_> = nodes.iter().map(|node| node.addr().clone()).collect();
-    let mut builder = SentinelClientBuilder::new(addresses, master, SentinelServerType::Master)?
+    let server = node.redis_settings();
+    let (address, kind) = (node.addr().clone(), SentinelServerType::Master);
+    let mut builder = SentinelClientBuilder::new([address], master, kind)?
         .set_client_to_redis_tcp_settings(tcp.clone())
-        .set_client_to_sentinel_tcp_settings(tcp);
-    if let Some(server) = server {
-        builder = builder.set_client_to_redis_db(server.db());
-        if let Some(user) = server.username() {
-            builder = builder.set_client_to_redis_username(user);
-        }
-        if let Some(password) = server.password() {
-            builder = builder.set_client_to_redis_password(password);
-        }
+        .set_client_to_sentinel_tcp_settings(tcp)
+        .set_client_to_redis_db(server.db());
+    if let Some(user) = server.username() {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = server.password() {
+        builder = builder.set_client_to_redis_password(password);
     }
     if let Some(SentinelCredentials { user, password }) = &settings.sentinel_credentials {
         if !user.is_empty() {
@@ -200,6 +228,10 @@ fn tcp_settings(inactivity_timeout: Duration) -> TcpSettings {
 }
 
 impl Connection {
+    pub(super) const fn is_of_a_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// The reply to one command. Errors of the server are errors.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         let reply = match self {

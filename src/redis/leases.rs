@@ -12,12 +12,12 @@ use super::link::Link;
 use crate::key::PipelineFingerprint;
 use crate::network::{LeaseAnswer, LeaseBackend, LeaseRequest, RequestError};
 
-/// Whoever asks again, because it got no reply, has it already.
+/// Whoever asks again, because it got no reply, has it already, and gets its whole time again.
 const ACQUIRE: &str = "\
-if redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
+if ARGV[3] == '0' and redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 1 end
-return 0";
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
 const RENEW: &str = "\
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -57,7 +57,8 @@ impl RedisLeases {
             .arg(&key)
             .arg(entry_key(&self.prefix, &lease.key))
             .arg(&*lease.token)
-            .arg(millis(lease.time));
+            .arg(millis(lease.time))
+            .arg(i64::from(lease.ignores_entry));
         match self.link.send(&command, &key).await {
             Ok(Value::Int(number)) => Ok(number),
             Ok(_) => Err(unexpected()),
@@ -90,7 +91,7 @@ impl LeaseBackend for RedisLeases {
         self.run(RELEASE, lease).await.map(drop)
     }
 
-    fn watch(&self, key: &PipelineFingerprint) -> Watch {
-        self.announcements.watch(self.lease_key(key))
+    fn watch(&self, lease: &LeaseRequest) -> Watch {
+        self.announcements.watch(self.lease_key(&lease.key))
     }
 }

@@ -6,15 +6,19 @@
 //!
 //! A server that hangs closes nothing. So after a request that ends without a reply the connection
 //! is checked: one more command on it, which is answered after all before it. Without an answer in
-//! time the connection is given up.
+//! time the connection is given up. That of a cluster serves the keys of the other nodes meanwhile:
+//! it is used until another is open.
 
 use futures::future::{BoxFuture, FutureExt as _, Shared};
 use redis::{Cmd, RedisError, Value};
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connector::{Connection, Connector};
 use super::reply::{ends_connection, request_error};
@@ -37,7 +41,10 @@ struct Inner {
     replaced: Counter,
 }
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<Open>, RequestError>>>;
+/// `None`: its runtime was shut down.
+type Opening = Shared<BoxFuture<'static, Option<Opened>>>;
+
+type Opened = Result<Arc<Open>, RequestError>;
 
 enum State {
     Closed,
@@ -48,6 +55,22 @@ enum State {
 struct Open {
     connection: Connection,
     is_being_checked: AtomicBool,
+    /// A task that ends with the runtime of the connection.
+    runtime: AbortOnDropHandle<()>,
+}
+
+impl Open {
+    fn new(connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            is_being_checked: AtomicBool::new(false),
+            runtime: AbortOnDropHandle::new(tokio::spawn(pending())),
+        })
+    }
+
+    fn has_runtime(&self) -> bool {
+        !self.runtime.is_finished()
+    }
 }
 
 /// Why a command has no value.
@@ -134,7 +157,8 @@ impl Link {
         let reply = open.connection.send(command).await;
         unanswered.key = None;
         reply.map_err(|error| {
-            if ends_connection(&error) {
+            // A cluster has others, and the client repairs the one.
+            if ends_connection(&error) && !open.connection.is_of_a_cluster() {
                 self.give_up(open);
             }
             Failure::Reply(error)
@@ -143,70 +167,62 @@ impl Link {
 
     /// The connection, and whether it was open before.
     async fn open(&self) -> Result<(Arc<Open>, bool), RequestError> {
-        let opening = {
-            let mut state = lock(&self.0.state);
-            match &*state {
-                State::Open(open) => return Ok((Arc::clone(open), true)),
-                State::Opening(opening) => opening.clone(),
-                State::Closed => {
-                    let opening = self.start_opening();
-                    *state = State::Opening(opening.clone());
-                    opening
+        loop {
+            let (opening, opener) = {
+                let mut state = lock(&self.0.state);
+                match &*state {
+                    State::Open(open) if open.has_runtime() => {
+                        return Ok((Arc::clone(open), true));
+                    }
+                    State::Opening(opening) => (opening.clone(), None),
+                    State::Open(_) | State::Closed => {
+                        let (opener, opening) = Opener::new(self);
+                        *state = State::Opening(opening.clone());
+                        (opening, Some(opener))
+                    }
+                }
+            };
+            let is_opener = opener.is_some();
+            if let Some(opener) = opener {
+                // Goes on whether or not its callers wait.
+                tokio::spawn(opener.run());
+            }
+            match opening.await {
+                Some(opened) => return opened.map(|open| (open, false)),
+                // That of another caller.
+                None if !is_opener => {}
+                None => {
+                    let reason = "the runtime of the connection was shut down";
+                    return Err(RequestError::new(StoreErrorKind::Unreachable, reason));
                 }
             }
-        };
-        let opened = opening.clone().await;
-        if opened.is_err() {
-            let mut state = lock(&self.0.state);
-            if matches!(&*state, State::Opening(current) if current.ptr_eq(&opening)) {
-                *state = State::Closed;
-            }
         }
-        opened.map(|open| (open, false))
     }
 
-    /// Goes on whether or not its callers wait.
-    fn start_opening(&self) -> Opening {
-        let link = self.clone();
-        let task = tokio::spawn(async move {
-            let opened = link.connect().await;
-            if let Ok(open) = &opened {
-                *lock(&link.0.state) = State::Open(Arc::clone(open));
-            }
-            opened
-        });
-        let ended = |_| {
-            let reason = "the runtime of the connection was shut down";
-            Err(RequestError::new(StoreErrorKind::Unreachable, reason))
-        };
-        async move { task.await.unwrap_or_else(ended) }
-            .boxed()
-            .shared()
-    }
-
-    async fn connect(&self) -> Result<Arc<Open>, RequestError> {
+    async fn connect(&self) -> Opened {
         let limit = self.0.connect_timeout;
         let connected = timeout(limit, self.0.connector.connect()).await;
         let late = |_| RequestError::timed_out("no connection was opened", limit);
         let connection = connected
             .map_err(late)?
             .map_err(|error| request_error(&error))?;
-        Ok(Arc::new(Open {
-            connection,
-            is_being_checked: AtomicBool::new(false),
-        }))
+        Ok(Open::new(connection))
     }
 
     /// The next request opens another.
     fn give_up(&self, open: &Arc<Open>) {
+        self.replace(open, State::Closed);
+    }
+
+    fn replace(&self, open: &Arc<Open>, next: State) {
         let mut state = lock(&self.0.state);
         if matches!(&*state, State::Open(current) if Arc::ptr_eq(current, open)) {
-            *state = State::Closed;
+            *state = next;
         }
     }
 
-    /// Gives the connection up unless it is answered, by the same node as the request about this
-    /// key.
+    /// Gives the connection up, or replaces that of a cluster, unless it is answered, by the same node
+    /// as the request about this key.
     fn check(&self, open: &Arc<Open>, key: &str) {
         let Ok(runtime) = Handle::try_current() else {
             return;
@@ -220,17 +236,68 @@ impl Link {
         runtime.spawn(async move {
             let limit = link.0.inactivity_timeout;
             let answer = timeout(limit, open.connection.send(&command)).await;
-            open.is_being_checked.store(false, Ordering::Release);
             let works = match answer {
                 Ok(Ok(_)) => true,
                 Ok(Err(error)) => !ends_connection(&error),
                 Err(_) => false,
             };
-            if !works {
+            if !works && open.connection.is_of_a_cluster() {
+                if let Ok(other) = link.connect().await {
+                    link.0.replaced.increment();
+                    link.replace(&open, State::Open(other));
+                }
+            } else if !works {
                 link.0.replaced.increment();
                 link.give_up(&open);
             }
+            open.is_being_checked.store(false, Ordering::Release);
         });
+    }
+}
+
+/// Opens the connection for all who wait.
+struct Opener {
+    // Dropped first: who no longer waits finds what came of it.
+    end: EndOfOpening,
+    waiters: oneshot::Sender<Opened>,
+}
+
+/// Sets the state when the opening ends, however it ends.
+struct EndOfOpening {
+    link: Link,
+    opening: Opening,
+    opened: Option<Arc<Open>>,
+}
+
+impl Opener {
+    fn new(link: &Link) -> (Self, Opening) {
+        let (waiters, opened) = oneshot::channel();
+        let opening = opened.map(Result::ok).boxed().shared();
+        let end = EndOfOpening {
+            link: link.clone(),
+            opening: opening.clone(),
+            opened: None,
+        };
+        (Self { end, waiters }, opening)
+    }
+
+    async fn run(self) {
+        // Also where this task is dropped, the waiters are told last.
+        let Self { waiters, mut end } = self;
+        let opened = end.link.connect().await;
+        end.opened = opened.as_ref().ok().cloned();
+        drop(end);
+        // Nobody may wait any more.
+        let _ = waiters.send(opened);
+    }
+}
+
+impl Drop for EndOfOpening {
+    fn drop(&mut self) {
+        let mut state = lock(&self.link.0.state);
+        if matches!(&*state, State::Opening(current) if current.ptr_eq(&self.opening)) {
+            *state = self.opened.take().map_or(State::Closed, State::Open);
+        }
     }
 }
 

@@ -47,10 +47,21 @@ use entries::Entries;
 /// Without a user, the password is that of the default user. Write what is not a letter or a digit in
 /// a user or a password as `%` and two hex digits. Neither is ever printed.
 ///
-/// The tier only reads, unless [`writes`](RedisCacheBuilder::writes) is set. A user that the ACL
-/// restricts to `~pipeline-cache:* &pipeline-cache:*` needs `+getrange +strlen` to read, `+set +del`
-/// to write, `+eval +exists +get +pexpire +publish +subscribe +unsubscribe` for compile leases, and
-/// `+ping +role` behind Sentinels, `+cluster` in a cluster.
+/// The tier only reads, unless [`writes`](RedisCacheBuilder::writes) is set. This is all that it asks of
+/// a server, as the rules of an ACL, here of a user that writes and takes leases:
+///
+/// ```text
+/// ACL SETUSER builds on >hunter2 resetkeys ~pipeline-cache:* resetchannels &pipeline-cache:* -@all +getrange +strlen +set +del +eval +exists +get +pexpire +publish +subscribe +unsubscribe
+/// ```
+///
+/// | for | commands |
+/// |---|---|
+/// | lookups | `+getrange +strlen` |
+/// | [`writes`](RedisCacheBuilder::writes) | `+set +del` |
+/// | [compile leases](RedisCacheBuilder::compile_leases) | those of writes and `+eval +exists +get +pexpire +publish +subscribe +unsubscribe` |
+/// | a database other than 0 | `+select` |
+/// | a master behind Sentinels | `+role`; of the Sentinels themselves `+role +sentinel` |
+/// | a cluster | `+ping +cluster +asking` |
 ///
 /// An artifact above [`max_artifact_bytes`](RedisCacheBuilder::max_artifact_bytes), by default 1 MiB,
 /// is passed over: a put of it is [`TooLarge`](crate::StoreErrorKind::TooLarge), and a

@@ -54,7 +54,9 @@ fn of_code(error: &RedisError) -> RequestError {
         }
         "NOPERM" => {
             let hint = "the user may not run this command on this key";
-            of_kind(PermissionDenied, hint).blocking_credentials()
+            of_kind(PermissionDenied, hint)
+                .blocking_credentials()
+                .with_hint(" Or give the user the commands that RedisCache names")
         }
         "LOADING" => of_kind(Unavailable, "the server loads its data"),
         "MISCONF" => of_kind(
@@ -69,9 +71,18 @@ fn of_code(error: &RedisError) -> RequestError {
             of_kind(Protocol, hint).into_rejection()
         }
         "WRONGTYPE" => of_kind(Protocol, "the key holds no string").into_rejection(),
+        "ERR" if is_about_database(error) => {
+            let hint = "the server refuses the database: its user needs +select, and it must exist";
+            of_kind(PermissionDenied, hint).blocking_credentials()
+        }
         "ERR" if is_about_clients(error) => of_kind(Unavailable, "too many clients are connected"),
         _ => of_kind(Protocol, "the server rejects the command"),
     }
+}
+
+/// The client replaces the code of this error by its own.
+fn is_about_database(error: &RedisError) -> bool {
+    error.to_string().contains("refused to switch database")
 }
 
 fn is_about_clients(error: &RedisError) -> bool {

@@ -10,19 +10,32 @@ tokio::task_local! {
     static ON_ANSWER: OnAnswer;
 }
 
-/// Tells the lookup that calls this tier that the tier's answer has begun to arrive, for instance
-/// because the head of an HTTP response is there.
+/// Tells the layered store that calls this tier that the tier's answer has begun to arrive.
 ///
-/// A network tier of your own calls it inside of
-/// [`fetch`](crate::PipelineCacheStore::fetch). A compile request then waits for the rest of the
-/// answer, and its network budget does not end the wait: see
-/// [`CompileRequest::network_budget`](crate::layered::CompileRequest::network_budget). Without the
-/// call, an answer begins when it is complete.
+/// A network tier of your own calls it in two places:
 ///
-/// Does nothing outside of a lookup, and in tasks that the tier spawns itself.
+/// - inside of [`fetch`](crate::PipelineCacheStore::fetch), for instance when the head of an HTTP
+///   response is there;
+/// - inside of [`compile_lease`](crate::CompileLeases::compile_lease), when the server says that another
+///   process holds the lease, so that the wait for it begins. A lease that is granted at once needs no
+///   call.
+///
+/// A compile request then waits for the rest of the answer, and its network budget does not end the
+/// wait: see [`CompileRequest::network_budget`](crate::layered::CompileRequest::network_budget). The
+/// wait for another process is bounded by
+/// [`max_compile_wait`](crate::LayeredPipelineCacheBuilder::max_compile_wait) alone. Without the call,
+/// an answer begins when it is complete.
+///
+/// Further calls change nothing. Does nothing outside of these two methods, and in tasks that the tier
+/// spawns itself.
 pub fn answer_begins() {
-    // No lookup is told outside of one.
+    // Nobody is told outside of them.
     let _ = ON_ANSWER.try_with(|on_answer| on_answer());
+}
+
+/// What is called when an answer begins, in the current task.
+pub(crate) fn current() -> Option<OnAnswer> {
+    ON_ANSWER.try_with(Arc::clone).ok()
 }
 
 /// Runs the call of a tier, and calls `on_answer` when the tier's answer begins.
@@ -34,7 +47,7 @@ pub(crate) async fn observed<T>(on_answer: OnAnswer, call: impl Future<Output = 
 /// task of its own.
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub(crate) fn inherited<T>(call: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
-    let on_answer = ON_ANSWER.try_with(Arc::clone).ok();
+    let on_answer = current();
     async move {
         match on_answer {
             Some(on_answer) => observed(on_answer, call).await,

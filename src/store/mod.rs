@@ -225,6 +225,12 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
         None
     }
 
+    /// Another process has stored an artifact under this key: a miss that the tier remembers does not
+    /// hold any more. The default does nothing: the tier remembers none.
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        let _ = key;
+    }
+
     /// Where this tier keeps [source aliases](crate::SourceAliases): stores beside its artifacts, in
     /// a folder or under a prefix of their own, the fastest first. What they hold and do is not
     /// counted in [`metrics`](Self::metrics). A close closes them, a flush does not flush them.
@@ -304,6 +310,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn write_intents(&self) -> Option<&dyn WriteIntents> {
         S::write_intents(self)
+    }
+
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        S::forget_miss(self, key);
     }
 
     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {

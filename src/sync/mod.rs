@@ -6,4 +6,5 @@ pub(crate) mod lock;
 mod shim;
 pub(crate) mod single_flight;
 pub(crate) mod threads;
+pub(crate) mod trouble;
 pub(crate) mod write_queue;

@@ -286,6 +286,10 @@ impl PipelineCacheStore for FaultyStore {
         self.inner.write_intents()
     }
 
+    fn forget_miss(&self, key: &PipelineFingerprint) {
+        self.inner.forget_miss(key);
+    }
+
     /// None: aliases that are kept in this store suffer its faults.
     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
         Vec::new()

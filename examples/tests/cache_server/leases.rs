@@ -489,6 +489,34 @@ async fn a_wait_says_what_it_came_to() {
     assert_eq!(release(&server, &KEY, "a").await, 204);
 }
 
+/// Its reader has other settings, such as another secret, and compiles.
+#[tokio::test]
+async fn an_entry_that_its_reader_cannot_use_keeps_nobody_from_a_lease() {
+    let server = CacheServer::start(&[]);
+    let frame = || frame(&KEY, artifact(1));
+    assert_eq!(
+        server.put(&path(&KEY), frame().await).await,
+        StatusCode::CREATED
+    );
+    let asks = async |headers: &[(&str, &str)]| {
+        let headers = [headers, &[("Lease-Ignores-Entry", "1")]].concat();
+        ask(&server, Method::POST, &KEY, &headers).await.1
+    };
+    let acquires = async |token| asks(&[("Lease-Token", token), ("Lease-Time-Ms", "300000")]).await;
+    assert_eq!(acquire(&server, &KEY, "a").await.1, "stored\n");
+    assert_eq!(acquires("a").await, "granted\n");
+    assert_eq!(acquires("b").await, "held\n");
+    assert_eq!(asks(&[("Lease-Wait-Ms", "1")]).await, "held\n");
+    let stored = async {
+        server
+            .wait_for("cache_server_lease_waits ", |waits| waits == 1)
+            .await;
+        server.put(&path(&KEY), frame().await).await
+    };
+    let (waited, _) = futures::join!(asks(&[("Lease-Wait-Ms", "30000")]), stored);
+    assert_eq!(waited, "stored\n");
+}
+
 #[tokio::test]
 async fn a_request_that_is_wrong_gets_no_lease_and_an_error() {
     let server = CacheServer::start(&[]);

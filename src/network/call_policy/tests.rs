@@ -44,6 +44,7 @@ where
         key: &KEY,
         credentials: &NoCredentials,
         caller,
+        single_request: None,
     };
     policy.run(call, request).await
 }

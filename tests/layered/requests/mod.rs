@@ -6,6 +6,7 @@ mod as_designed;
 mod cancellation;
 mod every_await;
 mod failures;
+mod leases;
 mod network_budget;
 mod pool;
 mod recursion;

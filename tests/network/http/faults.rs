@@ -8,6 +8,7 @@
 //! `PIPELINE_CACHE_LONG_TESTS=1` makes ten times as many lookups, with the deadlines and intervals
 //! of the defaults' order.
 
+use crate::support::fault_table::{SLACK, Scale, Times, scale};
 use crate::support::haproxy::Haproxy;
 use crate::support::nginx::Nginx;
 use pipeline_cache::network::{BreakerPolicy, BreakerState, RetryPolicy};
@@ -24,9 +25,6 @@ pub(super) const LOCATIONS: &str = "
     location /drip/cache/ { alias $folder/www/cache/; limit_rate 1; }
 ";
 
-/// What a loaded machine may add to a deadline.
-pub(super) const SLACK: Duration = Duration::from_secs(2);
-
 const FAULTS: [&str; 7] = [
     "down",
     "refuses",
@@ -36,36 +34,6 @@ const FAULTS: [&str; 7] = [
     "half-503",
     "drip",
 ];
-
-pub(super) struct Scale {
-    pub(super) lookups: u64,
-    /// The floor of the breaker.
-    pub(super) min_calls: u64,
-    /// For a whole lookup with its retries, and for one attempt of it.
-    pub(super) deadline: Duration,
-    pub(super) attempt: Duration,
-    pub(super) probe_interval: Duration,
-}
-
-pub(super) fn scale() -> Scale {
-    if std::env::var_os("PIPELINE_CACHE_LONG_TESTS").is_some() {
-        Scale {
-            lookups: 1000,
-            min_calls: 5,
-            deadline: Duration::from_secs(3),
-            attempt: Duration::from_secs(1),
-            probe_interval: Duration::from_secs(2),
-        }
-    } else {
-        Scale {
-            lookups: 100,
-            min_calls: 3,
-            deadline: Duration::from_secs(1),
-            attempt: Duration::from_millis(600),
-            probe_interval: Duration::from_millis(100),
-        }
-    }
-}
 
 /// A link and what stands behind it.
 pub(super) struct Site {
@@ -100,34 +68,6 @@ pub(super) fn key(number: u64) -> PipelineFingerprint {
 
 pub(super) fn artifact() -> Artifact {
     Artifact::new(vec![7; 4096])
-}
-
-/// Times, of which the worst and the median are told.
-#[derive(Default)]
-pub(super) struct Times(pub(super) Vec<Duration>);
-
-impl Times {
-    pub(super) async fn take<T: Send>(&mut self, work: impl Future<Output = T> + Send) -> T {
-        let began = Instant::now();
-        let result = work.await;
-        self.0.push(began.elapsed());
-        result
-    }
-
-    pub(super) fn worst(&self) -> Duration {
-        self.0.iter().max().copied().unwrap_or_default()
-    }
-
-    pub(super) fn median(&self) -> Duration {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-    }
-
-    pub(super) fn told(&self) -> String {
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        format!("{:.3} / {:.3}", ms(self.median()), ms(self.worst()))
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

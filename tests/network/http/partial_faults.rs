@@ -2,9 +2,8 @@
 //! writes. What they cost before, during and after, as a table, on a real nginx behind a real
 //! haproxy. See `faults` for its scale.
 
-use super::faults::{
-    LOCATIONS, SLACK, Scale, Site, Times, artifact, eventually_put, key, remote, scale,
-};
+use super::faults::{LOCATIONS, Site, artifact, eventually_put, key, remote};
+use crate::support::fault_table::{SLACK, Scale, Times, scale};
 use crate::support::haproxy::Haproxy;
 use crate::support::nginx::Nginx;
 use pipeline_cache::network::BreakerState;

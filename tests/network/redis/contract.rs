@@ -1,15 +1,16 @@
 //! What the tier promises on a server that works, and for entries that are not as they should be.
 
+use super::groups::{sentinels_of, url_of};
 use super::{artifact, key, writing};
 use crate::support::certificates::certificates;
 use crate::support::real_server::installed;
-use crate::support::redis::Redis;
+use crate::support::redis::{Cluster, Redis};
 use futures::FutureExt as _;
 use futures::future::join_all;
 use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
-    Artifact, Fetched, FrameError, PipelineCacheStore, RedisCache, SharedSecret, StoreError,
-    StoreErrorKind,
+    Artifact, Fetched, FrameError, PipelineCacheStore, RedisCache, RedisCacheBuilder, SharedSecret,
+    StoreError, StoreErrorKind,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,20 +20,44 @@ fn kind<T>(result: Result<T, StoreError>) -> Option<StoreErrorKind> {
     result.err().map(|error| error.kind())
 }
 
+/// Checks all that a tier promises, on the servers of a URL.
+async fn conforms(url: &str, builder: impl Fn() -> RedisCacheBuilder + Send + Sync) {
+    static STORES: AtomicU64 = AtomicU64::new(0);
+    let new_store = || async {
+        // A prefix of its own is an empty store.
+        let prefix = format!("conforms-{}:", STORES.fetch_add(1, Ordering::Relaxed));
+        let store = builder().key_prefix(prefix).build(url).unwrap();
+        Arc::new(store) as Arc<dyn PipelineCacheStore>
+    };
+    check_conformance(new_store, &["hunter2"]).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tier_conforms() {
+async fn the_tier_conforms_on_one_server() {
     let Some(server) = Redis::start("--requirepass hunter2") else {
         return;
     };
     let url = format!("redis://:hunter2@127.0.0.1:{}", server.port);
-    let stores = AtomicU64::new(0);
-    let new_store = || async {
-        // A prefix of its own is an empty store.
-        let prefix = format!("conforms-{}:", stores.fetch_add(1, Ordering::Relaxed));
-        let store = writing().key_prefix(prefix).build(&url).unwrap();
-        Arc::new(store) as Arc<dyn PipelineCacheStore>
+    conforms(&url, writing).await;
+    conforms(&url, || writing().compile_leases(Duration::from_secs(60))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_conforms_behind_sentinels() {
+    let Some(master) = Redis::start("") else {
+        return;
     };
-    check_conformance(new_store, &["hunter2"]).await.unwrap();
+    let _replica = Redis::start(&format!("--replicaof 127.0.0.1 {}", master.port)).unwrap();
+    let sentinels = sentinels_of(&master);
+    conforms(&url_of(&sentinels), writing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tier_conforms_in_a_cluster() {
+    let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.unwrap() else {
+        return;
+    };
+    conforms(&cluster.url(), writing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,13 +259,21 @@ async fn what_is_no_artifact_is_not_served_and_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_may_do_what_its_rules_say_and_no_more() {
     let Some(server) = Redis::start(
-        "--user default off --user writer on >hunt/er2 ~pipeline-cache:* +getrange +strlen +set +del \
+        "--user default off --user writer on >hunt/er2 ~pipeline-cache:* +getrange +strlen +set +del +select \
          --user admin on >any +info --user reader on >hunter3 ~pipeline-cache:* +getrange +strlen",
     ) else {
         return;
     };
     let url = |user: &str| format!("redis://{user}@127.0.0.1:{}", server.port);
+    // Another database takes a command of its own.
+    let elsewhere = format!("{}/1", url("writer:hunt%2Fer2"));
+    let elsewhere = writing().build(elsewhere).unwrap();
+    elsewhere.put(&key(9), artifact(9)).await.unwrap();
+    let unselected = RedisCache::new(format!("{}/1", url("reader:hunter3"))).unwrap();
+    let refused = kind(unselected.get(&key(1)).await);
+    assert_eq!(refused, Some(StoreErrorKind::PermissionDenied));
     let writer = writing().build(url("writer:hunt%2Fer2")).unwrap();
+    assert_eq!(writer.fetch(&key(9)).await.unwrap(), Fetched::Miss);
     writer.put(&key(1), artifact(1)).await.unwrap();
     assert!(writer.remove(&key(1)).await.unwrap());
     writer.put(&key(1), artifact(1)).await.unwrap();
@@ -290,9 +323,11 @@ async fn tls_is_checked_and_a_client_may_show_a_certificate() {
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let identity = [read("client.pem"), read("client.key")].concat();
     let trusting = || writing().extra_root_certificates(read("ca.pem"));
-    let cache = trusting().client_certificate(identity).build(&url).unwrap();
+    let shown = || trusting().client_certificate(identity.clone());
+    let cache = shown().build(&url).unwrap();
     cache.put(&key(1), artifact(1)).await.unwrap();
     assert_eq!(cache.get(&key(1)).await.unwrap(), Some(artifact(1)));
+    conforms(&url, shown).await;
 
     // A server that nobody vouches for, a client without a certificate, TLS where there is none.
     let stranger = writing().build(&url).unwrap();

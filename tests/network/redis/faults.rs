@@ -2,7 +2,7 @@
 
 use super::{SLACK, artifact, impatient, key, writing};
 use crate::support::redis::{Redis, wait_until};
-use pipeline_cache::network::BreakerState;
+use pipeline_cache::network::{BreakerPolicy, BreakerState};
 use pipeline_cache::{Fetched, PipelineCacheStore, RedisCache, StoreErrorKind};
 use std::time::{Duration, Instant};
 
@@ -224,4 +224,47 @@ fn a_tier_whose_runtime_is_gone_works_on_that_of_its_caller() {
         runtime.shutdown_background();
     }
     assert_eq!(cache.metrics().errors, 0);
+}
+
+/// Whoever asks next opens one of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_nobody_waited_for_and_that_failed_is_not_the_answer_to_the_next() {
+    let Some(server) = Redis::start("") else {
+        return;
+    };
+    // The first connection hears nothing, and all others reach the server.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (port, (accepted, first)) = (server.port, tokio::sync::oneshot::channel());
+    let (given_up, ended) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut silent, _) = listener.accept().await.unwrap();
+        accepted.send(()).unwrap();
+        tokio::io::copy(&mut silent, &mut tokio::io::sink())
+            .await
+            .unwrap();
+        given_up.send(()).unwrap();
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+            let mut server = server.unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut client, &mut server).await },
+            );
+        }
+    });
+    let breaker = BreakerPolicy::default().min_calls(10_000);
+    let builder = impatient().breaker(breaker).max_abandoned_requests(0);
+    let builder = builder.connect_timeout(Duration::from_secs(2));
+    let cache = builder.build(url).unwrap();
+    let left = {
+        let cache = cache.clone();
+        tokio::spawn(async move { cache.get(&key(0)).await })
+    };
+    first.await.unwrap();
+    left.abort();
+    ended.await.unwrap();
+    // Its socket is closed a moment before its end is known.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(cache.fetch(&key(0)).await.unwrap(), Fetched::Miss);
 }

@@ -2,6 +2,7 @@
 
 use super::{artifact, impatient, key, writing};
 use crate::support::redis::{Cluster, Redis, wait_until};
+use pipeline_cache::network::BreakerPolicy;
 use pipeline_cache::{Fetched, PipelineCacheStore, RedisCache, StoreErrorKind};
 use std::time::{Duration, Instant};
 
@@ -18,29 +19,89 @@ async fn works_again(cache: &RedisCache, what: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_master_that_the_sentinels_name_is_used_also_after_a_failover() {
-    let Some(mut master) = Redis::start("") else {
-        return;
-    };
-    let replica = Redis::start(&format!("--replicaof 127.0.0.1 {}", master.port)).unwrap();
+/// Three Sentinels that know the replica of a master, and each other.
+pub(super) fn sentinels_of(master: &Redis) -> [Redis; 3] {
     let sentinels = [(); 3].map(|()| Redis::sentinel(master.port, 2).unwrap());
     wait_until("the Sentinels know the replica and each other", || {
         sentinels.iter().all(|sentinel| {
             let known = sentinel.command(&["sentinel", "master", "main"]);
             let lines: Vec<_> = known.lines().collect();
             let value = |name| {
-                lines
-                    .iter()
-                    .position(|line| *line == name)
-                    .map(|at| lines[at + 1])
+                let at = lines.iter().position(|line| *line == name);
+                at.map(|at| lines[at + 1])
             };
             value("num-slaves") == Some("1") && value("num-other-sentinels") == Some("2")
         })
     });
+    sentinels
+}
+
+pub(super) fn url_of(sentinels: &[Redis; 3]) -> String {
     let ports = sentinels.each_ref().map(|sentinel| sentinel.port);
     let hosts = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
-    let url = format!("redis-sentinel://{hosts}/main");
+    format!("redis-sentinel://{hosts}/main")
+}
+
+/// The client that asks them in turn would wait a second for the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_hangs_does_not_hold_up_the_others() {
+    let Some(master) = Redis::start("") else {
+        return;
+    };
+    let _replica = Redis::start(&format!("--replicaof 127.0.0.1 {}", master.port)).unwrap();
+    let sentinels = sentinels_of(&master);
+    sentinels[0].freeze();
+    let builder = impatient().connect_timeout(Duration::from_millis(900));
+    let cache = builder.build(url_of(&sentinels)).unwrap();
+    works_again(&cache, "past the Sentinel").await;
+    sentinels[0].thaw();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_holds_up_neither_the_opening_nor_the_keys_of_the_others() {
+    let Some(cluster) = tokio::task::spawn_blocking(Cluster::start).await.unwrap() else {
+        return;
+    };
+    let patient = BreakerPolicy::default().min_calls(10_000);
+    let builder = || {
+        impatient()
+            .breaker(patient)
+            .connect_timeout(Duration::from_secs(8))
+    };
+    let before = builder().build(cluster.url()).unwrap();
+    let node = writing().build(cluster.nodes[0].url()).unwrap();
+    let (mut of_node, mut of_others) = (Vec::new(), Vec::new());
+    for number in 0..60 {
+        before.put(&key(number), artifact(number)).await.unwrap();
+        match node.get(&key(number)).await {
+            Ok(_) => of_node.push(number),
+            Err(_) => of_others.push(number),
+        }
+    }
+    assert!(!of_node.is_empty() && !of_others.is_empty());
+    cluster.nodes[0].freeze();
+    // Its check fails, and the connection is used all the same.
+    before.get(&key(of_node[0])).await.unwrap_err();
+    let calls = of_others.iter().map(|number| (&before, number));
+    let after = builder().attempt_timeout(Duration::from_secs(20));
+    let after = after.request_timeout(Duration::from_secs(20));
+    let after = after.inactivity_timeout(Duration::from_secs(20));
+    let after = after.build(cluster.url()).unwrap();
+    for (cache, number) in calls.chain(of_others.iter().map(|number| (&after, number))) {
+        let got = cache.get(&key(*number)).await.unwrap();
+        assert_eq!(got, Some(artifact(*number)));
+    }
+    cluster.nodes[0].thaw();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_master_that_the_sentinels_name_is_used_also_after_a_failover() {
+    let Some(mut master) = Redis::start("") else {
+        return;
+    };
+    let replica = Redis::start(&format!("--replicaof 127.0.0.1 {}", master.port)).unwrap();
+    let sentinels = sentinels_of(&master);
+    let url = url_of(&sentinels);
     let cache = impatient().build(&url).unwrap();
     cache.put(&key(0), artifact(0)).await.unwrap();
     assert_eq!(cache.get(&key(0)).await.unwrap(), Some(artifact(0)));

@@ -1,9 +1,11 @@
 //! A tier on real Redis servers.
 
 mod contract;
+mod fault_table;
 mod faults;
 mod groups;
 mod holders;
+mod lease_edges;
 mod leases;
 
 use pipeline_cache::network::{BreakerPolicy, RetryPolicy};

@@ -4,6 +4,13 @@
 pub(crate) mod captured_trace;
 #[cfg(any(feature = "remote-cache", feature = "redis"))]
 pub(crate) mod certificates;
+#[cfg(all(
+    unix,
+    any(feature = "remote-cache", all(feature = "redis", feature = "testing"))
+))]
+pub(crate) mod fault_table;
+#[cfg(all(feature = "redis", feature = "testing", unix))]
+pub(crate) mod faulty_link;
 #[cfg(all(feature = "remote-cache", unix))]
 pub(crate) mod haproxy;
 #[cfg(feature = "remote-cache")]

@@ -171,8 +171,9 @@ impl Cluster {
                 // Its bus has a port of its own, by default one that may be beyond the last.
                 let bus = free_port();
                 Redis::start(&format!(
-                    "--cluster-enabled yes --cluster-node-timeout 1000 --cluster-port {bus} \
-                     --cluster-config-file nodes.conf --cluster-replica-validity-factor 0"
+                    "--cluster-enabled yes --cluster-node-timeout 5000 --cluster-port {bus} \
+                     --cluster-config-file nodes.conf --cluster-replica-validity-factor 0 \
+                     --cluster-require-full-coverage no"
                 ))
             })
             .collect();

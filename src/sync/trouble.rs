@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const BETWEEN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     /// How long before a success there must be no failure for the trouble to end.
     quiet: Duration,
     state: Mutex<State>,
@@ -37,14 +37,14 @@ struct Episode {
 
 /// A trouble that is over.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// How many calls failed in it, and in those before it that were not logged.
-    pub(super) failed: u64,
-    pub(super) lasted: Duration,
+    pub(crate) failed: u64,
+    pub(crate) lasted: Duration,
 }
 
 impl Trouble {
-    pub(super) const fn new(quiet: Duration) -> Self {
+    pub(crate) const fn new(quiet: Duration) -> Self {
         Self {
             quiet,
             state: Mutex::new(State {
@@ -56,7 +56,7 @@ impl Trouble {
     }
 
     /// Counts a call that failed; whether the trouble is to be logged now.
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         let now = Instant::now();
         self.with(|state| {
             let episode = state.episode.get_or_insert(Episode {
@@ -78,7 +78,8 @@ impl Trouble {
     }
 
     /// Counts a call that was refused because of the trouble. It says nothing new.
-    pub(super) fn refused(&self) {
+    #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
+    pub(crate) fn refused(&self) {
         self.with(|state| {
             if let Some(episode) = &mut state.episode {
                 episode.failed += 1;
@@ -87,7 +88,8 @@ impl Trouble {
     }
 
     /// Nobody's call failed, and still the trouble goes on.
-    pub(super) fn goes_on(&self) {
+    #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
+    pub(crate) fn goes_on(&self) {
         self.with(|state| {
             if let Some(episode) = &mut state.episode {
                 episode.last_failure = Instant::now();
@@ -96,7 +98,7 @@ impl Trouble {
     }
 
     /// Something went well. Returns the trouble that this ends, if its beginning was logged.
-    pub(super) fn succeeded(&self) -> Option<Ended> {
+    pub(crate) fn succeeded(&self) -> Option<Ended> {
         self.with(|state| {
             let over = |episode: &mut Episode| episode.last_failure.elapsed() >= self.quiet;
             let episode = state.episode.take_if(over)?;
@@ -118,7 +120,10 @@ impl Trouble {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(
+    test,
+    any(feature = "remote-cache", feature = "object-store", feature = "redis")
+))]
 mod tests {
     use super::*;
     use tokio::time::advance;
