@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
+use super::frame::FrameFormat;
+
 /// A secret that readers and writers of a tier share, so that others cannot add entries to it.
 ///
 /// The frame's tag is keyed with it. The secret is never printed.
@@ -127,16 +130,30 @@ pub enum Trust {
     /// Only writers that have one of the secrets. An entry without a valid tag is not served, and
     /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
     Authenticated(TrustedKeys),
+    /// Only artifacts that one of these signers has signed. An entry of anybody else is not served, and
+    /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated). The tier takes only
+    /// artifacts that are signed so: see
+    /// [`signing_key`](crate::LayeredPipelineCacheBuilder::signing_key).
+    #[cfg(feature = "signatures")]
+    Signed(super::TrustedSigners),
 }
 
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 impl Trust {
-    /// The keys that entries must be signed with, if any, and whether hits may be promoted.
-    pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {
+    /// How frames are written and which are accepted.
+    pub(crate) fn into_format(self, max_payload: u64) -> FrameFormat {
         match self {
-            Self::Server => (None, true),
-            Self::ServerUnpromoted => (None, false),
-            Self::Authenticated(keys) => (Some(keys), true),
+            Self::Server | Self::ServerUnpromoted => FrameFormat::new(None, max_payload),
+            Self::Authenticated(keys) => FrameFormat::new(Some(keys), max_payload),
+            #[cfg(feature = "signatures")]
+            Self::Signed(signers) => FrameFormat {
+                signers: Some(signers),
+                ..FrameFormat::new(None, max_payload)
+            },
         }
+    }
+
+    pub(crate) const fn allows_promotion(&self) -> bool {
+        !matches!(self, Self::ServerUnpromoted)
     }
 }

@@ -9,6 +9,8 @@ use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, Parts, leftovers};
+#[cfg(feature = "signatures")]
+use crate::artifact::TrustedSigners;
 use crate::artifact::frame::FrameFormat;
 use crate::artifact::{SharedSecret, TrustedKeys};
 use crate::sync::blocking;
@@ -41,6 +43,8 @@ pub struct DiskCacheBuilder {
     root: Option<PathBuf>,
     max_artifact_bytes: u64,
     trusted_keys: Option<TrustedKeys>,
+    #[cfg(feature = "signatures")]
+    trusted_signers: Option<TrustedSigners>,
     max_concurrent_operations: usize,
     max_pending_flushes: usize,
     private: bool,
@@ -54,6 +58,8 @@ impl Default for DiskCacheBuilder {
             root: None,
             max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
             trusted_keys: None,
+            #[cfg(feature = "signatures")]
+            trusted_signers: None,
             max_concurrent_operations: DEFAULT_MAX_CONCURRENT_OPERATIONS,
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
@@ -107,6 +113,32 @@ impl DiskCacheBuilder {
     /// ```
     pub fn trusted_keys(mut self, keys: TrustedKeys) -> Self {
         self.trusted_keys = Some(keys);
+        self
+    }
+
+    /// Serves and takes only artifacts that one of these signers has signed. Default: signatures are
+    /// kept, and not demanded.
+    ///
+    /// An entry that is not signed, or signed by somebody else, is
+    /// [`Fetched::Refused`](crate::Fetched::Refused). One that somebody else signed stays, and a put of its
+    /// key fails with [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign) until it has not been
+    /// used for a day; one that is not signed is replaced. A put of an artifact that this cache would not
+    /// serve fails with [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact): a
+    /// machine that compiles for itself and has no signing key leaves its own folder without this.
+    ///
+    /// ```
+    /// use pipeline_cache::DiskCache;
+    /// use pipeline_cache::signatures::{Signer, TrustedSigners};
+    ///
+    /// # let text = "ci main d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    /// let signers = TrustedSigners::reading(["main"], Signer::parse_list(text)?);
+    /// let settings = DiskCache::builder().trusted_signers(signers);
+    /// # let _ = settings;
+    /// # Ok::<(), pipeline_cache::signatures::SignersError>(())
+    /// ```
+    #[cfg(feature = "signatures")]
+    pub fn trusted_signers(mut self, signers: TrustedSigners) -> Self {
+        self.trusted_signers = Some(signers);
         self
     }
 
@@ -254,6 +286,16 @@ impl DiskCacheBuilder {
         blocking::blocking(move || self.open_blocking()).await
     }
 
+    fn format(&self) -> FrameFormat {
+        let format = FrameFormat::new(self.trusted_keys.clone(), self.max_artifact_bytes);
+        #[cfg(feature = "signatures")]
+        let format = FrameFormat {
+            signers: self.trusted_signers.clone(),
+            ..format
+        };
+        format
+    }
+
     fn open_blocking(self) -> Result<DiskCache, DiskCacheError> {
         let root = match &self.root {
             Some(root) => root.clone(),
@@ -263,7 +305,7 @@ impl DiskCacheBuilder {
         let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
         let directory = Directory {
             root,
-            format: FrameFormat::new(self.trusted_keys.clone(), self.max_artifact_bytes),
+            format: self.format(),
             private: self.private,
         };
         let root = &directory.root;

@@ -157,7 +157,13 @@ impl LayeredPipelineCache {
             (None, false) => Arc::default(),
             (None, true) => {
                 let stores = tiers.iter().flat_map(Tier::alias_stores);
-                Arc::new(SourceAliases::new().kept_in_all(stores))
+                let aliases = SourceAliases::new().kept_in_all(stores);
+                #[cfg(feature = "signatures")]
+                let aliases = match &builder.signing_key {
+                    Some(signing_key) => aliases.signed_by(signing_key.clone()),
+                    None => aliases,
+                };
+                Arc::new(aliases)
             }
         };
         let background = BackgroundWrites::new(
@@ -174,13 +180,16 @@ impl LayeredPipelineCache {
             builder.lookup_deadline,
             builder.max_searches,
         ));
-        let writer = Arc::new(Writer::new(
+        let writer = Writer::new(
             Arc::clone(&tiers),
             Arc::clone(&background),
             Arc::clone(&search),
             builder.write_policy,
             builder.write_timeout,
-        ));
+        );
+        #[cfg(feature = "signatures")]
+        let writer = writer.signing_with(builder.signing_key);
+        let writer = Arc::new(writer);
         let compiler = Arc::new(Compiler::new(
             Arc::clone(&tiers),
             Arc::clone(&search),
@@ -231,6 +240,7 @@ impl LayeredPipelineCache {
         key: &PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
+        let artifact = self.parts.writer.signed(key, &artifact);
         self.parts.writer.put(key, &artifact).await
     }
 

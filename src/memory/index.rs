@@ -140,7 +140,10 @@ impl Index {
         let shard = self.shard(key);
         let entry = shard.entries.get(key);
         entry.is_some_and(|entry| {
-            entry.artifact == *artifact && entry.artifact.metadata() == artifact.metadata()
+            let held = &entry.artifact;
+            held == artifact
+                && held.metadata() == artifact.metadata()
+                && held.signature() == artifact.signature()
         })
     }
 

@@ -52,9 +52,10 @@ impl Default for NetworkSettings {
 impl NetworkSettings {
     /// How frames are written and which are accepted, and whether they may be promoted.
     pub(crate) fn format(&self) -> (FrameFormat, bool) {
-        let (keys, promotable) = self.trust.clone().into_keys();
+        let trust = self.trust.clone();
+        let promotable = trust.allows_promotion();
         #[cfg_attr(not(feature = "zstd"), expect(unused_mut, reason = "set below"))]
-        let mut format = FrameFormat::new(keys, self.max_artifact_bytes);
+        let mut format = trust.into_format(self.max_artifact_bytes);
         #[cfg(feature = "zstd")]
         {
             format.compression = self.compression;
