@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Artifact, ArtifactMetadata};
+#[cfg(feature = "signatures")]
+use super::Artifact;
 use crate::key::PipelineFingerprint;
 
 /// What a signature covers begins with this, so that no signature made for something else fits.

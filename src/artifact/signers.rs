@@ -3,7 +3,7 @@
 use ed25519_dalek::{Signature, VerifyingKey};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::signature::{ArtifactSignature, PublicKey, PublicKeyError, Statement};
@@ -134,8 +134,8 @@ struct Shared {
     /// `None`: every scope is read.
     scopes: Option<HashSet<String>>,
     accepted: RwLock<HashMap<PublicKey, Signer>>,
-    /// Grows when a signer may have lost its trust.
-    revocations: AtomicU64,
+    /// Whether a signer may have lost its trust.
+    changed: AtomicBool,
     /// The hashes of signatures that were verified, with their statements. Whether the signer is
     /// accepted is looked up each time.
     verified: moka::sync::Cache<[u8; 32], ()>,
@@ -162,7 +162,7 @@ impl TrustedSigners {
         let shared = Shared {
             accepted: RwLock::new(HashMap::new()),
             scopes,
-            revocations: AtomicU64::new(0),
+            changed: AtomicBool::new(false),
             verified: moka::sync::Cache::new(MAX_VERIFIED),
         };
         *shared.write() = shared.in_scope(signers);
@@ -175,13 +175,13 @@ impl TrustedSigners {
     pub fn replace(&self, signers: impl IntoIterator<Item = Signer>) {
         let accepted = self.shared.in_scope(signers);
         *self.shared.write() = accepted;
-        self.shared.revocations.fetch_add(1, Ordering::Release);
+        self.shared.changed.store(true, Ordering::Release);
     }
 
     /// Accepts nothing more that was signed with this key. Whether it was accepted before.
     pub fn revoke(&self, key: &PublicKey) -> bool {
         let revoked = self.shared.write().remove(key).is_some();
-        self.shared.revocations.fetch_add(1, Ordering::Release);
+        self.shared.changed.store(true, Ordering::Release);
         revoked
     }
 
@@ -194,9 +194,9 @@ impl TrustedSigners {
             .contains_key(key)
     }
 
-    /// How often signers may have lost their trust since the set was made.
-    pub(crate) fn revocations(&self) -> u64 {
-        self.shared.revocations.load(Ordering::Acquire)
+    /// Whether a signer may have lost its trust since the set was made.
+    pub(crate) fn have_changed(&self) -> bool {
+        self.shared.changed.load(Ordering::Acquire)
     }
 
     /// Checks that an accepted signer signed this artifact for `key`.

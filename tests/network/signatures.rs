@@ -7,10 +7,16 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use pipeline_cache::signatures::{Signer, SigningKey, TrustedSigners};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, Fetched, FrameError, ObjectStoreCache,
+    Artifact, ArtifactMetadata, CompileScope, DiskCache, Fetched, FrameError,
+    InMemoryPipelineCache, LayeredPipelineCache, ObjectStoreCache, OpaqueProgram,
     PipelineCacheStore, PipelineFingerprint, RemoteCache, SharedSecret, StoreErrorKind, Trust,
+    Unkeyable,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([0x11; 32]);
 const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0x22; 32]);
@@ -114,7 +120,7 @@ fn attacks() -> Vec<(&'static str, Vec<u8>, Expected)> {
     vec![
         ("signed on main", good.clone(), Served),
         ("not signed (downgrade)", frame(&poison()), Refused),
-        ("signature cut off (downgrade)", stripped, Corrupt),
+        ("says that it is not signed (downgrade)", stripped, Refused),
         ("says it is signed, and is not", short, Corrupt),
         (
             "forged signer: a key of his own",
@@ -289,4 +295,104 @@ async fn readers_that_demand_nothing_read_signed_entries() {
     let read = Artifact::from_frame(&KEY, &Bytes::from(signed), None, 1 << 20).unwrap();
     assert_eq!(read, artifact());
     assert_eq!(read.metadata(), artifact().metadata());
+}
+
+#[tokio::test]
+async fn what_was_promoted_to_memory_is_not_served_once_its_signer_is_revoked() {
+    let signers = TrustedSigners::new(all_signers());
+    let folder = tempfile::tempdir().unwrap();
+    let plain = DiskCache::new(folder.path()).await.unwrap();
+    plain
+        .put(&KEY, artifact().signed(&KEY, &main_key()))
+        .await
+        .unwrap();
+    let disk = DiskCache::builder()
+        .root(folder.path())
+        .trusted_signers(signers.clone())
+        .open()
+        .await
+        .unwrap();
+    let memory = InMemoryPipelineCache::new().trusting(signers.clone());
+    let cache = LayeredPipelineCache::builder()
+        .tier(memory.clone())
+        .tier(disk)
+        .build();
+    assert!(cache.get(&KEY).await.is_some());
+    cache.flush().await.unwrap();
+    assert!(memory.peek(&KEY).is_some());
+    signers.revoke(&main_key().public_key());
+    assert!(memory.peek(&KEY).is_none());
+    assert!(memory.get(&KEY).await.unwrap().is_none());
+    assert!(cache.get(&KEY).await.is_none());
+    // Another signer's artifact takes its place, though the bytes are the same.
+    memory
+        .put(&KEY, artifact().signed(&KEY, &branch_key()))
+        .await
+        .unwrap();
+    assert!(memory.peek(&KEY).is_some());
+}
+
+/// To copy somebody's artifact to a tier must not make it one's own.
+#[tokio::test]
+async fn a_cache_signs_what_it_makes_and_nothing_that_it_copies() {
+    let (folder, signed_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let plain = DiskCache::new(folder.path()).await.unwrap();
+    plain.put(&KEY, poison()).await.unwrap();
+    let demanding = DiskCache::builder()
+        .root(signed_folder.path())
+        .trusted_signers(signers())
+        .open()
+        .await
+        .unwrap();
+    let cache = LayeredPipelineCache::builder()
+        .tier(demanding.clone())
+        .tier(plain)
+        .signing_key(main_key())
+        .build();
+    assert_eq!(cache.get(&KEY).await, Some(poison()));
+    let _ = cache.flush().await;
+    assert_eq!(demanding.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    cache.put(&OTHER, artifact()).await.unwrap();
+    let stored = demanding.get(&OTHER).await.unwrap().unwrap();
+    let signer = stored.signature().unwrap().signer();
+    assert_eq!(signer, main_key().public_key());
+}
+
+#[tokio::test]
+async fn what_is_compiled_and_its_alias_are_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async || {
+        let disk = DiskCache::builder()
+            .root(folder.path())
+            .trusted_signers(signers());
+        disk.open().await.unwrap()
+    };
+    let compiles = Arc::new(AtomicUsize::new(0));
+    for _ in 0..2 {
+        let cache = LayeredPipelineCache::builder()
+            .tier(open().await)
+            .signing_key(main_key())
+            .keep_aliases()
+            .build();
+        let scope = CompileScope::new("compiler 1", "any").unwrap();
+        let parse = |source: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", source.clone()));
+        let counted = Arc::clone(&compiles);
+        let compiled = cache
+            .compile(&scope)
+            .source("front end 1", "a + b", parse)
+            .run(move |_, _| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok(Artifact::new("code"))
+            })
+            .await
+            .unwrap();
+        assert_eq!(compiled.artifact, Artifact::new("code"));
+        assert!(cache.close(PATIENCE).await.is_clean());
+    }
+    assert_eq!(compiles.load(Ordering::Relaxed), 1);
+    // The alias was found, though its store demands a signature as well.
+    let aliases = open().await.alias_stores();
+    assert_eq!(aliases[0].metrics().refused, 0);
+    let kept = std::fs::read_dir(folder.path().join("aliases")).unwrap();
+    assert!(kept.count() > 0);
 }
