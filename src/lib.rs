@@ -74,6 +74,7 @@ pub mod network;
 pub mod object_store;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod signatures;
 mod source_alias;
 pub mod store;
 mod sync;

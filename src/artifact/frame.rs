@@ -7,16 +7,16 @@
 //! |---:|---:|---|
 //! | 0 | 8 | magic `89 70 63 66 0d 0a 1a 0a` (`\x89pcf\r\n\x1a\n`) |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 2 | flags: bit 0, the tag is keyed; bit 1, the payload is zstd; bit 2, it has parts; all others 0 |
-//! | 12 | 4 | length of the metadata, at most 65,536 |
+//! | 10 | 2 | flags: bit 0, the tag is keyed; bit 1, the payload is zstd; bit 2, it has parts; bit 3, it is signed; all others 0 |
+//! | 12 | 4 | length of the metadata and of the signature before it, at most 65,536 |
 //! | 16 | 8 | length of the payload as stored |
 //! | 24 | 8 | length of the payload as served; the same unless a flag says otherwise |
 //! | 32 | 32 | the fingerprint this artifact answers |
 //! | 64 | 32 | BLAKE3 of the payload as served |
 //! | 96 | 8 | id of the secret that the tag is keyed with; 0 where it is not keyed |
 //! | 104 | 8 | check: the start of BLAKE3 of bytes 0 to 103 |
-//! | 112 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 111 and the metadata |
-//! | 144 | m | metadata, see [`ArtifactMetadata`] |
+//! | 112 | 32 | tag: BLAKE3, keyed where a shared secret is set, of bytes 0 to 111 and the next row |
+//! | 144 | m | where bit 3 says so, a public key of 32 bytes and a signature of 64; then the metadata, see [`ArtifactMetadata`] |
 //! | 144 + m | p | payload; where it has parts and is unpacked, as [`parts`](super::parts) says |
 //!
 //! The tag binds the payload through its digest, and the fingerprint with it: a frame that was
@@ -24,10 +24,15 @@
 //! flipped bit. The first byte of the magic is no text, and the line ends in it break when a
 //! transfer "corrects" them.
 //!
+//! The signature is that of the artifact's maker, with Ed25519, over the fingerprint, the digest of the
+//! payload, whether it has parts, and the metadata. It does not cover how the frame is stored, so that
+//! it stays with the artifact from tier to tier.
+//!
 //! The check tells a foreign frame, which is somebody else's good entry, from a damaged one. It guards
 //! against accidents, not against attackers: only the tag makes a frame acceptable. A frame is foreign
-//! if it is of another version, signed with another secret, unsigned where a secret is required,
-//! larger than the limit, or compressed in an unknown way, and its header is whole. Every later
+//! if it is of another version, made with another secret, without one where a secret is required,
+//! signed by somebody else or by nobody where a signature is demanded, larger than the limit, or
+//! compressed in an unknown way, and its header is whole. Every later
 //! version keeps the magic, the version and the check where they are.
 //!
 //! Decoding copies nothing: the payload is a slice of the buffer that was read, unless it was
@@ -48,9 +53,14 @@ use super::digest::PayloadDigest;
     any(feature = "remote-cache", feature = "object-store", feature = "redis")
 ))]
 use super::header::FLAG_ZSTD;
-use super::header::{FLAG_KEYED, FLAG_PARTS, Head, MAGIC, MAX_METADATA, VERSION, check};
+use super::header::{
+    FLAG_KEYED, FLAG_PARTS, FLAG_SIGNED, Head, MAGIC, MAX_METADATA, VERSION, check,
+};
 pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
 use super::parts;
+use super::signature::{ArtifactSignature, Statement};
+#[cfg(feature = "signatures")]
+use super::signers::TrustedSigners;
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
 use crate::key::PipelineFingerprint;
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
@@ -61,6 +71,9 @@ use crate::sync::blocking;
 pub(crate) struct FrameFormat {
     /// Without keys, every whole frame is accepted.
     pub(crate) keys: Option<TrustedKeys>,
+    /// Where given, only artifacts that one of them signed are accepted, and written.
+    #[cfg(feature = "signatures")]
+    pub(crate) signers: Option<TrustedSigners>,
     /// The largest payload, in bytes.
     pub(crate) max_payload: u64,
     /// What is written compressed. What is read may be compressed in any case.
@@ -75,6 +88,8 @@ impl FrameFormat {
     pub(crate) const fn new(keys: Option<TrustedKeys>, max_payload: u64) -> Self {
         Self {
             keys,
+            #[cfg(feature = "signatures")]
+            signers: None,
             max_payload,
             #[cfg(all(
                 feature = "zstd",
@@ -122,20 +137,32 @@ impl FrameFormat {
         if artifact.metadata().text_bytes() > MAX_METADATA {
             return Err(FrameError::BadMetadata);
         }
+        let signature = artifact.signature();
         let metadata = artifact.metadata().encode();
-        if metadata.len() > MAX_METADATA {
+        let statement = || Statement::new(key, artifact.digest(), artifact.has_parts(), &metadata);
+        self.check_signature(signature, statement)?;
+        let region = [
+            signature
+                .map(ArtifactSignature::encode)
+                .as_ref()
+                .map_or(&[][..], |signature| signature),
+            &metadata,
+        ]
+        .concat();
+        if region.len() > MAX_METADATA {
             return Err(FrameError::BadMetadata);
         }
-        let secret = self.keys.as_ref().and_then(TrustedKeys::signing);
+        let secret = self.keys.as_ref().and_then(TrustedKeys::writing);
         let keyed = if secret.is_some() { FLAG_KEYED } else { 0 };
         let parts = if artifact.has_parts() { FLAG_PARTS } else { 0 };
-        let flags = flags | keyed | parts;
+        let signed = if signature.is_some() { FLAG_SIGNED } else { 0 };
+        let flags = flags | keyed | parts | signed;
 
-        let mut head = BytesMut::with_capacity(HEADER_LEN + metadata.len());
+        let mut head = BytesMut::with_capacity(HEADER_LEN + region.len());
         head.put_slice(&MAGIC);
         head.put_u16_le(VERSION);
         head.put_u16_le(flags);
-        head.put_u32_le(metadata.len() as u32);
+        head.put_u32_le(region.len() as u32);
         head.put_u64_le(stored_len);
         head.put_u64_le(payload_len);
         head.put_slice(key.as_bytes());
@@ -143,9 +170,9 @@ impl FrameFormat {
         head.put_slice(&secret.map_or([0; 8], SharedSecret::id));
         let check = check(&head);
         head.put_slice(&check);
-        let tag = tag(secret, &head, &metadata);
+        let tag = tag(secret, &head, &region);
         head.put_slice(tag.as_bytes());
-        head.put_slice(&metadata);
+        head.put_slice(&region);
         Ok(head.freeze())
     }
 
@@ -191,9 +218,12 @@ impl FrameFormat {
         frame: &Bytes,
         digest: PayloadDigest,
     ) -> Result<Artifact, FrameError> {
-        let (head, metadata) = self.check_head(key, frame, frame.len() as u64)?;
+        let (head, maker) = self.check_head(key, frame, frame.len() as u64)?;
         let payload_start = HEADER_LEN + head.metadata_len;
-        let metadata = ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)?;
+        let metadata = maker.decode_metadata()?;
+        // Metadata of a later release loses fields here, and what is left is not what was signed.
+        let keeps_signature = maker.signature.is_some() && metadata.encode() == maker.metadata;
+        let signature = maker.signature.filter(|_| keeps_signature);
 
         let payload = frame.slice(payload_start..);
         #[cfg(feature = "zstd")]
@@ -211,19 +241,20 @@ impl FrameFormat {
             return Err(FrameError::BadParts);
         }
         let (digest, has_parts) = (*head.digest, head.has_parts());
-        Ok(Artifact::from_verified(
-            payload, digest, metadata, has_parts,
-        ))
+        let artifact = Artifact::from_verified(payload, digest, metadata, has_parts);
+        Ok(match signature {
+            Some(_) => artifact.with_signature(signature),
+            None => artifact,
+        })
     }
 
-    /// Checks all of a frame but its payload, from no more than its start. The header, and the bytes
-    /// of the metadata, which were not parsed.
+    /// Checks all of a frame but its payload, from no more than its start.
     fn check_head<'a>(
         &self,
         key: &PipelineFingerprint,
         start: &'a [u8],
         frame_len: u64,
-    ) -> Result<(Head<'a>, &'a [u8]), FrameError> {
+    ) -> Result<(Head<'a>, Maker<'a>), FrameError> {
         let head = Head::parse(start)?;
         if head.fingerprint != key.as_bytes() {
             return Err(FrameError::OtherFingerprint);
@@ -235,8 +266,7 @@ impl FrameFormat {
         {
             return Err(FrameError::LengthMismatch);
         }
-        let metadata = &start[HEADER_LEN..payload_start];
-        self.check_tag(&head, metadata)?;
+        let maker = self.check_maker(&head, &start[HEADER_LEN..payload_start])?;
         // Last: an entry that is only too large, or only compressed, may be replaced.
         if head.payload_len.max(head.served_len) > self.max_payload {
             return Err(FrameError::TooLarge);
@@ -244,7 +274,48 @@ impl FrameFormat {
         if head.is_compressed() && !cfg!(feature = "zstd") {
             return Err(FrameError::UnknownCompression);
         }
-        Ok((head, metadata))
+        Ok((head, maker))
+    }
+
+    /// Checks the tag of a frame and its signature. `region` is what stands between header and payload.
+    fn check_maker<'a>(&self, head: &Head<'_>, region: &'a [u8]) -> Result<Maker<'a>, FrameError> {
+        self.check_tag(head, region)?;
+        let (signature, metadata) = match head.is_signed() {
+            true => {
+                let decoded = ArtifactSignature::decode(region).ok_or(FrameError::BadMetadata)?;
+                (Some(decoded.0), decoded.1)
+            }
+            false => (None, region),
+        };
+        let key = PipelineFingerprint::from_bytes(*head.fingerprint);
+        let statement = || Statement::new(&key, head.digest, head.has_parts(), metadata);
+        self.check_signature(signature.as_ref(), statement)?;
+        Ok(Maker {
+            signature,
+            metadata,
+        })
+    }
+
+    /// Whether the signature is as this format demands.
+    #[cfg_attr(
+        not(feature = "signatures"),
+        expect(
+            clippy::unused_self,
+            clippy::unnecessary_wraps,
+            reason = "nothing is demanded"
+        )
+    )]
+    fn check_signature(
+        &self,
+        signature: Option<&ArtifactSignature>,
+        statement: impl FnOnce() -> Statement,
+    ) -> Result<(), FrameError> {
+        #[cfg(feature = "signatures")]
+        if let Some(signers) = &self.signers {
+            return signers.check(signature, &statement());
+        }
+        let _ = (signature, statement);
+        Ok(())
     }
 
     /// Why a frame that is longer than [`max_frame`](Self::max_frame) is not accepted. `start` has at
@@ -270,9 +341,8 @@ impl FrameFormat {
         if head.fingerprint != key.as_bytes() {
             return Err(FrameError::OtherFingerprint);
         }
-        let metadata = &start[HEADER_LEN..HEADER_LEN + head.metadata_len];
-        self.check_tag(&head, metadata)?;
-        ArtifactMetadata::decode(metadata).ok_or(FrameError::BadMetadata)
+        let region = &start[HEADER_LEN..HEADER_LEN + head.metadata_len];
+        self.check_maker(&head, region)?.decode_metadata()
     }
 
     /// [`decode`](Self::decode) where it may run: on the blocking pool for large frames.
@@ -298,17 +368,25 @@ impl FrameFormat {
         let head = Head::parse_header(header).ok()?;
         let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
         let is_frame = head.fingerprint == key.as_bytes() && len == Some(file_len);
+        let is_of_other_secret = match &self.keys {
+            Some(keys) => !head.is_keyed() || keys.of(head.secret_id).next().is_none(),
+            None => head.is_keyed(),
+        };
         is_frame.then(|| StoredTag {
             tag: *head.tag,
-            is_foreign: match &self.keys {
-                Some(keys) => !head.is_keyed() || keys.of(head.secret_id).next().is_none(),
-                None => head.is_keyed(),
-            },
+            is_foreign: is_of_other_secret || (self.demands_signatures() && !head.is_signed()),
         })
     }
 
-    fn check_tag(&self, head: &Head<'_>, metadata: &[u8]) -> Result<(), FrameError> {
-        let matches = |secret| tag(secret, head.signed(), metadata) == *head.tag;
+    const fn demands_signatures(&self) -> bool {
+        #[cfg(feature = "signatures")]
+        return self.signers.is_some();
+        #[cfg(not(feature = "signatures"))]
+        false
+    }
+
+    fn check_tag(&self, head: &Head<'_>, region: &[u8]) -> Result<(), FrameError> {
+        let matches = |secret| tag(secret, head.tagged(), region) == *head.tag;
         let other_secret = || head.foreign(FrameError::OtherSecret);
         let accepted = match (head.is_keyed(), &self.keys) {
             (true, Some(keys)) => {
@@ -327,6 +405,19 @@ impl FrameFormat {
         } else {
             Err(FrameError::BadTag)
         }
+    }
+}
+
+/// What a frame says of the artifact between its header and its payload.
+struct Maker<'a> {
+    signature: Option<ArtifactSignature>,
+    /// Not parsed yet.
+    metadata: &'a [u8],
+}
+
+impl Maker<'_> {
+    fn decode_metadata(&self) -> Result<ArtifactMetadata, FrameError> {
+        ArtifactMetadata::decode(self.metadata).ok_or(FrameError::BadMetadata)
     }
 }
 
@@ -354,9 +445,9 @@ pub(crate) fn decoding_work(frame: &[u8]) -> usize {
         .max(frame.len())
 }
 
-fn tag(secret: Option<&SharedSecret>, header: &[u8], metadata: &[u8]) -> blake3::Hash {
+fn tag(secret: Option<&SharedSecret>, header: &[u8], region: &[u8]) -> blake3::Hash {
     let mut hasher = secret.map_or_else(blake3::Hasher::new, SharedSecret::hasher);
-    hasher.update(header).update(metadata).finalize()
+    hasher.update(header).update(region).finalize()
 }
 
 #[cfg(test)]

@@ -38,12 +38,23 @@ pub enum FrameError {
     /// The header or the metadata were changed, or the tag was forged.
     #[error("tag mismatch: header or metadata damaged or forged")]
     BadTag,
-    /// The frame is signed with a secret that this reader does not have.
-    #[error("the frame is signed with a secret that this reader does not have")]
+    /// The frame was made with a secret that this reader does not have.
+    #[error("the frame was made with a secret that this reader does not have")]
     OtherSecret,
-    /// The frame is not signed, and the tier requires a signature.
-    #[error("the frame is not signed, and this tier requires a signature")]
+    /// The frame was made without a secret, and the tier requires one.
+    #[error("the frame was made without a secret, and this tier requires one")]
     Unauthenticated,
+    /// The frame has no signature of its maker, and the tier demands one.
+    #[error("the artifact is not signed by its maker, and this tier demands it")]
+    Unsigned,
+    /// The frame is signed by somebody whose signatures this reader does not accept.
+    #[error("the artifact is signed by somebody whom this tier does not trust")]
+    OtherSigner,
+    /// The signature is not that of the signer it names.
+    #[error(
+        "the signature is not that of the signer it names: forged, or of another key or artifact"
+    )]
+    BadSignature,
     /// The response was transformed on its way, with the encoding of this name, though the request
     /// asks for none.
     #[error("the response has the content encoding {0}: switch it off for artifacts")]
@@ -73,7 +84,9 @@ impl FrameError {
             | Self::UnknownCompression
             | Self::TooLarge
             | Self::OtherSecret
-            | Self::Unauthenticated => true,
+            | Self::Unauthenticated
+            | Self::Unsigned
+            | Self::OtherSigner => true,
             Self::TooShort(_)
             | Self::NotAFrame
             | Self::BadHeader
@@ -81,6 +94,7 @@ impl FrameError {
             | Self::LengthMismatch
             | Self::BadMetadata
             | Self::BadTag
+            | Self::BadSignature
             | Self::BadPayload
             | Self::BadParts
             | Self::ContentEncoded(_) => false,
@@ -89,7 +103,11 @@ impl FrameError {
 
     /// Whether whoever can read the frame can also read the one that this reader writes in its place.
     pub(crate) const fn is_replaceable(self) -> bool {
-        !self.is_foreign() || matches!(self, Self::TooLarge | Self::UnknownCompression)
+        !self.is_foreign()
+            || matches!(
+                self,
+                Self::TooLarge | Self::UnknownCompression | Self::Unsigned
+            )
     }
 
     /// Whether the frame carries no valid tag of an accepted secret.
@@ -97,7 +115,12 @@ impl FrameError {
     pub(crate) const fn is_unauthenticated(self) -> bool {
         matches!(
             self,
-            Self::BadTag | Self::OtherSecret | Self::Unauthenticated
+            Self::BadTag
+                | Self::OtherSecret
+                | Self::Unauthenticated
+                | Self::Unsigned
+                | Self::OtherSigner
+                | Self::BadSignature
         )
     }
 }

@@ -7,7 +7,8 @@ pub(super) const VERSION: u16 = 1;
 pub(super) const FLAG_KEYED: u16 = 1;
 pub(super) const FLAG_ZSTD: u16 = 2;
 pub(super) const FLAG_PARTS: u16 = 4;
-const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD | FLAG_PARTS;
+pub(super) const FLAG_SIGNED: u16 = 8;
+const KNOWN_FLAGS: u16 = FLAG_KEYED | FLAG_ZSTD | FLAG_PARTS | FLAG_SIGNED;
 const CHECK_OFFSET: usize = 104;
 pub(super) const TAG_OFFSET: usize = 112;
 pub(super) const MAX_METADATA: usize = 64 * 1024;
@@ -57,12 +58,17 @@ impl<'a> Head<'a> {
         self.flags & FLAG_KEYED != 0
     }
 
+    /// Whether the signature of its maker comes before the metadata.
+    pub(super) const fn is_signed(&self) -> bool {
+        self.flags & FLAG_SIGNED != 0
+    }
+
     pub(super) const fn has_parts(&self) -> bool {
         self.flags & FLAG_PARTS != 0
     }
 
-    /// What the tag covers, but for the metadata.
-    pub(super) fn signed(&self) -> &'a [u8] {
+    /// What the tag covers, but for what follows the header.
+    pub(super) fn tagged(&self) -> &'a [u8] {
         &self.header[..TAG_OFFSET]
     }
 

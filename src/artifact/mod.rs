@@ -9,6 +9,11 @@ mod frame_error;
 pub(crate) mod header;
 mod metadata;
 mod parts;
+mod signature;
+#[cfg(feature = "signatures")]
+mod signers;
+#[cfg(feature = "signatures")]
+mod signing_key;
 mod stored_form;
 mod trust;
 
@@ -16,6 +21,11 @@ pub use builder::ArtifactBuilder;
 pub use frame_error::FrameError;
 pub use metadata::ArtifactMetadata;
 pub use parts::PartsError;
+pub use signature::{ArtifactSignature, PublicKey, PublicKeyError};
+#[cfg(feature = "signatures")]
+pub use signers::{Signer, SignersError, TrustedSigners};
+#[cfg(feature = "signatures")]
+pub use signing_key::SigningKey;
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 pub use trust::Trust;
 pub use trust::{SharedSecret, TrustedKeys};
@@ -62,6 +72,8 @@ struct Inner {
     metadata: ArtifactMetadata,
     /// The payload is the stored form of parts, and was checked to be.
     has_parts: bool,
+    /// As its maker gave it; whoever demands one verifies it.
+    signature: Option<Box<ArtifactSignature>>,
 }
 
 /// The most bytes that are freed where the last reference to them is dropped. Giving 64 MiB back to
@@ -153,6 +165,19 @@ impl Artifact {
                 digest,
                 metadata,
                 has_parts,
+                signature: None,
+            }),
+        }
+    }
+
+    pub(crate) fn with_signature(&self, signature: Option<ArtifactSignature>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                payload: self.inner.payload.clone(),
+                digest: self.inner.digest,
+                metadata: self.inner.metadata.clone(),
+                has_parts: self.inner.has_parts,
+                signature: signature.map(Box::new),
             }),
         }
     }
@@ -178,6 +203,13 @@ impl Artifact {
     #[must_use]
     pub fn metadata(&self) -> &ArtifactMetadata {
         &self.inner.metadata
+    }
+
+    /// Who made the artifact, if the maker signed it. Not verified: a tier that demands signatures
+    /// verifies them before it serves an artifact, and others do not.
+    #[must_use]
+    pub fn signature(&self) -> Option<&ArtifactSignature> {
+        self.inner.signature.as_deref()
     }
 
     /// The length of the payload in bytes, with parts and their index.
@@ -219,6 +251,9 @@ impl fmt::Debug for Artifact {
             .field("metadata", self.metadata());
         if self.has_parts() {
             debug.field("parts", &parts::Lengths(self));
+        }
+        if let Some(signature) = self.signature() {
+            debug.field("signer", &signature.signer());
         }
         debug.finish()
     }

@@ -40,7 +40,7 @@ impl Artifact {
     }
 
     /// The artifact in a frame, verified as every tier does: it is the frame of `key`, whole, and
-    /// signed by an accepted secret of `keys`, if there are any. Its payload, unpacked, has at most
+    /// made with an accepted secret of `keys`, if there are any. Its payload, unpacked, has at most
     /// `max_payload_bytes` bytes. Copies nothing, unless the payload is compressed.
     ///
     /// Hashes the payload on the calling thread: call it on the blocking pool for large frames.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+#[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
+use super::frame::FrameFormat;
+
 /// A secret that readers and writers of a tier share, so that others cannot add entries to it.
 ///
 /// The frame's tag is keyed with it. The secret is never printed.
@@ -50,9 +53,9 @@ impl fmt::Debug for SharedSecret {
     }
 }
 
-/// The secrets of a tier: one signs writes, several may verify reads.
+/// The secrets of a tier: entries are written with one, and read with any.
 ///
-/// To rotate a secret, first let all readers accept the new one, then let the writers sign with
+/// To rotate a secret, first let all readers accept the new one, then let the writers use
 /// it, and drop the old one once its entries are no longer wanted.
 ///
 /// ```
@@ -60,31 +63,31 @@ impl fmt::Debug for SharedSecret {
 ///
 /// let keys = TrustedKeys::new(SharedSecret::new("this year's 16 random bytes"))
 ///     .also_accepting(SharedSecret::new("last year's 16 random bytes"));
-/// assert_eq!(format!("{keys:?}"), "TrustedKeys(1 signs, 2 accepted)");
+/// assert_eq!(format!("{keys:?}"), "TrustedKeys(1 writes, 2 accepted)");
 /// ```
 #[derive(Clone)]
 pub struct TrustedKeys {
-    /// The first one signs.
+    /// Entries are written with the first.
     accepted: Vec<SharedSecret>,
 }
 
 impl TrustedKeys {
-    /// Signs with this secret, and accepts it.
+    /// Writes with this secret, and accepts it.
     #[must_use]
-    pub fn new(signing: SharedSecret) -> Self {
+    pub fn new(writing: SharedSecret) -> Self {
         Self {
-            accepted: vec![signing],
+            accepted: vec![writing],
         }
     }
 
-    /// Accepts what was signed with this secret, too.
+    /// Accepts what was written with this secret, too.
     #[must_use]
     pub fn also_accepting(mut self, secret: SharedSecret) -> Self {
         self.accepted.push(secret);
         self
     }
 
-    pub(super) fn signing(&self) -> Option<&SharedSecret> {
+    pub(super) fn writing(&self) -> Option<&SharedSecret> {
         self.accepted.first()
     }
 
@@ -102,7 +105,7 @@ impl From<SharedSecret> for TrustedKeys {
 
 impl fmt::Debug for TrustedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TrustedKeys(1 signs, {} accepted)", self.accepted.len())
+        write!(f, "TrustedKeys(1 writes, {} accepted)", self.accepted.len())
     }
 }
 
@@ -127,16 +130,30 @@ pub enum Trust {
     /// Only writers that have one of the secrets. An entry without a valid tag is not served, and
     /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated).
     Authenticated(TrustedKeys),
+    /// Only artifacts that one of these signers has signed. An entry of anybody else is not served, and
+    /// counted as [`unauthenticated`](crate::PipelineCacheMetrics::unauthenticated). The tier takes only
+    /// artifacts that are signed so: see
+    /// [`signing_key`](crate::LayeredPipelineCacheBuilder::signing_key).
+    #[cfg(feature = "signatures")]
+    Signed(super::TrustedSigners),
 }
 
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
 impl Trust {
-    /// The keys that entries must be signed with, if any, and whether hits may be promoted.
-    pub(crate) fn into_keys(self) -> (Option<TrustedKeys>, bool) {
+    /// How frames are written and which are accepted.
+    pub(crate) fn into_format(self, max_payload: u64) -> FrameFormat {
         match self {
-            Self::Server => (None, true),
-            Self::ServerUnpromoted => (None, false),
-            Self::Authenticated(keys) => (Some(keys), true),
+            Self::Server | Self::ServerUnpromoted => FrameFormat::new(None, max_payload),
+            Self::Authenticated(keys) => FrameFormat::new(Some(keys), max_payload),
+            #[cfg(feature = "signatures")]
+            Self::Signed(signers) => FrameFormat {
+                signers: Some(signers),
+                ..FrameFormat::new(None, max_payload)
+            },
         }
+    }
+
+    pub(crate) const fn allows_promotion(&self) -> bool {
+        !matches!(self, Self::ServerUnpromoted)
     }
 }

@@ -10,6 +10,8 @@ use super::gc::bounds::Bounds;
 use super::intents::IntentBounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, Parts, leftovers};
+#[cfg(feature = "signatures")]
+use crate::artifact::TrustedSigners;
 use crate::artifact::frame::FrameFormat;
 use crate::artifact::{SharedSecret, TrustedKeys};
 use crate::sync::blocking;
@@ -42,6 +44,8 @@ pub struct DiskCacheBuilder {
     root: Option<PathBuf>,
     max_artifact_bytes: u64,
     trusted_keys: Option<TrustedKeys>,
+    #[cfg(feature = "signatures")]
+    trusted_signers: Option<TrustedSigners>,
     max_concurrent_operations: usize,
     max_pending_flushes: usize,
     private: bool,
@@ -56,6 +60,8 @@ impl Default for DiskCacheBuilder {
             root: None,
             max_artifact_bytes: DEFAULT_MAX_ARTIFACT_BYTES,
             trusted_keys: None,
+            #[cfg(feature = "signatures")]
+            trusted_signers: None,
             max_concurrent_operations: DEFAULT_MAX_CONCURRENT_OPERATIONS,
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
@@ -82,18 +88,18 @@ impl DiskCacheBuilder {
         self
     }
 
-    /// Signs entries with this secret, and accepts only entries that it signed. The same as
+    /// Writes entries with this secret, and accepts only entries made with it. The same as
     /// [`trusted_keys`](Self::trusted_keys) with one secret. Default: none, every whole entry is
     /// accepted.
     pub fn shared_secret(self, secret: SharedSecret) -> Self {
         self.trusted_keys(secret.into())
     }
 
-    /// Signs entries with one secret, and accepts entries that any of these secrets signed, so that a
+    /// Writes entries with one secret, and accepts entries made with any of these secrets, so that a
     /// secret can be replaced while entries of the old one are in use. Default: none, every whole
     /// entry is accepted.
     ///
-    /// An entry that no accepted secret signed is [`Fetched::Refused`](crate::Fetched::Refused), and
+    /// An entry that was made with no accepted secret is [`Fetched::Refused`](crate::Fetched::Refused), and
     /// stays for whoever accepts it. A put of its key fails with
     /// [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign) until it has not been used for a day.
     /// So caches with different secrets are better off in different folders, and after a change of
@@ -110,6 +116,32 @@ impl DiskCacheBuilder {
     /// ```
     pub fn trusted_keys(mut self, keys: TrustedKeys) -> Self {
         self.trusted_keys = Some(keys);
+        self
+    }
+
+    /// Serves and takes only artifacts that one of these signers has signed. Default: signatures are
+    /// kept, and not demanded.
+    ///
+    /// An entry that is not signed, or signed by somebody else, is
+    /// [`Fetched::Refused`](crate::Fetched::Refused). One that somebody else signed stays, and a put of its
+    /// key fails with [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign) until it has not been
+    /// used for a day; one that is not signed is replaced. A put of an artifact that this cache would not
+    /// serve fails with [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact): a
+    /// machine that compiles for itself and has no signing key leaves its own folder without this.
+    ///
+    /// ```
+    /// use pipeline_cache::DiskCache;
+    /// use pipeline_cache::signatures::{Signer, TrustedSigners};
+    ///
+    /// # let text = "ci main d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    /// let signers = TrustedSigners::reading(["main"], Signer::parse_list(text)?);
+    /// let settings = DiskCache::builder().trusted_signers(signers);
+    /// # let _ = settings;
+    /// # Ok::<(), pipeline_cache::signatures::SignersError>(())
+    /// ```
+    #[cfg(feature = "signatures")]
+    pub fn trusted_signers(mut self, signers: TrustedSigners) -> Self {
+        self.trusted_signers = Some(signers);
         self
     }
 
@@ -287,6 +319,16 @@ impl DiskCacheBuilder {
         blocking::blocking(move || self.open_blocking()).await
     }
 
+    fn format(&self) -> FrameFormat {
+        let format = FrameFormat::new(self.trusted_keys.clone(), self.max_artifact_bytes);
+        #[cfg(feature = "signatures")]
+        let format = FrameFormat {
+            signers: self.trusted_signers.clone(),
+            ..format
+        };
+        format
+    }
+
     fn open_blocking(self) -> Result<DiskCache, DiskCacheError> {
         let root = match &self.root {
             Some(root) => root.clone(),
@@ -296,7 +338,7 @@ impl DiskCacheBuilder {
         let root = std::path::absolute(&root).map_err(failed("resolve", &root))?;
         let directory = Directory {
             root,
-            format: FrameFormat::new(self.trusted_keys.clone(), self.max_artifact_bytes),
+            format: self.format(),
             private: self.private,
         };
         let root = &directory.root;

@@ -50,7 +50,7 @@ impl DiskCache {
     }
 
     /// Stores a frame byte for byte, after it was verified in full: it is the frame of this key, whole,
-    /// within the limits, and signed with an accepted secret where the cache has
+    /// within the limits, and made with an accepted secret where the cache has
     /// [any](crate::DiskCacheBuilder::trusted_keys). Otherwise as
     /// [`put`](crate::PipelineCacheStore::put).
     ///

@@ -82,7 +82,7 @@ pub type PersistentPipelineCacheStore = DiskCache;
 ///   most one per key. The next put writes the entry again.
 /// - **Other readers' entries stay.** An entry that this cache's settings keep it from reading is a miss,
 ///   counted in [`refused`](crate::PipelineCacheMetrics::refused), and stays: it is of another version,
-///   larger than the limit, or signed with another secret. A put replaces it only where its readers can
+///   larger than the limit, or made with another secret. A put replaces it only where its readers can
 ///   read the new one, or where it has not been used for a day. Otherwise the put fails with
 ///   [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign).
 /// - **Aliases apart.** [Source aliases](crate::SourceAliases) that are kept in this cache stand in the

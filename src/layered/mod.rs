@@ -160,7 +160,13 @@ impl LayeredPipelineCache {
             (None, false) => Arc::default(),
             (None, true) => {
                 let stores = tiers.iter().flat_map(Tier::alias_stores);
-                Arc::new(SourceAliases::new().kept_in_all(stores))
+                let aliases = SourceAliases::new().kept_in_all(stores);
+                #[cfg(feature = "signatures")]
+                let aliases = match &builder.signing_key {
+                    Some(signing_key) => aliases.signed_by(signing_key.clone()),
+                    None => aliases,
+                };
+                Arc::new(aliases)
             }
         };
         let background = BackgroundWrites::new(
@@ -177,7 +183,7 @@ impl LayeredPipelineCache {
             builder.lookup_deadline,
             builder.max_searches,
         ));
-        let writer = Arc::new(Writer::new(
+        let writer = Writer::new(
             Arc::clone(&tiers),
             Arc::clone(&background),
             IntentOffers::new(
@@ -191,7 +197,10 @@ impl LayeredPipelineCache {
             Arc::clone(&search),
             builder.write_policy,
             builder.write_timeout,
-        ));
+        );
+        #[cfg(feature = "signatures")]
+        let writer = writer.signing_with(builder.signing_key);
+        let writer = Arc::new(writer);
         writer.start_offers();
         let compiler = Arc::new(Compiler::new(
             Arc::clone(&tiers),
@@ -243,6 +252,7 @@ impl LayeredPipelineCache {
         key: &PipelineFingerprint,
         artifact: Artifact,
     ) -> Result<(), StoreError> {
+        let artifact = self.parts.writer.signed(key, &artifact);
         self.parts.writer.put(key, &artifact).await
     }
 

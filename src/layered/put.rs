@@ -15,6 +15,8 @@ use super::report::CloseReport;
 use super::search::Search;
 use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
+#[cfg(feature = "signatures")]
+use crate::artifact::SigningKey;
 use crate::key::PipelineFingerprint;
 use crate::store::compile_lease::HeldLeases;
 use crate::store::runtime::require_runtime;
@@ -33,6 +35,8 @@ pub(super) struct Writer {
     search: Arc<Search>,
     /// Leases of each tier that a layered store above this one holds.
     held_leases: Box<[HeldLeases]>,
+    #[cfg(feature = "signatures")]
+    signing_key: Option<SigningKey>,
     pub(super) counters: WriteCounters,
 }
 
@@ -53,8 +57,32 @@ impl Writer {
             background,
             offers,
             search,
+            #[cfg(feature = "signatures")]
+            signing_key: None,
             counters: WriteCounters::default(),
         }
+    }
+
+    #[cfg(feature = "signatures")]
+    pub(super) fn signing_with(self, signing_key: Option<SigningKey>) -> Self {
+        Self {
+            signing_key,
+            ..self
+        }
+    }
+
+    /// The artifact with a signature of this cache, unless it has one.
+    #[cfg_attr(
+        not(feature = "signatures"),
+        expect(clippy::unused_self, reason = "there is no key to sign with")
+    )]
+    pub(super) fn signed(&self, key: &PipelineFingerprint, artifact: &Artifact) -> Artifact {
+        #[cfg(feature = "signatures")]
+        if let (Some(signing_key), None) = (&self.signing_key, artifact.signature()) {
+            return artifact.signed(key, signing_key);
+        }
+        let _ = key;
+        artifact.clone()
     }
 
     /// An error outside of a tokio runtime.
@@ -121,6 +149,7 @@ impl Writer {
         leases: Vec<TierLease>,
         tiers: TierSelection,
     ) {
+        let artifact = &self.signed(key, artifact);
         let generation = self.background.generation(key);
         let mut takers = self.takers(artifact);
         if takers.is_empty() {

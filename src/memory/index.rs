@@ -54,8 +54,16 @@ impl Default for ShardState {
 }
 
 impl ShardState {
-    fn hit(&mut self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let artifact = self.entries.get(key)?.artifact.clone();
+    fn hit(
+        &mut self,
+        key: &PipelineFingerprint,
+        serves: impl FnOnce(&Artifact) -> bool,
+    ) -> Option<Artifact> {
+        let entry = self.entries.get(key)?;
+        if !serves(&entry.artifact) {
+            return None;
+        }
+        let artifact = entry.artifact.clone();
         self.hits += 1;
         self.note(key);
         Some(artifact)
@@ -103,16 +111,24 @@ impl Index {
         self.shards[shard].lock()
     }
 
-    /// The artifact, if it is held.
-    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        self.shard(key).hit(key)
+    /// The artifact, if it is held and may be served.
+    pub(super) fn peek(
+        &self,
+        key: &PipelineFingerprint,
+        serves: impl FnOnce(&Artifact) -> bool,
+    ) -> Option<Artifact> {
+        self.shard(key).hit(key, serves)
     }
 
-    /// The artifact, if it is held. A miss is noted too: a key that was requested before it is put
-    /// is worth keeping.
-    pub(super) fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+    /// The artifact, if it is held and may be served. A miss is noted too: a key that was requested
+    /// before it is put is worth keeping.
+    pub(super) fn get(
+        &self,
+        key: &PipelineFingerprint,
+        serves: impl FnOnce(&Artifact) -> bool,
+    ) -> Option<Artifact> {
         let mut shard = self.shard(key);
-        let hit = shard.hit(key);
+        let hit = shard.hit(key, serves);
         if hit.is_none() {
             shard.note(key);
         }
@@ -140,7 +156,10 @@ impl Index {
         let shard = self.shard(key);
         let entry = shard.entries.get(key);
         entry.is_some_and(|entry| {
-            entry.artifact == *artifact && entry.artifact.metadata() == artifact.metadata()
+            let held = &entry.artifact;
+            held == artifact
+                && held.metadata() == artifact.metadata()
+                && held.signature() == artifact.signature()
         })
     }
 

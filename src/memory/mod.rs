@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::artifact::Artifact;
+#[cfg(feature = "signatures")]
+use crate::artifact::TrustedSigners;
+use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
 use crate::store::{
@@ -67,6 +69,9 @@ struct Inner {
     aliases: OnceLock<InMemoryPipelineCache>,
     /// One for the cache and its aliases, which close with it.
     closed: Arc<AtomicBool>,
+    /// Whose signatures are served. Nobody's are demanded.
+    #[cfg(feature = "signatures")]
+    signers: Option<TrustedSigners>,
     counters: StoreCounters,
 }
 
@@ -94,6 +99,18 @@ impl InMemoryPipelineCache {
     }
 
     fn assemble(max_entries: u64, max_bytes: u64, closed: Arc<AtomicBool>) -> Self {
+        #[cfg(feature = "signatures")]
+        return Self::over(max_entries, max_bytes, closed, None);
+        #[cfg(not(feature = "signatures"))]
+        Self::over(max_entries, max_bytes, closed)
+    }
+
+    fn over(
+        max_entries: u64,
+        max_bytes: u64,
+        closed: Arc<AtomicBool>,
+        #[cfg(feature = "signatures")] signers: Option<TrustedSigners>,
+    ) -> Self {
         let index = Arc::new(Index::new());
         Self {
             inner: Arc::new(Inner {
@@ -105,9 +122,49 @@ impl InMemoryPipelineCache {
                 reports: Mutex::default(),
                 aliases: OnceLock::new(),
                 closed,
+                #[cfg(feature = "signatures")]
+                signers,
                 counters: StoreCounters::default(),
             }),
         }
+    }
+
+    /// An empty cache with the limits of this one that serves no artifact whose signer these signers do
+    /// not accept, from the moment on that one is [revoked](TrustedSigners::revoke). Without it, what
+    /// another tier accepted once is served from memory until it is evicted.
+    ///
+    /// Artifacts without a signature are served: no other process can put one here. A put of an artifact
+    /// whose signer is not accepted fails with
+    /// [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact). Signatures are not
+    /// verified, which the tier below did. A hit costs nothing more until a signer is revoked or
+    /// replaced, and then some 30 nanoseconds.
+    ///
+    /// ```
+    /// use pipeline_cache::signatures::{Signer, SigningKey, TrustedSigners};
+    /// use pipeline_cache::{Artifact, InMemoryPipelineCache, PipelineCacheStore, PipelineFingerprint};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+    /// let maker = SigningKey::from_seed([7; 32]);
+    /// let signers = TrustedSigners::new([Signer::new("ci", "main", maker.public_key())]);
+    /// let cache = InMemoryPipelineCache::new().trusting(signers.clone());
+    /// let key = PipelineFingerprint::from_bytes([1; 32]);
+    /// cache.put(&key, Artifact::new("code").signed(&key, &maker)).await?;
+    /// assert!(cache.peek(&key).is_some());
+    /// signers.revoke(&maker.public_key());
+    /// assert!(cache.peek(&key).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "signatures")]
+    #[must_use]
+    pub fn trusting(self, signers: TrustedSigners) -> Self {
+        let Inner {
+            max_entries,
+            max_bytes,
+            ..
+        } = &*self.inner;
+        Self::over(*max_entries, *max_bytes, Arc::default(), Some(signers))
     }
 
     /// The number of artifacts held now.
@@ -153,12 +210,38 @@ impl InMemoryPipelineCache {
 }
 
 impl Inner {
+    /// Whether the signer of an artifact is accepted, if it has one.
+    #[cfg(feature = "signatures")]
+    fn accepts(&self, artifact: &Artifact) -> bool {
+        match (&self.signers, artifact.signature()) {
+            (Some(signers), Some(signature)) => signers.accepts(&signature.signer()),
+            _ => true,
+        }
+    }
+
+    #[cfg(not(feature = "signatures"))]
+    const fn accepts(&self, _: &Artifact) -> bool {
+        true
+    }
+
+    /// Whether an artifact that is held may be served. Its signer was accepted when it was put.
+    #[cfg(feature = "signatures")]
+    fn serves(&self, artifact: &Artifact) -> bool {
+        let signers = self.signers.as_ref();
+        signers.is_none_or(|signers| !signers.have_changed() || self.accepts(artifact))
+    }
+
+    #[cfg(not(feature = "signatures"))]
+    const fn serves(&self, _: &Artifact) -> bool {
+        true
+    }
+
     fn lock(&self) -> MutexGuard<'_, Reports> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let found = self.index.get(key);
+        let found = self.index.get(key, |artifact| self.serves(artifact));
         if found.is_none() {
             self.counters.misses.increment();
         }
@@ -184,6 +267,10 @@ impl Inner {
         if self.closed.load(Ordering::Acquire) {
             self.counters.put_errors.increment();
             return Err(error(StoreErrorKind::Closed));
+        }
+        if !self.accepts(&artifact) {
+            self.counters.rejected_puts.increment();
+            return Err(error(StoreErrorKind::InvalidArtifact).with_source(FrameError::OtherSigner));
         }
         let Some(cost) = self.admissible_cost(&artifact) else {
             self.reject(key);
@@ -263,7 +350,8 @@ fn error(kind: StoreErrorKind) -> StoreError {
 #[async_trait]
 impl PipelineCacheStore for InMemoryPipelineCache {
     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        self.inner.index.peek(key)
+        let inner = &self.inner;
+        inner.index.peek(key, |artifact| inner.serves(artifact))
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {

@@ -52,9 +52,10 @@ impl Default for NetworkSettings {
 impl NetworkSettings {
     /// How frames are written and which are accepted, and whether they may be promoted.
     pub(crate) fn format(&self) -> (FrameFormat, bool) {
-        let (keys, promotable) = self.trust.clone().into_keys();
+        let trust = self.trust.clone();
+        let promotable = trust.allows_promotion();
         #[cfg_attr(not(feature = "zstd"), expect(unused_mut, reason = "set below"))]
-        let mut format = FrameFormat::new(keys, self.max_artifact_bytes);
+        let mut format = trust.into_format(self.max_artifact_bytes);
         #[cfg(feature = "zstd")]
         {
             format.compression = self.compression;
@@ -200,7 +201,7 @@ macro_rules! network_settings {
             self
         }
 
-        /// Signs what is written, and serves only what was signed with the same secret. Anything else is
+        /// Writes with this secret, and serves only what was made with it. Anything else is
         /// [`Fetched::Refused`](crate::Fetched::Refused).
         /// Without a secret, any writer of the server can make an artifact. Default: none.
         #[must_use]

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 
 use table::{AliasStore, Flown, MAX_WRITES, Stores, Table};
 
+#[cfg(feature = "signatures")]
+use crate::artifact::SigningKey;
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
 use crate::store::runtime::require_runtime;
@@ -116,6 +118,8 @@ impl SourceAliases {
                 known: moka::sync::Cache::new(sources),
                 stores,
                 counters: Arc::default(),
+                #[cfg(feature = "signatures")]
+                signing_key: None,
             }),
             flights: SingleFlight::new(),
         }
@@ -156,8 +160,46 @@ impl SourceAliases {
     ) -> Self {
         let mut all = self.table.stores.clone();
         stores.into_iter().for_each(|store| all.add(store));
+        self.anew(all)
+    }
+
+    /// An empty table with the other settings of this one.
+    fn anew(&self, stores: Stores) -> Self {
         let sources = self.table.known.policy().max_capacity();
-        Self::over(sources.unwrap_or(Self::DEFAULT_CAPACITY), all)
+        let anew = Self::over(sources.unwrap_or(Self::DEFAULT_CAPACITY), stores);
+        #[cfg(feature = "signatures")]
+        if let Some(signing_key) = &self.table.signing_key {
+            return anew.signed_by(signing_key.clone());
+        }
+        anew
+    }
+
+    /// The same table, but it signs the aliases it writes, for stores that
+    /// demand signatures. An alias that is copied from one store to another keeps its own signature.
+    ///
+    /// The aliases of a cache that [keeps](crate::LayeredPipelineCacheBuilder::keep_aliases) them in its
+    /// tiers are signed with the cache's own
+    /// [`signing_key`](crate::LayeredPipelineCacheBuilder::signing_key).
+    ///
+    /// ```
+    /// use pipeline_cache::SourceAliases;
+    /// use pipeline_cache::signatures::SigningKey;
+    ///
+    /// let aliases = SourceAliases::new().signed_by(SigningKey::from_seed([7; 32]));
+    /// ```
+    #[cfg(feature = "signatures")]
+    #[must_use]
+    pub fn signed_by(self, signing_key: SigningKey) -> Self {
+        let table = Table {
+            known: self.table.known.clone(),
+            stores: self.table.stores.clone(),
+            counters: Arc::clone(&self.table.counters),
+            signing_key: Some(signing_key),
+        };
+        Self {
+            table: Arc::new(table),
+            flights: self.flights,
+        }
     }
 
     /// The fingerprint of a source that the table knows. Hashes the source on the calling thread,

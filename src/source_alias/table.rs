@@ -11,6 +11,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Artifact;
+#[cfg(feature = "signatures")]
+use crate::artifact::SigningKey;
 use crate::key::{PipelineFingerprint, Unkeyable};
 use crate::store::metrics::Counter;
 use crate::store::{Locality, PipelineCacheStore};
@@ -24,6 +26,9 @@ pub(super) struct Table {
     pub(super) known: moka::sync::Cache<PipelineFingerprint, Known>,
     pub(super) stores: Stores,
     pub(super) counters: Arc<AliasCounters>,
+    /// Signs the aliases that are written.
+    #[cfg(feature = "signatures")]
+    pub(super) signing_key: Option<SigningKey>,
 }
 
 /// The stores that aliases are kept in: those on this machine first.
@@ -198,9 +203,9 @@ impl Table {
         }
         if let Some(kept) = self.kept_in_any(&key, wait, state).await {
             self.counters.kept_hits.increment();
-            self.known.insert(key, Known::kept(kept));
+            self.known.insert(key, Known::kept(kept.fingerprint));
             return Ok(FlownSource {
-                fingerprint: Ok(kept),
+                fingerprint: Ok(kept.fingerprint),
                 made: None,
                 times: ParseTimes::default(),
             });
@@ -231,11 +236,11 @@ impl Table {
         key: &PipelineFingerprint,
         wait: NetworkWait,
         state: &FlightState,
-    ) -> Option<PipelineFingerprint> {
+    ) -> Option<KeptAlias> {
         let Stores { local, network } = &self.stores;
         if let Some((at, kept)) = self.first_of(local, key).await {
             if local[at].store.is_trusted_source() {
-                self.write(key, kept, Was::Missing, &local[..at]);
+                self.write(key, &kept.stored, Was::Missing, &local[..at]);
             }
             return Some(kept);
         }
@@ -255,7 +260,12 @@ impl Table {
             () = state.skip_network.cancelled() => return None,
         };
         if network[at].store.is_trusted_source() {
-            self.write(key, kept, Was::Missing, local.iter().chain(&network[..at]));
+            self.write(
+                key,
+                &kept.stored,
+                Was::Missing,
+                local.iter().chain(&network[..at]),
+            );
         }
         Some(kept)
     }
@@ -265,7 +275,7 @@ impl Table {
         &self,
         stores: &[AliasStore],
         key: &PipelineFingerprint,
-    ) -> Option<(usize, PipelineFingerprint)> {
+    ) -> Option<(usize, KeptAlias)> {
         for (at, AliasStore { store, .. }) in stores.iter().enumerate() {
             // A store that panics costs the parse.
             let kept = AssertUnwindSafe(self.kept(store, key)).catch_unwind();
@@ -286,39 +296,56 @@ impl Table {
         &self,
         store: &Arc<dyn PipelineCacheStore>,
         key: &PipelineFingerprint,
-    ) -> Option<PipelineFingerprint> {
-        let artifact = match store.get(key).await {
+    ) -> Option<KeptAlias> {
+        let stored = match store.get(key).await {
             Ok(artifact) => artifact?,
             Err(error) => {
                 tracing::debug!(%key, error = %format_args!("{error:#}"), "cannot read a source alias from its store; the source is parsed instead");
                 return None;
             }
         };
-        let fingerprint = artifact.payload()[..].try_into().ok();
+        let fingerprint = stored.payload()[..].try_into().ok();
         if fingerprint.is_none() {
-            tracing::warn!(%key, bytes = artifact.len(), "ignored a source alias whose payload is not a fingerprint of 32 bytes");
+            tracing::warn!(%key, bytes = stored.len(), "ignored a source alias whose payload is not a fingerprint of 32 bytes");
         }
-        fingerprint.map(PipelineFingerprint::from_bytes)
+        let fingerprint = PipelineFingerprint::from_bytes(fingerprint?);
+        Some(KeptAlias {
+            fingerprint,
+            stored,
+        })
     }
 
     /// Remembers an alias, and writes it to the stores in the background.
     pub(super) fn learn(&self, key: &PipelineFingerprint, known: Known) {
         let fingerprint = known.fingerprint;
         self.known.insert(*key, known);
-        self.write(key, fingerprint, Was::Missing, self.stores.iter());
+        let alias = self.alias(key, fingerprint);
+        self.write(key, &alias, Was::Missing, self.stores.iter());
     }
 
     /// Remembers an alias that the stores have otherwise.
     pub(super) fn correct(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
         self.known.insert(*key, Known::kept(fingerprint));
-        self.write(key, fingerprint, Was::Wrong, self.stores.iter());
+        let alias = self.alias(key, fingerprint);
+        self.write(key, &alias, Was::Wrong, self.stores.iter());
+    }
+
+    /// An alias as it is stored, by this process.
+    fn alias(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) -> Artifact {
+        let alias = Artifact::new(fingerprint.as_bytes().to_vec());
+        #[cfg(feature = "signatures")]
+        if let Some(signing_key) = &self.signing_key {
+            return alias.signed(key, signing_key);
+        }
+        let _ = key;
+        alias
     }
 
     /// Writes an alias in the background, to those of the stores that take writes.
     fn write<'a>(
         &self,
         key: &PipelineFingerprint,
-        fingerprint: PipelineFingerprint,
+        alias: &Artifact,
         was: Was,
         stores: impl IntoIterator<Item = &'a AliasStore>,
     ) {
@@ -331,7 +358,6 @@ impl Table {
             missing: AtomicUsize::new(stores.len()),
             counters: Arc::clone(&self.counters),
         });
-        let alias = Artifact::new(fingerprint.as_bytes().to_vec());
         for AliasStore { store, writes } in stores {
             let Ok(permit) = Arc::clone(writes).try_acquire_owned() else {
                 continue;
@@ -356,6 +382,13 @@ impl Table {
             }));
         }
     }
+}
+
+/// An alias that a store has.
+struct KeptAlias {
+    fingerprint: PipelineFingerprint,
+    /// As its maker wrote it. A copy in another store keeps the signature.
+    stored: Artifact,
 }
 
 /// What the stores have under the key of an alias before it is written.

@@ -15,6 +15,13 @@ mod object_store;
 mod outside_of_a_runtime;
 #[cfg(all(feature = "redis", feature = "testing", unix))]
 mod redis;
+#[cfg(all(
+    feature = "object-store",
+    feature = "remote-cache",
+    feature = "signatures",
+    feature = "testing"
+))]
+mod signatures;
 mod support;
 #[cfg(all(feature = "remote-cache", feature = "testing"))]
 mod traces;
