@@ -68,6 +68,7 @@
 //! | `!(a != b)` and `a == b`, `!(a < b)` and `b <= a` on integers and booleans | one holds where the other does not; floats have NaN |
 //! | `b == true`, `b != false`, `!!b` and `b`; `b == false` and `!b` | booleans have two values |
 //! | `f32(x)` and `bitcast<f32>(x)` of an `f32`, and so on | a conversion to the type that a value has changes none of its bits |
+//! | `i32(u)` and `bitcast<i32>(u)` of a `u32`, and so on | a conversion between integers of one width keeps the bits |
 //! | `vec3(x, x, x)`, `vec3(x)`, `v.xxx` | the same components |
 //! | `vec3(v.x, v.y, v.z)`, `v.xyz` and `v`; `vec2(v.y, v.x)` and `v.yx`; `v.yx.x` and `v.y`; `S(a, b).x` and `a` | a component is what it was made of, bit for bit |
 //! | `vec3()`, `vec3(0.0)`; `S()` and `S(0.0, 0u)`; `var v: T;` and `var v = T();` | every bit is zero, and back ends write so; -0.0 has one that is not |

@@ -618,6 +618,18 @@ fn bodies_that_differ_in_spelling_share_a_key() {
     let pairs = [
         ("u[0] = u[1] + 1u;", "  u[ 0 ]=( u[1]+(1u) ) ; // a comment"),
         ("u[0] += 1u;", "u[0] = u[0] + 1u;"),
+        (
+            "u[0] = bitcast<u32>(bitcast<i32>(id.x) + i[1]);",
+            "u[0] = u32(i32(id.x) + i[1]);",
+        ),
+        (
+            "let v = bitcast<vec3<i32>>(id); i[0] = v.x;",
+            "let v = vec3<i32>(id); i[0] = v.x;",
+        ),
+        (
+            "var a = array(id.x, id.y); let x = a[id.z & 1u]; u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
         ("let x = 16.0; f[0] = x - 1.0;", "f[0] = 15.0;"),
         (
             "let x = 2.0; for (var n = 0u; n < 4u; n++) { f[n] = x * 0.25; }",
