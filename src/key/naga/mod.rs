@@ -61,6 +61,7 @@
 //! | `for`, `while` and `loop { if !c { break } … }`; `continuing` and `break if` at the end of a body without a `continue` | one way leads through each round |
 //! | a `var` that is written once at most, before all reads and around them, and a `let`; a `var` that nothing reads | nobody but its reads can see it, and all of them find the one value; a `let` of any value is legal where a `var` is |
 //! | parts of such a `var` and of its whole value | a part of what was stored |
+//! | an entry point that passes its arguments and results through private variables to and from the one function that it calls, as those read from SPIR-V do, and the plain one; with it, what SPIR-V has one spelling for and WGSL two: see below | a call does what the body does, and nobody else sees these variables |
 //! | two functions with equal signatures and bodies | a call sees nothing else of them; those with names that count stay two |
 //! | pure expressions: bound by `let` or written out, once or twice, used or not | they read nothing but their operands, so that the place and the number of evaluations cannot be seen; a small value that several branches share is computed in each of them, a large one before them |
 //! | an unused load from private, function or workgroup memory; an unused derivative | nothing but its value comes of it |
@@ -105,7 +106,26 @@
 //! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
 //! | unused samples, unused loads from resources | they use a resource: the same |
 //!
-//! An artifact's debug information therefore holds none of the source's names. Callers who need
+//! # SPIR-V
+//!
+//! A module that naga reads from SPIR-V has the key of the WGSL that it came from where the way
+//! there can be gone back. Its entry points become plain ones, their inputs and outputs arguments
+//! and results again; a buffer loses the structure of one member that SPIR-V wants around it. Where
+//! SPIR-V has one spelling for two of WGSL, a module with such entry points has the one that most
+//! shaders are written in: `u32(b)` for `select(0u, 1u, b)`, `v[1]` for `let k = 1u; v[k]`, `switch u`
+//! for `switch i32(u)`, `textureDimensions(t)` for `textureDimensions(t, 0)`, a `for` without
+//! `continue` at its end. What is lost on the way stays apart:
+//!
+//! | kept | why |
+//! |---|---|
+//! | guards that a compiler has written: bounds of loops, of divisors, of floats before they become integers, zeros for workgroup memory | they are code, and other targets may lack them |
+//! | `v * s` of a vector and a scalar, and `s * v` | the order of float operands; SPIR-V knows the first alone |
+//! | a value that is indexed by what is no constant, and the variable that SPIR-V needs for it | see above |
+//! | atomics that the shader does not touch, and plain integers | SPIR-V does not tell them apart, WGSL does |
+//!
+//! Such a module is copied and validated once more.
+//!
+//! An artifact's debug information holds none of the source's names. Callers who need
 //! names in artifacts key their source as an [`OpaqueProgram`](crate::OpaqueProgram).
 //!
 //! # Versions
@@ -147,6 +167,7 @@ mod validate;
 mod validated;
 mod values;
 mod wire;
+mod wrapped;
 
 pub use canonical::CanonicalModule;
 pub use validate::InvalidModule;

@@ -36,8 +36,19 @@ pub(crate) struct Outcome {
 
 /// Runs the first entry point on inputs made from a seed.
 pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
+    run_with(module, seed, false)
+}
+
+/// As [`run`], and sees what another invocation or the host can see alone: neither private
+/// variables, nor the structures of one member in which buffers hold what is none.
+pub(crate) fn run_from_outside(module: &Module, seed: u64) -> Outcome {
+    run_with(module, seed, true)
+}
+
+fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
     let mut machine = Machine {
         module,
+        from_outside,
         memory: Vec::new(),
         touched: vec![false; module.global_variables.len()],
         trace: DefaultHasher::new(),
@@ -74,6 +85,12 @@ pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
         .filter_map(|(handle, global)| {
             let at = global.binding.filter(|_| machine.touched[handle.index()])?;
             let value = machine.memory[handle.index()].clone();
+            let value = match value {
+                Value::Composite(mut parts) if machine.is_wrapped(handle.index()) => {
+                    parts.remove(0)
+                }
+                value => value,
+            };
             Some(((at.group, at.binding), value))
         });
     let resources = touched.collect();
@@ -100,6 +117,7 @@ enum Flow {
 
 struct Machine<'m> {
     module: &'m Module,
+    from_outside: bool,
     /// The globals, and then the locals of each function that is running.
     memory: Vec<Value>,
     /// Which globals have been read or written.
@@ -120,6 +138,26 @@ struct Frame<'m> {
 }
 
 impl<'m> Machine<'m> {
+    /// Whether a global is a buffer that holds a structure of one member, which is not seen.
+    fn is_wrapped(&self, variable: usize) -> bool {
+        let global = self.module.global_variables.iter().nth(variable);
+        let Some((_, global)) = global.filter(|_| self.from_outside) else {
+            return false;
+        };
+        let inner = &self.module.types[global.ty].inner;
+        global.binding.is_some()
+            && matches!(inner, TypeInner::Struct { members, span: _ } if members.len() == 1)
+    }
+
+    /// The part of a global that is written or read, if that can be seen.
+    fn seen<'p>(&self, variable: usize, path: &'p [usize]) -> Option<&'p [usize]> {
+        let (_, global) = self.module.global_variables.iter().nth(variable)?;
+        if self.from_outside && global.space == AddressSpace::Private {
+            return None;
+        }
+        Some(&path[usize::from(self.is_wrapped(variable))..])
+    }
+
     fn call(&mut self, function: &'m Function, arguments: Vec<Value>) -> Run<Option<Value>> {
         let locals = self.memory.len();
         for (_, local) in function.local_variables.iter() {
@@ -301,7 +339,7 @@ impl<'m> Machine<'m> {
             panic!("a store needs a pointer")
         };
         // Nobody but the function sees its variables.
-        if *variable < self.touched.len() {
+        if let Some(path) = self.seen(*variable, path) {
             ("store", path, &value).hash(&mut self.trace);
         }
         *self.place(pointer) = value;
@@ -400,6 +438,7 @@ impl<'m> Machine<'m> {
             let globals = &self.module.global_variables;
             if let Some((_, global)) = globals.iter().nth(*variable) {
                 if global.binding.is_some() {
+                    let path = self.seen(*variable, path);
                     ("load", path, &value).hash(&mut self.trace);
                 }
             }

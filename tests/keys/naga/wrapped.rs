@@ -1,0 +1,455 @@
+//! Entry points that wrap their code have the key of the plain ones, and never that of another.
+//!
+//! The wrappers are written in WGSL here, as naga's reader of SPIR-V makes them.
+
+use super::support::{evaluate, writers};
+use naga::Module;
+use pipeline_cache::key::naga::CanonicalModule;
+use pipeline_cache::{Program as _, ToWire as _};
+
+fn parse(source: &str) -> Module {
+    naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{}\n{source}", error.emit_to_string(source)))
+}
+
+fn canonical(source: &str) -> CanonicalModule {
+    let module = parse(source);
+    let canonical = module.canonicalize().unwrap();
+    writers::compiled(
+        source,
+        &module,
+        (canonical.module(), canonical.info().unwrap()),
+    );
+    let again = canonical.module().canonicalize().unwrap();
+    assert!(again.to_wire() == canonical.to_wire(), "{source}");
+    canonical
+}
+
+#[track_caller]
+fn assert_one(one: &str, two: &str) {
+    let [a, b] = [one, two].map(canonical);
+    assert!(
+        a.to_wire() == b.to_wire(),
+        "{one}\n{two}\n{}\n{}",
+        writers::wgsl(a.module()),
+        writers::wgsl(b.module())
+    );
+}
+
+#[track_caller]
+fn assert_two(one: &str, two: &str) {
+    let [a, b] = [one, two].map(|source| canonical(source).fingerprint());
+    assert_ne!(a, b, "{one}\n{two}");
+}
+
+/// A vertex shader around its code, with two inputs, two outputs and a helper.
+fn vertex(code: &str) -> String {
+    format!(
+        "struct Out {{ @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }}
+         var<private> a: vec4<f32>;
+         var<private> b: vec4<f32>;
+         var<private> place: vec4<f32> = vec4(0.0, 0.0, 0.0, 1.0);
+         var<private> color: vec4<f32>;
+         fn helper() -> vec4<f32> {{ return a; }}
+         fn code() {{ {code} }}
+         @vertex fn main(@location(0) in_a: vec4<f32>, @location(1) in_b: vec4<f32>) -> Out {{
+             a = in_a;
+             b = in_b;
+             code();
+             return Out(place, color);
+         }}"
+    )
+}
+
+/// What code returns in a plain vertex shader.
+fn plain(code: &str) -> String {
+    format!(
+        "struct Out {{ @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }}
+         @vertex fn main(@location(0) a: vec4<f32>, @location(1) b: vec4<f32>) -> Out {{ {code} }}"
+    )
+}
+
+#[test]
+fn a_wrapper_is_its_code() {
+    let pairs = [
+        ("place = a; color = b;", "return Out(a, b);"),
+        ("color = b; place = a;", "return Out(a, b);"),
+        // What is stored last is returned.
+        ("place = b; place = a; color = b;", "return Out(a, b);"),
+        // What is not stored has its initial value.
+        ("place = a;", "return Out(a, vec4(0.0));"),
+        ("color = a;", "return Out(vec4(0.0, 0.0, 0.0, 1.0), a);"),
+        (
+            "if a.x > 1.0 { place = a; color = a; return; } place = a; color = b;",
+            "if a.x > 1.0 { return Out(a, a); } return Out(a, b);",
+        ),
+        (
+            "if a.x > 1.0 { place = a; color = a; } else { place = b; color = b; }",
+            "if a.x > 1.0 { return Out(a, a); } else { return Out(b, b); }",
+        ),
+        // An output can be read again.
+        ("place = a; color = place + b;", "return Out(a, a + b);"),
+    ];
+    for (wrapped, code) in pairs {
+        assert_one(&vertex(wrapped), &plain(code));
+    }
+}
+
+#[test]
+fn wrappers_of_other_code_have_other_keys() {
+    let pairs = [
+        ("place = a; color = b;", "return Out(b, a);"),
+        ("place = a; color = b;", "return Out(a, a);"),
+        ("place = b; place = a; color = b;", "return Out(b, b);"),
+        // Stored under a condition.
+        (
+            "place = a; color = b; if a.x > 1.0 { color = a; }",
+            "return Out(a, a);",
+        ),
+        (
+            "place = a; color = b; if a.x > 1.0 { color = a; }",
+            "return Out(a, b);",
+        ),
+        (
+            "place = a; color = b; if a.x > 1.0 { color = a; return; }",
+            "if a.x > 1.0 { return Out(a, b); } return Out(a, b);",
+        ),
+        // In a loop that may not run.
+        (
+            "place = a; for (var i = 0.0; i < b.x; i += 1.0) { color = b; }",
+            "return Out(a, b);",
+        ),
+        // A part of it.
+        ("place = a; color = b; color.x = a.x;", "return Out(a, b);"),
+        // Not stored, or with another initial value.
+        ("place = a;", "return Out(a, vec4(1.0));"),
+        ("color = b;", "return Out(vec4(0.0), b);"),
+        // Stored, but after it is read.
+        ("place = a; color = place; place = b;", "return Out(b, b);"),
+        // Written by the code and then read.
+        ("a = b; place = a; color = a;", "return Out(a, a);"),
+        // Read by another function, which sees what the code has written.
+        ("a = b; place = helper(); color = b;", "return Out(a, b);"),
+    ];
+    for (wrapped, code) in pairs {
+        assert_two(&vertex(wrapped), &plain(code));
+    }
+    // A variable that another function reads stays one, and what it holds counts.
+    assert_two(
+        &vertex("place = helper(); color = b;"),
+        &vertex("a = b; place = helper(); color = b;"),
+    );
+}
+
+#[test]
+fn every_part_of_a_wrapper_counts() {
+    let wrapper = vertex("place = a; color = b;");
+    let others = [
+        ("a = in_a;", "a = in_b;"),
+        ("a = in_a;", ""),
+        ("a = in_a;", "a = -in_a;"),
+        ("b = in_b;", "b = in_b; b = in_a;"),
+        ("return Out(place, color);", "return Out(color, place);"),
+        ("return Out(place, color);", "return Out(place, place);"),
+        ("code();", "code(); code();"),
+        ("code();", "code(); color = in_a;"),
+        ("code();", ""),
+        ("a = in_a;\n", "code(); a = in_a;\n"),
+        ("@location(0) in_a", "@location(2) in_a"),
+        (
+            "@location(0) in_a: vec4<f32>, @location(1) in_b",
+            "@location(1) in_a: vec4<f32>, @location(0) in_b",
+        ),
+        ("@location(0) color", "@location(1) color"),
+        (
+            "@location(0) color",
+            "@location(0) @interpolate(linear) color",
+        ),
+        (
+            "@location(0) color",
+            "@location(0) @interpolate(flat) color",
+        ),
+        (
+            "@location(0) color",
+            "@location(0) @interpolate(perspective, centroid) color",
+        ),
+        ("@builtin(position)", "@builtin(position) @invariant"),
+        ("@builtin(position)", "@builtin(position) @invariant"),
+    ];
+    for (from, to) in others {
+        assert!(wrapper.contains(from), "{from}");
+        assert_two(&wrapper, &wrapper.replace(from, to));
+    }
+    // The initial value of an output that is not stored.
+    let unset = vertex("place = a;");
+    assert_two(
+        &unset,
+        &unset.replace("color: vec4<f32>;", "color: vec4<f32> = vec4(1.0);"),
+    );
+}
+
+#[test]
+fn builtins_are_told_apart() {
+    let wrapper = |one: &str, two: &str| {
+        format!(
+            "var<private> x: u32;
+             var<private> y: u32;
+             var<private> place: vec4<f32>;
+             fn code() {{ place = vec4(f32(x), f32(y), 0.0, 1.0); }}
+             @vertex fn main(@builtin({one}) one: u32, @builtin({two}) two: u32)
+                 -> @builtin(position) vec4<f32> {{
+                 x = one;
+                 y = two;
+                 code();
+                 return place;
+             }}"
+        )
+    };
+    let plain = "@vertex fn main(@builtin(vertex_index) x: u32, @builtin(instance_index) y: u32)
+             -> @builtin(position) vec4<f32> { return vec4(f32(x), f32(y), 0.0, 1.0); }";
+    assert_one(&wrapper("vertex_index", "instance_index"), plain);
+    assert_two(&wrapper("instance_index", "vertex_index"), plain);
+}
+
+/// A structure of inputs, and one of outputs.
+#[test]
+fn structures_are_put_together_where_their_parts_are_all_there() {
+    let shader = |made: &str, returned: &str| {
+        format!(
+            "struct In {{ @location(0) a: vec4<f32>, @location(1) b: vec4<f32> }}
+             struct Plain {{ a: vec4<f32>, b: vec4<f32> }}
+             struct Out {{ @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }}
+             var<private> a: vec4<f32>;
+             var<private> b: vec4<f32>;
+             var<private> place: vec4<f32>;
+             var<private> color: vec4<f32>;
+             fn mixed(x: Plain) -> Plain {{ return Plain(x.a + x.b, x.b); }}
+             fn code() {{
+                 let in = {made};
+                 let out = mixed(in);
+                 place = {returned};
+             }}
+             @vertex fn main(@location(0) in_a: vec4<f32>, @location(1) in_b: vec4<f32>) -> Out {{
+                 a = in_a;
+                 b = in_b;
+                 code();
+                 return Out(place, color);
+             }}"
+        )
+    };
+    let plain = |ty: &str| {
+        format!(
+            "struct Plain {{ {ty} }}
+             struct Out {{ @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }}
+             fn mixed(x: Plain) -> Plain {{ return Plain(x.a + x.b, x.b); }}
+             @vertex fn main(in: Plain) -> Out {{ let out = mixed(in); return Out(out.a, out.b); }}"
+        )
+    };
+    let whole = shader("Plain(a, b)", "out.a; color = out.b");
+    let bound = "@location(0) a: vec4<f32>, @location(1) b: vec4<f32>";
+    let turned = "@location(1) a: vec4<f32>, @location(0) b: vec4<f32>";
+    // Both structures take bindings, as one type or as two.
+    assert_two(&whole, &plain(turned));
+    for other in [
+        shader("Plain(b, a)", "out.a; color = out.b"),
+        shader("Plain(a, a)", "out.a; color = out.b"),
+        shader("Plain(a, b)", "out.b; color = out.a"),
+        shader("Plain(a, b)", "out.a; color = in.b"),
+        shader("Plain(a, b)", "out.a"),
+    ] {
+        assert_two(&whole, &other);
+        assert_two(&plain(bound), &other);
+    }
+}
+
+/// Two entry points of one module.
+#[test]
+fn entry_points_keep_apart_what_they_share() {
+    let two = |first: &str, second: &str, stored: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+             var<private> id: vec3<u32>;
+             fn one() {{ out[id.x] = 1u; }}
+             fn two() {{ out[id.y] = 2u; }}
+             @compute @workgroup_size(1)
+             fn first(@builtin(global_invocation_id) at: vec3<u32>) {{ id = {stored}; {first}(); }}
+             @compute @workgroup_size(1)
+             fn second(@builtin(global_invocation_id) at: vec3<u32>) {{ id = at; {second}(); }}"
+        )
+    };
+    let plain = "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+         @compute @workgroup_size(1)
+         fn first(@builtin(global_invocation_id) id: vec3<u32>) { out[id.x] = 1u; }
+         @compute @workgroup_size(1)
+         fn second(@builtin(global_invocation_id) id: vec3<u32>) { out[id.y] = 2u; }";
+    // Each has its own variable, though both have one name.
+    assert_one(&two("one", "two", "at"), plain);
+    for (first, second, stored) in [
+        ("two", "one", "at"),
+        ("one", "one", "at"),
+        ("two", "two", "at"),
+        ("one", "two", "at.yxz"),
+    ] {
+        assert_two(&two(first, second, stored), plain);
+    }
+    // Code that two of them call stays a function, and its variable one of the module.
+    let shared = canonical(&two("one", "one", "at"));
+    assert_eq!(shared.module().functions.len(), 1);
+    assert_eq!(shared.module().global_variables.len(), 2);
+}
+
+/// Each changes the other's meaning if it is taken for it.
+#[test]
+fn spellings_of_wrapped_code_keep_their_meaning() {
+    let shader = |body: &str| {
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> u: array<u32>;
+             @group(0) @binding(1) var<storage, read_write> f: array<f32>;
+             @group(0) @binding(2) var<storage, read_write> v: array<vec4<f32>, 4>;
+             var<private> id: vec3<u32>;
+             fn code() {{ {body} }}
+             @compute @workgroup_size(1)
+             fn main(@builtin(global_invocation_id) at: vec3<u32>) {{ id = at; code(); }}"
+        )
+    };
+    let pairs = [
+        (
+            "u[0] = select(0u, 1u, id.x > 2u);",
+            "u[0] = u32(id.x <= 2u);",
+        ),
+        (
+            "u[0] = select(1u, 0u, id.x > 2u);",
+            "u[0] = u32(id.x > 2u);",
+        ),
+        (
+            "f[0] = select(-0.0, 1.0, id.x > 2u);",
+            "f[0] = f32(id.x > 2u);",
+        ),
+        (
+            "f[0] = select(0.0, 2.0, id.x > 2u);",
+            "f[0] = f32(id.x > 2u);",
+        ),
+        (
+            "v[0] = select(v[1], v[2], vec4(id.x > 2u, id.x > 2u, id.x > 2u, id.y > 2u));",
+            "v[0] = select(v[1], v[2], id.x > 2u);",
+        ),
+        ("let k = 1u; v[k] = vec4(1.0);", "v[2] = vec4(1.0);"),
+        (
+            "switch i32(id.x) { case -1: { u[0] = 1u; } default: {} }",
+            "switch id.x { case 1u: { u[0] = 1u; } default: {} }",
+        ),
+        (
+            "switch id.x { case 2u, 1u: { u[0] = 1u; } case 3u: { u[0] = 2u; } default: {} }",
+            "switch id.x { case 2u: { u[0] = 1u; } case 3u, 1u: { u[0] = 2u; } default: {} }",
+        ),
+        (
+            "switch id.x { case 2u: { if id.y > 1u { break; } u[0] = 1u; } default: {} }",
+            "switch id.x { case 2u: { u[0] = 1u; } default: {} }",
+        ),
+        (
+            "for (var n = 0u; n < 4u; n++) { if id.y == n { continue; } u[n] = 1u; }",
+            "for (var n = 0u; n < 4u; n++) { u[n] = 1u; }",
+        ),
+    ];
+    for (one, two) in pairs {
+        assert_two(&shader(one), &shader(two));
+    }
+    let pairs = [
+        (
+            "u[0] = select(0u, 1u, id.x > 2u);",
+            "u[0] = u32(id.x > 2u);",
+        ),
+        (
+            "f[0] = select(0.0, 1.0, id.x > 2u);",
+            "f[0] = f32(id.x > 2u);",
+        ),
+        (
+            "v[0] = select(v[1], v[2], vec4(id.x > 2u));",
+            "v[0] = select(v[1], v[2], id.x > 2u);",
+        ),
+        (
+            "u[0] = bitcast<u32>(bitcast<i32>(id.x) + 1);",
+            "u[0] = u32(i32(id.x) + 1);",
+        ),
+        ("let k = 1u; v[k] = vec4(1.0);", "v[1] = vec4(1.0);"),
+        (
+            "switch i32(id.x) { case 2, 1: { u[0] = 1u; } default: {} }",
+            "switch id.x { case 1u, 2u: { u[0] = 1u; break; } default: { break; } }",
+        ),
+        (
+            "for (var n = 0u; n < 4u; n++) { u[n] = 1u; continue; }",
+            "for (var n = 0u; n < 4u; n++) { u[n] = 1u; }",
+        ),
+    ];
+    for (one, two) in pairs {
+        let [one, two] = [one, two].map(shader);
+        assert_one(&one, &two);
+        let [one, two] = [one, two].map(|source| parse(&source));
+        for seed in 0..8 {
+            let outcomes = [&one, &two].map(|it| evaluate::run_from_outside(it, seed));
+            assert_eq!(outcomes[0], outcomes[1]);
+        }
+    }
+}
+
+/// A buffer that holds a structure of one member.
+#[test]
+fn a_structure_of_one_member_around_a_buffer_is_taken_away() {
+    let shader = |ty: &str, space: &str, use_: &str| {
+        format!(
+            "struct Held {{ {ty} }}
+             @group(0) @binding(0) var<{space}> held: Held;
+             @group(0) @binding(1) var<storage, read_write> out: vec4<f32>;
+             var<private> id: vec3<u32>;
+             fn code() {{ out = {use_}; }}
+             @compute @workgroup_size(1)
+             fn main(@builtin(global_invocation_id) at: vec3<u32>) {{ id = at; code(); }}"
+        )
+    };
+    let plain = |ty: &str, space: &str, use_: &str| {
+        format!(
+            "@group(0) @binding(0) var<{space}> held: {ty};
+             @group(0) @binding(1) var<storage, read_write> out: vec4<f32>;
+             @compute @workgroup_size(1)
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {{ out = {use_}; }}"
+        )
+    };
+    assert_one(
+        &shader("x: vec4<f32>", "uniform", "held.x"),
+        &plain("vec4<f32>", "uniform", "held"),
+    );
+    assert_one(
+        &shader("x: array<vec4<f32>>", "storage", "held.x[id.x]"),
+        &plain("array<vec4<f32>>", "storage", "held[id.x]"),
+    );
+    let others = [
+        // It is larger than its member.
+        (
+            shader("@size(32) x: vec4<f32>", "uniform", "held.x"),
+            plain("vec4<f32>", "uniform", "held"),
+        ),
+        (
+            shader("x: vec3<f32>", "uniform", "held.x.xyzz"),
+            plain("vec3<f32>", "uniform", "held.xyzz"),
+        ),
+        (
+            shader("x: vec4<f32>, y: vec4<f32>", "uniform", "held.x"),
+            plain("vec4<f32>", "uniform", "held"),
+        ),
+        (
+            shader("x: vec4<f32>", "uniform", "held.x"),
+            plain("vec4<f32>", "storage", "held"),
+        ),
+        (
+            shader("x: vec4<f32>", "uniform", "held.x"),
+            plain("vec4<u32>", "uniform", "vec4<f32>(held)"),
+        ),
+        (
+            shader("x: array<vec4<f32>, 2>", "uniform", "held.x[0]"),
+            plain("array<vec4<f32>, 2>", "uniform", "held[1]"),
+        ),
+    ];
+    for (one, two) in others {
+        assert_two(&one, &two);
+    }
+}
