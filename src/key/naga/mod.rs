@@ -123,7 +123,8 @@
 //! | a value that is indexed by what is no constant, and the variable that SPIR-V needs for it | see above |
 //! | atomics that the shader does not touch, and plain integers | SPIR-V does not tell them apart, WGSL does |
 //!
-//! Such a module is copied and validated once more.
+//! Such a module is copied and validated once more: its key takes about three and a half times as
+//! long as naga's validator does, that of a [`ValidatedModule`] two and a half times.
 //!
 //! An artifact's debug information holds none of the source's names. Callers who need
 //! names in artifacts key their source as an [`OpaqueProgram`](crate::OpaqueProgram).
