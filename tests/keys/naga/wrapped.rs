@@ -453,3 +453,251 @@ fn a_structure_of_one_member_around_a_buffer_is_taken_away() {
         assert_two(&one, &two);
     }
 }
+
+/// What the wrapper does to an input after it is stored is no part of the argument.
+#[test]
+fn an_input_that_the_wrapper_changes_is_no_argument() {
+    let shader = |changed: &str| {
+        format!(
+            "struct Pair {{ a: vec4<f32>, b: vec4<f32> }}
+             var<private> a: vec4<f32>;
+             var<private> b: vec4<f32>;
+             var<private> place: vec4<f32>;
+             fn code() {{ let pair = Pair(a, b); place = pair.a + pair.b; }}
+             @vertex fn main(@location(0) in_a: vec4<f32>, @location(1) in_b: vec4<f32>)
+                 -> @builtin(position) vec4<f32> {{
+                 a = in_a;
+                 b = in_b;
+                 {changed}
+                 code();
+                 return place;
+             }}"
+        )
+    };
+    let unchanged = shader("");
+    let argument = canonical(&unchanged).module().entry_points[0]
+        .function
+        .arguments
+        .len();
+    assert_eq!(argument, 1, "the structure becomes an argument");
+    for changed in [
+        "a.x = 1.0;",
+        "b.w = a.w;",
+        "a = -a;",
+        "a = in_b;",
+        "a = a;",
+        "b = in_a; b = in_b;",
+    ] {
+        let [one, two] = [&unchanged, &shader(changed)].map(|it| canonical(it).fingerprint());
+        let is_same = matches!(changed, "a = a;" | "b = in_a; b = in_b;");
+        assert!(is_same || one != two, "{changed}");
+    }
+}
+
+/// The cases of a `switch` that falls through, which WGSL cannot write but SPIR-V can.
+#[test]
+fn a_case_that_ends_does_not_fall_through() {
+    let source = "@group(0) @binding(0) var<storage, read_write> u: array<u32>;
+        var<private> id: vec3<u32>;
+        fn code() { switch id.x { case 1u, 2u: { u[0] = 1u; } default: {} } }
+        @compute @workgroup_size(1)
+        fn main(@builtin(global_invocation_id) at: vec3<u32>) { id = at; code(); }";
+    let falls = parse(source);
+    let mut ends = falls.clone();
+    let (_, code) = ends.functions.iter_mut().next().unwrap();
+    let cases = code.body.iter_mut().find_map(|statement| match statement {
+        naga::Statement::Switch { selector: _, cases } => Some(cases),
+        _ => None,
+    });
+    let first = &mut cases.unwrap()[0];
+    assert!(first.fall_through && first.body.is_empty());
+    first
+        .body
+        .push(naga::Statement::Break, naga::Span::UNDEFINED);
+    let outcomes = |module: &Module| {
+        (0..8)
+            .map(|it| evaluate::run_from_outside(module, it))
+            .collect::<Vec<_>>()
+    };
+    let [falls, ends] = [falls, ends].map(|module| {
+        let canonical = module.canonicalize().unwrap();
+        canonical.info().unwrap();
+        assert_eq!(outcomes(&module), outcomes(canonical.module()));
+        canonical.fingerprint()
+    });
+    assert_ne!(falls, ends);
+}
+
+/// A function that ends with a `discard` goes on where targets do, and so does what it becomes.
+#[test]
+fn what_follows_a_discard_is_returned() {
+    let shader = |code: &str| {
+        format!(
+            "var<private> a: vec4<f32>;
+             var<private> color: vec4<f32>;
+             fn code() {{ {code} }}
+             @fragment fn main(@location(0) in_a: vec4<f32>) -> @location(0) vec4<f32> {{
+                 a = in_a;
+                 code();
+                 return color;
+             }}"
+        )
+    };
+    for code in [
+        "color = a; discard;",
+        "if a.x > 1.0 { color = a; return; } else { discard; }",
+        "if a.x > 1.0 { discard; } else { color = a; return; }",
+        "if a.x > 1.0 { { discard; } } else { { color = a; return; } }",
+    ] {
+        let source = shader(code);
+        let canonical = canonical(&source);
+        let main = &canonical.module().entry_points[0].function;
+        assert!(canonical.module().functions.is_empty(), "{code}");
+        let last = main.body.last();
+        assert!(
+            matches!(last, Some(naga::Statement::Return { value: Some(_) })),
+            "{code} {last:?}"
+        );
+        let module = parse(&source);
+        for seed in 0..8 {
+            let outcomes =
+                [&module, canonical.module()].map(|it| evaluate::run_from_outside(it, seed));
+            assert_eq!(outcomes[0], outcomes[1], "{code}");
+        }
+    }
+}
+
+/// Immediates keep the structure around them, without which not every back end takes them.
+#[test]
+fn immediates_keep_their_structure() {
+    let shader = |wrapper: bool| {
+        let (given, private) = if wrapper {
+            (
+                "at",
+                "var<private> id: vec3<u32>; fn code() { out[id.x] = held.x; }",
+            )
+        } else {
+            ("id", "")
+        };
+        let code = if wrapper {
+            "id = at; code();"
+        } else {
+            "out[id.x] = held.x;"
+        };
+        format!(
+            "struct Held {{ x: u32 }}
+             var<immediate> held: Held;
+             @group(0) @binding(1) var<storage, read_write> out: array<u32>;
+             {private}
+             @compute @workgroup_size(1)
+             fn main(@builtin(global_invocation_id) {given}: vec3<u32>) {{ {code} }}"
+        )
+    };
+    assert_one(&shader(true), &shader(false));
+    let plain = shader(false)
+        .replace("Held;", "u32;")
+        .replace("held.x", "held");
+    assert_two(&shader(true), &plain);
+}
+
+/// What follows the call is written at each `return`, but no more than that is held.
+#[test]
+fn a_wrapper_that_would_grow_too_large_stays_one() {
+    let source = |returns: usize, stored: &str| {
+        let code = "if x > 1.0 { return; }".repeat(returns);
+        format!(
+            "var<private> x: f32;
+             var<private> many: array<f32, 400>;
+             fn code() {{ {code} }}
+             @fragment fn main(@location(0) in_x: f32) -> @location(0) f32 {{
+                 x = in_x;
+                 code();
+                 {stored}
+                 return x;
+             }}"
+        )
+    };
+    let repeated = |module: &mut Module, times: usize| {
+        // One statement many times over: no expression is added.
+        let body = &mut module.entry_points[0].function.body;
+        let is_store = |it: &naga::Statement| {
+            matches!(
+                it,
+                naga::Statement::Store {
+                    pointer: _,
+                    value: _
+                }
+            )
+        };
+        let last = body.iter().rposition(is_store).unwrap();
+        let store = body[last].clone();
+        for _ in 0..times {
+            let mut one = naga::Block::new();
+            one.push(store.clone(), naga::Span::UNDEFINED);
+            body.splice(last..last, one);
+        }
+    };
+    let functions = |module: &Module| {
+        let canonical = module.canonicalize().unwrap();
+        canonical.info().unwrap();
+        canonical.module().functions.len()
+    };
+    // Little of it is written everywhere.
+    assert_eq!(functions(&parse(&source(20, "x = in_x;"))), 0);
+    // Many statements.
+    let mut module = parse(&source(1_000, "x = in_x;"));
+    repeated(&mut module, 400);
+    assert_eq!(functions(&module), 1);
+    // Many operands.
+    let parts = vec!["in_x"; 400].join(", ");
+    let module = parse(&source(1_000, &format!("many = array({parts});")));
+    assert_eq!(functions(&module), 1);
+}
+
+/// Many structures that are returned, each from a variable of its own.
+#[test]
+fn returning_many_variables_takes_no_square_of_them() {
+    let source = |count: usize| {
+        let returns: String = (0..count)
+            .map(|at| {
+                format!(
+                    "if x > {at}.0 {{
+                         var pair: Pair;
+                         pair.a = x;
+                         let whole = pair;
+                         y = whole.a;
+                         z = whole.b;
+                         return;
+                     }}"
+                )
+            })
+            .collect();
+        format!(
+            "struct Pair {{ a: f32, b: f32 }}
+             struct Out {{ @location(2) y: f32, @location(3) z: f32 }}
+             var<private> w: f32;
+             var<private> x: f32;
+             var<private> y: f32;
+             var<private> z: f32;
+             fn code() {{ let given = Pair(w, x); y = given.a; z = given.a; {returns} }}
+             @fragment fn main(@location(0) in_w: f32, @location(1) in_x: f32) -> Out {{
+                 w = in_w;
+                 x = in_x;
+                 code();
+                 return Out(y, z);
+             }}"
+        )
+    };
+    let time = |count: usize| {
+        let module = parse(&source(count));
+        let times = (0..3).map(|_| {
+            let start = std::time::Instant::now();
+            module.canonicalize().unwrap();
+            start.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (few, many) = (time(100), time(800));
+    println!("{few:?} {many:?}");
+    assert!(many < few * 30, "{few:?} {many:?}");
+}

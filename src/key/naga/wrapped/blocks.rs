@@ -91,7 +91,8 @@ pub(super) fn evaluate_without(block: &mut Block, left_out: &[bool]) {
     });
 }
 
-/// Whether what follows a block can be executed. A loop or a `switch` may end.
+/// Whether what follows a block can be executed. A loop or a `switch` may end, and some targets go
+/// on after a `discard`.
 pub(super) fn goes_on(block: &Block) -> bool {
     match block.last() {
         Some(Statement::Block(inner)) => goes_on(inner),
@@ -100,7 +101,7 @@ pub(super) fn goes_on(block: &Block) -> bool {
             accept,
             reject,
         }) => goes_on(accept) || goes_on(reject),
-        Some(last) => !last.is_terminator(),
+        Some(last) => !last.is_terminator() || matches!(last, Statement::Kill),
         None => true,
     }
 }

@@ -1,7 +1,8 @@
 //! Buffers that hold a structure of one member.
 //!
 //! SPIR-V wants a structure in each buffer, so that whoever writes it makes one around what is
-//! none, which the reader keeps.
+//! none, which the reader keeps. Immediates are no buffers, and keep theirs: not every back end
+//! takes them without.
 
 use naga::{AddressSpace, Expression, Function, Handle, Module, Type, TypeInner};
 
@@ -14,9 +15,9 @@ pub(super) fn unwrap(module: &mut Module) {
         .global_variables
         .iter()
         .map(|(_, global)| match global.space {
-            AddressSpace::Uniform
-            | AddressSpace::Storage { access: _ }
-            | AddressSpace::Immediate => only_member(module, global.ty),
+            AddressSpace::Uniform | AddressSpace::Storage { access: _ } => {
+                only_member(module, global.ty)
+            }
             _ => None,
         })
         .collect();

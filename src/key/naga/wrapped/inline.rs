@@ -9,30 +9,22 @@ use naga::{
 };
 
 use super::super::wire::{Construct as _, Listing};
+use super::copies::{Argument, Copies};
 use super::outputs::Outputs;
 use super::types::{Bound, say_interpolation};
 use super::uses::{PartsOnly, drop_unread, roots};
-use super::{Wrapper, blocks, is_private};
+use super::{Wrapper, blocks, is_private, root, size};
 
-/// What follows the call is written before each `return`: how many expressions that may come to,
-/// for each of the function. More than real shaders come to, and little enough to hold.
+/// What follows the call is written before each `return`: how much that may come to, beside the
+/// [size](size::of) of the function. More than real shaders come to, and little enough to hold.
 const MAX_COPIES: usize = 8;
-/// So many are few, whatever the function holds.
+/// So much is little, however small the function is.
 const FEW: usize = 10_000;
 
 pub(super) struct Inlining<'m> {
     module: &'m mut Module,
     info: &'m ModuleInfo,
     bound: Bound,
-}
-
-/// What has become of an argument of the wrapper.
-#[derive(Clone, Copy)]
-enum Argument {
-    /// The argument of that number.
-    Whole(u32),
-    /// A part of it.
-    Part(u32, u32),
 }
 
 /// A structure that is made of arguments.
@@ -63,13 +55,13 @@ impl<'m> Inlining<'m> {
         let mut shell = std::mem::take(&mut self.module.entry_points[entry].function);
         self.say_interpolation(&mut shell);
         let callee = wrapper.callee;
-        let mut returns = 1;
         let inner = &self.module.functions[callee];
+        let mut returns = 1;
         blocks::each_leaf(&inner.body, &mut |leaf| {
             returns += usize::from(leaf.is_plain_return());
         });
-        let most = FEW.max(inner.expressions.len().saturating_mul(MAX_COPIES));
-        if shell.expressions.len().saturating_mul(returns) > most {
+        let most = FEW.max(size::of(inner).saturating_mul(MAX_COPIES));
+        if size::of(&shell).saturating_mul(returns) > most {
             self.module.entry_points[entry].function = shell;
             return false;
         }
@@ -79,13 +71,7 @@ impl<'m> Inlining<'m> {
         let lifted = self.lift(&shell, &mut inner);
         let arguments = self.arguments(&shell, wrapper, &mut inner, &lifted);
         let mut body = Block::new();
-        let mut copies = Copies {
-            shell: &shell,
-            arguments: &arguments,
-            lifted: &lifted,
-            copied: vec![None; shell.expressions.len()],
-            locals: copied_locals(&shell, &mut inner),
-        };
+        let mut copies = Copies::new(&shell, &arguments, &lifted, &mut inner);
         for statement in &shell.body[..wrapper.call] {
             copies.statement(&mut inner, statement, &mut body);
         }
@@ -230,13 +216,15 @@ impl<'m> Inlining<'m> {
             let Statement::Store { pointer, value } = *statement else {
                 continue;
             };
-            let local = global((pointer, &shell.expressions[pointer]));
+            // A store to a part of it is one of it.
+            let root = root(shell, pointer);
+            let local = global((root, &shell.expressions[root]));
             let Some(local) = local.and_then(|global| lifted[global.index()]) else {
                 continue;
             };
             stored[local.index()] += 1;
             if let Expression::FunctionArgument(argument) = shell.expressions[value] {
-                inputs[local.index()] = Some(argument);
+                inputs[local.index()] = Some(argument).filter(|_| root == pointer);
             }
         }
         let roots = roots(&inner.expressions);
@@ -310,121 +298,5 @@ const fn global(
     match *expression {
         Expression::GlobalVariable(global) => Some(global),
         _ => None,
-    }
-}
-
-/// Writes what stands in the wrapper into the function.
-pub(super) struct Copies<'s> {
-    pub(super) shell: &'s Function,
-    arguments: &'s [Argument],
-    lifted: &'s [Option<Handle<LocalVariable>>],
-    /// What has become of each expression of the wrapper.
-    copied: Vec<Option<Handle<Expression>>>,
-    /// What has become of each variable of the wrapper.
-    locals: Vec<Handle<LocalVariable>>,
-}
-
-/// Copies the variables of a wrapper, whose initial values refer to nothing in it.
-fn copied_locals(shell: &Function, inner: &mut Function) -> Vec<Handle<LocalVariable>> {
-    let locals = shell.local_variables.iter().map(|(_, local)| {
-        let mut local = local.clone();
-        local.init = local.init.map(|init| {
-            let init = shell.expressions[init].clone();
-            inner.expressions.append(init, Span::UNDEFINED)
-        });
-        inner.local_variables.append(local, Span::UNDEFINED)
-    });
-    locals.collect()
-}
-
-impl Copies<'_> {
-    /// The variable of the function that an expression of the wrapper is.
-    pub(super) fn local(&self, expression: Handle<Expression>) -> Option<Handle<LocalVariable>> {
-        match self.shell.expressions[expression] {
-            Expression::GlobalVariable(global) => self.lifted[global.index()],
-            Expression::LocalVariable(local) => Some(self.locals[local.index()]),
-            _ => None,
-        }
-    }
-
-    /// Lets an expression of the wrapper be one of the function.
-    pub(super) fn set(&mut self, expression: Handle<Expression>, value: Handle<Expression>) {
-        self.copied[expression.index()] = Some(value);
-    }
-
-    /// Writes a statement other than a `return`.
-    pub(super) fn statement(
-        &mut self,
-        inner: &mut Function,
-        statement: &Statement,
-        to: &mut Block,
-    ) {
-        match *statement {
-            Statement::Emit(ref range) => {
-                range.clone().for_each(|it| self.evaluate(inner, it, to));
-            }
-            Statement::Store { pointer, value } => {
-                let pointer = self.operand(inner, pointer, to);
-                let value = self.operand(inner, value, to);
-                to.push(Statement::Store { pointer, value }, Span::UNDEFINED);
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn evaluate(
-        &mut self,
-        inner: &mut Function,
-        expression: Handle<Expression>,
-        to: &mut Block,
-    ) {
-        let mut copy = self.shell.expressions[expression].clone();
-        let mut replace = |operand: &mut Handle<Expression>| {
-            *operand = self.operand(inner, *operand, to);
-        };
-        match &mut copy {
-            Expression::AccessIndex { base, index: _ } => replace(base),
-            Expression::Load { pointer } => replace(pointer),
-            Expression::Compose { ty: _, components } => components.iter_mut().for_each(replace),
-            Expression::As { expr, .. } | Expression::Unary { op: _, expr } => replace(expr),
-            // A wrapper evaluates nothing else.
-            _ => {}
-        }
-        let copy = inner.expressions.append(copy, Span::UNDEFINED);
-        blocks::emit(copy, to);
-        self.set(expression, copy);
-    }
-
-    /// What has become of an operand: of what was evaluated, what it is now.
-    pub(super) fn operand(
-        &mut self,
-        inner: &mut Function,
-        operand: Handle<Expression>,
-        to: &mut Block,
-    ) -> Handle<Expression> {
-        if let Some(copied) = self.copied[operand.index()] {
-            return copied;
-        }
-        let expression = match self.shell.expressions[operand] {
-            Expression::FunctionArgument(argument) => match self.arguments[argument as usize] {
-                Argument::Whole(place) => Expression::FunctionArgument(place),
-                Argument::Part(place, index) => {
-                    let base = Expression::FunctionArgument(place);
-                    let base = inner.expressions.append(base, Span::UNDEFINED);
-                    let part = Expression::AccessIndex { base, index };
-                    let part = inner.expressions.append(part, Span::UNDEFINED);
-                    blocks::emit(part, to);
-                    self.set(operand, part);
-                    return part;
-                }
-            },
-            ref other => match self.local(operand) {
-                Some(local) => Expression::LocalVariable(local),
-                None => other.clone(),
-            },
-        };
-        let copied = inner.expressions.append(expression, Span::UNDEFINED);
-        self.set(operand, copied);
-        copied
     }
 }

@@ -18,8 +18,10 @@
 
 mod blocks;
 mod buffers;
+mod copies;
 mod inline;
 mod outputs;
+mod size;
 mod spelling;
 mod types;
 mod uses;
@@ -128,15 +130,10 @@ const fn is_passing(statement: &Statement) -> bool {
 /// Whether a statement of a wrapper reads and writes nothing but arguments and variables
 /// that no other invocation can see.
 fn passes(module: &Module, main: &Function, statement: &Statement) -> bool {
-    let is_own = |mut pointer| {
-        while let Expression::AccessIndex { base, index: _ } = main.expressions[pointer] {
-            pointer = base;
-        }
-        match main.expressions[pointer] {
-            Expression::GlobalVariable(global) => is_private(module, global),
-            Expression::LocalVariable(_) => true,
-            _ => false,
-        }
+    let is_own = |pointer| match main.expressions[root(main, pointer)] {
+        Expression::GlobalVariable(global) => is_private(module, global),
+        Expression::LocalVariable(_) => true,
+        _ => false,
     };
     let is_plain = |expression| match main.expressions[expression] {
         Expression::Load { pointer } => is_own(pointer),
@@ -161,6 +158,14 @@ fn passes(module: &Module, main: &Function, statement: &Statement) -> bool {
         Statement::Store { pointer, value: _ } => is_own(pointer),
         _ => false,
     }
+}
+
+/// What a pointer of a wrapper points to or into.
+fn root(main: &Function, mut pointer: Handle<Expression>) -> Handle<Expression> {
+    while let Expression::AccessIndex { base, index: _ } = main.expressions[pointer] {
+        pointer = base;
+    }
+    pointer
 }
 
 /// Whether the initial value of a variable refers to nothing in its function.

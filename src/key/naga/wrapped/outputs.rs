@@ -9,7 +9,7 @@ use naga::{
 };
 
 use super::blocks;
-use super::inline::Copies;
+use super::copies::Copies;
 use super::types::{Bindings, Bound, say_interpolation};
 use super::uses::PartsOnly;
 
@@ -74,6 +74,7 @@ impl<'s> Outputs<'s> {
         last_stored(inner, copies.local(pointer)?, block)
     }
 
+    /// Notes the parts of what is returned: those of a structure, or else the value itself.
     fn note(
         &mut self,
         copies: &mut Copies<'_>,
@@ -82,17 +83,25 @@ impl<'s> Outputs<'s> {
         returned: Handle<Expression>,
         to: &mut Block,
     ) {
-        let parts = match self.shell.expressions[of] {
-            Expression::Compose {
-                ty: _,
-                ref components,
-            } => {
+        let parts = match (&self.shell.result, &self.shell.expressions[of]) {
+            (
+                Some(FunctionResult { ty, binding: None }),
+                Expression::Compose { ty: of, components },
+            ) if of == ty => {
                 let components = components.iter();
                 components
                     .map(|part| copies.operand(inner, *part, to))
                     .collect()
             }
-            _ => vec![returned],
+            (
+                Some(FunctionResult {
+                    ty: _,
+                    binding: Some(_),
+                }),
+                _,
+            ) => vec![returned],
+            // A structure that is not put together here has no parts that are known.
+            _ => Vec::new(),
         };
         self.returned.push((returned, parts));
     }

@@ -280,7 +280,10 @@ impl Speller<'_> {
         }
         for case in cases.iter_mut() {
             self.respell_block(&mut case.body);
-            take_last(&mut case.body, |last| matches!(last, Statement::Break));
+            // Without it, a case that falls through would go on with the next one.
+            if !case.fall_through {
+                take_last(&mut case.body, |last| matches!(last, Statement::Break));
+            }
         }
         let is_last = |case: &SwitchCase| !(case.fall_through && case.body.is_empty());
         for group in cases.split_inclusive_mut(is_last) {

@@ -7,6 +7,10 @@ use naga::{Binding, Handle, Interpolation, Module, Sampling, ScalarKind, Span, T
 /// The bindings of the members of a structure.
 pub(super) type Bindings = Vec<Option<Binding>>;
 
+/// How many copies of structures there may be. Real modules have a handful, and each new one is
+/// compared with all of them.
+const MAX_COPIES: usize = 100;
+
 /// The bindings that the members of structures take on.
 #[derive(Default)]
 pub(super) struct Bound {
@@ -50,6 +54,9 @@ impl Bound {
         let is_known = |it: &&(_, _, _)| it.0 == ty && it.1 == bindings;
         if let Some((_, _, copy)) = self.copies.iter().find(is_known) {
             return Some(*copy);
+        }
+        if self.copies.len() == MAX_COPIES {
+            return None;
         }
         let copy = Type {
             name: Some(format!("copy {}", self.copies.len())),
@@ -107,7 +114,8 @@ pub(super) fn say_interpolation(module: &Module, ty: Handle<Type>, binding: Opti
     let Some(Binding::Location {
         location: _,
         interpolation: interpolation @ None,
-        sampling,
+        // Where a sampling is said, it counts.
+        sampling: sampling @ (None | Some(Sampling::Center)),
         blend_src: _,
         per_primitive: _,
     }) = binding

@@ -5,14 +5,17 @@ use naga::{Arena, Expression, Function, Handle, LocalVariable, Module, Span, Sta
 use super::super::wire::{Construct as _, Listing, each_operand};
 use super::blocks;
 
-/// Of which expressions nothing but parts are used, by their number.
-pub(super) struct PartsOnly(Vec<bool>);
+/// Of which expressions and variables nothing but parts are used, by their number.
+pub(super) struct PartsOnly {
+    expressions: Vec<bool>,
+    locals: Vec<bool>,
+}
 
 impl PartsOnly {
     /// What is returned does not count.
     pub(super) fn new(function: &Function) -> Self {
-        let mut parts_only = vec![true; function.expressions.len()];
-        let mut whole = |operand: Handle<Expression>| parts_only[operand.index()] = false;
+        let mut expressions = vec![true; function.expressions.len()];
+        let mut whole = |operand: Handle<Expression>| expressions[operand.index()] = false;
         for (_, expression) in function.expressions.iter() {
             match expression {
                 Expression::AccessIndex { base: _, index: _ } => {}
@@ -25,11 +28,15 @@ impl PartsOnly {
                     .write(&mut Listing(|operand, _| whole(operand)));
             }
         });
-        Self(parts_only)
+        let locals = locals_in_parts(function, &expressions);
+        Self {
+            expressions,
+            locals,
+        }
     }
 
     pub(super) fn contains(&self, expression: Handle<Expression>) -> bool {
-        self.0[expression.index()]
+        self.expressions[expression.index()]
     }
 
     /// Lets a structure of which nothing but parts are used be of another type with the same
@@ -69,24 +76,6 @@ impl PartsOnly {
             return true;
         }
         let expressions = &function.expressions;
-        let mut is_whole = false;
-        let is_local =
-            |operand| matches!(expressions[operand], Expression::LocalVariable(of) if of == local);
-        for (handle, expression) in expressions.iter() {
-            let is_part = match expression {
-                Expression::AccessIndex { base: _, index: _ } => true,
-                Expression::Load { pointer: _ } => self.contains(handle),
-                _ => false,
-            };
-            each_operand(expression, |operand| {
-                is_whole |= !is_part && is_local(operand);
-            });
-        }
-        blocks::each_leaf(&function.body, &mut |leaf| {
-            leaf.statement().write(&mut Listing(|operand, _| {
-                is_whole |= is_local(operand);
-            }));
-        });
         let is_zero = init.is_none_or(|init| match expressions[init] {
             Expression::ZeroValue(_) => true,
             Expression::Constant(constant) => {
@@ -95,7 +84,7 @@ impl PartsOnly {
             }
             _ => false,
         });
-        if is_whole || !is_zero {
+        if !self.locals[local.index()] || !is_zero {
             return false;
         }
         let local = &mut function.local_variables[local];
@@ -103,6 +92,29 @@ impl PartsOnly {
         (local.ty, local.init) = (to, None);
         true
     }
+}
+
+/// Of which variables nothing but parts is read and written, once those `expressions` are known of
+/// which nothing but parts is used.
+fn locals_in_parts(function: &Function, expressions: &[bool]) -> Vec<bool> {
+    let mut locals = vec![true; function.local_variables.len()];
+    let mut whole = |operand: Handle<Expression>| {
+        if let Expression::LocalVariable(local) = function.expressions[operand] {
+            locals[local.index()] = false;
+        }
+    };
+    for (handle, expression) in function.expressions.iter() {
+        match expression {
+            Expression::AccessIndex { base: _, index: _ } => {}
+            Expression::Load { pointer: _ } if expressions[handle.index()] => {}
+            _ => each_operand(expression, &mut whole),
+        }
+    }
+    blocks::each_leaf(&function.body, &mut |leaf| {
+        leaf.statement()
+            .write(&mut Listing(|operand, _| whole(operand)));
+    });
+    locals
 }
 
 /// Takes away the stores of variables that nothing reads.
