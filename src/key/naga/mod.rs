@@ -99,6 +99,7 @@
 //! | literals by type and bits | -0.0 is not 0.0 |
 //! | all other arithmetic on literals that naga's front ends have left | a device may round otherwise than its compiler; overflow and division have rules of their own |
 //! | an index that is a literal, as `let k = 1u; v[k]`, and a part by its number | bounds are checked by other rules. Where it is out of bounds, naga refuses the canonical form, and the module is compiled and not cached |
+//! | a divisor that is 0, or a shift as wide as its type, once a `var` is the value that it holds | naga refuses such a canonical form, and the module is compiled and not cached |
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
 //! | names of functions in a module without an entry point | who imports it calls by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |

@@ -1540,6 +1540,26 @@ fn a_module_without_an_entry_point_is_keyed_by_its_functions() {
     assert_eq!(keys.len(), others.len());
 }
 
+/// A divisor or a shift that settles can be one that naga refuses as a literal.
+#[test]
+fn what_is_refused_once_it_settles_is_not_cached() {
+    let cases = [
+        ("var k = 0u; u[0] = u[1] / k;", false),
+        ("var k = 0u; u[0] = u[1] % k;", false),
+        ("var k = 0i; i[0] = i[1] / k;", false),
+        ("var k = 32u; u[0] = u[1] << k;", false),
+        ("var k = 32u; u[0] = u[1] >> k;", false),
+        ("var k = 1u; u[0] = u[1] / k;", true),
+        ("var k = 31u; u[0] = u[1] << k;", true),
+    ];
+    for (body, is_cached) in cases {
+        let source = parse(&compute(body));
+        validate(&source);
+        let canonical = source.canonicalize().unwrap();
+        assert_eq!(canonical.check().is_ok(), is_cached, "{body}");
+    }
+}
+
 #[test]
 fn a_module_that_offers_nothing_has_no_key() {
     for source in [
