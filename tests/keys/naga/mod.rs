@@ -9,3 +9,4 @@ mod spirv;
 mod stack;
 pub(crate) mod support;
 mod wrapped;
+mod wrappers;

@@ -87,13 +87,12 @@ fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
         .iter()
         .filter_map(|(handle, global)| {
             let at = global.binding.filter(|_| machine.touched[handle.index()])?;
-            let value = machine.memory[handle.index()].clone();
-            let value = match value {
-                Value::Composite(mut parts) if machine.is_wrapped(handle.index()) => {
-                    parts.remove(0)
+            let mut value = machine.memory[handle.index()].clone();
+            for _ in 0..machine.wrappers(handle.index()) {
+                if let Value::Composite(parts) = value {
+                    value = parts[0].clone();
                 }
-                value => value,
-            };
+            }
             Some(((at.group, at.binding), value))
         });
     let resources = touched.collect();
@@ -146,15 +145,18 @@ struct Frame<'m> {
 }
 
 impl<'m> Machine<'m> {
-    /// Whether a global is a buffer that holds a structure of one member, which is not seen.
-    fn is_wrapped(&self, variable: usize) -> bool {
+    /// How many structures of one member are around what a buffer holds, which are not seen.
+    fn wrappers(&self, variable: usize) -> usize {
         let global = self.module.global_variables.iter().nth(variable);
         let Some((_, global)) = global.filter(|_| self.from_outside) else {
-            return false;
+            return 0;
         };
-        let inner = &self.module.types[global.ty].inner;
-        global.binding.is_some()
-            && matches!(inner, TypeInner::Struct { members, span: _ } if members.len() == 1)
+        let (mut ty, mut count) = (global.ty, 0);
+        while let TypeInner::Struct { members, span: _ } = &self.module.types[ty].inner {
+            let [member] = &**members else { break };
+            (ty, count) = (member.ty, count + usize::from(global.binding.is_some()));
+        }
+        count
     }
 
     /// The part of a global that is written or read, if that can be seen.
@@ -163,7 +165,7 @@ impl<'m> Machine<'m> {
         if self.from_outside && global.space == AddressSpace::Private {
             return None;
         }
-        Some(&path[usize::from(self.is_wrapped(variable))..])
+        Some(path.get(self.wrappers(variable)..).unwrap_or_default())
     }
 
     fn call(&mut self, function: &'m Function, arguments: Vec<Value>) -> Run<Option<Value>> {

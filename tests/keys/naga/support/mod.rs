@@ -9,6 +9,7 @@ pub(crate) mod parts;
 pub(crate) mod shuffle;
 pub(crate) mod spirv;
 pub(crate) mod vello;
+pub(crate) mod wrap;
 pub(crate) mod writers;
 
 use crate::random;
