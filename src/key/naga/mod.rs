@@ -103,6 +103,7 @@
 //! | names and ids of overrides, used or not; names of entry points | pipelines set and choose by them |
 //! | names of functions in a module without an entry point | who imports it calls by them |
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
+//! | a canonical module, and what is parsed from the WGSL that naga writes of it, where that leaves out a resource that is only named or folds constants of other rules | the same two reasons |
 //! | names of `modf`'s results and their like | back ends look members up by name |
 //! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
 //! | unused samples, unused loads from resources | they use a resource: the same |
@@ -115,7 +116,9 @@
 //! SPIR-V has one spelling for two of WGSL, a module with such entry points has the one that most
 //! shaders are written in: `u32(b)` for `select(0u, 1u, b)`, `v[1]` for `let k = 1u; v[k]`, `switch u`
 //! for `switch i32(u)`, `textureDimensions(t)` for `textureDimensions(t, 0)`, a `for` without
-//! `continue` at its end. What is lost on the way stays apart:
+//! `continue` at its end. Of 154 shaders of wgpu and of the WebGPU samples, 58 % have the key of
+//! their own SPIR-V where naga writes it without guards, and 23 % of 150 where it writes all that it
+//! writes unless it is told otherwise. What is lost on the way stays apart:
 //!
 //! | kept | why |
 //! |---|---|
@@ -123,6 +126,10 @@
 //! | `v * s` of a vector and a scalar, and `s * v` | the order of float operands; SPIR-V knows the first alone |
 //! | a value that is indexed by what is no constant, and the variable that SPIR-V needs for it | see above |
 //! | atomics that the shader does not touch, and plain integers | SPIR-V does not tell them apart, WGSL does |
+//! | a buffer that is a structure of one member in WGSL | SPIR-V does not tell it from the structure that it wants around a buffer |
+//! | a private variable that the wrapped function hands on, or that another function uses | what else is done with it would have to be followed |
+//! | an entry point that does more than pass values on to and from one function, which nothing else calls | it is code |
+//! | a function with so many `return`s that what follows it would have to be written thousands of times | the canonical form would be larger than the source |
 //!
 //! Such a module is copied and validated once more: its key takes about three and a half times as
 //! long as naga's validator does, that of a [`ValidatedModule`] two and a half times.
