@@ -24,6 +24,7 @@ use super::twins::Twins;
 use super::validate;
 use super::wire;
 use super::wire::{Construct as _, Part, Target as _};
+use super::wrapped;
 
 /// Writes the canonical form of a module that naga finds valid, with what it found. The module
 /// nests to `depth`.
@@ -38,6 +39,9 @@ const ROUNDS: usize = 16;
 
 /// What one round leaves out can leave more to leave out: nearly all modules take one.
 fn settle(scratch: &mut Scratch, source: &Module, info: &ModuleInfo) -> Rebased<Vec<u8>> {
+    let plain = wrapped::plain(source, info);
+    let plain = plain.as_ref().map(|(module, info)| (module, info));
+    let (source, info) = plain.unwrap_or((source, info));
     let (mut canonical, mut again) = canonicalize_with(scratch, source, info)?;
     for _ in 1..ROUNDS {
         if !again {

@@ -89,6 +89,14 @@ impl Settled {
                         self.roots[handle.index()] = local as u32;
                     }
                 }
+                Expression::Access { base, index } => {
+                    self.open(base);
+                    self.open(index);
+                    // Open as it is, whoever reads it for nothing still has to be found.
+                    if let Some(local) = self.root(base) {
+                        self.roots[handle.index()] = local as u32;
+                    }
+                }
                 Expression::Load { pointer } => {
                     if let Some(local) = self.root(pointer) {
                         self.roots[handle.index()] = local as u32 | READ;

@@ -618,6 +618,18 @@ fn bodies_that_differ_in_spelling_share_a_key() {
     let pairs = [
         ("u[0] = u[1] + 1u;", "  u[ 0 ]=( u[1]+(1u) ) ; // a comment"),
         ("u[0] += 1u;", "u[0] = u[0] + 1u;"),
+        (
+            "u[0] = bitcast<u32>(bitcast<i32>(id.x) + i[1]);",
+            "u[0] = u32(i32(id.x) + i[1]);",
+        ),
+        (
+            "let v = bitcast<vec3<i32>>(id); i[0] = v.x;",
+            "let v = vec3<i32>(id); i[0] = v.x;",
+        ),
+        (
+            "var a = array(id.x, id.y); let x = a[id.z & 1u]; u[0] = 1u;",
+            "u[0] = 1u;",
+        ),
         ("let x = 16.0; f[0] = x - 1.0;", "f[0] = 15.0;"),
         (
             "let x = 2.0; for (var n = 0u; n < 4u; n++) { f[n] = x * 0.25; }",
@@ -1526,6 +1538,26 @@ fn a_module_without_an_entry_point_is_keyed_by_its_functions() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), others.len());
+}
+
+/// A divisor or a shift that settles can be one that naga refuses as a literal.
+#[test]
+fn what_is_refused_once_it_settles_is_not_cached() {
+    let cases = [
+        ("var k = 0u; u[0] = u[1] / k;", false),
+        ("var k = 0u; u[0] = u[1] % k;", false),
+        ("var k = 0i; i[0] = i[1] / k;", false),
+        ("var k = 32u; u[0] = u[1] << k;", false),
+        ("var k = 32u; u[0] = u[1] >> k;", false),
+        ("var k = 1u; u[0] = u[1] / k;", true),
+        ("var k = 31u; u[0] = u[1] << k;", true),
+    ];
+    for (body, is_cached) in cases {
+        let source = parse(&compute(body));
+        validate(&source);
+        let canonical = source.canonicalize().unwrap();
+        assert_eq!(canonical.check().is_ok(), is_cached, "{body}");
+    }
 }
 
 #[test]

@@ -5,5 +5,8 @@ mod meaning;
 mod results;
 mod shuffled;
 mod speed;
+mod spirv;
 mod stack;
 pub(crate) mod support;
+mod wrapped;
+mod wrappers;

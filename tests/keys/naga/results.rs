@@ -2,13 +2,14 @@
 //!
 //! Generated shaders are changed in one place, and run in an interpreter of naga's IR that sees
 //! every bit. Those of one key are run each, and each shader beside its canonical form; of those of
-//! other keys, a fourth is run too, to see that the interpreter is not blind.
+//! other keys, a fourth is run too, to see that the interpreter is not blind. Every other shader, and
+//! an eighth of what is made of it, is written as SPIR-V and read again, and is one of them then.
 //!
 //! `PIPELINE_CACHE_NAGA_PAIRS` sets how many pairs: 1,000 if it is not set. A million takes about
 //! half an hour of two processors, in release:
 //! `cargo test --release --all-features --test keys naga::results -- --nocapture`.
 
-use super::support::{evaluate, generate, mutate};
+use super::support::{evaluate, generate, mutate, spirv};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use naga::Module;
 use pipeline_cache::key::naga::CanonicalModule;
 use pipeline_cache::{PipelineFingerprint, Program as _, ToWire as _};
 
-use evaluate::{Outcome, run};
+use evaluate::{Outcome, run, run_from_outside};
 use generate::Random;
 
 /// How many inputs each pair is run on.
@@ -67,6 +68,43 @@ fn outcomes(module: &Module) -> Vec<Outcome> {
     (0..INPUTS).map(|seed| run(module, seed)).collect()
 }
 
+fn outcomes_from_outside(module: &Module) -> Vec<Outcome> {
+    (0..INPUTS)
+        .map(|seed| run_from_outside(module, seed))
+        .collect()
+}
+
+/// What comes back from the SPIR-V of a shader.
+struct Read {
+    key: PipelineFingerprint,
+    outcomes: Vec<Outcome>,
+}
+
+impl Read {
+    /// Runs it and its canonical form, which must agree. None where naga cannot write or read it,
+    /// or it has no key.
+    fn new(case: &Case, options: &naga::back::spv::Options<'_>) -> Option<Self> {
+        let module = spirv::round_trip(&case.module, options)?;
+        let canonical: CanonicalModule = module.canonicalize().ok()?;
+        canonical.info().ok()?;
+        let outcomes = outcomes_from_outside(&module);
+        let after = outcomes_from_outside(canonical.module());
+        assert_eq!(outcomes, after, "{}\n{canonical:?}", case.text);
+        let key = canonical.fingerprint();
+        Some(Self { key, outcomes })
+    }
+
+    /// Whether it shares the key of a shader, which must compute the same then.
+    fn is_one_with(&self, case: &Case) -> bool {
+        let is_one = self.key == case.key;
+        if is_one {
+            let same = self.outcomes == outcomes_from_outside(&case.module);
+            assert!(same, "{}\n{:?}", case.text, case.canonical);
+        }
+        is_one
+    }
+}
+
 #[derive(Default)]
 struct Row {
     pairs: u32,
@@ -86,6 +124,12 @@ struct Counts {
     total: u32,
     shaders: u32,
     invalid: u32,
+    /// Shaders that were read from SPIR-V, and those of one key with what they came from.
+    read: u32,
+    read_equal: u32,
+    /// Pairs of which one or both are read from SPIR-V, and those of one key.
+    read_pairs: u32,
+    read_pairs_equal: u32,
 }
 
 impl Counts {
@@ -95,8 +139,16 @@ impl Counts {
             total,
             shaders,
             invalid,
+            read,
+            read_equal,
+            read_pairs,
+            read_pairs_equal,
         } = other;
         self.total += total;
+        self.read += read;
+        self.read_equal += read_equal;
+        self.read_pairs += read_pairs;
+        self.read_pairs_equal += read_pairs_equal;
         self.shaders += shaders;
         self.invalid += invalid;
         for (change, row) in rows {
@@ -119,6 +171,13 @@ fn look(seed: u64) -> Counts {
     };
     counts.shaders += 1;
     let outcomes = one.run();
+    let options = [spirv::bare(), spirv::guarded()];
+    let options = &options[(seed / 2 % 2) as usize];
+    let read = (seed % 2 == 0).then(|| Read::new(&one, options)).flatten();
+    if let Some(read) = &read {
+        counts.read += 1;
+        counts.read_equal += u32::from(read.is_one_with(&one));
+    }
     let mut random = Random(seed);
     for _ in 0..5 {
         let change = random.pick(&mutate::CHANGES);
@@ -140,6 +199,24 @@ fn look(seed: u64) -> Counts {
         } else if random.one_in(4) {
             row.ran += 1;
             row.told += u32::from(outcomes != two.run());
+        }
+        let Some(read) = &read else { continue };
+        counts.read_pairs += 1;
+        counts.read_pairs_equal += u32::from(read.is_one_with(&two));
+        let other = random.one_in(8).then(|| Read::new(&two, options));
+        let Some(other) = other.flatten() else {
+            continue;
+        };
+        counts.read_pairs += 2;
+        counts.read_pairs_equal += u32::from(other.is_one_with(&one));
+        if other.key == read.key {
+            assert!(
+                other.outcomes == read.outcomes,
+                "{change}\n{}\n{}",
+                one.text,
+                two.text
+            );
+            counts.read_pairs_equal += 1;
         }
     }
     counts
@@ -167,6 +244,10 @@ fn shaders_that_share_a_key_compute_the_same_results() {
         total,
         shaders,
         invalid,
+        read,
+        read_equal,
+        read_pairs,
+        read_pairs_equal,
     } = counts.into_inner().unwrap();
     let sum = |of: fn(&Row) -> u32| rows.values().map(of).sum::<u32>();
     let (equal, ran, told) = (
@@ -187,7 +268,14 @@ fn shaders_that_share_a_key_compute_the_same_results() {
     println!(
         "{total} pairs of {shaders} shaders on {INPUTS} inputs: {equal} with one key; of {ran} others that were run, {told} with other results; {invalid} invalid"
     );
+    println!(
+        "{read} shaders read from SPIR-V, {read_equal} with the key they came from; of {read_pairs} pairs with a changed one {read_pairs_equal} with one key"
+    );
     // Without equal keys nothing is proved, and without other results the interpreter is blind.
+    assert!(
+        read_pairs_equal * 20 > read_pairs,
+        "{read_pairs_equal} of {read_pairs}"
+    );
     assert!(equal * 5 > total, "{equal} of {total}");
     assert!(told * 5 > ran, "{told} of {ran}");
     assert_eq!(rows.len(), mutate::CHANGES.len());

@@ -307,7 +307,8 @@ impl Values {
     }
 }
 
-/// The value of a constant that is written out where it is used. Tables stay constants.
+/// The value of a constant that is written out where it is used. Tables stay constants, but those
+/// without a name, which back ends write out themselves.
 fn inlined(context: &Context<'_>, constant: Handle<Constant>) -> Option<Handle<Expression>> {
     let constant = &context.module.constants[constant];
     let is_table = matches!(
@@ -321,7 +322,7 @@ fn inlined(context: &Context<'_>, constant: Handle<Constant>) -> Option<Handle<E
             span: _
         }
     );
-    (!is_table).then_some(constant.init)
+    (!is_table || constant.name.is_none()).then_some(constant.init)
 }
 
 /// Writes a value, with references as numbers.

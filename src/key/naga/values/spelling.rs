@@ -1,6 +1,8 @@
 //! The one spelling of a value, by the values that it is computed from.
 
-use naga::{BinaryOperator, Expression, Handle, Literal, ScalarKind, TypeInner, UnaryOperator};
+use naga::{
+    BinaryOperator, Expression, Handle, Literal, Scalar, ScalarKind, TypeInner, UnaryOperator,
+};
 
 use super::{FOLLOWS, Value, Values};
 use crate::key::naga::context::Context;
@@ -101,17 +103,32 @@ impl Values {
         of: Value,
     ) -> Rebased<Option<Value>> {
         let scalar = self.ty(context, of).and_then(TypeInner::scalar);
-        let is_same = scalar.is_some_and(|scalar| {
-            scalar.kind == kind && convert.is_none_or(|width| width == scalar.width)
+        let is_integer = |kind| matches!(kind, ScalarKind::Sint | ScalarKind::Uint);
+        // A `bitcast` between integers is a conversion, which keeps the bits at one width.
+        let width = convert.or_else(|| {
+            let scalar = scalar.filter(|scalar| is_integer(kind) && is_integer(scalar.kind));
+            scalar.map(|scalar| scalar.width)
         });
-        let literal = self.literal(context, of).filter(|_| !is_same);
-        match convert.and_then(|width| rules::converted(literal?, kind, width)) {
-            Some(value) => {
-                let value = Expression::Literal(value);
-                self.rewritten(context, value, &[], Some(source)).map(Some)
-            }
-            None => Ok(is_same.then_some(of)),
+        let is_same =
+            |scalar: Scalar| scalar.kind == kind && width.is_none_or(|width| width == scalar.width);
+        if scalar.is_some_and(is_same) {
+            return Ok(Some(of));
         }
+        let literal = self.literal(context, of);
+        if let Some(value) = width.and_then(|width| rules::converted(literal?, kind, width)) {
+            let value = Expression::Literal(value);
+            return self.rewritten(context, value, &[], Some(source)).map(Some);
+        }
+        if width == convert {
+            return Ok(None);
+        }
+        let conversion = Expression::As {
+            expr: source,
+            kind,
+            convert: width,
+        };
+        self.rewritten(context, conversion, &[of], Some(source))
+            .map(Some)
     }
 
     fn binary(

@@ -1,10 +1,11 @@
-//! Runs a compute shader, one invocation of it, straight from naga's IR.
+//! Runs a shader, one invocation of its first entry point, straight from naga's IR.
 //!
 //! It is slow and plain on purpose, and sees more than a device would: floats keep the payload of
 //! a NaN and the sign of a zero, `min` and `max` prefer their first operand, a barrier lets other
 //! invocations write to workgroup memory, and every access to memory is part of the outcome, in
 //! its order. What the language leaves open is fixed: `x / 0` is `x`, `x % 0` is 0, indices are
-//! clamped, shifts are masked.
+//! clamped, shifts are masked. A `discard` ends the invocation on every other input, and on the
+//! rest it goes on, as targets do.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -23,7 +24,7 @@ const LENGTH: usize = 8;
 const ROUNDS: u32 = 200;
 
 /// What can be seen of a run.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     /// The resources that the run touched, by group and binding.
     resources: BTreeMap<(u32, u32), Value>,
@@ -32,17 +33,33 @@ pub(crate) struct Outcome {
     trace: u64,
     /// Whether the shader was stopped.
     stopped: bool,
+    discarded: bool,
+    /// What it returned, by what each part is bound to.
+    returned: Vec<(String, Value)>,
 }
 
 /// Runs the first entry point on inputs made from a seed.
 pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
+    run_with(module, seed, false)
+}
+
+/// As [`run`], and sees what another invocation or the host can see alone: neither private
+/// variables, nor the structures of one member in which buffers hold what is none.
+pub(crate) fn run_from_outside(module: &Module, seed: u64) -> Outcome {
+    run_with(module, seed, true)
+}
+
+fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
     let mut machine = Machine {
         module,
+        from_outside,
         memory: Vec::new(),
         touched: vec![false; module.global_variables.len()],
         trace: DefaultHasher::new(),
         rounds: ROUNDS,
         barriers: 0,
+        discarded: false,
+        ends_at_discard: seed & 1 == 0,
     };
     for (_, global) in module.global_variables.iter() {
         let value = match (global.binding, global.init) {
@@ -53,27 +70,29 @@ pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
         machine.memory.push(value);
     }
     let main = &module.entry_points[0].function;
-    let arguments = main.arguments.iter().map(|argument| {
-        let Some(Binding::BuiltIn(builtin)) = argument.binding else {
-            panic!("an argument of an entry point is a built-in")
-        };
-        let salt = match builtin {
-            BuiltIn::GlobalInvocationId => 1,
-            BuiltIn::LocalInvocationId => 2,
-            BuiltIn::WorkGroupId => 3,
-            BuiltIn::LocalInvocationIndex => 4,
-            other => panic!("no input for {other:?}"),
-        };
-        machine.input(argument.ty, seed ^ salt << 40)
-    });
+    let arguments = main
+        .arguments
+        .iter()
+        .map(|argument| machine.argument(argument.ty, argument.binding.as_ref(), seed));
     let arguments = arguments.collect();
-    let stopped = machine.call(main, arguments).is_err();
+    let run = machine.call(main, arguments);
+    let stopped = run.is_err() && !(machine.discarded && machine.ends_at_discard);
+    let mut returned = Vec::new();
+    if let (Ok(Some(value)), Some(result)) = (run, &main.result) {
+        machine.bound(result.ty, result.binding.as_ref(), value, &mut returned);
+    }
+    returned.sort_by(|(one, _), (two, _)| one.cmp(two));
     let touched = module
         .global_variables
         .iter()
         .filter_map(|(handle, global)| {
             let at = global.binding.filter(|_| machine.touched[handle.index()])?;
-            let value = machine.memory[handle.index()].clone();
+            let mut value = machine.memory[handle.index()].clone();
+            for _ in 0..machine.wrappers(handle.index()) {
+                if let Value::Composite(parts) = value {
+                    value = parts[0].clone();
+                }
+            }
             Some(((at.group, at.binding), value))
         });
     let resources = touched.collect();
@@ -82,10 +101,12 @@ pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
         resources,
         trace,
         stopped,
+        discarded: machine.discarded,
+        returned,
     }
 }
 
-/// The shader ran out of rounds.
+/// The shader ran out of rounds, or ended at a `discard`.
 struct Stopped;
 
 type Run<T> = Result<T, Stopped>;
@@ -100,6 +121,7 @@ enum Flow {
 
 struct Machine<'m> {
     module: &'m Module,
+    from_outside: bool,
     /// The globals, and then the locals of each function that is running.
     memory: Vec<Value>,
     /// Which globals have been read or written.
@@ -107,6 +129,9 @@ struct Machine<'m> {
     trace: DefaultHasher,
     rounds: u32,
     barriers: u32,
+    discarded: bool,
+    /// Whether a `discard` ends the invocation.
+    ends_at_discard: bool,
 }
 
 /// A function that is running.
@@ -120,6 +145,29 @@ struct Frame<'m> {
 }
 
 impl<'m> Machine<'m> {
+    /// How many structures of one member are around what a buffer holds, which are not seen.
+    fn wrappers(&self, variable: usize) -> usize {
+        let global = self.module.global_variables.iter().nth(variable);
+        let Some((_, global)) = global.filter(|_| self.from_outside) else {
+            return 0;
+        };
+        let (mut ty, mut count) = (global.ty, 0);
+        while let TypeInner::Struct { members, span: _ } = &self.module.types[ty].inner {
+            let [member] = &**members else { break };
+            (ty, count) = (member.ty, count + usize::from(global.binding.is_some()));
+        }
+        count
+    }
+
+    /// The part of a global that is written or read, if that can be seen.
+    fn seen<'p>(&self, variable: usize, path: &'p [usize]) -> Option<&'p [usize]> {
+        let (_, global) = self.module.global_variables.iter().nth(variable)?;
+        if self.from_outside && global.space == AddressSpace::Private {
+            return None;
+        }
+        Some(path.get(self.wrappers(variable)..).unwrap_or_default())
+    }
+
     fn call(&mut self, function: &'m Function, arguments: Vec<Value>) -> Run<Option<Value>> {
         let locals = self.memory.len();
         for (_, local) in function.local_variables.iter() {
@@ -204,6 +252,12 @@ impl<'m> Machine<'m> {
                     break;
                 }
             },
+            Statement::Kill => {
+                self.discarded = true;
+                if self.ends_at_discard {
+                    return Err(Stopped);
+                }
+            }
             Statement::Break => return Ok(Flow::Break),
             Statement::Continue => return Ok(Flow::Continue),
             Statement::Return { value } => {
@@ -301,7 +355,7 @@ impl<'m> Machine<'m> {
             panic!("a store needs a pointer")
         };
         // Nobody but the function sees its variables.
-        if *variable < self.touched.len() {
+        if let Some(path) = self.seen(*variable, path) {
             ("store", path, &value).hash(&mut self.trace);
         }
         *self.place(pointer) = value;
@@ -400,6 +454,7 @@ impl<'m> Machine<'m> {
             let globals = &self.module.global_variables;
             if let Some((_, global)) = globals.iter().nth(*variable) {
                 if global.binding.is_some() {
+                    let path = self.seen(*variable, path);
                     ("load", path, &value).hash(&mut self.trace);
                 }
             }
@@ -512,6 +567,59 @@ impl<'m> Machine<'m> {
 
     fn zero(&self, ty: Handle<Type>) -> Value {
         self.filled(ty, &mut |kind| Value::of_bits(kind, 0))
+    }
+
+    /// An argument of an entry point: a structure has a binding for each member.
+    fn argument(&self, ty: Handle<Type>, binding: Option<&Binding>, seed: u64) -> Value {
+        let salt = match (binding, &self.module.types[ty].inner) {
+            (None, TypeInner::Struct { members, span: _ }) => {
+                let members = members.iter();
+                let parts =
+                    members.map(|member| self.argument(member.ty, member.binding.as_ref(), seed));
+                return Value::Composite(parts.collect());
+            }
+            (Some(Binding::Location { location, .. }), _) => 16 + u64::from(*location),
+            (Some(Binding::BuiltIn(builtin)), _) => match builtin {
+                BuiltIn::GlobalInvocationId => 1,
+                BuiltIn::LocalInvocationId => 2,
+                BuiltIn::WorkGroupId => 3,
+                BuiltIn::LocalInvocationIndex => 4,
+                BuiltIn::Position { invariant: _ } => 5,
+                BuiltIn::VertexIndex => 6,
+                BuiltIn::InstanceIndex => 7,
+                other => panic!("no input for {other:?}"),
+            },
+            (None, _) => panic!("an argument of an entry point has a binding"),
+        };
+        self.input(ty, seed ^ salt << 40)
+    }
+
+    /// What is returned, by its bindings.
+    fn bound(
+        &self,
+        ty: Handle<Type>,
+        binding: Option<&Binding>,
+        value: Value,
+        to: &mut Vec<(String, Value)>,
+    ) {
+        match (binding, &self.module.types[ty].inner, value) {
+            (None, TypeInner::Struct { members, span: _ }, Value::Composite(parts)) => {
+                for (member, part) in members.iter().zip(parts) {
+                    self.bound(member.ty, member.binding.as_ref(), part, to);
+                }
+            }
+            (
+                Some(Binding::Location {
+                    location,
+                    blend_src,
+                    ..
+                }),
+                _,
+                value,
+            ) => to.push((format!("{location} {blend_src:?}"), value)),
+            (Some(builtin), _, value) => to.push((format!("{builtin:?}"), value)),
+            (None, _, _) => panic!("what an entry point returns has a binding"),
+        }
     }
 
     fn input(&self, ty: Handle<Type>, seed: u64) -> Value {

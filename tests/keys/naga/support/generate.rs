@@ -115,6 +115,8 @@ pub(crate) enum Stmt {
     While(String, Expr, Body),
     Leaving(String, Expr, Body),
     Loop(String, Body, Expr),
+    /// A loop that counts in its body, and whose `continuing` does nothing but end it.
+    Bare(String, Body, Expr),
     Switch(Expr, Body, Body),
     Block(Body),
     Plain(&'static str),
@@ -128,7 +130,8 @@ impl Stmt {
         match self {
             Self::Let(_, value) | Self::Var(_, value) => vec![value],
             Self::Assign(place, _, value) => vec![place, value],
-            Self::If(at, _, _) | Self::For(_, at, _) | Self::Loop(_, _, at) => vec![at],
+            Self::If(at, _, _) | Self::For(_, at, _) => vec![at],
+            Self::Loop(_, _, at) | Self::Bare(_, _, at) => vec![at],
             Self::While(_, at, _) | Self::Leaving(_, at, _) => vec![at],
             Self::Switch(at, _, _) | Self::Call(at) | Self::Return(at) => vec![at],
             Self::Block(_) | Self::Plain(_) => Vec::new(),
@@ -138,7 +141,8 @@ impl Stmt {
     pub(crate) fn bodies(&mut self) -> Vec<&mut Body> {
         match self {
             Self::If(_, one, two) | Self::Switch(_, one, two) => vec![one, two],
-            Self::For(_, _, body) | Self::Loop(_, body, _) | Self::Block(body) => vec![body],
+            Self::For(_, _, body) | Self::Block(body) => vec![body],
+            Self::Loop(_, body, _) | Self::Bare(_, body, _) => vec![body],
             Self::While(_, _, body) | Self::Leaving(_, _, body) => vec![body],
             Self::Let(..) | Self::Var(..) | Self::Assign(..) => Vec::new(),
             Self::Plain(_) | Self::Call(_) | Self::Return(_) => Vec::new(),
@@ -182,6 +186,12 @@ impl Stmt {
                 let (body, until) = (print_body(body), until.print());
                 let next = format!("{name} += 1u; break if ({name} > 3u) || {until};");
                 let body = format!("loop {{ {body} continuing {{ {next} }} }}");
+                writeln!(out, "var {name} = 0u; {body}")
+            }
+            Self::Bare(name, body, until) => {
+                let (body, until) = (print_body(body), until.print());
+                let first = format!("{name} += 1u; if {name} > 4u {{ break; }}");
+                let body = format!("loop {{ {first} {body} continuing {{ break if {until}; }} }}");
                 writeln!(out, "var {name} = 0u; {body}")
             }
             Self::Switch(selector, one, two) => {
@@ -405,13 +415,23 @@ impl Generator {
                 let outer = std::mem::replace(&mut self.in_loop, true);
                 let name = self.fresh();
                 let end = self.expr(INDEX, 1);
-                let body = self.nested(depth);
+                let mut body = self.nested(depth);
+                if self.random.one_in(2) {
+                    let condition = self.expr(Type::scalar(Kind::Bool), 1);
+                    let next = vec![Stmt::Plain("continue;")];
+                    let at = self.random.below(body.len() + 1);
+                    body.insert(at, Stmt::If(condition, next, Vec::new()));
+                }
                 self.in_loop = outer;
                 if self.random.one_in(2) {
                     return Stmt::For(name, end, body);
                 }
                 let until = self.expr(Type::scalar(Kind::Bool), 2);
-                Stmt::Loop(name, body, until)
+                if self.random.one_in(2) {
+                    Stmt::Loop(name, body, until)
+                } else {
+                    Stmt::Bare(name, body, until)
+                }
             }
             11 => {
                 let outer = std::mem::replace(&mut self.in_loop, false);

@@ -7,7 +7,9 @@ pub(crate) mod grammar;
 pub(crate) mod mutate;
 pub(crate) mod parts;
 pub(crate) mod shuffle;
+pub(crate) mod spirv;
 pub(crate) mod vello;
+pub(crate) mod wrap;
 pub(crate) mod writers;
 
 use crate::random;

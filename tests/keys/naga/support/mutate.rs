@@ -136,7 +136,7 @@ fn in_body(body: &mut Body, change: &str, random: &mut Random) -> bool {
             true
         }
         "`if true` around" => match body[at] {
-            Stmt::Let(..) | Stmt::Var(..) | Stmt::Loop(..) => false,
+            Stmt::Let(..) | Stmt::Var(..) | Stmt::Loop(..) | Stmt::Bare(..) => false,
             _ => {
                 let accept = vec![body.remove(at)];
                 body.insert(at, Stmt::If(literal("true"), accept, Vec::new()));
