@@ -44,6 +44,8 @@ pub(super) enum Offered {
     /// It has it.
     Taken,
     Failed,
+    /// Its circuit breaker is open.
+    NotSent,
     /// It never takes this one.
     Never,
 }
@@ -103,6 +105,11 @@ impl BackgroundWrites {
     /// How many writes behind are kept to be offered again.
     pub(super) fn unwritten(&self) -> u64 {
         self.unwritten.len()
+    }
+
+    /// How many writes a tier has taken in the background.
+    pub(super) fn number_taken(&self, tier: usize) -> u64 {
+        self.unwritten.number_taken(tier)
     }
 
     /// How many puts have lost writes behind since the last call, for a flush to return.
@@ -513,12 +520,15 @@ impl TierWrite {
             }
             WriteEnd::Failed(error) if is_intent => match error.kind() {
                 StoreErrorKind::TooLarge | StoreErrorKind::InvalidArtifact => Offered::Never,
-                _ => {
+                kind => {
                     // A put that joined this write has nobody else to offer it again.
                     if intents.is_owed(key, self.tier) {
                         intents.overflow(key, self.tier);
                     }
-                    Offered::Failed
+                    match kind {
+                        StoreErrorKind::BreakerOpen => Offered::NotSent,
+                        _ => Offered::Failed,
+                    }
                 }
             },
             // A promotion that fails says nothing of a put.

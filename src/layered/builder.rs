@@ -489,11 +489,13 @@ impl LayeredPipelineCacheBuilder {
     ///   built on a tokio runtime, or else at its first put, compile or flush on one. It delays no
     ///   lookup.
     /// - While the tier takes nothing, it is offered at most three of them at this interval, which grows
-    ///   to four times its length. While none is known, the folder is looked at every 30 s.
+    ///   to four times its length. What it did not take comes last the next time, so that no artifact
+    ///   that is refused for ever keeps others from the tier. While none is known, the folder is looked at every 30 s.
     /// - The bounds are those of [`max_write_intents`](crate::DiskCacheBuilder::max_write_intents). The
     ///   numbers are in [`WriteBehindReport`](crate::layered::WriteBehindReport).
     /// - The tier is known by the name that it prints, such as `remote(https://cache.example.com)`: a
     ///   cache over another one leaves its intents alone.
+    /// - Source aliases are not recorded: a machine that lacks one parses the source once.
     #[must_use]
     pub const fn write_retry_interval(mut self, interval: Duration) -> Self {
         self.write_retry_interval = interval;
@@ -505,7 +507,8 @@ impl LayeredPipelineCacheBuilder {
     /// fails with the last error, and those after it do not. Default: 10.
     ///
     /// While a tier takes nothing at all, or its circuit breaker is open, no refusal is counted: the
-    /// artifacts are kept.
+    /// artifacts are kept. The same holds for what is offered from an
+    /// [intent](crate::store::WriteIntents), which is dropped and counted, and fails no flush.
     #[must_use]
     pub const fn max_write_refusals(mut self, refusals: u32) -> Self {
         self.max_write_refusals = refusals;

@@ -59,10 +59,20 @@ struct Work {
 struct Course {
     /// Since when another process has the claim.
     claimed_since: Option<Instant>,
-    /// How often an artifact was refused in a pass in which others were taken.
-    refusals: HashMap<PipelineFingerprint, u32>,
+    /// What it was offered and has not taken.
+    failed: HashMap<PipelineFingerprint, Failures>,
     /// Passes since the last in which something was taken.
     fruitless: u32,
+}
+
+/// What became of the offers of one artifact.
+#[derive(Debug, Clone, Copy, Default)]
+struct Failures {
+    offers: u32,
+    /// How often the tier refused it that took another since the refusal before.
+    refusals: u32,
+    /// How many writes the tier had taken when it did not take this one the last time.
+    taken_before: u64,
 }
 
 /// What one pass over the intents of a tier has done.
@@ -70,18 +80,39 @@ struct Course {
 struct Pass {
     taken: usize,
     failures_in_a_row: usize,
-    refused: Vec<PipelineFingerprint>,
+    /// What was offered and not taken, and whether the tier refused it.
+    failed: Vec<(PipelineFingerprint, bool)>,
+}
+
+impl Course {
+    /// What was not taken before comes last, so that it keeps no other from the tier. What is no
+    /// longer kept is forgotten.
+    async fn in_order(&mut self, keys: Vec<PipelineFingerprint>) -> Vec<PipelineFingerprint> {
+        let mut first = Vec::with_capacity(keys.len());
+        let mut last = Vec::new();
+        for key in keys {
+            // There may be thousands.
+            tokio::task::coop::consume_budget().await;
+            match self.failed.remove(&key) {
+                Some(failures) => last.push((key, failures)),
+                None => first.push(key),
+            }
+        }
+        last.sort_by_key(|(_, failures)| failures.offers);
+        first.extend(last.iter().map(|(key, _)| *key));
+        self.failed = last.into_iter().collect();
+        first
+    }
 }
 
 impl Pass {
     fn note(&mut self, key: PipelineFingerprint, outcome: Outcome) {
         match outcome {
             Outcome::Taken => (self.taken, self.failures_in_a_row) = (self.taken + 1, 0),
-            Outcome::Failed => {
+            Outcome::Failed | Outcome::Busy => {
                 self.failures_in_a_row += 1;
-                self.refused.push(key);
+                self.failed.push((key, matches!(outcome, Outcome::Failed)));
             }
-            Outcome::Busy => self.failures_in_a_row += 1,
             Outcome::PassedOver => {}
         }
     }
@@ -197,6 +228,7 @@ impl Work {
         let Some(_claim) = self.claim(tier, course).await else {
             return self.interval;
         };
+        let keys = course.in_order(keys).await;
         let pass = self.offer_all(tier, &keys).await;
         // Before the next process lists them.
         self.intents.remove_settled().await;
@@ -208,7 +240,7 @@ impl Work {
                 "artifacts of earlier processes uploaded"
             );
         }
-        self.give_up_refused(tier, course, &pass);
+        self.count_failures(tier, course, &pass);
         if pass.taken == 0 && pass.failures_in_a_row == 0 {
             return IDLE;
         }
@@ -314,7 +346,7 @@ impl Work {
             }
             Some(Offered::Failed) => Outcome::Failed,
             Some(Offered::Never) => self.drop_intent(tier, key),
-            None => Outcome::Busy,
+            Some(Offered::NotSent) | None => Outcome::Busy,
         }
     }
 
@@ -326,18 +358,22 @@ impl Work {
     }
 
     /// An artifact that is refused again and again while others are taken is not for the tier.
-    fn give_up_refused(&self, tier: usize, course: &mut Course, pass: &Pass) {
-        if pass.taken == 0 || pass.is_over() {
-            return;
-        }
-        let mut refusals = HashMap::new();
-        for key in &pass.refused {
-            let refused = course.refusals.get(key).map_or(1, |refused| refused + 1);
-            match refused >= self.max_refusals {
-                true => drop(self.drop_intent(tier, key)),
-                false => drop(refusals.insert(*key, refused)),
+    fn count_failures(&self, tier: usize, course: &mut Course, pass: &Pass) {
+        let taken = self.background.number_taken(tier);
+        for (key, is_refused) in &pass.failed {
+            let failures = course.failed.entry(*key).or_insert(Failures {
+                taken_before: taken,
+                ..Failures::default()
+            });
+            failures.offers = failures.offers.saturating_add(1);
+            if *is_refused {
+                failures.refusals += u32::from(taken > failures.taken_before);
+                failures.taken_before = taken;
+            }
+            if failures.refusals >= self.max_refusals {
+                course.failed.remove(key);
+                self.drop_intent(tier, key);
             }
         }
-        course.refusals = refusals;
     }
 }

@@ -130,6 +130,9 @@ impl Intents {
 
     /// The tier has the artifact, or never takes it.
     pub(super) fn settle(&self, key: &PipelineFingerprint, tier: usize) {
+        if !self.are_kept_for(tier) {
+            return;
+        }
         let mut state = lock(&self.state);
         if let Some(Owed::Recorded) = state.owed.remove(&(*key, tier)) {
             self.remove_later(state, (*key, tier));

@@ -372,7 +372,8 @@ impl LayeredPipelineCache {
     /// On success, every tier has what this cache wrote. During an outage of a network tier a flush
     /// fails, also where a local tier keeps [intents](crate::store::WriteIntents): when it returns these
     /// are recorded and durable, and nothing is lost. It does not wait for what earlier processes left,
-    /// and does not fail for it.
+    /// and does not fail for it. The same holds for what no longer fitted in the memory of this one, of
+    /// which one flush has told.
     ///
     /// # Errors
     ///

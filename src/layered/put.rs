@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::background::{BackgroundWrites, TierWrite};
 use super::builder::WritePolicy;
 use super::intent_offers::IntentOffers;
+use super::intents::Intents;
 use super::lease::TierLease;
 use super::lookup::TierSelection;
 use super::metrics::WriteCounters;
@@ -231,11 +232,18 @@ impl Writer {
         if tiers.is_empty() || self.background.write_behind(key, artifact, tiers, &leases) {
             return Vec::new();
         }
+        let intents = &self.background.intents;
+        let mut unfinished = Unfinished {
+            intents,
+            key,
+            tiers,
+        };
         let failed = self.write(tiers, key, artifact).await;
+        unfinished.tiers = &[];
         drop(leases);
         for tier in tiers {
             if failed.iter().all(|(failed, _)| failed != tier) {
-                self.background.intents.settle(key, *tier);
+                intents.settle(key, *tier);
             }
         }
         failed
@@ -349,6 +357,21 @@ impl Writer {
             unfinished_writes: unfinished_writes + self.background.unwritten(),
             kept_intents: intents.recorded(),
             errors: errors.chain(self.background.take_behind_error()).collect(),
+        }
+    }
+}
+
+/// A write that waits for its tiers. Where its caller gives it up, they are offered it from the disk.
+struct Unfinished<'a> {
+    intents: &'a Intents,
+    key: &'a PipelineFingerprint,
+    tiers: &'a [usize],
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        for tier in self.tiers {
+            self.intents.overflow(self.key, *tier);
         }
     }
 }

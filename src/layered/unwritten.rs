@@ -120,6 +120,11 @@ impl Unwritten {
         state.forget(|kept| kept.is_of(key, tier));
     }
 
+    /// How many writes the tier has taken.
+    pub(super) fn number_taken(&self, tier: usize) -> u64 {
+        self.lock().number_taken(tier)
+    }
+
     /// The tier has the artifact, or never takes it.
     pub(super) fn forget(&self, key: &PipelineFingerprint, tier: usize) {
         self.lock().forget(|kept| kept.is_of(key, tier));
@@ -177,9 +182,13 @@ impl Unwritten {
 }
 
 impl State {
+    fn number_taken(&self, tier: usize) -> u64 {
+        self.taken.get(&tier).copied().unwrap_or(0)
+    }
+
     /// Whose fault a refusal is shows in what becomes of the others.
     fn count_refusal(&self, kept: &mut Kept) {
-        kept.taken_before = self.taken.get(&kept.tier).copied().unwrap_or(0);
+        kept.taken_before = self.number_taken(kept.tier);
         let mut others = self.kept.iter();
         let Some(before) = others.find(|other| other.is_of(&kept.key, kept.tier)) else {
             return;

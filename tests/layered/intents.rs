@@ -1,13 +1,16 @@
 //! What a network tier could not take is kept in the disk tier, and offered again also by later
 //! processes.
 
+use async_trait::async_trait;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
-    Artifact, DiskCache, DiskCacheBuilder, LayeredPipelineCache, LayeredPipelineCacheBuilder,
-    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreErrorKind, StoreOperation,
+    Artifact, DiskCache, DiskCacheBuilder, Fetched, InMemoryPipelineCache, LayeredPipelineCache,
+    LayeredPipelineCacheBuilder, PipelineCacheMetrics, PipelineCacheStore, PipelineFingerprint,
+    SharedSecret, StoreError, StoreErrorKind, StoreOperation,
 };
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,8 +31,60 @@ fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
+const REMOTE: &str = "remote(https://one.example.com)";
+
 fn remote() -> Arc<FaultyStore> {
-    Arc::new(FaultyStore::new("remote(https://one.example.com)").network())
+    Arc::new(FaultyStore::new(REMOTE).network())
+}
+
+/// Takes everything but the keys of these numbers.
+#[derive(Debug)]
+struct Picky {
+    inner: InMemoryPipelineCache,
+    refused: std::ops::Range<u8>,
+}
+
+/// As behind a server to which the largest artifacts do not get in time.
+fn remote_that_refuses(refused: std::ops::Range<u8>) -> Arc<FaultyStore> {
+    let inner = InMemoryPipelineCache::new();
+    let picky = Arc::new(Picky { inner, refused });
+    Arc::new(FaultyStore::over(REMOTE, picky).network())
+}
+
+impl fmt::Display for Picky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("picky")
+    }
+}
+
+#[async_trait]
+impl PipelineCacheStore for Picky {
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        self.inner.fetch(key).await
+    }
+
+    async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+        match self.refused.contains(&key.as_bytes()[0]) {
+            true => Err(StoreError::new(
+                StoreErrorKind::TimedOut,
+                "picky",
+                StoreOperation::Put,
+            )),
+            false => self.inner.put(key, artifact).await,
+        }
+    }
+
+    async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.contains(key).await
+    }
+
+    async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+        self.inner.remove(key).await
+    }
+
+    fn metrics(&self) -> PipelineCacheMetrics {
+        self.inner.metrics()
+    }
 }
 
 fn remote_that(fault: Fault) -> Arc<FaultyStore> {
@@ -91,6 +146,13 @@ async fn intents(disk: &DiskCache) -> u64 {
 fn intents_folder(folder: &TempDir) -> PathBuf {
     let mut folders = fs::read_dir(folder.path().join("intents")).unwrap();
     folders.next().unwrap().unwrap().path()
+}
+
+fn make_older(folder: &TempDir, number: u8, by: Duration) {
+    let path = intents_folder(folder).join(key(number).to_hex());
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::now() - by)
+        .unwrap();
 }
 
 /// The keys of which there are intents.
@@ -195,6 +257,46 @@ async fn a_tier_that_fails_again_half_way_gets_the_rest_later() {
     stored_within_a_minute(&remote, 100).await;
 }
 
+/// The refused ones are the oldest, and more than failures in a row say that the tier is in trouble.
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_tier_refuses_for_ever_keep_no_other_from_it_and_are_given_up() {
+    let folder = folder();
+    compiled_during_an_outage(&folder, 0..50, DOWN).await;
+    let hour = Duration::from_secs(60 * 60);
+    (0..8).for_each(|number| make_older(&folder, number, hour));
+    let remote = remote_that_refuses(0..8);
+    let disk = disk(&folder).await;
+    let cache = over(&disk, &remote).max_write_refusals(4).build();
+    stored_within_a_minute(&remote, 42).await;
+    // Of a tier that takes nothing else it is not known whose fault it is.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(intents(&disk).await, 8);
+    for number in 50..70 {
+        compile(&cache, number..number + 1).await;
+        tokio::time::sleep(Duration::from_secs(25)).await;
+    }
+    assert_eq!(intents(&disk).await, 0);
+    let report = cache.write_behind_report();
+    assert_eq!((report.intents_taken, report.intents_dropped), (42, 8));
+}
+
+/// Its write waited for the tiers, because the background was full.
+#[tokio::test(start_paused = true)]
+async fn a_put_whose_caller_gave_up_during_an_outage_is_uploaded_after_it() {
+    let (folder, remote) = (folder(), remote_that(Fault::Hang));
+    let disk = disk(&folder).await;
+    let cache = over(&disk, &remote).background_limits(1, 1 << 20).build();
+    cache.put(&key(0), artifact(0)).await.unwrap();
+    let key = key(1);
+    let put = cache.put(&key, artifact(1));
+    let patience = Duration::from_secs(2);
+    tokio::time::timeout(patience, put).await.unwrap_err();
+    remote.set(StoreOperation::Put, Fault::None);
+    stored_within_a_minute(&remote, 2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(intents(&disk).await, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_process_at_a_time_uploads_what_was_left() {
     let folder = folder();
@@ -243,12 +345,8 @@ async fn the_newest_intents_are_kept_within_their_bound() {
 async fn old_intents_are_dropped_and_counted() {
     let folder = folder();
     compiled_during_an_outage(&folder, 0..5, DOWN).await;
-    let week_ago = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
-    for number in 0..3 {
-        let path = intents_folder(&folder).join(key(number).to_hex());
-        let file = fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(week_ago).unwrap();
-    }
+    let more_than_a_week = Duration::from_secs(8 * 24 * 60 * 60);
+    (0..3).for_each(|number| make_older(&folder, number, more_than_a_week));
     let remote = remote();
     let cache = over(&disk(&folder).await, &remote).build();
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -332,6 +430,39 @@ async fn files_of_others_among_the_intents_are_ignored_and_left() {
         assert!(left.exists(), "{}", left.display());
     }
     assert_eq!(fs::read_dir(&all).unwrap().count(), 4);
+}
+
+/// The name of the tier is for operators. A disk that is full takes empty files, and no name.
+#[tokio::test(start_paused = true)]
+async fn intents_are_kept_where_the_name_of_their_tier_cannot_be_written() {
+    let folder = folder();
+    let digest = &blake3::hash(REMOTE.as_bytes()).to_hex()[..32];
+    let of_tier = folder.path().join("intents").join(digest);
+    fs::create_dir_all(of_tier.join("tier")).unwrap();
+    compiled_during_an_outage(&folder, 0..3, DOWN).await;
+    assert_eq!(intended(&folder), BTreeSet::from([0, 1, 2]));
+}
+
+/// Nothing is added there either.
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn a_link_in_the_place_of_the_folder_is_not_followed() {
+    let (folder, elsewhere) = (folder(), tempfile::tempdir().unwrap());
+    compiled_during_an_outage(&folder, 0..3, DOWN).await;
+    let (link, moved) = (
+        folder.path().join("intents"),
+        elsewhere.path().join("intents"),
+    );
+    fs::rename(&link, &moved).unwrap();
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    let (disk, remote) = (disk(&folder).await, remote());
+    let cache = over(&disk, &remote).build();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stored(&remote).await, 0);
+    remote.set(StoreOperation::Put, DOWN);
+    compile(&cache, 3..4).await;
+    cache.flush().await.unwrap_err();
+    assert_eq!(intended(&folder), BTreeSet::from([0, 1, 2]));
 }
 
 #[tokio::test(start_paused = true)]

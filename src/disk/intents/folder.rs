@@ -79,16 +79,19 @@ impl IntentFolder {
             }
         }
         if self.tier().as_deref() != Some(tier) {
-            let path = self.path.join(NAME);
-            let written = ignore_missing(fs::remove_file(&path))
-                .and_then(|_| new_file(directory, &path)?.write_all(tier.as_bytes()));
-            match written {
-                // Another process writes the same.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                written => written.map_err(at("write", &path))?,
+            // A full disk takes empty files all the same.
+            if let Err(error) = self.write_name(directory, tier) {
+                tracing::debug!(tier, %error, "intents are kept without the name of their tier");
             }
         }
         Ok(())
+    }
+
+    fn write_name(&self, directory: &Directory, tier: &str) -> io::Result<()> {
+        let path = self.path.join(NAME);
+        ignore_missing(fs::remove_file(&path))
+            .and_then(|_| new_file(directory, &path)?.write_all(tier.as_bytes()))
+            .map_err(at("write", &path))
     }
 
     /// The name of the tier. `None` where it is not told, or is of another.
@@ -119,7 +122,12 @@ impl IntentFolder {
     /// The intents, oldest first. Of more than so many, those that come first in the folder.
     pub(super) fn intents(&self, at_most: usize) -> io::Result<Vec<Intent>> {
         let mut intents = Vec::new();
-        for file in list(&self.path)?.into_iter().flatten() {
+        // A link in the place of the folder above is none either.
+        let files = match self.path.parent() {
+            Some(all) if is_there(all)? => list(&self.path)?,
+            _ => None,
+        };
+        for file in files.into_iter().flatten() {
             if intents.len() >= at_most {
                 break;
             }
@@ -195,12 +203,16 @@ fn new_file(directory: &Directory, path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// `None` where there is no folder. A link is none.
+/// `None` where there is no folder.
 fn list(path: &Path) -> io::Result<Option<ReadDir>> {
-    match ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))? {
-        Some(found) if found.is_dir() => {
-            ignore_missing(fs::read_dir(path)).map_err(at("list", path))
-        }
-        _ => Ok(None),
+    match is_there(path)? {
+        true => ignore_missing(fs::read_dir(path)).map_err(at("list", path)),
+        false => Ok(None),
     }
+}
+
+/// Whether there is such a folder. A link is none.
+fn is_there(path: &Path) -> io::Result<bool> {
+    let found = ignore_missing(fs::symlink_metadata(path)).map_err(at("inspect", path))?;
+    Ok(found.is_some_and(|found| found.is_dir()))
 }
