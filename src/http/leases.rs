@@ -246,17 +246,17 @@ impl LeaseWatch for Watch {
             self.not_before = Instant::now() + MIN_PAUSE;
             let enough = Instant::now() + self.leases.0.wait / 2;
             match self.leases.0.wait(&self.lease).await {
-                Ok(true) if Instant::now() >= enough => {}
+                Ok(true) if Instant::now() >= enough => continue,
                 Ok(false) => return,
                 // It does not wait, or not now.
-                Ok(true) => self.waits = None,
+                Ok(true) => {}
                 Err(reason) => {
                     let (tier, key) = (&self.leases.0.tier, &self.lease.key);
                     tracing::debug!(tier, %key, %reason, "wait at the server failed; asked now and then");
-                    self.waits = None;
-                    return;
                 }
             }
+            self.waits = None;
+            return;
         }
         pending().await
     }
