@@ -338,9 +338,10 @@ impl<L: LeaseBackend> Asking<L> {
         let asked = Instant::now();
         let before = self.may_be_granted.swap(true, Ordering::Relaxed);
         let answer = self.leases.backend.acquire(&self.request).await;
+        // A proxy may fail after the server behind it has granted the lease.
         let is_lost = |error: &RequestError| {
-            use StoreErrorKind::{TimedOut, Unreachable};
-            matches!(error.kind, TimedOut | Unreachable)
+            use StoreErrorKind::{TimedOut, Unavailable, Unreachable};
+            matches!(error.kind, TimedOut | Unavailable | Unreachable)
         };
         let may_be_granted = match &answer {
             Ok(_) => false,
