@@ -24,6 +24,7 @@ use super::server::{Ask, Server};
 use crate::key::PipelineFingerprint;
 use crate::network::{
     ASK_AGAIN, LeaseAnswer, LeaseBackend, LeaseRequest, LeaseSupport, LeaseWatch, RequestError,
+    pause_after,
 };
 use crate::store::StoreErrorKind;
 
@@ -36,9 +37,6 @@ const MAX_WAITS: usize = 32;
 
 /// The longest time that a request waits at the server.
 const MAX_WAIT: Duration = Duration::from_secs(25);
-
-/// The least time between two requests that wait.
-const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Longer than any answer.
 const MAX_ANSWER: u64 = 64;
@@ -112,6 +110,7 @@ impl LeaseBackend for HttpLeases {
             leases: self.clone(),
             lease: lease.clone(),
             waits: Arc::clone(&self.0.waits).try_acquire_owned().ok(),
+            since: Instant::now(),
             not_before: Instant::now(),
         }
     }
@@ -236,6 +235,9 @@ pub(super) struct Watch {
     lease: LeaseRequest,
     /// `None` where it does not: it is not heard from, and is asked now and then.
     waits: Option<OwnedSemaphorePermit>,
+    since: Instant,
+    /// When the next request that waits is made: a server that says "free" of a lease and grants it to
+    /// nobody is asked ever less often.
     not_before: Instant,
 }
 
@@ -243,20 +245,20 @@ impl LeaseWatch for Watch {
     async fn changed(&mut self) {
         while self.waits.is_some() {
             sleep_until(self.not_before).await;
-            self.not_before = Instant::now() + MIN_PAUSE;
-            let enough = Instant::now() + self.leases.0.wait / 2;
+            let began = Instant::now();
+            self.not_before = began + pause_after(began - self.since);
             match self.leases.0.wait(&self.lease).await {
-                Ok(true) if Instant::now() >= enough => {}
+                Ok(true) if began.elapsed() >= self.leases.0.wait / 2 => continue,
                 Ok(false) => return,
                 // It does not wait, or not now.
-                Ok(true) => self.waits = None,
+                Ok(true) => {}
                 Err(reason) => {
                     let (tier, key) = (&self.leases.0.tier, &self.lease.key);
                     tracing::debug!(tier, %key, %reason, "wait at the server failed; asked now and then");
-                    self.waits = None;
-                    return;
                 }
             }
+            self.waits = None;
+            return;
         }
         pending().await
     }

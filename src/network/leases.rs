@@ -38,6 +38,11 @@ const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
+/// The pause of one who has waited for so long.
+pub(crate) fn pause_after(waited: Duration) -> Duration {
+    (waited / 8).clamp(MIN_PAUSE, MAX_PAUSE)
+}
+
 /// For one who waits to be told whether the lease is free by now, in a single request. A server that
 /// answered before and takes longer now is not waited for.
 const ASKING_AGAIN: Duration = Duration::from_secs(2);
@@ -238,7 +243,7 @@ impl<L: LeaseBackend> Inner<L> {
                 watch = Some(self.backend.watch(&request));
                 continue;
             };
-            let pause = (began.elapsed() / 8).clamp(MIN_PAUSE, MAX_PAUSE);
+            let pause = pause_after(began.elapsed());
             let _ = timeout(watch.longest_wait(pause), watch.changed()).await;
         }
     }
@@ -333,9 +338,10 @@ impl<L: LeaseBackend> Asking<L> {
         let asked = Instant::now();
         let before = self.may_be_granted.swap(true, Ordering::Relaxed);
         let answer = self.leases.backend.acquire(&self.request).await;
+        // A proxy may fail after the server behind it has granted the lease.
         let is_lost = |error: &RequestError| {
-            use StoreErrorKind::{TimedOut, Unreachable};
-            matches!(error.kind, TimedOut | Unreachable)
+            use StoreErrorKind::{TimedOut, Unavailable, Unreachable};
+            matches!(error.kind, TimedOut | Unavailable | Unreachable)
         };
         let may_be_granted = match &answer {
             Ok(_) => false,

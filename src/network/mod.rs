@@ -52,6 +52,8 @@ pub(crate) use http_status::HttpStatusError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use lease_support::{ASK_AGAIN, LeaseSupport};
 pub(crate) use leases::TierLeases;
+#[cfg(feature = "remote-cache")]
+pub(crate) use leases::pause_after;
 pub(crate) use leases::{LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, NetworkLeases};
 pub(crate) use request_error::RequestError;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]

@@ -13,6 +13,8 @@ const TIME: Duration = Duration::from_secs(10);
 enum Reply {
     Is(LeaseAnswer),
     IsLost,
+    /// As from a proxy that has waited for the server long enough.
+    IsUnavailable,
     Fails,
     Hangs,
 }
@@ -67,6 +69,7 @@ impl LeaseBackend for Server {
         match reply.unwrap_or(Reply::Is(LeaseAnswer::Granted)) {
             Reply::Is(answer) => Ok(answer),
             Reply::IsLost => Err(RequestError::new(StoreErrorKind::Unreachable, "closed")),
+            Reply::IsUnavailable => Err(RequestError::new(StoreErrorKind::Unavailable, "504")),
             Reply::Fails => Err(RequestError::new(StoreErrorKind::StorageFull, "OOM")),
             Reply::Hangs => pending().await,
         }
@@ -121,6 +124,7 @@ async fn a_lease_whose_reply_was_lost_is_released_by_its_own_token() {
     for lost in [
         [Reply::IsLost; 2],
         [Reply::Hangs; 2],
+        [Reply::IsUnavailable; 2],
         [Reply::IsLost, Reply::Fails],
     ] {
         let server = Server::replying(lost);
