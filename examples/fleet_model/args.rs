@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,10 +32,10 @@ pub(crate) enum Command {
     /// A rollout in which the remote is down for a while
     Outage(OutageArgs),
     /// Four processes on a real remote, and the model of them beside it
-    Real(crate::real::RealArgs),
+    Real(RealArgs),
     /// One of these processes
     #[command(hide = true)]
-    Member(crate::real::MemberArgs),
+    Member,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -90,6 +90,38 @@ impl OutageArgs {
     }
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RealArgs {
+    #[command(flatten)]
+    pub(crate) server: RealServer,
+    /// How many processes share it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64), default_value = "4")]
+    pub(crate) processes: u32,
+    /// Acquires no compile leases
+    #[arg(long)]
+    pub(crate) no_leases: bool,
+    /// Compiles at a time in each process
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "4")]
+    pub(crate) compile_places: u16,
+    #[command(flatten)]
+    pub(crate) load: Load,
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs, Serialize, Deserialize)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RealServer {
+    /// A Redis server that may be written to. Needs a build with the feature redis
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// The artifacts of a cache_server, as in http://127.0.0.1:8420/artifacts. The token that may write
+    /// is read from CACHE_TOKEN
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<String>,
+}
+
 /// The machines and their network.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Site {
@@ -108,7 +140,7 @@ pub(crate) struct Site {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, ClapArgs, Serialize)]
+#[derive(Debug, Clone, ClapArgs, Serialize, Deserialize)]
 pub(crate) struct Load {
     /// How many programs there are
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1000")]

@@ -1,18 +1,16 @@
-//! A machine of the fleet: the real layered store, over a real memory tier, a modelled disk and a
-//! modelled remote.
+//! A machine of the fleet: the library's layered store, over its memory tier, a disk and a remote. In the
+//! model these two are modelled, in a real run they are real.
 
 use pipeline_cache::layered::{CompileSource, LookupSource};
 use pipeline_cache::{
-    CompileScope, InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy,
+    CompileScope, InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, PipelineCacheStore,
 };
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-use crate::clock::{Clock, stretched};
-use crate::disk::Disk;
-use crate::remote::Remote;
+use crate::clock::Clock;
 use crate::tally::{Answered, Tally};
 use crate::workload::{ProgramId, Workload};
 
@@ -22,34 +20,10 @@ pub(crate) struct Machine {
     pub(crate) workload: Arc<Workload>,
     pub(crate) tally: Arc<Tally>,
     pub(crate) scope: Arc<CompileScope>,
-    cache: LayeredPipelineCache,
+    pub(crate) cache: LayeredPipelineCache,
 }
 
 impl Machine {
-    pub(crate) fn new(
-        clock: Clock,
-        workload: Arc<Workload>,
-        tally: Arc<Tally>,
-        scope: Arc<CompileScope>,
-        remote: Remote,
-        compile_places: usize,
-    ) -> Self {
-        let disk = Disk::new(clock, Arc::clone(&workload));
-        let cache = with_defaults_stretched()
-            .tier(InMemoryPipelineCache::new())
-            .tier(disk)
-            .tier(remote)
-            .compile_places(compile_places)
-            .build();
-        Self {
-            clock,
-            workload,
-            tally,
-            scope,
-            cache,
-        }
-    }
-
     /// Asks for what the workload says, and waits for all answers.
     pub(crate) async fn run(self, number: usize) {
         let mut requests = JoinSet::new();
@@ -86,19 +60,28 @@ impl Machine {
     }
 }
 
-pub(crate) const MEMORY: CompileSource = CompileSource::Cache(LookupSource::Tier(0));
+const MEMORY: CompileSource = CompileSource::Cache(LookupSource::Tier(0));
 
-/// The defaults of the library, on the clock of the model.
-fn with_defaults_stretched() -> pipeline_cache::LayeredPipelineCacheBuilder {
-    let defaults = LayeredPipelineCache::builder();
-    let delay = stretched(Duration::from_millis(2));
-    let seconds = |seconds| stretched(Duration::from_secs(seconds));
-    defaults
+/// The cache of a machine, with the defaults of the library on this clock.
+pub(crate) fn cache(
+    clock: Clock,
+    disk: impl PipelineCacheStore + 'static,
+    remote: impl PipelineCacheStore + 'static,
+    compile_places: usize,
+) -> LayeredPipelineCache {
+    let delay = clock.stretched(Duration::from_millis(2));
+    let seconds = |seconds| clock.stretched(Duration::from_secs(seconds));
+    LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(disk)
+        .tier(remote)
+        .compile_places(compile_places)
         .lookup_policy(LookupPolicy::Hedged { delay })
         .lookup_deadline(seconds(10))
         .write_timeout(seconds(30))
         .write_retry_interval(seconds(5))
         .compile_limit(seconds(600))
         .max_compile_wait(seconds(30))
-        .network_budget(stretched(Duration::from_millis(250)))
+        .network_budget(clock.stretched(Duration::from_millis(250)))
+        .build()
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod breaker;
+mod chart;
 mod clock;
 mod disk;
 mod lease_table;
@@ -49,7 +50,7 @@ fn run(command: Command) -> Result<()> {
         Command::Rollout(args) => rollout(&args),
         Command::Outage(args) => outage(&args),
         Command::Real(args) => real::compare(&args),
-        Command::Member(args) => real::take_part(&args),
+        Command::Member => real::member::take_part(),
     }
 }
 

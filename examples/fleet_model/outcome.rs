@@ -23,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) remote_requests: u64,
+    /// Of these, those that are not about leases.
+    pub(crate) gets_and_puts: u64,
     /// In the busiest second.
     pub(crate) peak_requests: u64,
     pub(crate) peak_bytes_out: u64,
@@ -54,6 +56,7 @@ impl Outcome {
                 compiles_per_program: counts.compiles as f64 / programs.max(1) as f64,
                 p50_ms: quantile(0.5),
                 p99_ms: quantile(0.99),
+                gets_and_puts: counts.gets_and_puts,
                 remote_requests: sum(|second| second.requests),
                 peak_requests: most(|second| second.requests),
                 peak_bytes_out: most(|second| second.bytes_out),

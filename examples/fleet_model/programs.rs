@@ -29,6 +29,10 @@ impl ProgramSet {
         was_there
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ProgramId> + '_ {
+        (0..self.0.len() as u32 * 64).filter(|program| self.has(*program))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }

@@ -9,13 +9,14 @@ use tokio::task::JoinSet;
 
 use crate::args::{Fleet, Load};
 use crate::clock::Clock;
-use crate::machine::Machine;
+use crate::disk::Disk;
+use crate::machine::{Machine, cache};
 use crate::network::Wire;
 use crate::outcome::Outcome;
 use crate::remote::Remote;
 use crate::server::Server;
 use crate::tally::Tally;
-use crate::workload::Workload;
+use crate::workload::{Payloads, Workload};
 
 /// How long writes behind may take after the last answer, and after an outage.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -26,7 +27,7 @@ const EDGE_GIGABITS: f64 = 10.0;
 
 /// Runs on a clock of its own, on this thread.
 pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Outcome> {
-    let workload = Arc::new(Workload::new(load)?);
+    let workload = Arc::new(Workload::new(load, Payloads::Short)?);
     let tally = Arc::new(Tally::new(workload.programs.len()));
     let runtime = Builder::new_current_thread()
         .enable_time()
@@ -38,7 +39,7 @@ pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Outcome> {
 
 /// Returns how many programs that were compiled are not on the remote.
 async fn play(fleet: &Fleet, workload: &Arc<Workload>, tally: &Arc<Tally>) -> Result<usize> {
-    let clock = Clock::start();
+    let clock = Clock::modelled();
     let origin = Arc::new(Server::origin(
         clock,
         fleet.remote,
@@ -64,14 +65,14 @@ async fn play(fleet: &Fleet, workload: &Arc<Workload>, tally: &Arc<Tally>) -> Re
             Arc::clone(&edge),
             fleet.leases && fleet.remote.grants_leases(),
         );
-        let machine = Machine::new(
+        let disk = Disk::new(clock, Arc::clone(workload));
+        let machine = Machine {
             clock,
-            Arc::clone(workload),
-            Arc::clone(tally),
-            Arc::clone(&scope),
-            remote,
-            fleet.compile_places,
-        );
+            workload: Arc::clone(workload),
+            tally: Arc::clone(tally),
+            scope: Arc::clone(&scope),
+            cache: cache(clock, disk, remote, fleet.compile_places),
+        };
         caches.push(machine.clone());
         machines.spawn(machine.run(number));
     }

@@ -155,7 +155,7 @@ impl Server {
         clock.sleep_until(received + wire.latency).await;
 
         self.fail_if_down(wire).await?;
-        self.count_in(HEAD_BYTES + bytes);
+        self.count_in(request.operation, HEAD_BYTES + bytes);
         let costs = self.kind.costs();
         let work = costs.work(request.operation, self.bytes_of_a_hit(request).max(bytes));
         let done = self.workers.serve(clock.now(), work);
@@ -206,9 +206,9 @@ impl Server {
         Err(Failure::Refused)
     }
 
-    fn count_in(&self, bytes: u64) {
+    fn count_in(&self, operation: Operation, bytes: u64) {
         if let Role::Origin { tally, .. } = &self.role {
-            tally.request_came(self.clock.now(), bytes);
+            tally.request_came(self.clock.now(), operation, bytes);
         }
     }
 

@@ -20,9 +20,12 @@ pub(crate) enum ServerKind {
     /// An nginx that keeps what it fetched, on two cores
     #[value(skip)]
     Edge,
-    /// What the remote of `fleet_model real` is: a server beside its clients
+    /// A `cache_server` on the machine of its clients
     #[value(skip)]
-    Loopback,
+    CacheServerBeside,
+    /// A Redis on the machine of its clients
+    #[value(skip)]
+    RedisBeside,
 }
 
 /// Of one server.
@@ -50,7 +53,7 @@ const fn micros(micros: u64) -> Duration {
 
 impl ServerKind {
     pub(crate) const fn grants_leases(self) -> bool {
-        !matches!(self, Self::S3)
+        !matches!(self, Self::S3 | Self::CacheServerBeside)
     }
 
     pub(crate) const fn name(self) -> &'static str {
@@ -59,7 +62,8 @@ impl ServerKind {
             Self::Redis => "Redis",
             Self::S3 => "S3",
             Self::Edge => "edge",
-            Self::Loopback => "loopback",
+            Self::CacheServerBeside => "cache_server, beside",
+            Self::RedisBeside => "Redis, beside",
         }
     }
 
@@ -106,15 +110,15 @@ impl ServerKind {
                 put_wait: Duration::ZERO,
                 gigabits: 10.0,
             },
-            Self::Loopback => Costs {
+            // The processor is shared with the clients, and the network is none.
+            Self::CacheServerBeside => Costs {
                 workers: 1,
-                get: micros(100),
-                put: micros(300),
-                mebibyte: micros(600),
-                notice: micros(20),
-                get_wait: Duration::ZERO,
-                put_wait: Duration::ZERO,
-                gigabits: 40.0,
+                gigabits: 20.0,
+                ..Self::CacheServer.costs()
+            },
+            Self::RedisBeside => Costs {
+                gigabits: 20.0,
+                ..Self::Redis.costs()
             },
         }
     }

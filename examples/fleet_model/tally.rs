@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::network::lock;
 use crate::programs::ProgramSet;
+use crate::server::Operation;
 use crate::workload::ProgramId;
 
 /// Of one second, at the remote.
@@ -31,6 +32,8 @@ pub(crate) struct Counts {
     /// Artifacts that are not those of their programs.
     pub(crate) wrong: u64,
     pub(crate) compiles: u64,
+    /// Requests that came to the remote, without those about leases.
+    pub(crate) gets_and_puts: u64,
     /// The programs that were asked for, and those that were compiled.
     pub(crate) wanted: ProgramSet,
     pub(crate) compiled: ProgramSet,
@@ -48,13 +51,17 @@ impl Tally {
             failed: 0,
             wrong: 0,
             compiles: 0,
+            gets_and_puts: 0,
             wanted: ProgramSet::new(programs),
             compiled: ProgramSet::new(programs),
             times: Histogram::new_with_max(longest, 3).expect("valid bounds"),
         }))
     }
 
-    pub(crate) fn request_came(&self, now: Duration, bytes: u64) {
+    pub(crate) fn request_came(&self, now: Duration, operation: Operation, bytes: u64) {
+        if matches!(operation, Operation::Get | Operation::Put) {
+            lock(&self.0).gets_and_puts += 1;
+        }
         self.second(now, |second| {
             second.requests += 1;
             second.bytes_in += bytes;

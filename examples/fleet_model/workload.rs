@@ -25,7 +25,7 @@ pub(crate) type ProgramId = u32;
 pub(crate) struct Program {
     pub(crate) key: PipelineFingerprint,
     pub(crate) compile_time: Duration,
-    /// What travels. The payload of the model's artifact is its key.
+    /// What travels.
     pub(crate) bytes: u64,
     pub(crate) artifact: Artifact,
 }
@@ -40,18 +40,34 @@ pub(crate) struct Workload {
     seconds: f64,
 }
 
+/// What artifacts are made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Payloads {
+    /// Their keys, whatever their sizes: in the model.
+    Short,
+    /// As many random bytes as their sizes say, and keys that no other run has.
+    Whole {
+        run: u64,
+    },
+}
+
 impl Workload {
-    pub(crate) fn new(load: &Load) -> Result<Self> {
+    pub(crate) fn new(load: &Load, payloads: Payloads) -> Result<Self> {
         let mut random = SmallRng::seed_from_u64(load.seed);
         let times = log_normal(load.compile_ms, load.compile_sigma)?;
         let sizes = log_normal(load.artifact_kib * 1024.0, load.artifact_sigma)?;
         let programs = (0..load.programs).map(|id| {
-            let key = key_of(load.seed, id);
+            let compile_time = Duration::from_secs_f64(times.sample(&mut random) / 1e3);
+            let bytes = sizes.sample(&mut random).clamp(SMALLEST, LARGEST) as u64;
+            let (key, length) = match payloads {
+                Payloads::Short => (key_of(load.seed, id), PipelineFingerprint::LEN),
+                Payloads::Whole { run } => (key_of(run, id), bytes as usize),
+            };
             Program {
                 key,
-                compile_time: Duration::from_secs_f64(times.sample(&mut random) / 1e3),
-                bytes: sizes.sample(&mut random).clamp(SMALLEST, LARGEST) as u64,
-                artifact: Artifact::new(key.as_bytes().to_vec()),
+                compile_time,
+                bytes,
+                artifact: Artifact::new(random_bytes(&key, length)),
             }
         });
         Ok(Self {
@@ -98,4 +114,13 @@ fn key_of(seed: u64, id: ProgramId) -> PipelineFingerprint {
 pub(crate) fn program_of(key: &PipelineFingerprint) -> ProgramId {
     let [.., a, b, c, d] = *key.as_bytes();
     ProgramId::from_le_bytes([a, b, c, d])
+}
+
+/// Bytes that follow from the key and cannot be compressed.
+fn random_bytes(key: &PipelineFingerprint, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key.as_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
 }
