@@ -45,7 +45,12 @@ pub(crate) struct Rollout {
         default_value = "10,100,1000,10000")]
     pub(crate) machines: Vec<u32>,
     /// Servers that they share
-    #[arg(long, value_name = "KIND,…", value_delimiter = ',', default_value = "cache_server")]
+    #[arg(
+        long,
+        value_name = "KIND,…",
+        value_delimiter = ',',
+        default_value = "cache_server"
+    )]
     pub(crate) remote: Vec<ServerKind>,
     #[command(flatten)]
     pub(crate) site: Site,

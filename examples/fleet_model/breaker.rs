@@ -52,7 +52,12 @@ impl Breaker {
         if state.probe_at.is_some() {
             match has_failed {
                 true => state.probe_at = Some(now + PROBE_INTERVAL),
-                false => *state = State { window_began: now, ..State::default() },
+                false => {
+                    *state = State {
+                        window_began: now,
+                        ..State::default()
+                    }
+                }
             }
             return false;
         }

@@ -55,7 +55,9 @@ impl Chart {
     fn draw_all(&self, path: &Path) -> Result<(), Box<dyn std::error::Error + '_>> {
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&WHITE).map_err(|error| error.to_string())?;
-        let area = area.titled(self.title, ("sans-serif", 22)).map_err(|error| error.to_string())?;
+        let area = area
+            .titled(self.title, ("sans-serif", 22))
+            .map_err(|error| error.to_string())?;
         let (chart, names) = area.split_horizontally(CHART);
         let (x, y) = (self.bounds(|point| point.0), self.bounds(|point| point.1));
         match (self.x.1, self.y.1) {
@@ -73,9 +75,11 @@ impl Chart {
     /// The least and the largest value that can be drawn.
     fn bounds(&self, of: fn(&(f64, f64)) -> f64) -> (f64, f64) {
         let points = self.lines.iter().flat_map(|line| &line.points);
-        points.map(of).fold((f64::MAX, 1e-9), |(least, most), value| {
-            (least.min(value.max(1e-9)), most.max(value))
-        })
+        points
+            .map(of)
+            .fold((f64::MAX, 1e-9), |(least, most), value| {
+                (least.min(value.max(1e-9)), most.max(value))
+            })
     }
 
     fn draw_lines<X, Y>(&self, area: &Area<'_>, x: X, y: Y) -> Result<(), String>
@@ -107,7 +111,9 @@ impl Chart {
         for (line, colour) in self.coloured() {
             let points = line.points.iter().copied();
             let series = LineSeries::new(points, colour.stroke_width(2)).point_size(marks);
-            chart.draw_series(series).map_err(|error| error.to_string())?;
+            chart
+                .draw_series(series)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }

@@ -44,7 +44,9 @@ impl LeaseTable {
     /// Whether the holder had it, and has it for its whole time again.
     pub(crate) fn renew(&self, program: ProgramId, holder: u64, now: Duration) -> bool {
         let mut leases = lock(&self.0);
-        let held = leases.get_mut(&program).and_then(|lease| lease.held.as_mut());
+        let held = leases
+            .get_mut(&program)
+            .and_then(|lease| lease.held.as_mut());
         match held {
             Some(held) if held.holder == holder && held.until > now => {
                 held.until = now + TIME_TO_LIVE;

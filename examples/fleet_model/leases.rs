@@ -73,11 +73,13 @@ impl Client {
     ) -> Result<Asked, StoreErrorKind> {
         let client = Arc::clone(self);
         let asked = tokio::spawn(async move {
-            Ok(match client.send(Operation::Acquire(holder), program).await? {
-                Answer::Granted => Asked::Lease(client.hold(program, holder)),
-                Answer::Stored => Asked::Lease(CompileLease::stored()),
-                _ => Asked::Held,
-            })
+            Ok(
+                match client.send(Operation::Acquire(holder), program).await? {
+                    Answer::Granted => Asked::Lease(client.hold(program, holder)),
+                    Answer::Stored => Asked::Lease(CompileLease::stored()),
+                    _ => Asked::Held,
+                },
+            )
         });
         asked.await.unwrap_or(Err(StoreErrorKind::Panicked))
     }
@@ -91,7 +93,10 @@ impl Client {
         self.call(request, |client| &client.leases).await
     }
 
-    async fn watch(self: &Arc<Self>, program: ProgramId) -> Result<watch::Receiver<()>, StoreErrorKind> {
+    async fn watch(
+        self: &Arc<Self>,
+        program: ProgramId,
+    ) -> Result<watch::Receiver<()>, StoreErrorKind> {
         match self.send(Operation::Watch, program).await? {
             Answer::Watching(ended) => Ok(ended),
             _ => Err(StoreErrorKind::Protocol),

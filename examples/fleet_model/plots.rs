@@ -19,7 +19,9 @@ pub(crate) fn of_rollouts(outcomes: &[Outcome], folder: &Path) -> Result<()> {
         return Ok(());
     };
     fs::create_dir_all(folder)?;
-    let of_first = outcomes.iter().filter(|outcome| outcome.remote == first.remote);
+    let of_first = outcomes
+        .iter()
+        .filter(|outcome| outcome.remote == first.remote);
     let outcomes: Vec<_> = of_first.collect();
     by_machines(&outcomes, folder)?;
     over_time(&outcomes, folder)
@@ -65,7 +67,9 @@ fn by_machines(outcomes: &[&Outcome], folder: &Path) -> Result<()> {
 }
 
 fn over_time(outcomes: &[&Outcome], folder: &Path) -> Result<()> {
-    let shown = outcomes.iter().filter(|outcome| outcome.machines == SHOWN_MACHINES);
+    let shown = outcomes
+        .iter()
+        .filter(|outcome| outcome.machines == SHOWN_MACHINES);
     let shown: Vec<_> = shown.collect();
     let lines = |of: fn(&Second) -> f64| {
         let line = |outcome: &&&Outcome| Line {
@@ -113,7 +117,10 @@ pub(crate) fn of_outages(outcomes: &[Outcome], outage: &Outage, folder: &Path) -
     let chart = Chart {
         title: "A remote that does not answer for a while",
         x: ("seconds", Scale::Linear),
-        y: ("compiles, and requests to the remote, a second", Scale::Linear),
+        y: (
+            "compiles, and requests to the remote, a second",
+            Scale::Linear,
+        ),
         lines: compiles.chain(requests).collect(),
     };
     chart.draw(&folder.join("outage.svg"))
@@ -121,5 +128,7 @@ pub(crate) fn of_outages(outcomes: &[Outcome], outage: &Outage, folder: &Path) -
 
 fn points(outcome: &Outcome, of: fn(&Second) -> f64) -> Vec<(f64, f64)> {
     let seconds = outcome.seconds.iter().enumerate();
-    seconds.map(|(at, second)| (at as f64, of(second))).collect()
+    seconds
+        .map(|(at, second)| (at as f64, of(second)))
+        .collect()
 }

@@ -27,9 +27,21 @@ impl fmt::Display for Table<'_> {
         for outcome in self.0 {
             row(outcome, f)?;
         }
-        for outcome in self.0.iter().filter(|outcome| outcome.failed + outcome.wrong > 0) {
-            let Outcome { machines, failed, wrong, .. } = outcome;
-            writeln!(f, "{machines} machines: {failed} requests failed, {wrong} got a wrong artifact")?;
+        for outcome in self
+            .0
+            .iter()
+            .filter(|outcome| outcome.failed + outcome.wrong > 0)
+        {
+            let Outcome {
+                machines,
+                failed,
+                wrong,
+                ..
+            } = outcome;
+            writeln!(
+                f,
+                "{machines} machines: {failed} requests failed, {wrong} got a wrong artifact"
+            )?;
         }
         Ok(())
     }

@@ -107,7 +107,12 @@ impl Server {
         Self::new(clock, kind, workload, role)
     }
 
-    pub(crate) fn edge(clock: Clock, workload: Arc<Workload>, wire: Wire, origin: Arc<Self>) -> Self {
+    pub(crate) fn edge(
+        clock: Clock,
+        workload: Arc<Workload>,
+        wire: Wire,
+        origin: Arc<Self>,
+    ) -> Self {
         let fetches = Fetches::default();
         let role = Role::Edge {
             wire,
@@ -160,7 +165,9 @@ impl Server {
         let work = costs.work(request.operation, self.bytes_of_a_hit(request).max(bytes));
         let done = self.workers.serve(clock.now(), work);
         let done = done.ok_or(Failure::Overloaded)?;
-        clock.sleep_until(done + costs.wait(request.operation)).await;
+        clock
+            .sleep_until(done + costs.wait(request.operation))
+            .await;
         self.fail_if_down(wire).await?;
 
         let answer = self.answer(request).await?;

@@ -46,9 +46,7 @@ pub(crate) enum Payloads {
     /// Their keys, whatever their sizes: in the model.
     Short,
     /// As many random bytes as their sizes say, and keys that no other run has.
-    Whole {
-        run: u64,
-    },
+    Whole { run: u64 },
 }
 
 impl Workload {

@@ -35,7 +35,9 @@ fn outcome(outcomes: &Value, leases: bool, edges: bool) -> &Value {
 }
 
 fn number(outcome: &Value, field: &str) -> f64 {
-    outcome[field].as_f64().unwrap_or_else(|| panic!("no {field}: {outcome}"))
+    outcome[field]
+        .as_f64()
+        .unwrap_or_else(|| panic!("no {field}: {outcome}"))
 }
 
 fn assert_clean(outcome: &Value) {
@@ -64,7 +66,8 @@ fn the_same_seed_gives_the_same_table_and_another_seed_another() {
 #[test]
 fn in_a_rollout_leases_bring_compiles_to_one_for_each_program() {
     for remote in ["cache_server", "redis"] {
-        let arguments = format!("rollout --machines 40 --edge-of 10 --remote {remote} {SMALL} --json");
+        let arguments =
+            format!("rollout --machines 40 --edge-of 10 --remote {remote} {SMALL} --json");
         let outcomes = json(&arguments);
         for edges in [false, true] {
             let (without, with) = (
@@ -81,7 +84,9 @@ fn in_a_rollout_leases_bring_compiles_to_one_for_each_program() {
 
 #[test]
 fn edges_take_requests_and_bytes_off_the_remote() {
-    let outcomes = json(&format!("rollout --machines 40 --edge-of 20 {SMALL} --json"));
+    let outcomes = json(&format!(
+        "rollout --machines 40 --edge-of 20 {SMALL} --json"
+    ));
     let (without, with) = (
         outcome(&outcomes, true, false),
         outcome(&outcomes, true, true),
@@ -108,7 +113,10 @@ fn an_outage_fails_no_request_and_what_was_compiled_in_it_is_on_the_remote_after
             assert_clean(disturbed);
             assert_eq!(calm["requests"], disturbed["requests"]);
             let (calm, disturbed) = (number(calm, "compiles"), number(disturbed, "compiles"));
-            assert!(disturbed > 1.2 * calm, "{disturbed} compiles instead of {calm}");
+            assert!(
+                disturbed > 1.2 * calm,
+                "{disturbed} compiles instead of {calm}"
+            );
         }
     }
 }
@@ -118,11 +126,18 @@ fn plots_are_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display();
     let load = "--programs 20 --seconds 5 --start-within 1 --rate 1";
-    json(&format!("outage --machines 5 --at 1 --lasts 2 {load} --json --plots {at}"));
-    json(&format!("rollout --machines 5,10 {load} --json --plots {at}"));
+    json(&format!(
+        "outage --machines 5 --at 1 --lasts 2 {load} --json --plots {at}"
+    ));
+    json(&format!(
+        "rollout --machines 5,10 {load} --json --plots {at}"
+    ));
     for name in ["outage", "compiles", "times"] {
         let plot = std::fs::read_to_string(folder.path().join(format!("{name}.svg"))).unwrap();
-        assert!(plot.starts_with("<svg") && plot.contains("polyline"), "{name}");
+        assert!(
+            plot.starts_with("<svg") && plot.contains("polyline"),
+            "{name}"
+        );
     }
 }
 
@@ -136,11 +151,15 @@ fn assert_agrees(comparison: &Value, most_compiles_per_program: f64) {
     }
     for side in [model, real] {
         let compiles = number(side, "compiles_per_program");
-        assert!((1.0..=most_compiles_per_program).contains(&compiles), "{side}");
+        assert!(
+            (1.0..=most_compiles_per_program).contains(&compiles),
+            "{side}"
+        );
     }
 }
 
-const REAL: &str = "--programs 50 --seconds 4 --start-within 0.5 --rate 20 --artifact-kib 16 --json";
+const REAL: &str =
+    "--programs 50 --seconds 4 --start-within 0.5 --rate 20 --artifact-kib 16 --json";
 
 #[test]
 fn four_processes_on_a_cache_server_ask_as_the_model_does() {

@@ -79,7 +79,12 @@ async fn cache(task: &Task) -> Result<LayeredPipelineCache> {
     let disk = DiskCache::new(&task.folder).await?;
     let (clock, places) = (Clock::real(), task.compile_places);
     if let Some(url) = &task.server.redis {
-        return Ok(machine::cache(clock, disk, redis(url, task.leases)?, places));
+        return Ok(machine::cache(
+            clock,
+            disk,
+            redis(url, task.leases)?,
+            places,
+        ));
     }
     let url = task.server.remote.as_ref().context("no remote")?;
     let mut remote = RemoteCache::builder().writes();

@@ -30,7 +30,10 @@ pub(crate) fn compare(args: &RealArgs) -> Result<()> {
     } else {
         write!(out, "{comparison}")?;
     }
-    ensure!(comparison.is_clean(), "a request failed or got a wrong artifact");
+    ensure!(
+        comparison.is_clean(),
+        "a request failed or got a wrong artifact"
+    );
     Ok(())
 }
 

@@ -97,10 +97,22 @@ impl fmt::Display for Comparison {
             ("p50 of time to artifact, ms", model.p50_ms, real.p50_ms),
             ("p99 of time to artifact, ms", model.p99_ms, real.p99_ms),
         ];
-        writeln!(f, "{:<36}{:>10}{:>10}{:>14}", "", "model", "real", "model / real")?;
+        writeln!(
+            f,
+            "{:<36}{:>10}{:>10}{:>14}",
+            "", "model", "real", "model / real"
+        )?;
         for (name, model, real) in rows {
-            writeln!(f, "{name:<36}{model:>10.2}{real:>10.2}{:>14.2}", model / real)?;
+            writeln!(
+                f,
+                "{name:<36}{model:>10.2}{real:>10.2}{:>14.2}",
+                model / real
+            )?;
         }
-        writeln!(f, "failed requests: {}, wrong artifacts: {}", self.failed, self.wrong)
+        writeln!(
+            f,
+            "failed requests: {}, wrong artifacts: {}",
+            self.failed, self.wrong
+        )
     }
 }
