@@ -69,7 +69,7 @@ pub(crate) struct OutageArgs {
     #[arg(long, value_name = "KIND", default_value = "cache_server")]
     pub(crate) remote: ServerKind,
     /// When the outage begins
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "20")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     pub(crate) at: Duration,
     /// How long it lasts
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "60")]
@@ -155,13 +155,13 @@ pub(crate) struct Load {
     #[arg(long, value_name = "EXPONENT", value_parser = number, default_value = "1")]
     pub(crate) zipf: f64,
     /// Requests a second of each machine, at random times
-    #[arg(long, value_name = "N", value_parser = number, default_value = "1")]
+    #[arg(long, value_name = "N", value_parser = number, default_value = "2")]
     pub(crate) rate: f64,
     /// How long there are requests
-    #[arg(long, value_name = "SECONDS", value_parser = number, default_value = "60")]
+    #[arg(long, value_name = "SECONDS", value_parser = number, default_value = "20")]
     pub(crate) seconds: f64,
     /// The time within which the machines start
-    #[arg(long, value_name = "SECONDS", value_parser = number, default_value = "10")]
+    #[arg(long, value_name = "SECONDS", value_parser = number, default_value = "1")]
     pub(crate) start_within: f64,
     /// The median of the compile times, which are log-normal
     #[arg(long, value_name = "MS", value_parser = number, default_value = "185")]

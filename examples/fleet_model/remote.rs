@@ -15,12 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Breaker, PROBE_INTERVAL};
 use crate::clock::Clock;
+use crate::lease_table::TIME_TO_LIVE;
 use crate::network::Wire;
 use crate::server::{Answer, Failure, Operation, Request, Server};
 use crate::workload::{Workload, program_of};
 
 /// The defaults of the library.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What takes longer comes too late for a renewal.
+const LEASE_TIMEOUT: Duration = Duration::from_millis(TIME_TO_LIVE.as_millis() as u64 / 3);
 const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 const CONCURRENT_REQUESTS: usize = 64;
 
@@ -101,6 +104,10 @@ impl Client {
     ) -> Result<Answer, StoreErrorKind> {
         let clock = self.clock;
         let began = clock.now();
+        let limit = match request.operation {
+            Operation::Get | Operation::Put => ATTEMPT_TIMEOUT,
+            _ => LEASE_TIMEOUT,
+        };
         let answer = async {
             // Never closed.
             let _permit = self.permits.acquire().await;
@@ -114,7 +121,7 @@ impl Client {
             biased;
             answer = answer => answer,
             () = is_abandoned => Err(Failure::TimedOut),
-            () = clock.sleep(ATTEMPT_TIMEOUT) => Err(Failure::TimedOut),
+            () = clock.sleep(limit) => Err(Failure::TimedOut),
         };
         if breaker(&self).learn(clock.now(), answer.is_err()) && request.operation == Operation::Get
         {
