@@ -1,9 +1,11 @@
 //! The compile leases of a server, with a time to live: by the server's clock, and in its memory.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::network::lock;
 use crate::workload::ProgramId;
@@ -17,7 +19,7 @@ pub(crate) struct LeaseTable(Mutex<HashMap<ProgramId, Entry>>);
 #[derive(Debug, Default)]
 struct Entry {
     held: Option<Held>,
-    ended: watch::Sender<()>,
+    ended: Arc<Notify>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,15 +64,34 @@ impl LeaseTable {
         match leases.get_mut(&program) {
             Some(entry) if entry.held.is_some_and(|held| held.holder == holder) => {
                 entry.held = None;
-                entry.ended.send_replace(());
-                entry.ended.receiver_count()
+                entry.ended.notify_waiters();
+                // A watch has two references, and the table has one.
+                (Arc::strong_count(&entry.ended) - 1) / 2
             }
             _ => 0,
         }
     }
 
-    /// Changes when a lease of this program ends.
-    pub(crate) fn watch(&self, program: ProgramId) -> watch::Receiver<()> {
-        lock(&self.0).entry(program).or_default().ended.subscribe()
+    /// Learns when a lease of this program ends.
+    pub(crate) fn watch(&self, program: ProgramId) -> Arc<Notify> {
+        Arc::clone(&lock(&self.0).entry(program).or_default().ended)
+    }
+}
+
+/// Announcements in the order in which their watches began, so that a run can be repeated.
+pub(crate) struct Watch {
+    ended: Arc<Notify>,
+    next: Pin<Box<OwnedNotified>>,
+}
+
+impl Watch {
+    pub(crate) fn new(ended: Arc<Notify>) -> Self {
+        let next = Box::pin(Arc::clone(&ended).notified_owned());
+        Self { ended, next }
+    }
+
+    pub(crate) async fn changed(&mut self) {
+        self.next.as_mut().await;
+        self.next = Box::pin(Arc::clone(&self.ended).notified_owned());
     }
 }

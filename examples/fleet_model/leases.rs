@@ -9,10 +9,9 @@ use pipeline_cache::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::lease_table::TIME_TO_LIVE;
+use crate::lease_table::{TIME_TO_LIVE, Watch};
 use crate::remote::{Client, Remote, error};
 use crate::server::{Answer, Operation, Request};
 use crate::workload::{ProgramId, program_of};
@@ -93,23 +92,19 @@ impl Client {
         self.call(request, |client| &client.leases).await
     }
 
-    async fn watch(
-        self: &Arc<Self>,
-        program: ProgramId,
-    ) -> Result<watch::Receiver<()>, StoreErrorKind> {
+    async fn watch(self: &Arc<Self>, program: ProgramId) -> Result<Watch, StoreErrorKind> {
         match self.send(Operation::Watch, program).await? {
-            Answer::Watching(ended) => Ok(ended),
+            Answer::Watching(ended) => Ok(Watch::new(ended)),
             _ => Err(StoreErrorKind::Protocol),
         }
     }
 
     /// Until the lease of another has ended, or it is time to look.
-    async fn pause(&self, began: Duration, ended: &mut watch::Receiver<()>) {
+    async fn pause(&self, began: Duration, ended: &mut Watch) {
         let waited = self.clock.now() - began;
         let pause = (waited / 8).clamp(MIN_PAUSE, MAX_PAUSE);
         let announced = async {
-            // The table lives as long as its server.
-            let _ = ended.changed().await;
+            ended.changed().await;
             self.clock.sleep(self.wire.latency).await;
         };
         tokio::select! {

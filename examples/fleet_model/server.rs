@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -49,7 +49,7 @@ pub(crate) enum Answer {
     Granted,
     Held,
     Stored,
-    Watching(watch::Receiver<()>),
+    Watching(Arc<Notify>),
 }
 
 /// Why there is no answer.
