@@ -56,7 +56,6 @@
 //! `testing::check_program` does the same for a [`Program`] of your own.
 //!
 #![doc = include_str!("at_scale.md")]
-
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod artifact;

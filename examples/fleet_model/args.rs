@@ -155,7 +155,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "EXPONENT", value_parser = number, default_value = "1")]
     pub(crate) zipf: f64,
     /// Requests a second of each machine, at random times
-    #[arg(long, value_name = "N", value_parser = number, default_value = "2")]
+    #[arg(long, value_name = "N", value_parser = number, default_value = "1")]
     pub(crate) rate: f64,
     /// How long there are requests
     #[arg(long, value_name = "SECONDS", value_parser = number, default_value = "20")]

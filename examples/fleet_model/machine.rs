@@ -1,9 +1,9 @@
-//! A machine of the fleet: the library's layered store, over its memory tier, a disk and a remote. In the
-//! model these two are modelled, in a real run they are real.
+//! A machine of the fleet: the library's layered store, over memory, a disk and a remote. In the model
+//! these three are modelled, in a real run they are the library's.
 
 use pipeline_cache::layered::{CompileSource, LookupSource};
 use pipeline_cache::{
-    CompileScope, InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, PipelineCacheStore,
+    CompileScope, LayeredPipelineCache, LookupPolicy, PipelineCacheStore, SourceAliases,
 };
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -62,19 +62,22 @@ impl Machine {
 
 const MEMORY: CompileSource = CompileSource::Cache(LookupSource::Tier(0));
 
-/// The cache of a machine, with the defaults of the library on this clock.
+/// Memory, a disk and a remote.
+pub(crate) type Tiers = [Arc<dyn PipelineCacheStore>; 3];
+
+/// The cache of a machine, with the defaults of the library on this clock. Machines may share the aliases:
+/// they compile by key, and no source has one.
 pub(crate) fn cache(
     clock: Clock,
-    disk: impl PipelineCacheStore + 'static,
-    remote: impl PipelineCacheStore + 'static,
+    tiers: Tiers,
+    aliases: Arc<SourceAliases>,
     compile_places: usize,
 ) -> LayeredPipelineCache {
     let delay = clock.stretched(Duration::from_millis(2));
     let seconds = |seconds| clock.stretched(Duration::from_secs(seconds));
     LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
-        .tier(disk)
-        .tier(remote)
+        .tiers(tiers)
+        .source_aliases(aliases)
         .compile_places(compile_places)
         .lookup_policy(LookupPolicy::Hedged { delay })
         .lookup_deadline(seconds(10))

@@ -1,7 +1,7 @@
 //! One run of the model: a fleet that is cold everywhere, under load, and what comes of it.
 
 use anyhow::Result;
-use pipeline_cache::CompileScope;
+use pipeline_cache::{CompileScope, SourceAliases};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Builder;
@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use crate::args::{Fleet, Load};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::machine::{Machine, cache};
+use crate::machine::{Machine, Tiers, cache};
+use crate::memory::Memory;
 use crate::network::Wire;
 use crate::outcome::Outcome;
 use crate::remote::Remote;
@@ -48,6 +49,7 @@ async fn play(fleet: &Fleet, workload: &Arc<Workload>, tally: &Arc<Tally>) -> Re
         Arc::clone(tally),
     ));
     let scope = Arc::new(CompileScope::new("modelled compiler", "modelled target")?);
+    let aliases = Arc::new(SourceAliases::new());
     let mut edge = Arc::clone(&origin);
     let mut machines = JoinSet::new();
     // They are kept until the end, with the writes that they still owe the remote.
@@ -65,13 +67,17 @@ async fn play(fleet: &Fleet, workload: &Arc<Workload>, tally: &Arc<Tally>) -> Re
             Arc::clone(&edge),
             fleet.leases && fleet.remote.grants_leases(),
         );
-        let disk = Disk::new(clock, Arc::clone(workload));
+        let tiers: Tiers = [
+            Arc::new(Memory::new(Arc::clone(workload))),
+            Arc::new(Disk::new(clock, Arc::clone(workload))),
+            Arc::new(remote),
+        ];
         let machine = Machine {
             clock,
             workload: Arc::clone(workload),
             tally: Arc::clone(tally),
             scope: Arc::clone(&scope),
-            cache: cache(clock, disk, remote, fleet.compile_places),
+            cache: cache(clock, tiers, Arc::clone(&aliases), fleet.compile_places),
         };
         caches.push(machine.clone());
         machines.spawn(machine.run(number));

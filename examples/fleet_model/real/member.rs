@@ -2,7 +2,10 @@
 //! and prints what it did.
 
 use anyhow::{Context as _, Result};
-use pipeline_cache::{CompileScope, DiskCache, LayeredPipelineCache, RemoteCache};
+use pipeline_cache::{
+    CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+    RemoteCache, SourceAliases,
+};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,7 +13,7 @@ use std::sync::Arc;
 
 use crate::args::{Load, RealServer};
 use crate::clock::Clock;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Tiers};
 use crate::tally::Tally;
 use crate::workload::{Payloads, ProgramId, Workload};
 
@@ -76,22 +79,30 @@ pub(crate) async fn take_part() -> Result<()> {
 }
 
 async fn cache(task: &Task) -> Result<LayeredPipelineCache> {
-    let disk = DiskCache::new(&task.folder).await?;
-    let (clock, places) = (Clock::real(), task.compile_places);
+    let tiers: Tiers = [
+        Arc::new(InMemoryPipelineCache::new()),
+        Arc::new(DiskCache::new(&task.folder).await?),
+        remote(task)?,
+    ];
+    let aliases = Arc::new(SourceAliases::new());
+    Ok(machine::cache(
+        Clock::real(),
+        tiers,
+        aliases,
+        task.compile_places,
+    ))
+}
+
+fn remote(task: &Task) -> Result<Arc<dyn PipelineCacheStore>> {
     if let Some(url) = &task.server.redis {
-        return Ok(machine::cache(
-            clock,
-            disk,
-            redis(url, task.leases)?,
-            places,
-        ));
+        return Ok(Arc::new(redis(url, task.leases)?));
     }
     let url = task.server.remote.as_ref().context("no remote")?;
     let mut remote = RemoteCache::builder().writes();
     if let Ok(token) = std::env::var("CACHE_TOKEN") {
         remote = remote.bearer_token(token);
     }
-    Ok(machine::cache(clock, disk, remote.build(url)?, places))
+    Ok(Arc::new(remote.build(url)?))
 }
 
 #[cfg(feature = "redis")]
