@@ -3,6 +3,8 @@
 //!
 //! `machine.rs` runs the library's layered store. `clock.rs`, `memory.rs`, `disk.rs`, `network.rs`,
 //! `server.rs` and `remote.rs` are what is modelled around it. `real/` holds the model against processes.
+//! `plots/` has what `rollout --plots` and `outage --seconds 90 --plots` draw; the guide of the library
+//! has the tables, under "At scale".
 
 mod args;
 mod breaker;

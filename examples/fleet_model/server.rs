@@ -175,9 +175,9 @@ impl Server {
             Answer::Hit => self.workload.program(request.program).bytes,
             _ => 0,
         };
-        self.count_out(HEAD_BYTES + bytes);
         let begins = clock.now() + wire.latency;
         let sent = self.down.send(clock.now(), HEAD_BYTES + bytes);
+        self.count_out(sent, HEAD_BYTES + bytes);
         let received = wire.down.send(sent, HEAD_BYTES + bytes);
         // Answers share the line, so each begins at once.
         clock.sleep_until(begins).await;
@@ -219,9 +219,10 @@ impl Server {
         }
     }
 
-    fn count_out(&self, bytes: u64) {
+    /// Counts an answer in the second in which its last byte leaves.
+    fn count_out(&self, sent: Duration, bytes: u64) {
         if let Role::Origin { tally, .. } = &self.role {
-            tally.answer_left(self.clock.now(), bytes);
+            tally.answer_left(sent, bytes);
         }
     }
 

@@ -1,5 +1,7 @@
-//! The kinds of servers, and what their work costs: the assumptions of the model. Where they come
-//! from stands in the guide of the library, under "At scale".
+//! The kinds of servers, and what their work costs: the assumptions of the model.
+//!
+//! They are round figures of the right order, not measurements, except that S3 promises its rates for a
+//! prefix. Whoever plans a fleet measures the server and puts the figures here.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -68,8 +68,8 @@ impl Tally {
         });
     }
 
-    pub(crate) fn answer_left(&self, now: Duration, bytes: u64) {
-        self.second(now, |second| second.bytes_out += bytes);
+    pub(crate) fn answer_left(&self, at: Duration, bytes: u64) {
+        self.second(at, |second| second.bytes_out += bytes);
     }
 
     pub(crate) fn compile_began(&self, now: Duration, program: ProgramId) {
@@ -95,9 +95,9 @@ impl Tally {
         read(&lock(&self.0))
     }
 
-    fn second(&self, now: Duration, count: impl FnOnce(&mut Second)) {
+    fn second(&self, at: Duration, count: impl FnOnce(&mut Second)) {
         let seconds = &mut lock(&self.0).seconds;
-        let index = now.as_secs() as usize;
+        let index = at.as_secs() as usize;
         if seconds.len() <= index {
             seconds.resize(index + 1, Second::default());
         }

@@ -47,7 +47,7 @@ fn assert_clean(outcome: &Value) {
     }
 }
 
-const SMALL: &str = "--programs 60 --seconds 10 --start-within 0.2 --rate 5";
+const SMALL: &str = "--programs 60 --seconds 5 --start-within 0.2 --rate 5";
 
 #[test]
 fn the_same_seed_gives_the_same_table_and_another_seed_another() {
