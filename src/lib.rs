@@ -54,7 +54,8 @@
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 //! `testing::check_program` does the same for a [`Program`] of your own.
-
+//!
+#![doc = include_str!("at_scale.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod artifact;
