@@ -137,7 +137,10 @@ impl ObjectStoreCacheBuilder {
                 None => format!("{scheme}://"),
             },
         };
-        let name = format!("objects({scheme}/{prefix})");
+        let name = match server(&options) {
+            Some(server) => format!("objects({scheme}/{prefix}, at {server})"),
+            None => format!("objects({scheme}/{prefix})"),
+        };
         Ok(self.tier(name, store, prefix))
     }
 
@@ -203,6 +206,41 @@ fn environment() -> Vec<(String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| OF_STORES.iter().any(|prefix| name.starts_with(prefix)))
         .collect()
+}
+
+/// Which server or account it is, where the URL does not tell: the name of a tier stands for the place
+/// where its artifacts are. Of a URL, host and port alone.
+fn server(options: &[(String, String)]) -> Option<String> {
+    const NAMES: [&str; 4] = [
+        "endpoint",
+        "endpoint_url",
+        "endpoint_url_s3",
+        "account_name",
+    ];
+    let said = options.iter().filter(|(name, _)| {
+        let name = name.to_lowercase();
+        let name = ["aws_", "azure_storage_", "azure_", "google_"]
+            .iter()
+            .find_map(|store| name.strip_prefix(store))
+            .unwrap_or(&name);
+        NAMES.contains(&name)
+    });
+    let mut servers: Vec<_> = said.map(|(_, value)| host(value)).collect();
+    servers.sort_unstable();
+    servers.dedup();
+    (!servers.is_empty()).then(|| servers.join(" and "))
+}
+
+fn host(text: &str) -> String {
+    match Url::parse(text) {
+        Ok(url) => match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => "a server without a host".to_owned(),
+        },
+        // The name of an account.
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// A second layer of retries would outlast deadlines and multiply requests to a store that fails.
@@ -287,4 +325,23 @@ pub enum ObjectStoreCacheError {
         /// The scheme of the URL.
         scheme: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_on_other_servers_have_other_names() {
+        let name = |endpoint: &str| {
+            let tier = ObjectStoreCache::builder()
+                .store_option("aws_endpoint", endpoint)
+                .store_option("aws_region", "r")
+                .store_option("aws_allow_http", "true");
+            tier.build("s3://bucket/a").unwrap().to_string()
+        };
+        let named = name("http://user:secret@127.0.0.1:9000/path");
+        assert_eq!(named, "objects(s3://bucket/a, at 127.0.0.1:9000)");
+        assert_ne!(named, name("http://127.0.0.1:9001"));
+    }
 }
