@@ -4,10 +4,11 @@
 //! expressions, which a valid module lists after all that they refer to.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use naga::{
     ArraySize, Constant, Expression, Function, GlobalVariable, Handle, LocalVariable, Module,
-    Override, Type, TypeInner,
+    Override, ShaderStage, Type, TypeInner,
 };
 
 use super::nodes::{Child, Id, Kind, NodeWriter, Nodes};
@@ -67,6 +68,7 @@ impl<'m> Items<'m> {
             sources: Vec::new(),
         };
         items.number_globals(globals)?;
+        let targets = targets(module);
         for (handle, ty) in module.types.iter() {
             // An array whose length is overridable needs that override, and so its initial value.
             if let Some(length) = pending_length(&ty.inner) {
@@ -74,9 +76,12 @@ impl<'m> Items<'m> {
                 items.number_expressions(init.map_or(0, |init| init.index() + 1))?;
                 items.number_override(length)?;
             }
-            let named = special.contains(handle);
-            let id = items.number(named, |numbers| {
-                ty.name.write(numbers);
+            let is_special = special.contains(handle);
+            let targets = targets.contains(&handle).then_some(TARGETS_NAME);
+            let id = items.number(true, |numbers| {
+                let special = ty.name.as_deref().filter(|_| is_special);
+                numbers.name(special.or(targets));
+                numbers.named = is_special;
                 spelled(&ty.inner).write(numbers);
             })?;
             items.known.types.push(id);
@@ -232,6 +237,19 @@ impl<'m> Items<'m> {
         nodes.intern(None, written)
     }
 }
+
+/// The structures that fragment shaders return. naga's writer of HLSL takes their locations for
+/// those of targets wherever the type is used, so that they are no other type, however equal.
+fn targets(module: &Module) -> HashSet<Handle<Type>> {
+    let mains = module.entry_points.iter();
+    let fragments = mains.filter(|main| main.stage == ShaderStage::Fragment);
+    let results = fragments.filter_map(|main| main.function.result.as_ref());
+    let structures = results.filter(|result| result.binding.is_none());
+    structures.map(|result| result.ty).collect()
+}
+
+/// The name of what a fragment shader returns.
+const TARGETS_NAME: &str = "targets";
 
 const FOLLOWS: Refusal = Refusal(&"an item refers to one that follows it");
 

@@ -105,6 +105,7 @@
 //! | a resource that an entry point names to no effect, as in `_ = buffer;` | it is part of the interface, from which layouts are made |
 //! | a canonical module, and what is parsed from the WGSL that naga writes of it, where that leaves out a resource that is only named or folds constants of other rules | the same two reasons |
 //! | names of `modf`'s results and their like | back ends look members up by name |
+//! | the structure that a fragment shader returns, and an equal one | naga's HLSL back end takes the locations in that type for those of targets, wherever it is used |
 //! | an error of what is used for nothing, as `let x = 1u / N;` with an override `N` of 0 | not kept: that module makes no pipeline, its canonical form does, and computes the same but for it |
 //! | unused samples, unused loads from resources | they use a resource: the same |
 //!
@@ -128,7 +129,9 @@
 //! | atomics that the shader does not touch, and plain integers | SPIR-V does not tell them apart, WGSL does |
 //! | a buffer that is a structure of one member in WGSL | SPIR-V does not tell it from the structure that it wants around a buffer |
 //! | a private variable that the wrapped function hands on, or that another function uses | what else is done with it would have to be followed |
-//! | an entry point that does more than pass values on to and from one function, which nothing else calls | it is code |
+//! | a structure that a buffer holds too, and its parts as inputs or outputs | naga's HLSL back end loses the layout of a structure whose members are bound |
+//! | a structure of an index of vertices or instances or a number of workgroups, that is handed on whole | naga's HLSL back end corrects such an index where the argument itself is read |
+//! | an entry point that does more than pass values on to and from one function, which nothing else calls, or names a resource | it is code, or part of the interface |
 //! | a function with so many `return`s that what follows it would have to be written thousands of times | the canonical form would be larger than the source |
 //!
 //! Such a module is copied and validated once more: its key takes about three and a half times as

@@ -1,6 +1,7 @@
 //! Shader modules.
 
 mod fields;
+mod interface;
 mod meaning;
 mod results;
 mod shuffled;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use naga::valid::ModuleInfo;
 use naga::{
-    Block, Constant, Expression, Function, FunctionArgument, GlobalVariable, Handle, LocalVariable,
-    Module, Span, Statement, Type,
+    Binding, Block, BuiltIn, Constant, Expression, Function, FunctionArgument, GlobalVariable,
+    Handle, LocalVariable, Module, ShaderStage, Span, Statement, Type,
 };
 
 use super::super::wire::{Construct as _, Listing};
 use super::copies::{Argument, Copies};
 use super::outputs::Outputs;
-use super::types::{Bound, say_interpolation};
+use super::types::{Bindings, Bound, say_interpolation};
 use super::uses::{PartsOnly, drop_unread, roots};
 use super::{Wrapper, blocks, is_private, root, size};
 
@@ -38,10 +38,11 @@ struct Structure {
 
 impl<'m> Inlining<'m> {
     pub(super) fn new(module: &'m mut Module, info: &'m ModuleInfo) -> Self {
+        let bound = Bound::new(module);
         Self {
             module,
             info,
-            bound: Bound::default(),
+            bound,
         }
     }
 
@@ -53,7 +54,8 @@ impl<'m> Inlining<'m> {
     /// not grow too large.
     pub(super) fn inline(&mut self, entry: usize, wrapper: &Wrapper) -> bool {
         let mut shell = std::mem::take(&mut self.module.entry_points[entry].function);
-        self.say_interpolation(&mut shell);
+        let are_targets = self.module.entry_points[entry].stage == ShaderStage::Fragment;
+        self.say_interpolation(&mut shell, are_targets);
         let callee = wrapper.callee;
         let inner = &self.module.functions[callee];
         let mut returns = 1;
@@ -76,7 +78,7 @@ impl<'m> Inlining<'m> {
             copies.statement(&mut inner, statement, &mut body);
         }
         let mut code = std::mem::take(&mut inner.body);
-        let mut outputs = Outputs::new(&shell, &shell.body[wrapper.call + 1..], known);
+        let mut outputs = Outputs::new(&shell, &shell.body[wrapper.call + 1..], are_targets, known);
         blocks::rewrite(&mut code, &mut |statement, to| match statement {
             Statement::Return { value: None } => outputs.close(&mut copies, &mut inner, to),
             statement => to.push(statement, Span::UNDEFINED),
@@ -94,14 +96,15 @@ impl<'m> Inlining<'m> {
         true
     }
 
-    fn say_interpolation(&mut self, shell: &mut Function) {
+    fn say_interpolation(&mut self, shell: &mut Function, are_targets: bool) {
         for argument in &mut shell.arguments {
             say_interpolation(self.module, argument.ty, argument.binding.as_mut());
         }
         if let Some(result) = &mut shell.result {
             say_interpolation(self.module, result.ty, result.binding.as_mut());
             if result.binding.is_none() {
-                self.bound.say_interpolation(self.module, result.ty);
+                self.bound
+                    .say_interpolation(self.module, result.ty, are_targets);
             }
         }
     }
@@ -275,8 +278,14 @@ impl<'m> Inlining<'m> {
                 continue;
             }
             let parts = &shell.arguments[all.clone()];
-            let bindings = parts.iter().map(|part| part.binding.clone()).collect();
             let or_copy = parts_only.contains(handle);
+            if !or_copy && parts.iter().any(is_corrected) {
+                continue;
+            }
+            let bindings = Bindings {
+                members: parts.iter().map(|part| part.binding.clone()).collect(),
+                are_targets: false,
+            };
             let bound = self.bound.bind(self.module, ty, bindings, or_copy);
             if let Some(ty) = bound {
                 structures[first] = Some(Structure {
@@ -289,6 +298,18 @@ impl<'m> Inlining<'m> {
         }
         structures
     }
+}
+
+/// Whether what is read of an argument is not what the device gives: Direct3D counts vertices and
+/// instances from 0 and no workgroups, which naga makes up for wherever such an argument itself is
+/// read, and not in a structure that is handed on.
+const fn is_corrected(argument: &FunctionArgument) -> bool {
+    matches!(
+        argument.binding,
+        Some(Binding::BuiltIn(
+            BuiltIn::VertexIndex | BuiltIn::InstanceIndex | BuiltIn::NumWorkGroups
+        ))
+    )
 }
 
 /// The private variable that an expression is.

@@ -26,12 +26,13 @@ mod spelling;
 mod types;
 mod uses;
 
-use naga::valid::ModuleInfo;
+use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{
     AddressSpace, Block, Expression, Function, GlobalVariable, Handle, LocalVariable, Module,
     Statement, UnaryOperator,
 };
 
+use super::module::is_interface;
 use super::validate::validate_again;
 use inline::Inlining;
 
@@ -65,7 +66,8 @@ fn unwrapped(source: &Module, info: &ModuleInfo) -> Option<(Module, ModuleInfo)>
     let mut inlining = Inlining::new(&mut module, info);
     let mut any = false;
     for (entry, wrapper) in wrappers {
-        if callers[wrapper.callee.index()] == 1 {
+        let (main, callee) = (info.get_entry_point(entry), &info[wrapper.callee]);
+        if callers[wrapper.callee.index()] == 1 && uses_no_other(source, main, callee) {
             any |= inlining.inline(entry, &wrapper);
         }
     }
@@ -158,6 +160,14 @@ fn passes(module: &Module, main: &Function, statement: &Statement) -> bool {
         Statement::Store { pointer, value: _ } => is_own(pointer),
         _ => false,
     }
+}
+
+/// Whether an entry point uses no variable that others see but by the function. `_ = texture;` is
+/// no statement, and keeps one in the interface.
+fn uses_no_other(module: &Module, main: &FunctionInfo, callee: &FunctionInfo) -> bool {
+    let globals = module.global_variables.iter();
+    let mut seen = globals.filter(|(_, global)| is_interface(global.space));
+    seen.all(|(global, _)| main[global].is_empty() || !callee[global].is_empty())
 }
 
 /// What a pointer of a wrapper points to or into.

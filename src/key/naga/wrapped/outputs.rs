@@ -20,6 +20,8 @@ const LOOK_BACK: usize = 128;
 pub(super) struct Outputs<'s> {
     shell: &'s Function,
     after: &'s [Statement],
+    /// Whether the locations of what is returned are those of targets.
+    are_targets: bool,
     /// How many expressions the code has itself.
     known: usize,
     /// The values that are returned, and their parts.
@@ -27,10 +29,16 @@ pub(super) struct Outputs<'s> {
 }
 
 impl<'s> Outputs<'s> {
-    pub(super) const fn new(shell: &'s Function, after: &'s [Statement], known: usize) -> Self {
+    pub(super) const fn new(
+        shell: &'s Function,
+        after: &'s [Statement],
+        are_targets: bool,
+        known: usize,
+    ) -> Self {
         Self {
             shell,
             after,
+            are_targets,
             known,
             returned: Vec::new(),
         }
@@ -159,17 +167,21 @@ impl<'s> Outputs<'s> {
     /// The bindings of what is returned, part by part.
     fn bindings(&self, module: &Module) -> Option<Bindings> {
         let FunctionResult { ty, binding } = self.shell.result.as_ref()?;
-        match (binding, &module.types[*ty].inner) {
+        let members = match (binding, &module.types[*ty].inner) {
             (None, TypeInner::Struct { members, span: _ }) => {
                 let bindings = members.iter().map(|member| {
                     let mut binding = member.binding.clone();
                     say_interpolation(module, member.ty, binding.as_mut());
                     binding
                 });
-                Some(bindings.collect())
+                bindings.collect()
             }
-            _ => Some(vec![binding.clone()]),
-        }
+            _ => vec![binding.clone()],
+        };
+        Some(Bindings {
+            members,
+            are_targets: self.are_targets,
+        })
     }
 }
 

@@ -2,24 +2,43 @@
 
 use std::collections::BTreeMap;
 
-use naga::{Binding, Handle, Interpolation, Module, Sampling, ScalarKind, Span, Type, TypeInner};
+use naga::{
+    Binding, Handle, Interpolation, Module, Sampling, ScalarKind, Span, SpecialTypes, Type,
+    TypeInner,
+};
 
-/// The bindings of the members of a structure.
-pub(super) type Bindings = Vec<Option<Binding>>;
+use super::super::module::is_interface;
+
+/// What the members of a structure are bound to.
+#[derive(Clone, PartialEq)]
+pub(super) struct Bindings {
+    pub(super) members: Vec<Option<Binding>>,
+    /// Whether a fragment shader returns the structure, whose locations are targets.
+    pub(super) are_targets: bool,
+}
 
 /// How many copies of structures there may be. Real modules have a handful, and each new one is
 /// compared with all of them.
 const MAX_COPIES: usize = 100;
 
 /// The bindings that the members of structures take on.
-#[derive(Default)]
 pub(super) struct Bound {
+    /// The types that take no bindings, by their index.
+    fixed: Vec<bool>,
     bindings: BTreeMap<Handle<Type>, Bindings>,
     /// The structures that are like others and have other bindings.
     copies: Vec<(Handle<Type>, Bindings, Handle<Type>)>,
 }
 
 impl Bound {
+    pub(super) fn new(module: &Module) -> Self {
+        Self {
+            fixed: fixed(module),
+            bindings: BTreeMap::new(),
+            copies: Vec::new(),
+        }
+    }
+
     /// A structure whose members have these bindings: the one that is given, if they have none
     /// yet or these, or else a copy of it, if that is wanted.
     ///
@@ -36,11 +55,9 @@ impl Bound {
         let TypeInner::Struct { members, span: _ } = inner else {
             return None;
         };
-        let predeclared = &module.special_types.predeclared_types;
         let is_free = members.iter().all(|member| member.binding.is_none())
-            && members.len() == bindings.len()
-            // Back ends know these by their role.
-            && !predeclared.values().any(|special| *special == ty);
+            && members.len() == bindings.members.len()
+            && self.fixed.get(ty.index()) == Some(&false);
         if !is_free {
             return None;
         }
@@ -60,7 +77,7 @@ impl Bound {
         }
         let copy = Type {
             name: Some(format!("copy {}", self.copies.len())),
-            inner: bound(inner, &bindings),
+            inner: bound(inner, &bindings.members),
         };
         let copy = module.types.insert(copy, Span::UNDEFINED);
         self.copies.push((ty, bindings, copy));
@@ -68,7 +85,12 @@ impl Bound {
     }
 
     /// Says how the members of a result are interpolated.
-    pub(super) fn say_interpolation(&mut self, module: &Module, ty: Handle<Type>) {
+    pub(super) fn say_interpolation(
+        &mut self,
+        module: &Module,
+        ty: Handle<Type>,
+        are_targets: bool,
+    ) {
         let TypeInner::Struct {
             ref members,
             span: _,
@@ -81,12 +103,16 @@ impl Bound {
             say_interpolation(module, member.ty, binding.as_mut());
             binding
         });
-        self.bindings.insert(ty, bindings.collect());
+        let bindings = Bindings {
+            members: bindings.collect(),
+            are_targets,
+        };
+        self.bindings.insert(ty, bindings);
     }
 
     pub(super) fn finish(self, module: &mut Module) {
         for (ty, bindings) in self.bindings {
-            let inner = bound(&module.types[ty].inner, &bindings);
+            let inner = bound(&module.types[ty].inner, &bindings.members);
             // Types of one name and content are one type: this one is another than any.
             let name = Some(format!("bound {}", ty.index()));
             let bound = Type { name, inner };
@@ -95,6 +121,58 @@ impl Bound {
             }
         }
     }
+}
+
+/// The types that take no bindings, by their index: those that back ends know by their role, and
+/// those of buffers. HLSL has no offsets: its writer keeps them by members that stand for what is
+/// between two others, and leaves these out where the others are bound.
+fn fixed(module: &Module) -> Vec<bool> {
+    let SpecialTypes {
+        ray_desc,
+        ray_intersection,
+        ray_vertex_return,
+        external_texture_params,
+        external_texture_transfer_function,
+        predeclared_types,
+    } = &module.special_types;
+    let special = [
+        ray_desc,
+        ray_intersection,
+        ray_vertex_return,
+        external_texture_params,
+        external_texture_transfer_function,
+    ];
+    let special = special.into_iter().flatten();
+    let globals = module.global_variables.iter();
+    let seen = globals.filter(|(_, global)| is_interface(global.space));
+    let mut fixed = vec![false; module.types.len()];
+    for ty in special.chain(predeclared_types.values()) {
+        // naga's validator does not look at these handles.
+        if let Some(fixed) = fixed.get_mut(ty.index()) {
+            *fixed = true;
+        }
+    }
+    for (_, global) in seen {
+        fixed[global.ty.index()] = true;
+    }
+    // Types stand before those that hold them.
+    for (ty, held) in module.types.iter().rev() {
+        if !fixed[ty.index()] {
+            continue;
+        }
+        match held.inner {
+            TypeInner::Array { base, .. } | TypeInner::BindingArray { base, .. } => {
+                fixed[base.index()] = true;
+            }
+            TypeInner::Struct { ref members, .. } => {
+                members
+                    .iter()
+                    .for_each(|member| fixed[member.ty.index()] = true);
+            }
+            _ => {}
+        }
+    }
+    fixed
 }
 
 /// A structure whose members have bindings.
