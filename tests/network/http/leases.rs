@@ -201,12 +201,13 @@ async fn a_wait_that_fails_at_the_server_is_no_busy_loop() {
 #[tokio::test]
 async fn a_server_that_does_not_wait_grants_what_has_become_free() {
     let asked = AtomicUsize::new(0);
-    let server = server(move |request| {
-        match waits(request) || asked.fetch_add(1, Ordering::Relaxed) < 5 {
-            true => answer("202 Accepted", b"held\n"),
-            false => answer("201 Created", b"granted\n"),
-        }
-    });
+    let server =
+        server(
+            move |request| match waits(request) || asked.fetch_add(1, Ordering::Relaxed) < 5 {
+                true => answer("202 Accepted", b"held\n"),
+                false => answer("201 Created", b"granted\n"),
+            },
+        );
     let remote = granting().build(server.url()).unwrap();
     let key = key(1);
     let lease = tokio::time::timeout(PATIENCE, remote.compile_lease(&key));
