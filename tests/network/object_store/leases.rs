@@ -136,6 +136,14 @@ async fn machines_on_s3_compile_once_what_they_share() {
     };
     let endpoint = server.endpoint();
     let granting = |time| open(on_seaweed(&endpoint).compile_leases(time), "team");
+    // The first write makes the volumes of the server, which may take long.
+    let first = granting(LONG);
+    let takes_writes = timeout(LONG, async {
+        while first.put(&key(1000), artifact(1000)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    takes_writes.await.unwrap();
     let caches: Vec<_> = (0..3).map(|_| machine(granting(LONG))).collect();
     compile_once_each(&caches, 30).await;
 
