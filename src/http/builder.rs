@@ -201,7 +201,9 @@ impl RemoteCacheBuilder {
     /// Those who wait have a request each that the server answers when the artifact is stored or the
     /// holder has given up, or after half the [`inactivity_timeout`](Self::inactivity_timeout). At most
     /// 32 such requests are under way, which take no request permit. Who waits besides asks now and
-    /// then, after 20 ms at first and up to once a second.
+    /// then, after 20 ms at first and up to once a second. A server that stops answering while it is
+    /// waited for costs those who wait the [`inactivity_timeout`](Self::inactivity_timeout), and at most
+    /// 2 seconds more.
     ///
     /// ```
     /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, RemoteCache};

@@ -82,10 +82,11 @@ impl ObjectStoreCacheBuilder {
     /// in the background. A holder that dies, is stopped, or is cut off loses it: who waits takes it
     /// over after this time without a renewal, by a clock of its own. Then two may compile the same
     /// key, and store the same artifact. 10 seconds suit most: a lease is renewed each third of its
-    /// time. In a folder (`file://`) two who take over a lease at the same moment may both get it.
+    /// time. In a folder (`file://`) those who take over a lease at the same moment may all get it.
     ///
     /// A compile costs four more requests: the lease is put, the artifact looked for, the lease read
-    /// and deleted. Who waits reads it now and then, after 50 ms at first and up to every two seconds.
+    /// and deleted. Who waits reads it now and then, after 50 ms at first and up to every two seconds,
+    /// and looks for the artifact each time that another holds it.
     /// Where many wait, a `RedisCache` or a `cache_server` wakes them, and costs less.
     ///
     /// The lease of a holder that died stays in the store until its key is compiled again. A rule that

@@ -59,6 +59,16 @@ struct Found {
     version: UpdateVersion,
 }
 
+/// What has become of a lease since it was last looked at.
+enum Sight {
+    /// Another holds it than then. The last one may have stored the artifact.
+    NewHolder,
+    /// The same holds it.
+    Renewed,
+    /// Nobody has renewed it for its whole time.
+    Expired,
+}
+
 enum Written {
     Done,
     /// Another was faster.
@@ -173,9 +183,11 @@ impl Inner {
         if found.is_of(lease) {
             return self.granted_unless_stored(lease).await;
         }
-        let time = found.time().unwrap_or(lease.time).min(MAX_TIME);
-        if !self.is_unchanged(&lease.key, &found.object, time) {
-            return Ok(LeaseAnswer::Held);
+        match self.look(lease, &found) {
+            // All who wait learn it at once, and not one holder after the other.
+            Sight::NewHolder if self.is_stored(lease).await? => return Ok(LeaseAnswer::Stored),
+            Sight::NewHolder | Sight::Renewed => return Ok(LeaseAnswer::Held),
+            Sight::Expired => {}
         }
         let written = match self.update(lease, found.version).await? {
             Written::Unsupported => {
@@ -195,34 +207,46 @@ impl Inner {
         lease: &LeaseRequest,
     ) -> Result<LeaseAnswer, RequestError> {
         lock(&self.seen).remove(&lease.key);
-        if lease.ignores_entry || !self.objects.probe(&lease.key, ()).await? {
+        if !self.is_stored(lease).await? {
             return Ok(LeaseAnswer::Granted);
         }
         self.delete(&lease.key).await?;
         Ok(LeaseAnswer::Stored)
     }
 
+    /// Whether there is an entry that is of use to who asks.
+    async fn is_stored(&self, lease: &LeaseRequest) -> Result<bool, RequestError> {
+        Ok(!lease.ignores_entry && self.objects.probe(&lease.key, ()).await?)
+    }
+
     fn has_seen(&self, key: &PipelineFingerprint) -> bool {
         lock(&self.seen).contains_key(key)
     }
 
-    /// Whether the object of a lease has been this one for so long.
-    fn is_unchanged(&self, key: &PipelineFingerprint, object: &Bytes, time: Duration) -> bool {
+    /// Remembers the object of a lease.
+    fn look(&self, lease: &LeaseRequest, found: &Found) -> Sight {
         let mut seen = lock(&self.seen);
-        match seen.get(key) {
-            Some(earlier) if earlier.object == *object => earlier.since.elapsed() >= time,
-            _ => {
-                if seen.len() >= MAX_SEEN {
-                    // Each is seen anew.
-                    seen.clear();
-                }
-                let now = Seen {
-                    object: object.clone(),
-                    since: Instant::now(),
-                };
-                seen.insert(*key, now);
-                false
-            }
+        let earlier = seen.get(&lease.key);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.object == found.object) {
+            let time = found.time().unwrap_or(lease.time).min(MAX_TIME);
+            return match earlier.since.elapsed() >= time {
+                true => Sight::Expired,
+                false => Sight::Renewed,
+            };
+        }
+        let is_renewed = earlier.is_some_and(|earlier| token(&earlier.object) == found.token());
+        if seen.len() >= MAX_SEEN {
+            // Each is seen anew.
+            seen.clear();
+        }
+        let now = Seen {
+            object: found.object.clone(),
+            since: Instant::now(),
+        };
+        seen.insert(lease.key, now);
+        match is_renewed {
+            true => Sight::Renewed,
+            false => Sight::NewHolder,
         }
     }
 
@@ -308,20 +332,26 @@ impl Inner {
 
 impl Found {
     fn is_of(&self, lease: &LeaseRequest) -> bool {
-        self.words().next() == Some(&*lease.token)
+        self.token() == Some(&*lease.token)
+    }
+
+    fn token(&self) -> Option<&str> {
+        token(&self.object)
     }
 
     /// How long it lives without a renewal.
     fn time(&self) -> Option<Duration> {
-        let millis = self.words().nth(1)?.parse().ok()?;
+        let millis = words(&self.object).nth(1)?.parse().ok()?;
         Some(Duration::from_millis(millis))
     }
+}
 
-    fn words(&self) -> impl Iterator<Item = &str> {
-        from_utf8(&self.object)
-            .unwrap_or_default()
-            .split_whitespace()
-    }
+fn token(object: &[u8]) -> Option<&str> {
+    words(object).next()
+}
+
+fn words(object: &[u8]) -> impl Iterator<Item = &str> {
+    from_utf8(object).unwrap_or_default().split_whitespace()
 }
 
 /// Nothing is announced.

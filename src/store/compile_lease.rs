@@ -18,8 +18,8 @@ pub trait CompileLeases: Send + Sync {
     /// the caller compiles without.
     ///
     /// Call this after all tiers missed. When it returns, look the key up again: the artifact may have
-    /// been stored meanwhile. A tier that knows that it was returns [`CompileLease::stored`]. Hold the lease until the artifact is stored. Bound the wait: a holder may
-    /// hang.
+    /// been stored meanwhile. A tier that knows that it was returns [`CompileLease::stored`]. Hold the
+    /// lease until the artifact is stored. Bound the wait: a holder may hang.
     ///
     /// # Errors
     ///

@@ -9,6 +9,7 @@ use futures::future::join_all;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use pipeline_cache::{
     Artifact, CompileLease, CompileLeases as _, CompileSource, InMemoryPipelineCache,
@@ -135,6 +136,14 @@ async fn machines_on_s3_compile_once_what_they_share() {
     };
     let endpoint = server.endpoint();
     let granting = |time| open(on_seaweed(&endpoint).compile_leases(time), "team");
+    // The first write makes the volumes of the server, which may take long.
+    let first = granting(LONG);
+    let takes_writes = timeout(LONG, async {
+        while first.put(&key(1000), artifact(1000)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    takes_writes.await.unwrap();
     let caches: Vec<_> = (0..3).map(|_| machine(granting(LONG))).collect();
     compile_once_each(&caches, 30).await;
 
@@ -264,6 +273,37 @@ async fn what_was_stored_meanwhile_needs_no_lease() {
     let cache = granting(&store, LONG);
     cache.put(&key(1), artifact(1)).await.unwrap();
     assert!(lease(&cache, 1).await.is_stored());
+    assert_eq!(leases(&*store).await, 0);
+}
+
+/// They need not hold the lease one after the other to learn it.
+#[tokio::test(start_paused = true)]
+async fn all_who_wait_learn_soon_that_the_artifact_is_stored() {
+    let call = Duration::from_millis(50);
+    let slow = ThrottleConfig {
+        wait_put_per_call: call,
+        wait_get_per_call: call,
+        wait_delete_per_call: call,
+        ..ThrottleConfig::default()
+    };
+    let store: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(InMemory::new(), slow));
+    let holder = granting(&store, LONG);
+    let held = lease(&holder, 1).await;
+    let waiting: Vec<_> = (0..64)
+        .map(|_| {
+            let cache = granting(&store, LONG);
+            tokio::spawn(async move { lease(&cache, 1).await.is_stored() })
+        })
+        .collect();
+    tokio::time::sleep(30 * SECOND).await;
+    holder.put(&key(1), artifact(1)).await.unwrap();
+    drop(held);
+    let began = Instant::now();
+    for is_stored in join_all(waiting).await {
+        assert!(is_stored.unwrap());
+    }
+    let took = began.elapsed();
+    assert!(took < 4 * SECOND, "{took:?}");
     assert_eq!(leases(&*store).await, 0);
 }
 
