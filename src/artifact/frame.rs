@@ -58,7 +58,9 @@ use super::header::{
 };
 pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
 use super::parts;
-use super::signature::{ArtifactSignature, Statement};
+use super::signature::ArtifactSignature;
+#[cfg(feature = "signatures")]
+use super::signature::Statement;
 #[cfg(feature = "signatures")]
 use super::signers::TrustedSigners;
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
@@ -139,8 +141,8 @@ impl FrameFormat {
         }
         let signature = artifact.signature();
         let metadata = artifact.metadata().encode();
-        let statement = || Statement::new(key, artifact.digest(), artifact.has_parts(), &metadata);
-        self.check_signature(signature, statement)?;
+        let (digest, has_parts) = (artifact.digest(), artifact.has_parts());
+        self.check_signature(signature, key, digest, has_parts, &metadata)?;
         let region = [
             signature
                 .map(ArtifactSignature::encode)
@@ -288,8 +290,8 @@ impl FrameFormat {
             false => (None, region),
         };
         let key = PipelineFingerprint::from_bytes(*head.fingerprint);
-        let statement = || Statement::new(&key, head.digest, head.has_parts(), metadata);
-        self.check_signature(signature.as_ref(), statement)?;
+        let (signer, has_parts) = (signature.as_ref(), head.has_parts());
+        self.check_signature(signer, &key, head.digest, has_parts, metadata)?;
         Ok(Maker {
             signature,
             metadata,
@@ -297,24 +299,31 @@ impl FrameFormat {
     }
 
     /// Whether the signature is as this format demands.
-    #[cfg_attr(
-        not(feature = "signatures"),
-        expect(
-            clippy::unused_self,
-            clippy::unnecessary_wraps,
-            reason = "nothing is demanded"
-        )
-    )]
+    #[cfg(feature = "signatures")]
     fn check_signature(
         &self,
         signature: Option<&ArtifactSignature>,
-        statement: impl FnOnce() -> Statement,
+        key: &PipelineFingerprint,
+        digest: &[u8; 32],
+        has_parts: bool,
+        metadata: &[u8],
     ) -> Result<(), FrameError> {
-        #[cfg(feature = "signatures")]
-        if let Some(signers) = &self.signers {
-            return signers.check(signature, &statement());
-        }
-        let _ = (signature, statement);
+        let Some(signers) = &self.signers else {
+            return Ok(());
+        };
+        signers.check(signature, &Statement::new(key, digest, has_parts, metadata))
+    }
+
+    /// Nothing is demanded.
+    #[cfg(not(feature = "signatures"))]
+    const fn check_signature(
+        &self,
+        _: Option<&ArtifactSignature>,
+        _: &PipelineFingerprint,
+        _: &[u8; 32],
+        _: bool,
+        _: &[u8],
+    ) -> Result<(), FrameError> {
         Ok(())
     }
 

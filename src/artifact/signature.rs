@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 #[cfg(feature = "signatures")]
 use super::Artifact;
+#[cfg(feature = "signatures")]
 use crate::key::PipelineFingerprint;
 
 /// What a signature covers begins with this, so that no signature made for something else fits.
+#[cfg(feature = "signatures")]
 const CONTEXT: &[u8; 40] = b"pipeline-cache 2026-11 artifact sign. v1";
 
 /// The length of a signature and its signer in a frame.
@@ -136,9 +138,11 @@ impl fmt::Debug for ArtifactSignature {
 
 /// What a signature says: under this key belong these bytes, with this metadata. It does not depend on
 /// how a tier stores them, so that an artifact keeps its signature wherever it goes.
+#[cfg(feature = "signatures")]
 #[derive(Debug)]
 pub(super) struct Statement([u8; Self::LEN]);
 
+#[cfg(feature = "signatures")]
 impl Statement {
     const LEN: usize = CONTEXT.len() + 32 + 32 + 1 + 32;
 
@@ -158,13 +162,11 @@ impl Statement {
         Self(bytes.try_into().expect("the fields add up to the length"))
     }
 
-    #[cfg(feature = "signatures")]
     pub(super) fn of(key: &PipelineFingerprint, artifact: &Artifact) -> Self {
         let metadata = artifact.metadata().encode();
         Self::new(key, artifact.digest(), artifact.has_parts(), &metadata)
     }
 
-    #[cfg(feature = "signatures")]
     pub(super) const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }

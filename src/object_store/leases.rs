@@ -168,6 +168,7 @@ impl Inner {
         }
         if let Written::Conflict = self.write(lease, PutMode::Create).await? {
             *lock(&self.honours_create) = true;
+            self.support.is_there();
             return Ok(true);
         }
         self.delete(&lease.key).await?;
