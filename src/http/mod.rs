@@ -43,7 +43,7 @@ use entries::Entries;
 /// such as an entry above the limit or of another secret, is
 /// [`Fetched::Refused`](crate::Fetched::Refused) and a miss. 404 and 410 are misses, see
 /// [`absent_statuses`](RemoteCacheBuilder::absent_statuses). Everything else is a
-/// [`StoreError`](crate::StoreError) whose
+/// [`StoreError`] whose
 /// [`kind`](crate::StoreError::kind) says what helps:
 ///
 /// | the server | kind |

@@ -135,7 +135,7 @@ impl InMemoryPipelineCache {
     ///
     /// Artifacts without a signature are served: no other process can put one here. A put of an artifact
     /// whose signer is not accepted fails with
-    /// [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact). Signatures are not
+    /// [`StoreErrorKind::InvalidArtifact`]. Signatures are not
     /// verified, which the tier below did. A hit costs nothing more until a signer is revoked or
     /// replaced, and then some 30 nanoseconds.
     ///

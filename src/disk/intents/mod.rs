@@ -246,7 +246,7 @@ impl Drop for ReleasedOnPool {
 
 impl DiskCache {
     /// How many intents of writes are kept here for each tier, for operators. See
-    /// [`WriteIntents`](crate::store::WriteIntents).
+    /// [`WriteIntents`].
     ///
     /// # Errors
     ///
