@@ -77,7 +77,7 @@ fn a_flipped_bit_makes_no_frame_foreign() {
 #[test]
 fn a_whole_frame_of_another_version_is_foreign() {
     let format = format(None);
-    for (byte, value) in [(8, 2), (8, 0), (9, 1), (10, 8), (11, 0x80)] {
+    for (byte, value) in [(8, 2), (8, 0), (9, 1), (10, 16), (11, 0x80)] {
         let mut other = frame(&format, &artifact());
         other[byte] = value;
         assert_eq!(decode(&format, other.clone()), Err(FrameError::BadHeader));
