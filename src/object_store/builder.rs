@@ -44,7 +44,7 @@ use crate::network::{
 ///     .store_option("aws_allow_http", "true")
 ///     .writes()
 ///     .build("s3://bucket/artifacts")?;
-/// assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts)");
+/// assert_eq!(cache.to_string(), "objects(s3://bucket/artifacts, at 127.0.0.1:8333)");
 /// assert!(cache.is_writable());
 /// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
 /// ```
