@@ -74,6 +74,8 @@ impl FromStr for PublicKey {
 /// see [`TrustedSigners`](crate::signatures::TrustedSigners), in the feature `signatures`.
 ///
 /// ```
+/// # #[cfg(feature = "signatures")]
+/// # {
 /// use pipeline_cache::{Artifact, PipelineFingerprint};
 /// use pipeline_cache::signatures::SigningKey;
 ///
@@ -81,6 +83,7 @@ impl FromStr for PublicKey {
 /// let key = PipelineFingerprint::from_bytes([1; 32]);
 /// let artifact = Artifact::new("code").signed(&key, &maker);
 /// assert_eq!(artifact.signature().map(|made| made.signer()), Some(maker.public_key()));
+/// # }
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ArtifactSignature {
