@@ -217,7 +217,9 @@ fn what_the_settings_cannot_judge_is_named_and_left() {
         .lines()
         .find(|line| line.starts_with(&key(3).to_hex()));
     assert!(
-        signed.unwrap().contains("not judged: the frame was made with a secret"),
+        signed
+            .unwrap()
+            .contains("not judged: the frame was made with a secret"),
         "{listed}"
     );
     let hex = key(3).to_hex();
