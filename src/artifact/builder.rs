@@ -89,6 +89,7 @@ impl ArtifactBuilder {
             digest,
             self.metadata,
             true,
+            None,
         ))
     }
 

@@ -143,14 +143,8 @@ impl FrameFormat {
         let metadata = artifact.metadata().encode();
         let (digest, has_parts) = (artifact.digest(), artifact.has_parts());
         self.check_signature(signature, key, digest, has_parts, &metadata)?;
-        let region = [
-            signature
-                .map(ArtifactSignature::encode)
-                .as_ref()
-                .map_or(&[][..], |signature| signature),
-            &metadata,
-        ]
-        .concat();
+        let mut region = signature.map_or_else(Vec::new, |signature| signature.encode().to_vec());
+        region.extend_from_slice(&metadata);
         if region.len() > MAX_METADATA {
             return Err(FrameError::BadMetadata);
         }
@@ -243,11 +237,9 @@ impl FrameFormat {
             return Err(FrameError::BadParts);
         }
         let (digest, has_parts) = (*head.digest, head.has_parts());
-        let artifact = Artifact::from_verified(payload, digest, metadata, has_parts);
-        Ok(match signature {
-            Some(_) => artifact.with_signature(signature),
-            None => artifact,
-        })
+        Ok(Artifact::from_verified(
+            payload, digest, metadata, has_parts, signature,
+        ))
     }
 
     /// Checks all of a frame but its payload, from no more than its start.

@@ -127,7 +127,7 @@ impl Artifact {
     pub fn with_metadata(payload: impl Into<Bytes>, metadata: ArtifactMetadata) -> Self {
         let payload = payload.into();
         let digest = *blake3::hash(&payload).as_bytes();
-        Self::from_verified(payload, digest, metadata, false)
+        Self::from_verified(payload, digest, metadata, false, None)
     }
 
     /// An artifact with metadata, hashed on the blocking pool when the payload is larger than
@@ -158,6 +158,7 @@ impl Artifact {
         digest: [u8; 32],
         metadata: ArtifactMetadata,
         has_parts: bool,
+        signature: Option<ArtifactSignature>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -165,18 +166,6 @@ impl Artifact {
                 digest,
                 metadata,
                 has_parts,
-                signature: None,
-            }),
-        }
-    }
-
-    pub(crate) fn with_signature(&self, signature: Option<ArtifactSignature>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                payload: self.inner.payload.clone(),
-                digest: self.inner.digest,
-                metadata: self.inner.metadata.clone(),
-                has_parts: self.inner.has_parts,
                 signature: signature.map(Box::new),
             }),
         }
@@ -331,6 +320,7 @@ mod tests {
                         [0; 32],
                         Default::default(),
                         false,
+                        None,
                     ));
                 }
                 where_freed.try_iter().count()

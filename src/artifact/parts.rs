@@ -291,8 +291,13 @@ mod tests {
                 let mut changed = good.clone();
                 changed[at] = value;
                 if is_joined(&changed) {
-                    let artifact =
-                        Artifact::from_verified(changed.into(), [0; 32], Default::default(), true);
+                    let artifact = Artifact::from_verified(
+                        changed.into(),
+                        [0; 32],
+                        Default::default(),
+                        true,
+                        None,
+                    );
                     let sum: usize = artifact.parts().map(|(_, part)| part.len()).sum();
                     assert_eq!(sum, 7, "byte {at} is {value}");
                 }

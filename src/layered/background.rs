@@ -224,18 +224,28 @@ impl BackgroundWrites {
         let key = *submission.key;
         self.queue.submit(submission, |tier| {
             let event = event.get_or_insert_with(|| Event::begin(&self.reports, cause));
-            TierWrite {
-                background: Weak::clone(&self.me),
-                tiers: Arc::clone(&self.tiers),
-                tier,
-                presence: presence(tier),
-                write_timeout: self.write_timeout,
-                event: Arc::clone(event),
-                end: WriteEnd::Lost,
-                told: None,
-                key,
-            }
+            self.job(key, tier, presence(tier), event)
         })
+    }
+
+    fn job(
+        &self,
+        key: PipelineFingerprint,
+        tier: usize,
+        presence: Presence,
+        event: &Arc<Event>,
+    ) -> TierWrite {
+        TierWrite {
+            background: Weak::clone(&self.me),
+            tiers: Arc::clone(&self.tiers),
+            tier,
+            presence,
+            write_timeout: self.write_timeout,
+            event: Arc::clone(event),
+            end: WriteEnd::Lost,
+            told: None,
+            key,
+        }
     }
 
     /// Waits until every write that was started before the call has ended.
@@ -362,16 +372,10 @@ impl BackgroundWrites {
         };
         let mut told = Some(told);
         let event = Event::begin(&self.reports, Cause::Intent);
-        self.queue.submit(submission, |tier| TierWrite {
-            background: Weak::clone(&self.me),
-            tiers: Arc::clone(&self.tiers),
-            tier,
-            presence: Presence::Missing,
-            write_timeout: self.write_timeout,
-            event: Arc::clone(&event),
-            end: WriteEnd::Lost,
-            told: told.take(),
-            key: *key,
+        self.queue.submit(submission, |tier| {
+            let mut job = self.job(*key, tier, Presence::Missing, &event);
+            job.told = told.take();
+            job
         });
         // Where no job was made of it.
         drop(told);

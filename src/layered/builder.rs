@@ -325,8 +325,8 @@ impl LayeredPipelineCacheBuilder {
     /// and the aliases that it [keeps](Self::keep_aliases). Default: nothing is signed.
     ///
     /// An artifact that comes from a tier keeps the signature it has, or has none: to copy somebody's
-    /// artifact to another tier never makes it one's own. A signature takes some 20 microseconds,
-    /// whatever the size of the artifact.
+    /// artifact to another tier never makes it one's own. A signature takes 20 to 30
+    /// microseconds, whatever the size of the artifact.
     ///
     /// ```
     /// use pipeline_cache::signatures::{Signer, SigningKey, TrustedSigners};

@@ -608,5 +608,7 @@ fn with_compile_time(artifact: Artifact, time: Duration) -> Artifact {
         *artifact.digest(),
         metadata,
         artifact.has_parts(),
+        // One that it has is not of this metadata.
+        None,
     )
 }

@@ -25,7 +25,6 @@ use super::remembered_misses::RememberedMisses;
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
-
 use super::unhealed::UnhealedEntries;
 use crate::artifact::{Artifact, FrameError};
 use crate::key::PipelineFingerprint;

@@ -3,6 +3,9 @@
 #[cfg(feature = "object-store")]
 #[path = "../../../tests/network/support/real_server.rs"]
 pub(crate) mod real_server;
+#[cfg(feature = "object-store")]
+#[path = "../../../tests/network/support/signals.rs"]
+pub(crate) mod signals;
 
 use super::activity::Activity;
 use super::cache_server::{self, WRITER, client};

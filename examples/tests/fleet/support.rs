@@ -8,3 +8,5 @@ pub(crate) mod redis;
 #[expect(dead_code, reason = "other tests need the rest")]
 #[path = "../../../tests/network/support/seaweed.rs"]
 pub(crate) mod seaweed;
+#[path = "../../../tests/network/support/signals.rs"]
+pub(crate) mod signals;

@@ -2,6 +2,7 @@
 
 use super::seaweed::{builder as on_seaweed, open};
 use crate::support::captured_trace::{capture, captured};
+use crate::support::fleet::compile_everywhere;
 use crate::support::scripted_http::{ScriptedServer, answer};
 use crate::support::seaweed::{Single, TURN};
 use futures::TryStreamExt as _;
@@ -17,7 +18,6 @@ use pipeline_cache::{
 };
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -84,27 +84,8 @@ async fn leases(store: &dyn ObjectStore) -> usize {
 }
 
 async fn compile_once_each(caches: &[LayeredPipelineCache], keys: u64) {
-    let compiles = Arc::new(AtomicU64::new(0));
-    let requests = caches
-        .iter()
-        .flat_map(|cache| (0..keys).map(move |number| (cache, number)));
-    let requests = requests.map(|(cache, number)| {
-        let (cache, compiles) = (cache.clone(), Arc::clone(&compiles));
-        tokio::spawn(async move {
-            let compile = move || async move {
-                compiles.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Ok::<_, Infallible>(artifact(number))
-            };
-            let key = key(number);
-            let compiled = cache.get_or_insert_with(&key, compile);
-            assert_eq!(compiled.await.unwrap().artifact, artifact(number));
-        })
-    });
-    for request in join_all(requests).await {
-        request.unwrap();
-    }
-    assert_eq!(compiles.load(Ordering::Relaxed), keys);
+    let compiles = compile_everywhere(caches, keys, key, artifact).await;
+    assert_eq!(compiles, keys);
     let mut followed = 0;
     for cache in caches {
         cache.close(LONG).await;

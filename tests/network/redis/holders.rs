@@ -5,6 +5,7 @@ use super::leases::{
 };
 use super::{artifact, key};
 use crate::support::redis::Redis;
+use crate::support::signals::signal;
 use pipeline_cache::{CompileSource, PipelineCacheStore};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -48,12 +49,6 @@ impl Holder {
             }
         }
     }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(sent.unwrap().success());
-    }
 }
 
 impl Drop for Holder {
@@ -96,7 +91,7 @@ async fn a_holder_that_is_killed_loses_its_lease() {
         tokio::spawn(async move { compile(&cache, 1).await })
     };
     eventually("it waits", || redis.metrics().awaited_compiles == 1).await;
-    holder.signal("KILL");
+    signal(&holder.child, "KILL");
     // The server ends it when its time is over, which here is soon.
     assert!(!waiting.is_finished());
     assert_eq!(server.command(&["pexpire", &lease_key(1), "100"]), "1");
@@ -116,7 +111,7 @@ async fn a_holder_that_is_stopped_and_goes_on_notices_and_does_no_harm() {
     // It may as well lose it before it is stopped.
     let mut holder = Holder::start(&server, Duration::from_secs(2));
     assert_eq!(holder.says(), "held");
-    holder.signal("STOP");
+    signal(&holder.child, "STOP");
     let cache = machine(granting(&server.url()));
     assert_eq!(compile(&cache, 1).await, CompileSource::Compiled);
     cache.flush().await.unwrap();
@@ -124,7 +119,7 @@ async fn a_holder_that_is_stopped_and_goes_on_notices_and_does_no_harm() {
     assert!(granting(&server.url()).remove(&key(1)).await.unwrap());
     let next = granting(&server.url());
     let held = lease(&next, 1).await;
-    holder.signal("CONT");
+    signal(&holder.child, "CONT");
     writeln!(holder.commands, "store").unwrap();
     assert_eq!(holder.says(), "stored, expired 1");
     assert_eq!(server.command(&["exists", &lease_key(1)]), "1");

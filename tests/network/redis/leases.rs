@@ -1,8 +1,8 @@
 //! One process of a fleet at a time compiles a key, and none waits for ever for another.
 
 use super::{SLACK, artifact, key, writing};
+use crate::support::fleet::compile_everywhere;
 use crate::support::redis::{Cluster, Redis};
-use futures::future::join_all;
 use pipeline_cache::network::BreakerState;
 use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
@@ -12,7 +12,6 @@ use pipeline_cache::{
 };
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than any test waits for anything.
@@ -75,29 +74,8 @@ pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn compile_once_each(caches: &[LayeredPipelineCache], keys: u64) {
-    let compiles = Arc::new(AtomicU64::new(0));
-    let requests = caches
-        .iter()
-        .flat_map(|cache| (0..keys).map(move |number| (cache, number)));
-    let requests = requests.map(|(cache, number)| {
-        let (cache, compiles) = (cache.clone(), Arc::clone(&compiles));
-        tokio::spawn(async move {
-            let compile = move || async move {
-                compiles.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                Ok::<_, Infallible>(artifact(number))
-            };
-            let compiled = cache
-                .get_or_insert_with(&key(number), compile)
-                .await
-                .unwrap();
-            assert_eq!(compiled.artifact, artifact(number));
-        })
-    });
-    for request in join_all(requests).await {
-        request.unwrap();
-    }
-    assert_eq!(compiles.load(Ordering::Relaxed), keys);
+    let compiles = compile_everywhere(caches, keys, key, artifact).await;
+    assert_eq!(compiles, keys);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-use crate::support::nginx::signal;
 use crate::support::real_server::installed;
+use crate::support::signals::signal;
 
 const STARTING: Duration = Duration::from_secs(20);
 

@@ -11,6 +11,11 @@ pub(crate) mod certificates;
 pub(crate) mod fault_table;
 #[cfg(all(feature = "redis", feature = "testing", unix))]
 pub(crate) mod faulty_link;
+#[cfg(all(
+    feature = "testing",
+    any(feature = "object-store", all(feature = "redis", unix))
+))]
+pub(crate) mod fleet;
 #[cfg(all(feature = "remote-cache", unix))]
 pub(crate) mod haproxy;
 #[cfg(feature = "remote-cache")]
@@ -22,3 +27,9 @@ pub(crate) mod redis;
 pub(crate) mod scripted_http;
 #[cfg(all(feature = "object-store", feature = "testing"))]
 pub(crate) mod seaweed;
+#[cfg(any(
+    all(feature = "remote-cache", unix),
+    all(feature = "redis", feature = "testing", unix),
+    all(feature = "object-store", feature = "testing")
+))]
+pub(crate) mod signals;

@@ -183,12 +183,6 @@ fn spawn(program: &PathBuf, path: &str) -> Child {
         .unwrap()
 }
 
-pub(crate) fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-s", name, &pid]).status();
-    assert!(sent.unwrap().success());
-}
-
 impl Drop for Nginx {
     fn drop(&mut self) {
         self.kill();

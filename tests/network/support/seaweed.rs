@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::support::real_server::installed;
+use crate::support::signals::signal;
 
 /// How long a server may take to be of use, on a machine that does much else.
 const STARTING: Duration = Duration::from_secs(240);
@@ -76,17 +77,11 @@ impl Node {
     }
 
     pub(crate) fn freeze(&self) {
-        self.signal("STOP");
+        signal(&self.child, "STOP");
     }
 
     pub(crate) fn thaw(&self) {
-        self.signal("CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(sent.unwrap().success());
+        signal(&self.child, "CONT");
     }
 
     pub(crate) fn restart(&mut self) {
