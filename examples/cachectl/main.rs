@@ -23,7 +23,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth, DiskCacheIntents};
+use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth, DiskCacheIntents, EvictionOrder};
 use pipeline_cache::{
     ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _, PipelineFingerprint,
 };
@@ -57,11 +57,15 @@ enum Command {
     /// Read every entry, say what is wrong, and set aside what is corrupt. What these settings cannot
     /// judge stays
     Verify,
-    /// Remove the least recently used entries
+    /// Remove entries that are over a bound, the least recently used first
     Trim {
         /// The bytes to keep at most, as in 500M or 10G
         #[arg(long, value_name = "BYTES", value_parser = bytes)]
         max_bytes: u64,
+        /// Remove first what saves the least compile time for its bytes and age, and not what was
+        /// used longest ago
+        #[arg(long)]
+        by_time_saved: bool,
     },
     /// Upload what a remote could not take
     Push(Push),
@@ -106,7 +110,17 @@ async fn run(options: Options) -> Result<Outcome> {
         Command::Stat => stat(&settings.open().await?, json).await,
         Command::Ls => list(&settings.open().await?, json).await,
         Command::Verify => verify(&settings.open().await?, json).await,
-        Command::Trim { max_bytes } => trim(settings.builder()?, max_bytes, json).await,
+        Command::Trim {
+            max_bytes,
+            by_time_saved,
+        } => {
+            let order = match by_time_saved {
+                true => EvictionOrder::LeastTimeSaved,
+                false => EvictionOrder::LeastRecentlyUsed,
+            };
+            let settings = settings.builder()?.max_bytes(max_bytes);
+            trim(settings.eviction_order(order), json).await
+        }
         Command::Push(push) => push.run(&settings, json).await,
         Command::Show { key } => show(&settings.open().await?, key, json).await,
         Command::Rm { key } => {
@@ -253,8 +267,8 @@ async fn verify(cache: &DiskCache, json: bool) -> Result<Outcome> {
     })
 }
 
-async fn trim(settings: DiskCacheBuilder, max_bytes: u64, json: bool) -> Result<Outcome> {
-    let cache = settings.max_bytes(max_bytes).open().await?;
+async fn trim(settings: DiskCacheBuilder, json: bool) -> Result<Outcome> {
+    let cache = settings.open().await?;
     let bar = progress_bar();
     bar.set_message("trimming");
     bar.enable_steady_tick(Duration::from_millis(100));

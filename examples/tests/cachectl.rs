@@ -12,6 +12,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// More entries than this are what the tool is for; the test has them in a few seconds.
@@ -275,6 +276,40 @@ fn a_folder_is_listed_shown_and_trimmed() {
     );
     let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
     assert!(stat["bytes"].as_u64().unwrap() <= bytes / 2);
+}
+
+#[test]
+fn a_trim_may_keep_what_saves_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cache = DiskCache::new(root).await.unwrap();
+        for (number, compile_time) in [(0, 1000), (1, 1), (2, 2000)] {
+            let metadata =
+                ArtifactMetadata::new().with_compile_time(Duration::from_millis(compile_time));
+            let artifact = Artifact::with_metadata(vec![0; 1000], metadata);
+            cache.put(&key(number), artifact).await.unwrap();
+        }
+    });
+    let used = |number, hours: u64| {
+        let file = fs::File::open(entry(root, number)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600))
+            .unwrap();
+    };
+    used(0, 2);
+    used(1, 0);
+    used(2, 1);
+    let bytes = fs::metadata(entry(root, 0)).unwrap().len();
+    let trim = |entries: u64, more: &[&str]| {
+        let max = (bytes * entries).to_string();
+        let arguments = [&["trim", "--max-bytes", &max][..], more].concat();
+        assert!(cachectl(root, &arguments).status.success());
+    };
+    trim(2, &["--by-time-saved"]);
+    assert!(entry(root, 0).exists() && !entry(root, 1).exists());
+    trim(1, &[]);
+    assert!(!entry(root, 0).exists() && entry(root, 2).exists());
 }
 
 /// As `cache_server` has it: artifacts in one folder of several.

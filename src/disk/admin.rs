@@ -156,7 +156,8 @@ impl DiskCache {
         stream::once(counted).flatten().boxed()
     }
 
-    /// Removes the least recently used entries until the folder is within the builder's
+    /// Removes entries, in the [order of eviction](super::DiskCacheBuilder::eviction_order), until the
+    /// folder is within the builder's
     /// [`max_bytes`](super::DiskCacheBuilder::max_bytes),
     /// [`max_entries`](super::DiskCacheBuilder::max_entries) and
     /// [`max_age`](super::DiskCacheBuilder::max_age). Also removes all corrupt entries that were set

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::directory::Directory;
 use super::error::DiskCacheError;
 use super::gc::bounds::Bounds;
+use super::gc::order::EvictionOrder;
 use super::intents::IntentBounds;
 use super::user_dir::user_cache_dir;
 use super::{DiskCache, Parts, leftovers};
@@ -50,6 +51,7 @@ pub struct DiskCacheBuilder {
     max_pending_flushes: usize,
     private: bool,
     bounds: Bounds,
+    eviction_order: EvictionOrder,
     compile_locks: bool,
     intents: IntentBounds,
 }
@@ -66,6 +68,7 @@ impl Default for DiskCacheBuilder {
             max_pending_flushes: DEFAULT_MAX_PENDING_FLUSHES,
             private: true,
             bounds: Bounds::default(),
+            eviction_order: EvictionOrder::default(),
             compile_locks: false,
             intents: IntentBounds::default(),
         }
@@ -216,6 +219,18 @@ impl DiskCacheBuilder {
         self
     }
 
+    /// Which entries go first where the folder exceeds [`max_bytes`](Self::max_bytes) or
+    /// [`max_entries`](Self::max_entries). Default: [`EvictionOrder::LeastRecentlyUsed`].
+    ///
+    /// Entries that exceed [`max_age`](Self::max_age) go before all others. Source aliases always go in the
+    /// order of last use. Each process on the folder evicts in its own order, so all should have the same.
+    /// With [`EvictionOrder::LeastTimeSaved`] each trim scans the folder and reads the start of each file, in
+    /// the background.
+    pub fn eviction_order(mut self, order: EvictionOrder) -> Self {
+        self.eviction_order = order;
+        self
+    }
+
     /// The most intents of writes that the folder keeps for each network tier. Default: 10,000. With 0,
     /// none is kept.
     ///
@@ -228,7 +243,8 @@ impl DiskCacheBuilder {
     ///   tier. A cache over another network tier leaves it alone.
     /// - Of more than the bound, the oldest are dropped. Each process on the folder may exceed the
     ///   bound by a sixteenth.
-    /// - An intent protects its entry from no eviction. What was just compiled is evicted last. An
+    /// - An intent protects its entry from no eviction. In the order of last use, what was just compiled
+    ///   is evicted last. An
     ///   intent whose entry is gone is dropped when it is offered.
     /// - Removing an entry, or all, removes their intents.
     /// - A folder with [`allow_other_users`](Self::allow_other_users) keeps none, unless a
@@ -360,6 +376,7 @@ impl DiskCacheBuilder {
             max_concurrent_operations: self.max_concurrent_operations,
             max_pending_flushes: self.max_pending_flushes,
             bounds: self.bounds,
+            eviction_order: self.eviction_order,
             compile_locks: self.compile_locks,
             intents: (is_known_whose && self.intents.max > 0).then_some(self.intents),
         };

@@ -45,6 +45,7 @@ mod writer;
 
 pub use builder::DiskCacheBuilder;
 pub use error::DiskCacheError;
+pub use gc::order::EvictionOrder;
 pub use report::{
     DiskCacheDurabilityReport, DiskCacheEntry, DiskCacheFrame, DiskCacheHealth, DiskCacheIntents,
     DiskCacheTrimReport, DiskCacheVerification,
@@ -156,6 +157,7 @@ struct Parts {
     max_concurrent_operations: usize,
     max_pending_flushes: usize,
     bounds: Bounds,
+    eviction_order: EvictionOrder,
     compile_locks: bool,
     intents: Option<IntentBounds>,
 }
@@ -240,7 +242,12 @@ impl DiskCache {
             &staging,
             settings.max_pending_flushes,
         ));
-        let collector = Arc::new(Collector::new(&shared, &ledger, settings.bounds));
+        let collector = Arc::new(Collector::new(
+            &shared,
+            &ledger,
+            settings.bounds,
+            settings.eviction_order,
+        ));
         let writer = Arc::new(Writer::new(
             &shared,
             &ledger,
@@ -284,6 +291,8 @@ impl DiskCache {
                 let _ = leftovers::sweep(&directory.staging());
                 let settings = Parts {
                     bounds: settings.bounds.of_aliases(),
+                    // An alias says nothing of a compile.
+                    eviction_order: EvictionOrder::default(),
                     compile_locks: false,
                     intents: None,
                     ..*settings

@@ -127,7 +127,8 @@ pub struct DiskCacheTrimReport {
     pub removed: u64,
     /// The bytes of their files.
     pub removed_bytes: u64,
-    /// When the least recently used of the remaining entries was used, to within an hour.
+    /// When the least recently used of the remaining entries was used, to within an hour. In another
+    /// [order of eviction](super::EvictionOrder): of the 65,536 entries that would go next.
     pub oldest_kept: Option<SystemTime>,
     /// How long the trim took.
     pub elapsed: Duration,

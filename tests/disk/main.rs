@@ -14,6 +14,7 @@ mod compile_leases;
 mod compile_locks;
 mod corruption;
 mod durability;
+mod eviction_order;
 mod failures;
 #[cfg(target_os = "linux")]
 mod files_closed_off_the_workers;

@@ -15,6 +15,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::bounds::Bounds;
 use super::evict::{Counted, Evictor, Sweep};
+use super::order::EvictionOrder;
 use super::room::{Room, Throttle};
 use super::trim::Trimmer;
 use super::usage::{Change, Total, Usage};
@@ -46,13 +47,18 @@ pub(in crate::disk) struct Collector {
 }
 
 impl Collector {
-    pub(in crate::disk) fn new(shared: &Arc<Shared>, ledger: &Arc<Ledger>, bounds: Bounds) -> Self {
+    pub(in crate::disk) fn new(
+        shared: &Arc<Shared>,
+        ledger: &Arc<Ledger>,
+        bounds: Bounds,
+        order: EvictionOrder,
+    ) -> Self {
         let usage = Arc::<Usage>::default();
         let evictor = Evictor::new(shared, ledger, &usage, bounds);
         Self {
             shared: Arc::clone(shared),
             bounds,
-            trimmer: Trimmer::new(shared, &usage, bounds, evictor),
+            trimmer: Trimmer::new(shared, &usage, bounds, order, evictor),
             throttle: Throttle::new(shared, &usage, bounds),
             usage,
         }
@@ -127,7 +133,8 @@ impl Collector {
     /// candidates: it scans before the bound is reached. A process that runs for a short time does
     /// not.
     fn is_due(&self, total: &Total) -> bool {
-        let unprepared = self.trimmer.candidates().are_few(total.entries)
+        let unprepared = self.trimmer.keeps_candidates()
+            && self.trimmer.candidates().are_few(total.entries)
             && !self.bounds.low_water().admit(total)
             && self.bounds.is_part(self.usage.stored(), 256);
         unprepared || self.bounds.is_due(total, self.usage.age(total))

@@ -1,5 +1,5 @@
-//! Eviction: removes the entries that a scan found to be the least recently used, in steps, unless
-//! they were used since.
+//! Eviction: removes the entries that a scan found to be the first in the order of eviction, in steps,
+//! unless they were used since.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ const URGENT_STEP: usize = 512;
 pub(in crate::disk) struct Sweep {
     /// What is left in the folder.
     pub(in crate::disk) left: Total,
-    /// The least recently used first.
+    /// The next to go first.
     pub(in crate::disk) candidates: VecDeque<Seen>,
     pub(in crate::disk) removed: u64,
     pub(in crate::disk) removed_bytes: u64,
@@ -62,7 +62,7 @@ pub(in crate::disk) enum Counted {
     Before,
 }
 
-/// The entries that the last trim of a bounded folder found and left, the least recently used first.
+/// The entries that the last trim of a bounded folder found and left, the next to go first.
 /// The next trim evicts them without a scan, unless they were used since.
 #[derive(Debug, Default)]
 pub(in crate::disk) struct EvictionCandidates(Mutex<VecDeque<Seen>>);
@@ -228,7 +228,7 @@ mod tests {
         let cache = DiskCache::new(root).await.unwrap();
         cache.put(&KEY, Artifact::new("code")).await.unwrap();
         let survey = cache.collector.trimmer().survey().await.unwrap();
-        let seen = *survey.oldest.peek().unwrap();
+        let seen = *survey.first.peek().unwrap();
         (cache, seen)
     }
 

@@ -22,12 +22,14 @@ pub(in crate::disk) enum Named {
     Aside,
 }
 
-/// A regular file under a key's name. Ordered by its last use; one that does not fit the bounds comes
-/// before all others.
+/// A regular file under a key's name, in the order of eviction: by its worth and then by its last use.
+/// One that does not fit the bounds comes before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::disk) struct Seen {
     /// Whether it fits the bounds on its own. Otherwise it would make a trim remove all others first.
     pub(in crate::disk) fits: bool,
+    /// What it saves, see [`super::order`]. 0 where only the last use counts, and where it is too old.
+    pub(in crate::disk) worth: u64,
     pub(in crate::disk) used: SystemTime,
     pub(in crate::disk) key: PipelineFingerprint,
     pub(in crate::disk) bytes: u64,
@@ -153,6 +155,7 @@ pub(in crate::disk) fn inspect(
     let in_future = is_in_future(used);
     Ok(Some(Seen {
         fits: true,
+        worth: 0,
         used: not_in_future(used),
         key,
         bytes: metadata.len(),

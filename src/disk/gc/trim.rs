@@ -1,18 +1,19 @@
-//! Trim: brings the folder back within its bounds, the least recently used entries first.
+//! Trim: brings the folder back within its bounds, in the [order](super::order) of eviction.
 //!
 //! An entry's time of use is the modification time of its file. A hit renews it when it is an hour
 //! old. That costs far less than an index, and all processes on the folder share it. A trim scans the
-//! folder in steps, remembers the [`MAX_CANDIDATES`] least recently used entries, and removes them in
+//! folder in steps, remembers the first [`MAX_CANDIDATES`] entries in that order, and removes them in
 //! steps; if that is not enough, it scans again. So it delays no other operation, can be dropped at
 //! any time, and takes the same memory for a million entries as for a hundred thousand.
 
 use std::collections::BinaryHeap;
 use std::fs::DirEntry;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::bounds::Bounds;
 use super::evict::{Counted, EvictionCandidates, Evictor, MAX_CANDIDATES, Sweep};
+use super::order::{EvictionOrder, worth};
 use super::survey::{Listing, Named, Seen, inspect};
 use super::usage::{Total, Usage};
 use crate::disk::error::{Failures, Fault};
@@ -26,12 +27,15 @@ use crate::sync::blocking;
 #[derive(Debug, Default)]
 pub(in crate::disk) struct Survey {
     total: Total,
-    /// The least recently used, at most [`MAX_CANDIDATES`] of them.
-    pub(in crate::disk) oldest: BinaryHeap<Seen>,
+    /// The first in the order of eviction, at most [`MAX_CANDIDATES`] of them.
+    pub(in crate::disk) first: BinaryHeap<Seen>,
     /// Entries that could not be inspected.
     failures: Failures,
     /// An entry of more bytes does not fit. `None` is no bound.
     max_entry_bytes: Option<u64>,
+    order: EvictionOrder,
+    /// An entry that was last used before goes first, whatever it saves.
+    expired: Option<SystemTime>,
 }
 
 impl Survey {
@@ -43,7 +47,9 @@ impl Survey {
                 (Named::Aside, Ok(Some(_))) => directory.remove_aside(&key),
                 // `None` where it is gone meanwhile, or no regular file.
                 (_, Ok(Some(seen))) => {
-                    self.count(seen.dated_now(file));
+                    let seen = seen.dated_now(file);
+                    let worth = self.worth(shared, &seen);
+                    self.count(Seen { worth, ..seen });
                     Ok(())
                 }
                 (_, seen) => seen.map(drop),
@@ -55,14 +61,27 @@ impl Survey {
         listing.step_over_all(directory, each, sweep_beside_entries)
     }
 
+    /// What an entry saves, where that counts.
+    fn worth(&self, shared: &Shared, seen: &Seen) -> u64 {
+        match self.order {
+            EvictionOrder::LeastRecentlyUsed => 0,
+            EvictionOrder::LeastTimeSaved if self.expired.is_some_and(|time| seen.used < time) => 0,
+            EvictionOrder::LeastTimeSaved => {
+                let metadata = shared.directory.metadata(&seen.key).and_then(Result::ok);
+                let compile_time = metadata.and_then(|metadata| metadata.compile_time());
+                worth(compile_time, seen.bytes, seen.used, SystemTime::now())
+            }
+        }
+    }
+
     fn count(&mut self, mut seen: Seen) {
         seen.fits = self.max_entry_bytes.is_none_or(|max| seen.bytes <= max);
         self.total.entries += 1;
         self.total.bytes = self.total.bytes.saturating_add(seen.bytes);
-        if self.oldest.len() < MAX_CANDIDATES {
-            self.oldest.push(seen);
-        } else if let Some(mut newest) = self.oldest.peek_mut().filter(|newest| seen < **newest) {
-            *newest = seen;
+        if self.first.len() < MAX_CANDIDATES {
+            self.first.push(seen);
+        } else if let Some(mut last) = self.first.peek_mut().filter(|last| seen < **last) {
+            *last = seen;
         }
     }
 }
@@ -73,6 +92,7 @@ pub(in crate::disk) struct Trimmer {
     shared: Arc<Shared>,
     usage: Arc<Usage>,
     bounds: Bounds,
+    order: EvictionOrder,
     evictor: Arc<Evictor>,
     candidates: EvictionCandidates,
 }
@@ -82,12 +102,14 @@ impl Trimmer {
         shared: &Arc<Shared>,
         usage: &Arc<Usage>,
         bounds: Bounds,
+        order: EvictionOrder,
         evictor: Evictor,
     ) -> Self {
         Self {
             shared: Arc::clone(shared),
             usage: Arc::clone(usage),
             bounds,
+            order,
             evictor: Arc::new(evictor),
             candidates: EvictionCandidates::default(),
         }
@@ -95,6 +117,12 @@ impl Trimmer {
 
     pub(in crate::disk) fn evictor(&self) -> &Arc<Evictor> {
         &self.evictor
+    }
+
+    /// Whether what one scan found and left serves the next trims. In the order of last use, what is put
+    /// later goes later. In another it may go before.
+    pub(in crate::disk) fn keeps_candidates(&self) -> bool {
+        self.order == EvictionOrder::LeastRecentlyUsed
     }
 
     /// What the last trim found and left.
@@ -114,13 +142,13 @@ impl Trimmer {
             let survey = self.survey().await?;
             let total = survey.total;
             let found = *found.get_or_insert(total);
-            let was_full = survey.oldest.len() == MAX_CANDIDATES;
+            let was_full = survey.first.len() == MAX_CANDIDATES;
             let removed_before = sweep.removed;
             sweep.left = total;
             // Failures of an earlier round happen again.
             sweep.failures = survey.failures;
             sweep.candidates =
-                blocking::blocking(move || survey.oldest.into_sorted_vec().into()).await;
+                blocking::blocking(move || survey.first.into_sorted_vec().into()).await;
             let in_this_trim = Counted::InThisTrim;
             while self.evictor.step(bounds, &mut sweep, in_this_trim).await {
                 self.shared.check_open(StoreOperation::Trim)?;
@@ -138,7 +166,7 @@ impl Trimmer {
                 elapsed: start.elapsed(),
             };
             tracing::debug!(tier = %self.shared, ?report, "disk cache trimmed");
-            if self.bounds.is_any() {
+            if self.bounds.is_any() && self.keeps_candidates() {
                 self.candidates.keep(sweep.candidates);
             }
             return Ok((report, sweep.failures));
@@ -170,6 +198,8 @@ impl Trimmer {
         let mut survey = Survey {
             // What a trim in the background cannot keep on its own.
             max_entry_bytes: self.bounds.low_water().max_bytes,
+            order: self.order,
+            expired: self.bounds.expired(),
             ..Survey::default()
         };
         loop {
@@ -221,6 +251,7 @@ mod tests {
             key[..8].copy_from_slice(&number.to_le_bytes());
             survey.count(Seen {
                 fits: true,
+                worth: 0,
                 used: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
                 key: PipelineFingerprint::from_bytes(key),
                 bytes: 1,
@@ -228,7 +259,7 @@ mod tests {
             });
         }
         assert_eq!((survey.total.entries, survey.total.bytes), (total, total));
-        let oldest = survey.oldest.into_sorted_vec();
+        let oldest = survey.first.into_sorted_vec();
         assert_eq!(oldest.len(), MAX_CANDIDATES);
         for (number, seen) in oldest.iter().enumerate() {
             let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(number as u64);

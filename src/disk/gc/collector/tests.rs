@@ -137,7 +137,7 @@ fn a_close_ends_an_eviction_with_its_step() {
         }
         let survey = collector.trimmer.survey().await.unwrap();
         let candidates = collector.trimmer.candidates();
-        candidates.keep(survey.oldest.into_sorted_vec().into());
+        candidates.keep(survey.first.into_sorted_vec().into());
         let total = Total {
             entries: 10_000,
             ..Total::default()
