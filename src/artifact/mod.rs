@@ -201,6 +201,11 @@ impl Artifact {
         self.inner.signature.as_deref()
     }
 
+    /// Who says to have made it, if anybody does.
+    pub(crate) fn signer(&self) -> Option<PublicKey> {
+        self.signature().map(ArtifactSignature::signer)
+    }
+
     /// The length of the payload in bytes, with parts and their index.
     #[must_use]
     pub fn len(&self) -> usize {
