@@ -206,7 +206,7 @@ impl SourceAliases {
     /// which takes a millisecond for a few megabytes, and does not look into the store.
     #[must_use]
     pub fn peek<P: Program>(&self, front_end: &str, source: &[u8]) -> Option<PipelineFingerprint> {
-        let known = self.table.known.get(&alias_key::<P>(front_end, source))?;
+        let known = self.table.peek(&alias_key::<P>(front_end, source))?;
         Some(known.fingerprint)
     }
 

@@ -88,6 +88,8 @@ pub(super) struct Known {
     /// What was parsed, while a caller who waited for the parse still has it: those who come a little
     /// later need not parse again.
     pub(super) made: Weak<dyn Any + Send + Sync>,
+    /// The store whose word was taken for a signed alias, and the alias.
+    source: Option<(Arc<dyn PipelineCacheStore>, Artifact)>,
 }
 
 #[derive(Debug, Default)]
@@ -154,12 +156,29 @@ impl Clone for Unresolved<dyn Any + Send + Sync> {
 }
 
 impl Known {
-    /// What a store knew.
-    pub(super) fn kept(fingerprint: PipelineFingerprint) -> Self {
+    /// What a parse in this process has shown.
+    fn parsed(fingerprint: PipelineFingerprint, made: Weak<dyn Any + Send + Sync>) -> Self {
         Self {
             fingerprint,
-            made: Weak::<()>::new(),
+            made,
+            source: None,
         }
+    }
+
+    /// What a store knew.
+    fn kept(store: &Arc<dyn PipelineCacheStore>, alias: &KeptAlias) -> Self {
+        let is_signed = alias.stored.signature().is_some();
+        Self {
+            fingerprint: alias.fingerprint,
+            made: Weak::<()>::new(),
+            source: is_signed.then(|| (Arc::clone(store), alias.stored.clone())),
+        }
+    }
+
+    /// Whether the signer of the alias is still accepted, if it has one.
+    fn is_trusted(&self) -> bool {
+        let source = self.source.as_ref();
+        source.is_none_or(|(store, alias)| store.accepts_maker(alias))
     }
 }
 
@@ -174,9 +193,14 @@ impl<V: Send + 'static> Resolved<V> {
 }
 
 impl Table {
+    /// What is known in memory.
+    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Known> {
+        self.known.get(key).filter(Known::is_trusted)
+    }
+
     /// What is known in memory. Counted as a hit.
     pub(super) fn known(&self, key: &PipelineFingerprint) -> Option<FlownSource> {
-        let known = self.known.get(key)?;
+        let known = self.peek(key)?;
         self.counters.hits.increment();
         Some(FlownSource {
             fingerprint: Ok(known.fingerprint),
@@ -201,11 +225,12 @@ impl Table {
         if let Some(known) = self.known(&key) {
             return Ok(known);
         }
-        if let Some(kept) = self.kept_in_any(&key, wait, state).await {
+        if let Some(known) = self.kept_in_any(&key, wait, state).await {
             self.counters.kept_hits.increment();
-            self.known.insert(key, Known::kept(kept.fingerprint));
+            let fingerprint = known.fingerprint;
+            self.known.insert(key, known);
             return Ok(FlownSource {
-                fingerprint: Ok(kept.fingerprint),
+                fingerprint: Ok(fingerprint),
                 made: None,
                 times: ParseTimes::default(),
             });
@@ -216,7 +241,7 @@ impl Table {
                 let made: SharedAny = Arc::new(Mutex::new(Some(parsed.made)));
                 if let Ok(fingerprint) = parsed.fingerprint {
                     let made = Arc::downgrade(&made);
-                    self.learn(&key, Known { fingerprint, made });
+                    self.learn(&key, Known::parsed(fingerprint, made));
                 }
                 Ok(FlownSource {
                     fingerprint: parsed.fingerprint,
@@ -236,13 +261,14 @@ impl Table {
         key: &PipelineFingerprint,
         wait: NetworkWait,
         state: &FlightState,
-    ) -> Option<KeptAlias> {
+    ) -> Option<Known> {
         let Stores { local, network } = &self.stores;
         if let Some((at, kept)) = self.first_of(local, key).await {
-            if local[at].store.is_trusted_source() {
-                self.write(key, &kept.stored, Was::Missing, &local[..at]);
+            let store = &local[at].store;
+            if store.is_trusted_source() {
+                self.copy(key, &kept.stored, &local[..at]);
             }
-            return Some(kept);
+            return Some(Known::kept(store, &kept));
         }
         let asked = async {
             match wait {
@@ -259,15 +285,11 @@ impl Table {
             found = asked => found?,
             () = state.skip_network.cancelled() => return None,
         };
-        if network[at].store.is_trusted_source() {
-            self.write(
-                key,
-                &kept.stored,
-                Was::Missing,
-                local.iter().chain(&network[..at]),
-            );
+        let store = &network[at].store;
+        if store.is_trusted_source() {
+            self.copy(key, &kept.stored, local.iter().chain(&network[..at]));
         }
-        Some(kept)
+        Some(Known::kept(store, &kept))
     }
 
     /// The first of these stores that has the alias, and the alias.
@@ -325,7 +347,8 @@ impl Table {
 
     /// Remembers an alias that the stores have otherwise.
     pub(super) fn correct(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
-        self.known.insert(*key, Known::kept(fingerprint));
+        let known = Known::parsed(fingerprint, Weak::<()>::new());
+        self.known.insert(*key, known);
         let alias = self.alias(key, fingerprint);
         self.write(key, &alias, Was::Wrong, self.stores.iter());
     }
@@ -339,6 +362,18 @@ impl Table {
         }
         let _ = key;
         alias
+    }
+
+    /// Writes an alias of another store to those of these stores that would serve it.
+    fn copy<'a>(
+        &self,
+        key: &PipelineFingerprint,
+        alias: &Artifact,
+        stores: impl IntoIterator<Item = &'a AliasStore>,
+    ) {
+        let stores = stores.into_iter();
+        let stores = stores.filter(|kept| kept.store.accepts_maker(alias));
+        self.write(key, alias, Was::Missing, stores);
     }
 
     /// Writes an alias in the background, to those of the stores that take writes.
@@ -369,7 +404,10 @@ impl Table {
                 let _permit = permit;
                 if was == Was::Wrong {
                     // A put does not replace an entry that is whole. Where this fails, so may the put.
-                    let _ = store.remove(&key).await;
+                    // What this store does not serve is somebody else's.
+                    if let Ok(Some(_)) = store.get(&key).await {
+                        let _ = store.remove(&key).await;
+                    }
                 }
                 match store.put(&key, alias).await {
                     Ok(()) => write.stored(),

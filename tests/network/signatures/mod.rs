@@ -2,6 +2,7 @@
 
 #[cfg(all(feature = "redis", unix))]
 mod attacks;
+mod lower_tiers;
 mod revocation;
 
 use bytes::Bytes;
