@@ -1,10 +1,12 @@
 //! Tiers of different demands in one cache.
 
 use pipeline_cache::signatures::TrustedSigners;
+use pipeline_cache::testing::{Fault, FaultyStore};
 use pipeline_cache::{
     DiskCache, InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, LookupSource,
-    PipelineCacheStore,
+    PipelineCacheStore, StoreOperation, WritePolicy,
 };
+use std::sync::Arc;
 
 use super::{KEY, artifact, branch_key, main_key, poison, signers};
 
@@ -59,4 +61,31 @@ async fn a_memory_tier_takes_nothing_of_a_signer_that_it_does_not_accept() {
         cache.flush().await.unwrap();
     }
     assert_eq!(memory.metrics().rejected_puts, 0);
+}
+
+/// While an artifact is on its way to a tier, what is put under its key is taken for the same. That is
+/// not for one of another signer: it would take the place of what was put.
+#[tokio::test]
+async fn what_is_put_is_not_replaced_by_what_is_promoted() {
+    let (above, below) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let plain = DiskCache::new(below.path()).await.unwrap();
+    plain.put(&KEY, poison()).await.unwrap();
+    let slow = Arc::new(FaultyStore::new("slow"));
+    slow.set(StoreOperation::Put, Fault::Gate);
+    let demanding = demanding(above.path(), signers()).await;
+    let cache = LayeredPipelineCache::builder()
+        .tier(Arc::clone(&slow))
+        .tier(demanding.clone())
+        .tier(plain)
+        .write_policy(WritePolicy::Behind)
+        .signing_key(main_key())
+        .build();
+    assert_eq!(cache.get(&KEY).await, Some(poison()));
+    // The promotion hangs, and the put does not.
+    slow.called(StoreOperation::Put, 1).await;
+    slow.set(StoreOperation::Put, Fault::None);
+    cache.put(&KEY, artifact()).await.unwrap();
+    slow.open(StoreOperation::Put, 1);
+    cache.flush().await.unwrap();
+    assert_eq!(demanding.get(&KEY).await.unwrap(), Some(artifact()));
 }
