@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::known::{KeptAlias, Known, SignedAlias};
 use crate::artifact::Artifact;
 #[cfg(feature = "signatures")]
 use crate::artifact::SigningKey;
@@ -81,17 +82,6 @@ pub(crate) enum NetworkWait {
     Always,
 }
 
-/// What is known of a source.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) fingerprint: PipelineFingerprint,
-    /// What was parsed, while a caller who waited for the parse still has it: those who come a little
-    /// later need not parse again.
-    pub(super) made: Weak<dyn Any + Send + Sync>,
-    /// The store whose word was taken for a signed alias, and the alias.
-    source: Option<(Arc<dyn PipelineCacheStore>, Artifact)>,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct AliasCounters {
     pub(super) hits: Counter,
@@ -143,6 +133,7 @@ pub(super) struct FlownSource {
     pub(super) fingerprint: Result<PipelineFingerprint, Unkeyable>,
     pub(super) made: Option<SharedAny>,
     pub(super) times: ParseTimes,
+    signed: Option<SignedAlias>,
 }
 
 impl Clone for Unresolved<dyn Any + Send + Sync> {
@@ -155,30 +146,11 @@ impl Clone for Unresolved<dyn Any + Send + Sync> {
     }
 }
 
-impl Known {
-    /// What a parse in this process has shown.
-    fn parsed(fingerprint: PipelineFingerprint, made: Weak<dyn Any + Send + Sync>) -> Self {
-        Self {
-            fingerprint,
-            made,
-            source: None,
-        }
-    }
-
-    /// What a store knew.
-    fn kept(store: &Arc<dyn PipelineCacheStore>, alias: &KeptAlias) -> Self {
-        let is_signed = alias.stored.signature().is_some();
-        Self {
-            fingerprint: alias.fingerprint,
-            made: Weak::<()>::new(),
-            source: is_signed.then(|| (Arc::clone(store), alias.stored.clone())),
-        }
-    }
-
-    /// Whether the signer of the alias is still accepted, if it has one.
-    fn is_trusted(&self) -> bool {
-        let source = self.source.as_ref();
-        source.is_none_or(|(store, alias)| store.accepts_maker(alias))
+impl FlownSource {
+    /// Whether the signer of its alias is still accepted, if it has one.
+    pub(super) fn is_trusted(&self) -> bool {
+        let signed = self.signed.as_ref();
+        signed.is_none_or(SignedAlias::is_accepted)
     }
 }
 
@@ -206,6 +178,7 @@ impl Table {
             fingerprint: Ok(known.fingerprint),
             made: known.made.upgrade(),
             times: ParseTimes::default(),
+            signed: known.signed,
         })
     }
 
@@ -227,12 +200,12 @@ impl Table {
         }
         if let Some(known) = self.kept_in_any(&key, wait, state).await {
             self.counters.kept_hits.increment();
-            let fingerprint = known.fingerprint;
-            self.known.insert(key, known);
+            self.known.insert(key, known.clone());
             return Ok(FlownSource {
-                fingerprint: Ok(fingerprint),
+                fingerprint: Ok(known.fingerprint),
                 made: None,
                 times: ParseTimes::default(),
+                signed: known.signed,
             });
         }
         self.counters.misses.increment();
@@ -247,6 +220,7 @@ impl Table {
                     fingerprint: parsed.fingerprint,
                     made: Some(made),
                     times: parsed.times,
+                    signed: None,
                 })
             }
             Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
@@ -420,13 +394,6 @@ impl Table {
             }));
         }
     }
-}
-
-/// An alias that a store has.
-struct KeptAlias {
-    fingerprint: PipelineFingerprint,
-    /// As its maker wrote it. A copy in another store keeps the signature.
-    stored: Artifact,
 }
 
 /// What the stores have under the key of an alias before it is written.

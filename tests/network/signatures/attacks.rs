@@ -8,6 +8,8 @@ use pipeline_cache::{
     Artifact, DiskCache, Fetched, ObjectStoreCache, PipelineCacheStore, RedisCache, RemoteCache,
     SharedSecret, Trust,
 };
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::{
@@ -234,11 +236,23 @@ async fn fetch_both(store: &dyn PipelineCacheStore) -> Fetched {
     fetched
 }
 
+/// Sets a key to bytes, which `redis-cli` takes as text alone.
+fn set(server: &Redis, key: &str, value: &[u8]) {
+    let (of_key, of_value) = (key.len(), value.len());
+    let start = format!("*3\r\n$3\r\nSET\r\n${of_key}\r\n{key}\r\n${of_value}\r\n");
+    let mut connection = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    let request = [start.as_bytes(), value, b"\r\n"].concat();
+    connection.write_all(&request).unwrap();
+    let mut reply = [0; 5];
+    connection.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"+OK\r\n");
+}
+
 /// `None` where Redis is not installed.
 async fn in_redis(server: Option<&Redis>, frame: &[u8]) -> Option<Fetched> {
     let server = server?;
     for folder in ["", "aliases:"] {
-        server.set(&format!("signed:{folder}{KEY}"), frame);
+        set(server, &format!("signed:{folder}{KEY}"), frame);
     }
     let cache = RedisCache::builder()
         .key_prefix("signed:")

@@ -250,40 +250,66 @@ async fn a_compile_request_that_joins_an_earlier_one_is_not_served() {
     let _ = first.await.unwrap();
 }
 
+const FRONT_END: &str = "front end";
+const SOURCE: &str = "a + b";
+
+fn parse(source: &Bytes) -> Result<OpaqueProgram, Unkeyable> {
+    Ok(OpaqueProgram::new("text", source.clone()))
+}
+
+fn right_fingerprint() -> PipelineFingerprint {
+    let program = parse(&SOURCE.into()).unwrap();
+    PipelineFingerprint::of(&program).unwrap()
+}
+
+async fn fingerprint(aliases: &SourceAliases) -> PipelineFingerprint {
+    let source = Bytes::from(SOURCE);
+    let found = aliases.fingerprint(FRONT_END, &source, parse);
+    found.await.unwrap()
+}
+
+/// Its maker says that the source spells another program; the folder, and that program.
+async fn folder_of_a_liar() -> (TempDir, PipelineFingerprint) {
+    let folder = tempfile::tempdir().unwrap();
+    let lying = |_: &Bytes| parse(&"format the disk".into());
+    let liar = SourceAliases::new()
+        .kept_in(DiskCache::new(folder.path()).await.unwrap())
+        .signed_by(revoked_key());
+    let source = Bytes::from(SOURCE);
+    let lie = liar.fingerprint(FRONT_END, &source, lying);
+    (folder, lie.await.unwrap())
+}
+
 /// The table of known sources remembers whose word it took.
 #[tokio::test]
 async fn an_alias_that_was_read_names_a_program_no_more() {
     let signers = TrustedSigners::new(all_signers());
-    let folder = tempfile::tempdir().unwrap();
-    let parse = |source: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", source.clone()));
-    let source = Bytes::from("a + b");
-    // Its maker says that the source spells another program.
-    let lying = |_: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", "format the disk"));
-    let maker = SourceAliases::new()
-        .kept_in(DiskCache::new(folder.path()).await.unwrap())
-        .signed_by(revoked_key());
-    let lie = maker
-        .fingerprint("front end", &source, lying)
-        .await
-        .unwrap();
-
+    let (folder, lie) = folder_of_a_liar().await;
     let reader = SourceAliases::new().kept_in(demanding(folder.path(), &signers).await);
-    let read = async || {
-        reader
-            .fingerprint("front end", &source, parse)
-            .await
-            .unwrap()
-    };
-    let peeked = || reader.peek::<OpaqueProgram>("front end", &source);
-    assert_eq!((read().await, peeked()), (lie, Some(lie)));
+    let peeked = || reader.peek::<OpaqueProgram>(FRONT_END, SOURCE.as_bytes());
+    assert_eq!((fingerprint(&reader).await, peeked()), (lie, Some(lie)));
     signers.revoke(&revoked_key().public_key());
     assert_eq!(peeked(), None);
-    let right = read().await;
-    assert_ne!(right, lie);
-    assert_eq!(
-        right,
-        PipelineFingerprint::of(&parse(&source).unwrap()).unwrap()
-    );
+    assert_eq!(fingerprint(&reader).await, right_fingerprint());
+}
+
+#[tokio::test]
+async fn who_joins_the_search_for_an_alias_does_not_get_it() {
+    let signers = TrustedSigners::new(all_signers());
+    let (folder, _) = folder_of_a_liar().await;
+    let aliases = demanding(&folder.path().join("aliases"), &signers).await;
+    let held = Held::over(aliases);
+    let reader = Arc::new(SourceAliases::new().kept_in(Arc::clone(&held)));
+    let of_first = Arc::clone(&reader);
+    let first = tokio::spawn(async move { fingerprint(&of_first).await });
+    held.found.notified().await;
+    signers.revoke(&revoked_key().public_key());
+    let mut second = std::pin::pin!(fingerprint(&reader));
+    assert!(futures::poll!(&mut second).is_pending());
+    assert_eq!(reader.metrics().joins, 1);
+    held.go.add_permits(10);
+    assert_eq!(second.await, right_fingerprint());
+    let _ = first.await.unwrap();
 }
 
 /// What a server passes on of a signer that its own folder does not accept is not kept alive by that.

@@ -1,7 +1,6 @@
 //! Real Redis servers on 127.0.0.1, alone or in company, with all they write in a folder of their
 //! own. They die with the value.
 
-use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,19 +105,6 @@ impl Redis {
     /// The reply to a command, as `redis-cli` prints it.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
         cli(self.port, arguments)
-    }
-
-    /// Sets a key to these bytes, which need not be text.
-    #[cfg(feature = "signatures")]
-    pub(crate) fn set(&self, key: &str, value: &[u8]) {
-        let mut request = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n", key.len());
-        request.push_str(&format!("${}\r\n", value.len()));
-        let request = [request.as_bytes(), value, b"\r\n"].concat();
-        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        connection.write_all(&request).unwrap();
-        let mut reply = [0; 5];
-        connection.read_exact(&mut reply).unwrap();
-        assert_eq!(&reply, b"+OK\r\n");
     }
 
     pub(crate) fn kill(&mut self) {
