@@ -16,6 +16,8 @@ mod signers;
 mod signing_key;
 mod stored_form;
 mod trust;
+#[cfg(feature = "signatures")]
+mod verified;
 
 pub use builder::ArtifactBuilder;
 pub use frame_error::FrameError;

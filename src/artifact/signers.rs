@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::signature::{ArtifactSignature, PublicKey, PublicKeyError, Statement};
+use super::verified::{Verified, VerifiedSet};
 use super::{Artifact, FrameError};
-
-/// The most that is remembered as verified. What is forgotten costs another verification.
-const MAX_VERIFIED: u64 = 65_536;
 
 /// Somebody whose signatures may be accepted: a name, a scope and a public key.
 ///
@@ -138,23 +136,13 @@ struct Shared {
     /// Whether a signer may have lost its trust.
     changed: AtomicBool,
     /// Whether the signer is accepted is looked up each time.
-    verified: moka::sync::Cache<Verified, ()>,
+    verified: VerifiedSet,
 }
 
 struct Accepted {
     signer: Signer,
     /// `None` where the bytes are not a key: nothing verifies with them.
     key: Option<VerifyingKey>,
-}
-
-/// What a signature was verified for. Each hash covers the key, the digest, whether there are parts, the
-/// metadata, the signer and the signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Verified {
-    /// A frame, by its tag: to check a frame is to make this hash, so that none is made for this.
-    Frame([u8; 32]),
-    /// An artifact, however it is stored.
-    Artifact([u8; 32]),
 }
 
 impl TrustedSigners {
@@ -179,7 +167,7 @@ impl TrustedSigners {
             accepted: RwLock::new(HashMap::new()),
             scopes,
             changed: AtomicBool::new(false),
-            verified: moka::sync::Cache::new(MAX_VERIFIED),
+            verified: VerifiedSet::new(),
         };
         *shared.write() = shared.in_scope(signers);
         Self {
@@ -241,11 +229,11 @@ impl TrustedSigners {
     ) -> Result<(), FrameError> {
         let signature = self.of_accepted(signature)?;
         let frame = Verified::Frame(*tag);
-        if self.shared.verified.contains_key(&frame) {
+        if self.shared.verified.contains(&frame) {
             return Ok(());
         }
         self.check(signature, &statement())?;
-        self.shared.verified.insert(frame, ());
+        self.shared.verified.insert(frame);
         Ok(())
     }
 
@@ -267,7 +255,7 @@ impl TrustedSigners {
         statement: &Statement,
     ) -> Result<(), FrameError> {
         let artifact = Verified::Artifact(hash_of(signature, statement));
-        if self.shared.verified.contains_key(&artifact) {
+        if self.shared.verified.contains(&artifact) {
             return Ok(());
         }
         let key = self
@@ -280,7 +268,7 @@ impl TrustedSigners {
         if !is_valid {
             return Err(FrameError::BadSignature);
         }
-        self.shared.verified.insert(artifact, ());
+        self.shared.verified.insert(artifact);
         Ok(())
     }
 }
