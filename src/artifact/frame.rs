@@ -56,11 +56,11 @@ use super::header::FLAG_ZSTD;
 use super::header::{
     FLAG_KEYED, FLAG_PARTS, FLAG_SIGNED, Head, MAGIC, MAX_METADATA, VERSION, check,
 };
-pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD};
+pub(crate) use super::header::{HEADER_LEN, MAX_OVERHEAD, SIGNED_START};
 use super::parts;
-use super::signature::ArtifactSignature;
 #[cfg(feature = "signatures")]
 use super::signature::Statement;
+use super::signature::{ArtifactSignature, PublicKey};
 #[cfg(feature = "signatures")]
 use super::signers::TrustedSigners;
 use super::{Artifact, ArtifactMetadata, FrameError, SharedSecret, TrustedKeys};
@@ -140,9 +140,8 @@ impl FrameFormat {
             return Err(FrameError::BadMetadata);
         }
         let signature = artifact.signature();
+        self.check_artifact(key, artifact)?;
         let metadata = artifact.metadata().encode();
-        let (digest, has_parts) = (artifact.digest(), artifact.has_parts());
-        self.check_signature(signature, key, digest, has_parts, &metadata)?;
         let mut region = signature.map_or_else(Vec::new, |signature| signature.encode().to_vec());
         region.extend_from_slice(&metadata);
         if region.len() > MAX_METADATA {
@@ -216,10 +215,7 @@ impl FrameFormat {
     ) -> Result<Artifact, FrameError> {
         let (head, maker) = self.check_head(key, frame, frame.len() as u64)?;
         let payload_start = HEADER_LEN + head.metadata_len;
-        let metadata = maker.decode_metadata()?;
-        // Metadata of a later release loses fields here, and what is left is not what was signed.
-        let keeps_signature = maker.signature.is_some() && metadata.encode() == maker.metadata;
-        let signature = maker.signature.filter(|_| keeps_signature);
+        let (metadata, signature) = (maker.decode_metadata()?, maker.signature);
 
         let payload = frame.slice(payload_start..);
         #[cfg(feature = "zstd")]
@@ -274,47 +270,47 @@ impl FrameFormat {
     /// Checks the tag of a frame and its signature. `region` is what stands between header and payload.
     fn check_maker<'a>(&self, head: &Head<'_>, region: &'a [u8]) -> Result<Maker<'a>, FrameError> {
         self.check_tag(head, region)?;
-        let (signature, metadata) = match head.is_signed() {
-            true => {
-                let decoded = ArtifactSignature::decode(region).ok_or(FrameError::BadMetadata)?;
-                (Some(decoded.0), decoded.1)
-            }
-            false => (None, region),
-        };
-        let key = PipelineFingerprint::from_bytes(*head.fingerprint);
-        let (signer, has_parts) = (signature.as_ref(), head.has_parts());
-        self.check_signature(signer, &key, head.digest, has_parts, metadata)?;
-        Ok(Maker {
-            signature,
-            metadata,
-        })
+        let maker = Maker::decode(head, region)?;
+        self.check_signature(head, &maker)?;
+        Ok(maker)
     }
 
-    /// Whether the signature is as this format demands.
+    /// Whether the signature of a frame is as this format demands. The tag of the frame has been
+    /// checked: it stands for all that the signature covers, and for the signature.
     #[cfg(feature = "signatures")]
-    fn check_signature(
-        &self,
-        signature: Option<&ArtifactSignature>,
-        key: &PipelineFingerprint,
-        digest: &[u8; 32],
-        has_parts: bool,
-        metadata: &[u8],
-    ) -> Result<(), FrameError> {
+    fn check_signature(&self, head: &Head<'_>, maker: &Maker<'_>) -> Result<(), FrameError> {
         let Some(signers) = &self.signers else {
             return Ok(());
         };
-        signers.check(signature, &Statement::new(key, digest, has_parts, metadata))
+        signers.check_frame(maker.signature.as_ref(), head.tag, || {
+            let key = PipelineFingerprint::from_bytes(*head.fingerprint);
+            Statement::new(&key, head.digest, head.has_parts(), maker.metadata)
+        })
     }
 
     /// Nothing is demanded.
     #[cfg(not(feature = "signatures"))]
-    const fn check_signature(
+    const fn check_signature(&self, _: &Head<'_>, _: &Maker<'_>) -> Result<(), FrameError> {
+        Ok(())
+    }
+
+    /// Whether the signature of an artifact that is to be stored is as this format demands.
+    #[cfg(feature = "signatures")]
+    fn check_artifact(
         &self,
-        _: Option<&ArtifactSignature>,
+        key: &PipelineFingerprint,
+        artifact: &Artifact,
+    ) -> Result<(), FrameError> {
+        let signers = self.signers.as_ref();
+        signers.map_or(Ok(()), |signers| signers.verify(key, artifact))
+    }
+
+    /// Nothing is demanded.
+    #[cfg(not(feature = "signatures"))]
+    const fn check_artifact(
+        &self,
         _: &PipelineFingerprint,
-        _: &[u8; 32],
-        _: bool,
-        _: &[u8],
+        _: &Artifact,
     ) -> Result<(), FrameError> {
         Ok(())
     }
@@ -358,14 +354,31 @@ impl FrameFormat {
         blocking::run(work, move || format.decode(&key, &frame)).await
     }
 
-    /// What a header says, if it may be that of this key in a file of this length. What the tag covers
-    /// is not checked.
+    /// Whether this format accepts artifacts of whoever signed this one.
+    pub(crate) fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.accepts_signer(artifact.signer())
+    }
+
+    #[cfg(feature = "signatures")]
+    fn accepts_signer(&self, signer: Option<PublicKey>) -> bool {
+        let signers = self.signers.as_ref();
+        signers.is_none_or(|signers| signer.is_some_and(|signer| signers.accepts(&signer)))
+    }
+
+    #[cfg(not(feature = "signatures"))]
+    const fn accepts_signer(&self, _: Option<PublicKey>) -> bool {
+        true
+    }
+
+    /// What a frame of which this is the start says, if it may be that of this key in a file of this
+    /// length. What the tag covers is not checked.
     pub(crate) fn stored_tag(
         &self,
         key: &PipelineFingerprint,
-        header: &[u8; HEADER_LEN],
+        start: &[u8],
         file_len: u64,
     ) -> Option<StoredTag> {
+        let (header, rest) = start.split_first_chunk::<HEADER_LEN>()?;
         let head = Head::parse_header(header).ok()?;
         let len = (HEADER_LEN as u64 + head.metadata_len as u64).checked_add(head.payload_len);
         let is_frame = head.fingerprint == key.as_bytes() && len == Some(file_len);
@@ -373,17 +386,12 @@ impl FrameFormat {
             Some(keys) => !head.is_keyed() || keys.of(head.secret_id).next().is_none(),
             None => head.is_keyed(),
         };
+        let signer = rest.first_chunk::<32>().filter(|_| head.is_signed());
+        let signer = signer.map(|bytes| PublicKey::from_bytes(*bytes));
         is_frame.then(|| StoredTag {
             tag: *head.tag,
-            is_foreign: is_of_other_secret || (self.demands_signatures() && !head.is_signed()),
+            is_foreign: is_of_other_secret || !self.accepts_signer(signer),
         })
-    }
-
-    const fn demands_signatures(&self) -> bool {
-        #[cfg(feature = "signatures")]
-        return self.signers.is_some();
-        #[cfg(not(feature = "signatures"))]
-        false
     }
 
     fn check_tag(&self, head: &Head<'_>, region: &[u8]) -> Result<(), FrameError> {
@@ -416,7 +424,26 @@ struct Maker<'a> {
     metadata: &'a [u8],
 }
 
-impl Maker<'_> {
+impl<'a> Maker<'a> {
+    fn decode(head: &Head<'_>, region: &'a [u8]) -> Result<Self, FrameError> {
+        if !head.is_signed() {
+            return Ok(Self {
+                signature: None,
+                metadata: region,
+            });
+        }
+        let (signature, metadata) =
+            ArtifactSignature::decode(region).ok_or(FrameError::BadMetadata)?;
+        // What is signed must not change where it is stored again.
+        if !ArtifactMetadata::is_in_order(metadata) {
+            return Err(FrameError::BadMetadata);
+        }
+        Ok(Self {
+            signature: Some(signature),
+            metadata,
+        })
+    }
+
     fn decode_metadata(&self) -> Result<ArtifactMetadata, FrameError> {
         ArtifactMetadata::decode(self.metadata).ok_or(FrameError::BadMetadata)
     }
@@ -427,7 +454,7 @@ impl Maker<'_> {
 pub(crate) struct StoredTag {
     pub(crate) tag: [u8; 32],
     /// Whether it says that it was made with a secret that this reader does not have, or with none
-    /// where this reader has one.
+    /// where this reader has one; or that nobody signed it whom this reader accepts.
     pub(crate) is_foreign: bool,
 }
 

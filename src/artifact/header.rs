@@ -16,6 +16,9 @@ pub(super) const MAX_METADATA: usize = 64 * 1024;
 /// The length of the header.
 pub(crate) const HEADER_LEN: usize = 144;
 
+/// As much of a frame as says who signed it.
+pub(crate) const SIGNED_START: usize = HEADER_LEN + 32;
+
 /// The most bytes a frame adds to a payload.
 pub(crate) const MAX_OVERHEAD: usize = HEADER_LEN + MAX_METADATA;
 

@@ -25,6 +25,9 @@ pub struct ArtifactMetadata {
     device: Option<String>,
     toolchain: Option<String>,
     compile_time: Option<Duration>,
+    /// Fields of a later release, as they are stored: what was signed stays as it was.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    later: Vec<u8>,
 }
 
 /// The tags of the fields in the stored form. A tag is never used again for something else.
@@ -99,11 +102,9 @@ impl ArtifactMetadata {
 
     /// The heap bytes of the texts, for budgets.
     pub(crate) fn text_bytes(&self) -> usize {
-        [&self.provenance, &self.device, &self.toolchain]
-            .into_iter()
-            .flatten()
-            .map(String::len)
-            .sum()
+        let texts = [&self.provenance, &self.device, &self.toolchain];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        texts + self.later.len()
     }
 
     /// The stored form: for each field that is set, in the order of the tags, one byte of tag,
@@ -114,6 +115,7 @@ impl ArtifactMetadata {
             device,
             toolchain,
             compile_time,
+            later,
         } = self;
         let mut bytes = Vec::new();
         let mut field = |tag: u8, value: &[u8]| {
@@ -136,14 +138,16 @@ impl ArtifactMetadata {
             let nanos = u64::try_from(compile_time.as_nanos()).unwrap_or(u64::MAX);
             field(tag::COMPILE_TIME, &nanos.to_le_bytes());
         }
+        bytes.extend_from_slice(later);
         bytes
     }
 
-    /// Reads the stored form. Fields of unknown tag are passed over: a later release may have
+    /// Reads the stored form. Fields of unknown tag are kept as they are: a later release may have
     /// written them. `None` where the bytes are no metadata at all.
     pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let mut metadata = Self::default();
         while let Some((&tag, rest)) = bytes.split_first() {
+            let field = bytes;
             let (length, rest) = rest.split_first_chunk::<4>()?;
             let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
             let (value, rest) = rest.split_at_checked(length)?;
@@ -156,11 +160,31 @@ impl ArtifactMetadata {
                     let nanos = u64::from_le_bytes(value.try_into().ok()?);
                     metadata.compile_time = Some(Duration::from_nanos(nanos));
                 }
-                _ => {}
+                _ => {
+                    let len = field.len() - rest.len();
+                    metadata.later.extend_from_slice(&field[..len]);
+                }
             }
             bytes = rest;
         }
         Some(metadata)
+    }
+
+    /// Whether the tags of this stored form, which was decoded, ascend. Then it is what
+    /// [`encode`](Self::encode) makes of it.
+    pub(crate) fn is_in_order(mut bytes: &[u8]) -> bool {
+        let mut last = 0;
+        while let Some((&tag, rest)) = bytes.split_first() {
+            let Some((length, rest)) = rest.split_first_chunk::<4>() else {
+                return false;
+            };
+            let length = u32::from_le_bytes(*length) as usize;
+            if tag <= last || length > rest.len() {
+                return false;
+            }
+            (last, bytes) = (tag, &rest[length..]);
+        }
+        true
     }
 }
 
@@ -180,11 +204,37 @@ mod tests {
     }
 
     #[test]
-    fn a_field_from_a_later_release_is_passed_over() {
-        let mut bytes = vec![200, 3, 0, 0, 0, b'x', b'y', b'z'];
-        bytes.extend(ArtifactMetadata::new().with_device("d").encode());
-        let metadata = ArtifactMetadata::decode(&bytes);
-        assert_eq!(metadata, Some(ArtifactMetadata::new().with_device("d")));
+    fn a_field_from_a_later_release_is_kept_as_it_is() {
+        let mut bytes = ArtifactMetadata::new().with_device("d").encode();
+        bytes.extend([200, 3, 0, 0, 0, b'x', b'y', b'z']);
+        let metadata = ArtifactMetadata::decode(&bytes).unwrap();
+        assert_eq!((metadata.device(), metadata.text_bytes()), (Some("d"), 9));
+        assert_eq!(metadata.encode(), bytes);
+    }
+
+    #[test]
+    fn what_is_in_order_is_encoded_as_it_was() {
+        let field = |tag: u8| [tag, 1, 0, 0, 0, b'x'];
+        for (tags, is_in_order) in [
+            (&[][..], true),
+            (&[2], true),
+            (&[1, 2, 9, 200], true),
+            (&[2, 1], false),
+            (&[9, 2], false),
+            (&[1, 1], false),
+            (&[9, 9], false),
+            (&[0, 1], false),
+        ] {
+            let bytes: Vec<_> = tags.iter().flat_map(|tag| field(*tag)).collect();
+            assert_eq!(
+                ArtifactMetadata::is_in_order(&bytes),
+                is_in_order,
+                "{tags:?}"
+            );
+            let decoded = ArtifactMetadata::decode(&bytes).unwrap();
+            assert!(!is_in_order || decoded.encode() == bytes, "{tags:?}");
+        }
+        assert!(!ArtifactMetadata::is_in_order(&[1, 9, 0, 0, 0, b'x']));
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod signers;
 mod signing_key;
 mod stored_form;
 mod trust;
+#[cfg(feature = "signatures")]
+mod verified;
 
 pub use builder::ArtifactBuilder;
 pub use frame_error::FrameError;
@@ -199,6 +201,11 @@ impl Artifact {
     #[must_use]
     pub fn signature(&self) -> Option<&ArtifactSignature> {
         self.inner.signature.as_deref()
+    }
+
+    /// Who says to have made it, if anybody does.
+    pub(crate) fn signer(&self) -> Option<PublicKey> {
+        self.signature().map(ArtifactSignature::signer)
     }
 
     /// The length of the payload in bytes, with parts and their index.

@@ -4,14 +4,11 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::signature::{ArtifactSignature, PublicKey, PublicKeyError, Statement};
+use super::verified::{Verified, VerifiedSet};
 use super::{Artifact, FrameError};
-
-/// The most signatures that are remembered as verified. One that is forgotten costs another
-/// verification.
-const MAX_VERIFIED: u64 = 65_536;
 
 /// Somebody whose signatures may be accepted: a name, a scope and a public key.
 ///
@@ -105,8 +102,10 @@ pub struct SignersError {
 /// all readers, then sign with the new key, and revoke the old one once its entries are not wanted any
 /// more.
 ///
-/// A signature is verified once for each entry and process; at most 65,536 are remembered. That takes
-/// some 50 microseconds, whatever the size of the artifact, and a microsecond once it is remembered.
+/// A signature is verified once for each entry and process. That takes some 50 microseconds, whatever
+/// the size of the artifact. Then the frame of the entry is remembered by its tag, which is checked in
+/// any case, and the artifact by a hash, in case another tier stores it in another way: at most 65,536
+/// of both together.
 ///
 /// ```
 /// use pipeline_cache::signatures::{Signer, SigningKey, TrustedSigners};
@@ -133,12 +132,17 @@ pub struct TrustedSigners {
 struct Shared {
     /// `None`: every scope is read.
     scopes: Option<HashSet<String>>,
-    accepted: RwLock<HashMap<PublicKey, Signer>>,
+    accepted: RwLock<HashMap<PublicKey, Accepted>>,
     /// Whether a signer may have lost its trust.
     changed: AtomicBool,
-    /// The hashes of signatures that were verified, with their statements. Whether the signer is
-    /// accepted is looked up each time.
-    verified: moka::sync::Cache<[u8; 32], ()>,
+    /// Whether the signer is accepted is looked up each time.
+    verified: VerifiedSet,
+}
+
+struct Accepted {
+    signer: Signer,
+    /// `None` where the bytes are not a key: nothing verifies with them.
+    key: Option<VerifyingKey>,
 }
 
 impl TrustedSigners {
@@ -163,7 +167,7 @@ impl TrustedSigners {
             accepted: RwLock::new(HashMap::new()),
             scopes,
             changed: AtomicBool::new(false),
-            verified: moka::sync::Cache::new(MAX_VERIFIED),
+            verified: VerifiedSet::new(),
         };
         *shared.write() = shared.in_scope(signers);
         Self {
@@ -171,14 +175,20 @@ impl TrustedSigners {
         }
     }
 
-    /// Accepts these signers from now on, within the same scopes, and no others.
+    /// Accepts these signers from now on, within the same scopes, and no others. One that was revoked
+    /// and is in this list is accepted again.
     pub fn replace(&self, signers: impl IntoIterator<Item = Signer>) {
         let accepted = self.shared.in_scope(signers);
         *self.shared.write() = accepted;
         self.shared.changed.store(true, Ordering::Release);
     }
 
-    /// Accepts nothing more that was signed with this key. Whether it was accepted before.
+    /// Accepts nothing more that was signed with this key, until a [`replace`](Self::replace) names it
+    /// again. Whether it was accepted before.
+    ///
+    /// No lookup that begins after the return is served by a tier that has a handle to this set, or by a
+    /// layered cache on behalf of such a tier: not from a promotion under way, nor by joining an earlier
+    /// lookup or compile request. A tier without a handle serves the copies that it has.
     pub fn revoke(&self, key: &PublicKey) -> bool {
         let revoked = self.shared.write().remove(key).is_some();
         self.shared.changed.store(true, Ordering::Release);
@@ -188,10 +198,7 @@ impl TrustedSigners {
     /// Whether signatures with this key are accepted.
     #[must_use]
     pub fn accepts(&self, key: &PublicKey) -> bool {
-        let accepted = self.shared.accepted.read();
-        accepted
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(key)
+        self.shared.read().contains_key(key)
     }
 
     /// Whether a signer may have lost its trust since the set was made.
@@ -209,44 +216,85 @@ impl TrustedSigners {
         key: &crate::key::PipelineFingerprint,
         artifact: &Artifact,
     ) -> Result<(), FrameError> {
-        let statement = Statement::of(key, artifact);
-        self.check(artifact.signature(), &statement)
+        let signature = self.of_accepted(artifact.signature())?;
+        self.check(signature, &Statement::of(key, artifact))
     }
 
-    pub(super) fn check(
+    /// The same of a frame whose `tag` is that of its bytes.
+    pub(super) fn check_frame(
         &self,
         signature: Option<&ArtifactSignature>,
-        statement: &Statement,
+        tag: &[u8; 32],
+        statement: impl FnOnce() -> Statement,
     ) -> Result<(), FrameError> {
-        let signature = signature.ok_or(FrameError::Unsigned)?;
-        if !self.accepts(&signature.signer()) {
-            return Err(FrameError::OtherSigner);
-        }
-        let hash = hash_of(signature, statement);
-        if self.shared.verified.contains_key(&hash) {
+        let signature = self.of_accepted(signature)?;
+        let frame = Verified::Frame(*tag);
+        if self.shared.verified.contains(&frame) {
             return Ok(());
         }
-        verify(signature, statement).ok_or(FrameError::BadSignature)?;
-        self.shared.verified.insert(hash, ());
+        self.check(signature, &statement())?;
+        self.shared.verified.insert(frame);
+        Ok(())
+    }
+
+    /// The signature, if its signer is accepted.
+    fn of_accepted<'a>(
+        &self,
+        signature: Option<&'a ArtifactSignature>,
+    ) -> Result<&'a ArtifactSignature, FrameError> {
+        let signature = signature.ok_or(FrameError::Unsigned)?;
+        match self.accepts(&signature.signer()) {
+            true => Ok(signature),
+            false => Err(FrameError::OtherSigner),
+        }
+    }
+
+    fn check(
+        &self,
+        signature: &ArtifactSignature,
+        statement: &Statement,
+    ) -> Result<(), FrameError> {
+        let artifact = Verified::Artifact(hash_of(signature, statement));
+        if self.shared.verified.contains(&artifact) {
+            return Ok(());
+        }
+        let key = self
+            .shared
+            .read()
+            .get(&signature.signer())
+            .map(|accepted| accepted.key);
+        let key = key.ok_or(FrameError::OtherSigner)?;
+        let is_valid = key.is_some_and(|key| verifies(&key, signature, statement));
+        if !is_valid {
+            return Err(FrameError::BadSignature);
+        }
+        self.shared.verified.insert(artifact);
         Ok(())
     }
 }
 
 impl Shared {
-    fn in_scope(&self, signers: impl IntoIterator<Item = Signer>) -> HashMap<PublicKey, Signer> {
+    fn in_scope(&self, signers: impl IntoIterator<Item = Signer>) -> HashMap<PublicKey, Accepted> {
         let is_read = |signer: &Signer| match &self.scopes {
             Some(scopes) => scopes.contains(&signer.scope),
             None => true,
         };
         let signers = signers.into_iter().filter(is_read);
-        signers.map(|signer| (signer.key, signer)).collect()
+        let accepted = signers.map(|signer| {
+            let key = VerifyingKey::from_bytes(signer.key.as_bytes()).ok();
+            (signer.key, Accepted { signer, key })
+        });
+        accepted.collect()
     }
 
     /// No code panics while it holds the lock.
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<PublicKey, Signer>> {
-        self.accepted
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<PublicKey, Accepted>> {
+        self.accepted.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<PublicKey, Accepted>> {
+        let accepted = self.accepted.write();
+        accepted.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -258,17 +306,16 @@ fn hash_of(signature: &ArtifactSignature, statement: &Statement) -> [u8; 32] {
 }
 
 /// Strict: a key of small order would verify signatures that nobody made.
-fn verify(signature: &ArtifactSignature, statement: &Statement) -> Option<()> {
-    let key = VerifyingKey::from_bytes(signature.signer().as_bytes()).ok()?;
+fn verifies(key: &VerifyingKey, signature: &ArtifactSignature, statement: &Statement) -> bool {
     let signature = Signature::from_bytes(signature.as_bytes());
-    key.verify_strict(statement.as_bytes(), &signature).ok()
+    key.verify_strict(statement.as_bytes(), &signature).is_ok()
 }
 
 impl fmt::Debug for TrustedSigners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let accepted = self.shared.accepted.read();
-        let accepted = accepted.unwrap_or_else(PoisonError::into_inner);
-        let mut names: Vec<_> = accepted.values().map(Signer::name).collect();
+        let accepted = self.shared.read();
+        let accepted = accepted.values();
+        let mut names: Vec<_> = accepted.map(|accepted| accepted.signer.name()).collect();
         names.sort_unstable();
         f.debug_tuple("TrustedSigners").field(&names).finish()
     }

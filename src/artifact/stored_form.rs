@@ -8,8 +8,8 @@ use crate::key::PipelineFingerprint;
 
 impl Artifact {
     /// The frame of this artifact under `key`: the bytes of the file `<hex>.bin` of a
-    /// [`DiskCache`](crate::DiskCache), and the body that a server sends for it. Signed by the signing
-    /// secret of `keys`, if there are any. Copies the payload.
+    /// [`DiskCache`](crate::DiskCache), and the body that a server sends for it. Its tag is made with
+    /// the writing secret of `keys`, if there are any. Copies the payload.
     ///
     /// # Errors
     ///

@@ -128,7 +128,8 @@ impl DiskCacheBuilder {
     /// An entry that is not signed, or signed by somebody else, is
     /// [`Fetched::Refused`](crate::Fetched::Refused). One that somebody else signed stays, and a put of its
     /// key fails with [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign) until it has not been
-    /// used for a day; one that is not signed is replaced. A put of an artifact that this cache would not
+    /// used for a day; one that is not signed is replaced
+    /// by a put, and not by a promotion. A put of an artifact that this cache would not
     /// serve fails with [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact): a
     /// machine that compiles for itself and has no signing key leaves its own folder without this.
     ///

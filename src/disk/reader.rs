@@ -15,7 +15,7 @@ use super::page_cache::{Cached, Opened, PageCache};
 use super::report::DiskCacheFrame;
 use super::shared::Shared;
 use crate::artifact::FrameError;
-use crate::artifact::frame::HEADER_LEN;
+use crate::artifact::frame::SIGNED_START;
 use crate::key::PipelineFingerprint;
 use crate::store::{Fetched, StoreError, StoreOperation};
 #[cfg(target_os = "linux")]
@@ -203,15 +203,16 @@ impl Reader {
 
     fn read_start(&self, key: &PipelineFingerprint) -> Result<Start, Fault> {
         let counters = &self.shared.counters;
-        let Some((mut file, metadata)) = self.shared.directory.open(key)? else {
+        let Some((file, metadata)) = self.shared.directory.open(key)? else {
             counters.misses.increment();
             return Ok(Start::Missing);
         };
         let len = metadata.len();
-        let mut head = [0; HEADER_LEN];
-        let read = file.read_exact(&mut head).ok();
+        let mut start = Vec::with_capacity(SIGNED_START);
+        let read = (&file).take(SIGNED_START as u64).read_to_end(&mut start);
         let format = &self.shared.directory.format;
-        let Some(stored) = read.and_then(|()| format.stored_tag(key, &head, len)) else {
+        let stored = read.ok().and_then(|_| format.stored_tag(key, &start, len));
+        let Some(stored) = stored else {
             return Ok(Start::Other);
         };
         // To pass on what its owner may not want any more would keep it for ever.

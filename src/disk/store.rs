@@ -128,6 +128,10 @@ impl PipelineCacheStore for DiskCache {
             .max_payload
             .min(largest_frame.saturating_sub(HEADER_LEN as u64))
     }
+
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.shared.directory.format.accepts_maker(artifact)
+    }
 }
 
 impl DiskCache {

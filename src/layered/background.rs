@@ -117,9 +117,26 @@ impl BackgroundWrites {
         lock(&self.reports).take_behind_lost()
     }
 
-    /// The artifact, if it is on its way to a tier.
+    /// The artifact, if it is on its way to a tier, and its signer was not revoked meanwhile.
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Found> {
-        self.queue.peek(key)
+        let (artifact, source) = self.queue.peek(key)?;
+        self.may_serve(&artifact, source)
+            .then_some((artifact, source))
+    }
+
+    /// Whether whoever gave the artifact would serve it now as well. It may have been found a while ago,
+    /// and its signer was revoked since.
+    pub(super) fn may_serve(&self, artifact: &Artifact, source: LookupSource) -> bool {
+        match source {
+            LookupSource::Tier(tier) | LookupSource::Promotion(tier) => {
+                self.tiers[tier].accepts_maker(artifact)
+            }
+            // It was put to this store, or compiled by it.
+            LookupSource::WriteBehind => {
+                let mut tiers = self.tiers.iter();
+                tiers.any(|tier| tier.accepts_maker(artifact))
+            }
+        }
     }
 
     /// The generation of a key. Take it before you look for the artifact.
@@ -141,6 +158,7 @@ impl BackgroundWrites {
         }
         let targets: Vec<_> = (0..source)
             .filter(|&tier| self.tiers[tier].takes(artifact))
+            .filter(|&tier| self.tiers[tier].accepts_maker(artifact))
             .filter(|&tier| presence(tier) != Presence::Refused)
             .map(|tier| (tier, Vec::new()))
             .collect();

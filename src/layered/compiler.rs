@@ -212,6 +212,10 @@ impl Compiler {
         let result = match waiter.await {
             // It may have failed because nobody waited for it.
             Outcome::Done(Err(Stop::Failed(_))) if caller.found_abandoned => Err(Stop::Cancelled),
+            // Its signer was revoked, and this caller may have come after that.
+            Outcome::Done(Ok(finished)) if !is_leader && !self.may_serve(&finished) => {
+                Err(Stop::Cancelled)
+            }
             Outcome::Done(result) => result,
             Outcome::Panicked(message) => Err(Stop::Panicked(message)),
             // The runtime of the leader was shut down, and that of a caller who joined was not.
@@ -219,6 +223,11 @@ impl Compiler {
             Outcome::Aborted => Err(Stop::Cancelled),
         };
         (is_leader, result)
+    }
+
+    fn may_serve(&self, finished: &Finished) -> bool {
+        let source = finished.source;
+        source.is_none_or(|source| self.search.may_serve(&finished.artifact, source))
     }
 
     /// Compiles past the cache, for one caller alone. Once it has begun it runs as a task, so that a

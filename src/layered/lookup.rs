@@ -260,6 +260,14 @@ impl Lookup {
         }
     }
 
+    /// The same, as a miss.
+    pub(super) fn without_artifact(self) -> Self {
+        Self {
+            found: None,
+            ..self
+        }
+    }
+
     /// The artifact.
     #[must_use]
     pub fn artifact(&self) -> Option<&Artifact> {

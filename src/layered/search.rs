@@ -246,6 +246,7 @@ impl Search {
         options: &LookupOptions,
         state: &watch::Sender<Option<Arc<SearchState>>>,
     ) -> Option<Lookup> {
+        let mut is_again = false;
         loop {
             let flight = (*key, options.tiers);
             let waiter = self.flights.join(flight, || self.start(key, options));
@@ -258,7 +259,10 @@ impl Search {
             }
             state.send_replace(Some(Arc::clone(waiter.progress())));
             match waiter.await {
-                Outcome::Done(lookup) => return Some(lookup),
+                Outcome::Done(lookup) if self.may_answer(&lookup) => return Some(lookup),
+                // This caller may have come after the revocation: the tiers are asked anew, once.
+                Outcome::Done(lookup) if is_again => return Some(lookup.without_artifact()),
+                Outcome::Done(_) => is_again = true,
                 // The runtime of the leader was shut down, and that of this caller was not.
                 Outcome::Aborted if !is_leader => {}
                 Outcome::Aborted => return None,
@@ -268,6 +272,17 @@ impl Search {
                 }
             }
         }
+    }
+
+    /// Whether what a search found may still be served.
+    fn may_answer(&self, lookup: &Lookup) -> bool {
+        let found = lookup.found.as_ref();
+        found.is_none_or(|(artifact, source)| self.may_serve(artifact, *source))
+    }
+
+    /// As [`BackgroundWrites::may_serve`].
+    pub(super) fn may_serve(&self, artifact: &Artifact, source: LookupSource) -> bool {
+        self.background.may_serve(artifact, source)
     }
 
     fn new_state(&self, selection: TierSelection) -> Arc<SearchState> {

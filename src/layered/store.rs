@@ -155,6 +155,12 @@ impl PipelineCacheStore for LayeredPipelineCache {
         let largest = self.parts.tiers.iter().map(Tier::max_artifact_bytes);
         largest.max().unwrap_or(0)
     }
+
+    /// If one of the tiers does: a hit may come from any of them.
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        let mut tiers = self.parts.tiers.iter();
+        tiers.any(|tier| tier.accepts_maker(artifact))
+    }
 }
 
 #[async_trait]

@@ -85,6 +85,12 @@ impl Tier {
         limit.filter(|_| self.is_writable()).unwrap_or(0)
     }
 
+    /// Whether the tier serves artifacts of whoever signed this one.
+    pub(super) fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.catch_panic_now(|| self.store.accepts_maker(artifact))
+            .unwrap_or(false)
+    }
+
     #[inline]
     pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
         self.catch_panic_now(|| self.store.peek(key)).flatten()

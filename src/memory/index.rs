@@ -147,8 +147,15 @@ impl Index {
         }
     }
 
-    pub(super) fn contains(&self, key: &PipelineFingerprint) -> bool {
-        self.shard(key).entries.contains_key(key)
+    /// Whether an artifact is held that may be served.
+    pub(super) fn contains(
+        &self,
+        key: &PipelineFingerprint,
+        serves: impl FnOnce(&Artifact) -> bool,
+    ) -> bool {
+        let shard = self.shard(key);
+        let entry = shard.entries.get(key);
+        entry.is_some_and(|entry| serves(&entry.artifact))
     }
 
     /// Whether this very artifact is held.

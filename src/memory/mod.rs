@@ -102,7 +102,8 @@ impl InMemoryPipelineCache {
     /// not accept, from the moment on that one is [revoked](TrustedSigners::revoke). Without it, what
     /// another tier accepted once is served from memory until it is evicted.
     ///
-    /// Artifacts without a signature are served: no other process can put one here. A put of an artifact
+    /// Artifacts without a signature are served: no other process can put one here. The same holds for
+    /// the [source aliases](PipelineCacheStore::alias_stores) of this tier. A put of an artifact
     /// whose signer is not accepted fails with
     /// [`StoreErrorKind::InvalidArtifact`]. Signatures are not verified: the tier below has done that. A
     /// hit costs nothing more until a signer is revoked or replaced, and then some 40 nanoseconds.
@@ -206,6 +207,17 @@ impl Inner {
             signers: None,
             counters: StoreCounters::default(),
         }
+    }
+
+    fn new_aliases(&self) -> InMemoryPipelineCache {
+        let closed = Arc::clone(&self.closed);
+        let aliases = Self::new(self.max_entries, alias_bytes(self.max_bytes), closed);
+        #[cfg(feature = "signatures")]
+        let aliases = Self {
+            signers: self.signers.clone(),
+            ..aliases
+        };
+        aliases.into()
     }
 
     /// Whether the signer of an artifact is accepted, if it has one.
@@ -367,7 +379,8 @@ impl PipelineCacheStore for InMemoryPipelineCache {
     }
 
     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
-        Ok(self.inner.index.contains(key))
+        let inner = &self.inner;
+        Ok(inner.index.contains(key, |artifact| inner.serves(artifact)))
     }
 
     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
@@ -385,16 +398,10 @@ impl PipelineCacheStore for InMemoryPipelineCache {
         Ok(())
     }
 
-    /// One with the same budget of entries, and a sixteenth of the bytes.
+    /// One with the same budget of entries, a sixteenth of the bytes, and the same signers.
     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
-        let Inner {
-            max_entries,
-            max_bytes,
-            closed,
-            ..
-        } = &*self.inner;
-        let new = || Inner::new(*max_entries, alias_bytes(*max_bytes), Arc::clone(closed)).into();
-        vec![Arc::new(self.inner.aliases.get_or_init(new).clone())]
+        let aliases = self.inner.aliases.get_or_init(|| self.inner.new_aliases());
+        vec![Arc::new(aliases.clone())]
     }
 
     fn metrics(&self) -> PipelineCacheMetrics {
@@ -414,6 +421,10 @@ impl PipelineCacheStore for InMemoryPipelineCache {
 
     fn max_artifact_bytes(&self) -> u64 {
         self.inner.max_bytes.min(u64::from(u32::MAX))
+    }
+
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.inner.accepts(artifact)
     }
 }
 

@@ -132,6 +132,10 @@ macro_rules! delegate_to_network_tier {
             fn max_artifact_bytes(&self) -> u64 {
                 self.tier.backend.format.max_payload
             }
+
+            fn accepts_maker(&self, artifact: &$crate::artifact::Artifact) -> bool {
+                self.tier.backend.format.accepts_maker(artifact)
+            }
         }
 
         impl std::fmt::Display for $store {

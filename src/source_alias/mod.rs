@@ -1,5 +1,6 @@
 //! Known spellings: from the hash of a source to the fingerprint of the program it spells.
 
+mod known;
 mod table;
 
 pub(crate) use table::{FlightState, NetworkWait, ParseTimes, Parsed, Resolved, Unresolved};
@@ -206,7 +207,7 @@ impl SourceAliases {
     /// which takes a millisecond for a few megabytes, and does not look into the store.
     #[must_use]
     pub fn peek<P: Program>(&self, front_end: &str, source: &[u8]) -> Option<PipelineFingerprint> {
-        let known = self.table.known.get(&alias_key::<P>(front_end, source))?;
+        let known = self.table.peek(&alias_key::<P>(front_end, source))?;
         Some(known.fingerprint)
     }
 
@@ -380,6 +381,8 @@ impl SourceAliases {
                 Outcome::Aborted => continue,
             };
             return match flown {
+                // The signer of the alias was revoked, and this caller may have come after that.
+                Ok(source) if !is_leader && !source.is_trusted() => continue,
                 Ok(source) => Ok(Resolved::of(source)),
                 Err(Unresolved::Failed(error)) => match error.downcast() {
                     Ok(error) => Err(Unresolved::Failed(error)),

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::known::{KeptAlias, Known, SignedAlias};
 use crate::artifact::Artifact;
 #[cfg(feature = "signatures")]
 use crate::artifact::SigningKey;
@@ -81,15 +82,6 @@ pub(crate) enum NetworkWait {
     Always,
 }
 
-/// What is known of a source.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) fingerprint: PipelineFingerprint,
-    /// What was parsed, while a caller who waited for the parse still has it: those who come a little
-    /// later need not parse again.
-    pub(super) made: Weak<dyn Any + Send + Sync>,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct AliasCounters {
     pub(super) hits: Counter,
@@ -141,6 +133,7 @@ pub(super) struct FlownSource {
     pub(super) fingerprint: Result<PipelineFingerprint, Unkeyable>,
     pub(super) made: Option<SharedAny>,
     pub(super) times: ParseTimes,
+    signed: Option<SignedAlias>,
 }
 
 impl Clone for Unresolved<dyn Any + Send + Sync> {
@@ -153,13 +146,11 @@ impl Clone for Unresolved<dyn Any + Send + Sync> {
     }
 }
 
-impl Known {
-    /// What a store knew.
-    pub(super) fn kept(fingerprint: PipelineFingerprint) -> Self {
-        Self {
-            fingerprint,
-            made: Weak::<()>::new(),
-        }
+impl FlownSource {
+    /// Whether the signer of its alias is still accepted, if it has one.
+    pub(super) fn is_trusted(&self) -> bool {
+        let signed = self.signed.as_ref();
+        signed.is_none_or(SignedAlias::is_accepted)
     }
 }
 
@@ -174,14 +165,20 @@ impl<V: Send + 'static> Resolved<V> {
 }
 
 impl Table {
+    /// What is known in memory.
+    pub(super) fn peek(&self, key: &PipelineFingerprint) -> Option<Known> {
+        self.known.get(key).filter(Known::is_trusted)
+    }
+
     /// What is known in memory. Counted as a hit.
     pub(super) fn known(&self, key: &PipelineFingerprint) -> Option<FlownSource> {
-        let known = self.known.get(key)?;
+        let known = self.peek(key)?;
         self.counters.hits.increment();
         Some(FlownSource {
             fingerprint: Ok(known.fingerprint),
             made: known.made.upgrade(),
             times: ParseTimes::default(),
+            signed: known.signed,
         })
     }
 
@@ -201,13 +198,14 @@ impl Table {
         if let Some(known) = self.known(&key) {
             return Ok(known);
         }
-        if let Some(kept) = self.kept_in_any(&key, wait, state).await {
+        if let Some(known) = self.kept_in_any(&key, wait, state).await {
             self.counters.kept_hits.increment();
-            self.known.insert(key, Known::kept(kept.fingerprint));
+            self.known.insert(key, known.clone());
             return Ok(FlownSource {
-                fingerprint: Ok(kept.fingerprint),
+                fingerprint: Ok(known.fingerprint),
                 made: None,
                 times: ParseTimes::default(),
+                signed: known.signed,
             });
         }
         self.counters.misses.increment();
@@ -216,12 +214,13 @@ impl Table {
                 let made: SharedAny = Arc::new(Mutex::new(Some(parsed.made)));
                 if let Ok(fingerprint) = parsed.fingerprint {
                     let made = Arc::downgrade(&made);
-                    self.learn(&key, Known { fingerprint, made });
+                    self.learn(&key, Known::parsed(fingerprint, made));
                 }
                 Ok(FlownSource {
                     fingerprint: parsed.fingerprint,
                     made: Some(made),
                     times: parsed.times,
+                    signed: None,
                 })
             }
             Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
@@ -236,13 +235,14 @@ impl Table {
         key: &PipelineFingerprint,
         wait: NetworkWait,
         state: &FlightState,
-    ) -> Option<KeptAlias> {
+    ) -> Option<Known> {
         let Stores { local, network } = &self.stores;
         if let Some((at, kept)) = self.first_of(local, key).await {
-            if local[at].store.is_trusted_source() {
-                self.write(key, &kept.stored, Was::Missing, &local[..at]);
+            let store = &local[at].store;
+            if store.is_trusted_source() {
+                self.copy(key, &kept.stored, &local[..at]);
             }
-            return Some(kept);
+            return Some(Known::kept(store, &kept));
         }
         let asked = async {
             match wait {
@@ -259,15 +259,11 @@ impl Table {
             found = asked => found?,
             () = state.skip_network.cancelled() => return None,
         };
-        if network[at].store.is_trusted_source() {
-            self.write(
-                key,
-                &kept.stored,
-                Was::Missing,
-                local.iter().chain(&network[..at]),
-            );
+        let store = &network[at].store;
+        if store.is_trusted_source() {
+            self.copy(key, &kept.stored, local.iter().chain(&network[..at]));
         }
-        Some(kept)
+        Some(Known::kept(store, &kept))
     }
 
     /// The first of these stores that has the alias, and the alias.
@@ -325,7 +321,8 @@ impl Table {
 
     /// Remembers an alias that the stores have otherwise.
     pub(super) fn correct(&self, key: &PipelineFingerprint, fingerprint: PipelineFingerprint) {
-        self.known.insert(*key, Known::kept(fingerprint));
+        let known = Known::parsed(fingerprint, Weak::<()>::new());
+        self.known.insert(*key, known);
         let alias = self.alias(key, fingerprint);
         self.write(key, &alias, Was::Wrong, self.stores.iter());
     }
@@ -339,6 +336,18 @@ impl Table {
         }
         let _ = key;
         alias
+    }
+
+    /// Writes an alias of another store to those of these stores that would serve it.
+    fn copy<'a>(
+        &self,
+        key: &PipelineFingerprint,
+        alias: &Artifact,
+        stores: impl IntoIterator<Item = &'a AliasStore>,
+    ) {
+        let stores = stores.into_iter();
+        let stores = stores.filter(|kept| kept.store.accepts_maker(alias));
+        self.write(key, alias, Was::Missing, stores);
     }
 
     /// Writes an alias in the background, to those of the stores that take writes.
@@ -369,7 +378,10 @@ impl Table {
                 let _permit = permit;
                 if was == Was::Wrong {
                     // A put does not replace an entry that is whole. Where this fails, so may the put.
-                    let _ = store.remove(&key).await;
+                    // What this store does not serve is somebody else's.
+                    if let Ok(Some(_)) = store.get(&key).await {
+                        let _ = store.remove(&key).await;
+                    }
                 }
                 match store.put(&key, alias).await {
                     Ok(()) => write.stored(),
@@ -382,13 +394,6 @@ impl Table {
             }));
         }
     }
-}
-
-/// An alias that a store has.
-struct KeptAlias {
-    fingerprint: PipelineFingerprint,
-    /// As its maker wrote it. A copy in another store keeps the signature.
-    stored: Artifact,
 }
 
 /// What the stores have under the key of an alias before it is written.

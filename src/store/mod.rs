@@ -266,6 +266,17 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     fn max_artifact_bytes(&self) -> u64 {
         u64::MAX
     }
+
+    /// Whether this tier serves artifacts of whoever [signed](Artifact::signature) this one, by its
+    /// settings at the time of the call. Never waits, and verifies nothing.
+    ///
+    /// A layered store promotes no artifact to a tier that would refuse it. It asks once more before it
+    /// serves what this tier gave it for an earlier lookup: the signer may have been revoked since. The
+    /// default accepts everybody. A store that wraps another passes the question on.
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        let _ = artifact;
+        true
+    }
 }
 
 /// A shared tier is that tier.
@@ -338,6 +349,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     fn max_artifact_bytes(&self) -> u64 {
         S::max_artifact_bytes(self)
+    }
+
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        S::accepts_maker(self, artifact)
     }
 }
 

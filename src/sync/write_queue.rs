@@ -228,7 +228,12 @@ impl<J: WriteJob> WriteQueue<J> {
     ) -> Option<(Vec<Task<J>>, Artifact)> {
         let (key, kind) = (*submission.key, submission.kind);
         let mut state = self.lock();
+        let entry = state.entries.get(&key);
+        let artifact = entry.map_or(submission.artifact, |entry| &entry.artifact);
+        let artifact = artifact.clone();
         let refused = state.closed
+            // A key names one artifact, but it matters whose it is: tiers judge the signer.
+            || artifact.signer() != submission.artifact.signer()
             || state.blocked.contains_key(&key)
             || submission
                 .generation
@@ -241,8 +246,6 @@ impl<J: WriteJob> WriteQueue<J> {
         if refused {
             return None;
         }
-        let held = state.entries.get(&key).map(|entry| &entry.artifact);
-        let artifact = held.unwrap_or(submission.artifact).clone();
         let mut tasks = Vec::new();
         for (target, holds) in submission.targets {
             if let Some(job) = state.job(&key, target) {

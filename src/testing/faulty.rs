@@ -314,6 +314,10 @@ impl PipelineCacheStore for FaultyStore {
     fn max_artifact_bytes(&self) -> u64 {
         self.inner.max_artifact_bytes()
     }
+
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.inner.accepts_maker(artifact)
+    }
 }
 
 #[async_trait]

@@ -13,6 +13,8 @@ mod clocks;
 mod compile_leases;
 mod compile_locks;
 mod corruption;
+#[cfg(feature = "signatures")]
+mod cost_of_signatures;
 mod durability;
 mod eviction_order;
 mod failures;

@@ -203,6 +203,54 @@ fn limits_hold_for_writers_and_readers() {
 }
 
 /// The stored form is a promise to every folder and server that holds it already.
+#[cfg(feature = "signatures")]
+mod signed {
+    use super::*;
+    use crate::artifact::{Signer, SigningKey, TrustedSigners};
+
+    fn maker() -> SigningKey {
+        SigningKey::from_seed([7; 32])
+    }
+
+    fn demanding() -> FrameFormat {
+        let listed = Signer::new("ci", "main", maker().public_key());
+        FrameFormat {
+            signers: Some(TrustedSigners::new([listed])),
+            ..format(None)
+        }
+    }
+
+    /// So its cost does not depend on the size of the payload, which is hashed once, for its digest.
+    #[test]
+    fn a_signature_is_judged_without_the_payload() {
+        let signed = artifact().signed(&KEY, &maker());
+        let mut head = demanding().encode_head(&KEY, &signed).unwrap().to_vec();
+        let found = demanding().decode_metadata(&KEY, &head).unwrap();
+        assert_eq!(&found, signed.metadata());
+        // Another signature, under a tag that is right.
+        head[200] ^= 1;
+        let tag = tag(None, &head[..112], &head[144..]);
+        head[112..144].copy_from_slice(tag.as_bytes());
+        let found = demanding().decode_metadata(&KEY, &head);
+        assert_eq!(found, Err(FrameError::BadSignature));
+    }
+
+    #[test]
+    fn an_artifact_of_a_later_release_keeps_its_signature() {
+        let mut metadata = artifact().metadata().encode();
+        metadata.extend([9, 1, 0, 0, 0, b'x']);
+        let metadata = ArtifactMetadata::decode(&metadata).unwrap();
+        let signed = Artifact::with_metadata("code", metadata).signed(&KEY, &maker());
+        let stored = frame(&format(None), &signed);
+        assert!(stored.ends_with(b"\x09\x01\0\0\0xcode"));
+        let found = decode(&format(None), stored).unwrap();
+        assert_eq!(found.signature(), signed.signature());
+        // Where it is stored again, it is still what was signed.
+        let again = frame(&demanding(), &found);
+        assert!(decode(&demanding(), again).is_ok());
+    }
+}
+
 #[test]
 fn golden_bytes() {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
