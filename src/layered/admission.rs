@@ -1,8 +1,8 @@
 //! Admission: how many searches run at a time, by priority.
 
 use std::fmt;
-use std::sync::Arc;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 /// Whether a user waits for the answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -12,7 +12,8 @@ pub enum LookupPriority {
     #[default]
     Interactive,
     /// No user waits: a prefetch, a warm-up. Background searches have a bound of their own, half as
-    /// large, so that an interactive search never waits behind them.
+    /// large, so that an interactive search never waits behind them, and take at most half of the
+    /// requests of a network tier.
     Background,
 }
 
@@ -32,24 +33,29 @@ pub(super) struct Admission {
     background: Semaphore,
 }
 
-/// Tells background work that an interactive caller has joined it.
-#[derive(Debug, Default)]
-pub(super) struct PriorityBoost(Arc<Notify>);
+/// Tells background work that an interactive caller has joined it. A clone tells the same work.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PriorityBoost(CancellationToken);
 
-impl From<Arc<Notify>> for PriorityBoost {
-    fn from(notify: Arc<Notify>) -> Self {
-        Self(notify)
+impl From<CancellationToken> for PriorityBoost {
+    fn from(boosted: CancellationToken) -> Self {
+        Self(boosted)
     }
 }
 
 impl PriorityBoost {
     pub(super) fn boost(&self) {
-        self.0.notify_one();
+        self.0.cancel();
     }
 
     /// Waits until it is boosted. A boost that came before counts.
     pub(super) async fn boosted(&self) {
-        self.0.notified().await;
+        self.0.cancelled().await;
+    }
+
+    /// Cancelled when it is boosted.
+    pub(super) const fn token(&self) -> &CancellationToken {
+        &self.0
     }
 }
 

@@ -219,7 +219,7 @@ where
         let start = Instant::now();
         let caller = Caller::current();
         let parse = |state: &FlightState| {
-            let boost = PriorityBoost::from(Arc::clone(&state.urgent));
+            let boost = PriorityBoost::from(state.urgent.clone());
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
             let caller = caller.clone();
             let parse = move |queue| caller.trace_parse(|| parse_and_key(&source, &*parse, queue));

@@ -25,6 +25,7 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::answer;
 use crate::store::runtime::require_runtime;
+use crate::store::urgency;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
@@ -495,12 +496,11 @@ impl RunningSearch {
     async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
         let tier = &self.search.tiers[index];
         self.state.progress.asked(index);
-        let fetched = match tier.locality {
-            Locality::Local => tier.fetch(&self.key).await,
-            Locality::Network => {
-                let state = Arc::clone(&self.state);
-                let on_answer = Arc::new(move || state.progress.answering(index));
-                answer::observed(on_answer, tier.fetch(&self.key)).await
+        let fetched = match self.priority {
+            LookupPriority::Interactive => self.fetch(index).await,
+            LookupPriority::Background => {
+                let urgent = self.state.boost.token().clone();
+                urgency::in_background(urgent, self.fetch(index)).await
             }
         };
         let (outcome, artifact) = match fetched {
@@ -515,6 +515,18 @@ impl RunningSearch {
         };
         self.state.progress.answered(index, outcome);
         (index, artifact)
+    }
+
+    async fn fetch(&self, index: usize) -> Result<Fetched, StoreError> {
+        let tier = &self.search.tiers[index];
+        match tier.locality {
+            Locality::Local => tier.fetch(&self.key).await,
+            Locality::Network => {
+                let state = Arc::clone(&self.state);
+                let on_answer = Arc::new(move || state.progress.answering(index));
+                answer::observed(on_answer, tier.fetch(&self.key)).await
+            }
+        }
     }
 
     fn failed(&self, error: StoreError) -> TierOutcome {

@@ -366,7 +366,7 @@ impl SourceAliases {
                 table.counters.joins.increment();
                 let state = waiter.progress();
                 if is_urgent {
-                    state.urgent.notify_one();
+                    state.urgent.cancel();
                 }
                 if wait == NetworkWait::Never {
                     state.skip_network.cancel();
