@@ -252,6 +252,10 @@ where
         };
         self.made = resolved.made;
         let fingerprint = resolved.fingerprint;
+        // What no store keeps cannot be fetched by the next run.
+        if fingerprint.is_ok() && aliases.are_kept() {
+            compiler.search.record_alias(&alias, parse + key);
+        }
         self.fingerprint = fingerprint.as_ref().ok().copied();
         let located = Located {
             key: fingerprint.map(|fingerprint| fingerprint.scoped(site.scope)),

@@ -20,6 +20,8 @@ use super::lookup::{
 };
 use super::metrics::LookupCounters;
 use super::progress::Progress;
+use super::recorded_run::RecordedKind;
+use super::run_recorder::{Cost, RunRecorder};
 use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
@@ -44,6 +46,8 @@ pub(super) struct Search {
     background: Arc<BackgroundWrites>,
     flights: SingleFlight<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     pub(super) counters: LookupCounters,
+    /// Where the run is recorded.
+    pub(super) recorder: Option<RunRecorder>,
 }
 
 /// What those who wait for a search can see of it, and tell it.
@@ -60,6 +64,7 @@ impl Search {
         policy: LookupPolicy,
         deadline: Duration,
         max_searches: usize,
+        recorder: Option<RunRecorder>,
     ) -> Self {
         Self {
             tiers,
@@ -69,6 +74,27 @@ impl Search {
             background,
             flights: SingleFlight::new(),
             counters: LookupCounters::default(),
+            recorder,
+        }
+    }
+
+    /// A request for this key was answered, where the run is recorded: with this artifact, or with none.
+    #[inline]
+    pub(super) fn record(&self, key: &PipelineFingerprint, artifact: Option<&Artifact>) {
+        if let Some(recorder) = &self.recorder {
+            let cost = artifact.map_or_else(Cost::default, Cost::of);
+            recorder.used(key, RecordedKind::Artifact, cost);
+        }
+    }
+
+    /// A request for a source was answered, where the run is recorded, and the parse took so long.
+    pub(super) fn record_alias(&self, key: &PipelineFingerprint, parse: Duration) {
+        if let Some(recorder) = &self.recorder {
+            let cost = Cost {
+                bytes: Some(PipelineFingerprint::LEN as u64),
+                compile_time: Some(parse).filter(|time| !time.is_zero()),
+            };
+            recorder.used(key, RecordedKind::SourceAlias, cost);
         }
     }
 
@@ -83,6 +109,7 @@ impl Search {
         });
         let found = in_tier.or_else(|| self.background.peek(key))?;
         self.counters.hits.increment();
+        self.record(key, Some(&found.0));
         Some(found)
     }
 
@@ -91,6 +118,7 @@ impl Search {
         let first = self.tiers.first()?;
         if let Some(artifact) = first.peek(key) {
             self.counters.hits.increment();
+            self.record(key, Some(&artifact));
             return Some((artifact, LookupSource::Tier(0)));
         }
         // Before the look, so that nothing is promoted that is removed after it.
@@ -108,6 +136,7 @@ impl Search {
             None => self.background.peek(key)?,
         };
         self.counters.hits.increment();
+        self.record(key, Some(&found.0));
         Some(found)
     }
 
@@ -131,6 +160,7 @@ impl Search {
     ) -> Lookup {
         let lookup = self.search(key, options).await;
         self.counters.count(&lookup);
+        self.record(key, lookup.artifact());
         lookup
     }
 

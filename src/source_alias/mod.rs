@@ -314,6 +314,11 @@ impl SourceAliases {
         }
     }
 
+    /// Whether any store keeps aliases.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.table.stores.iter().next().is_some()
+    }
+
     /// Whether a source that the table does not know may be looked up across a network.
     pub(crate) fn are_kept_in_network(&self) -> bool {
         !self.table.stores.network.is_empty()

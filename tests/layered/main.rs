@@ -8,6 +8,7 @@ mod lookup;
 mod lost_writes;
 mod parts;
 mod promotion;
+mod recorded_runs;
 mod removal;
 mod requests;
 mod single_flight;
