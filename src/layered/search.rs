@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -15,7 +16,7 @@ use tracing::Instrument as _;
 use super::admission::{Admission, LookupPriority, PriorityBoost};
 use super::background::{BackgroundWrites, Presence};
 use super::lookup::{
-    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport,
+    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, Promotion, TierOutcome, TierReport,
     TierSelection,
 };
 use super::metrics::LookupCounters;
@@ -41,7 +42,7 @@ pub(super) struct Search {
     tiers: Arc<[Tier]>,
     policy: LookupPolicy,
     /// For all tiers of a search together.
-    deadline: Duration,
+    pub(super) deadline: Duration,
     admission: Admission,
     background: Arc<BackgroundWrites>,
     flights: SingleFlight<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
@@ -55,6 +56,8 @@ pub(super) struct Search {
 struct SearchState {
     progress: Progress,
     boost: PriorityBoost,
+    /// Whether a caller has joined who wants the artifact in all faster tiers.
+    promotes_to_all: AtomicBool,
 }
 
 impl Search {
@@ -128,8 +131,14 @@ impl Search {
         let found = match in_lower {
             Some((tier, artifact)) => {
                 if Handle::try_current().is_ok() {
-                    self.background
-                        .promote(key, &artifact, tier, generation, |_| Presence::Unknown);
+                    self.background.promote(
+                        key,
+                        &artifact,
+                        tier,
+                        generation,
+                        Promotion::ToAll,
+                        |_| Presence::Unknown,
+                    );
                 }
                 (artifact, LookupSource::Tier(tier))
             }
@@ -162,6 +171,19 @@ impl Search {
         self.counters.count(&lookup);
         self.record(key, lookup.artifact());
         lookup
+    }
+
+    /// Fetches a key that no user waits for into the last local tier that takes it. Not counted as a
+    /// lookup of the cache, and not recorded.
+    pub(super) async fn prefetch(self: &Arc<Self>, key: &PipelineFingerprint) -> Lookup {
+        let mut options = LookupOptions::new().priority(LookupPriority::Background);
+        options.promotion = Promotion::ToLastLocal;
+        self.search(key, &options).await
+    }
+
+    /// Waits until no interactive search runs.
+    pub(super) async fn no_user_waits(&self) {
+        self.admission.no_user_waits().await;
     }
 
     /// Whether a tier says that it has the key. The first that does ends the call.
@@ -221,7 +243,7 @@ impl Search {
     ) -> Lookup {
         let operation = StoreOperation::Get;
         if let Err(error) = require_runtime(|| stack_name(&self.tiers), operation) {
-            return self.failed(options.tiers, error);
+            return self.failed(options, error);
         }
         let longest = self.deadline.saturating_add(GRACE);
         let patience = options
@@ -244,15 +266,15 @@ impl Search {
             return lookup;
         }
         let state = state.borrow().clone();
-        let state = state.unwrap_or_else(|| self.new_state(options.tiers));
+        let state = state.unwrap_or_else(|| self.new_state(options));
         self.unfound(&state)
     }
 
     /// A lookup in which every tier that may be asked fails with this error.
-    fn failed(&self, selection: TierSelection, error: StoreError) -> Lookup {
-        let state = self.new_state(selection);
+    fn failed(&self, options: &LookupOptions, error: StoreError) -> Lookup {
+        let state = self.new_state(options);
         for (index, tier) in self.tiers.iter().enumerate() {
-            if selection.allows(tier.locality) {
+            if options.tiers.allows(tier.locality) {
                 let failed = TierOutcome::Failed(error.clone());
                 state.progress.answered(index, failed);
             }
@@ -283,8 +305,12 @@ impl Search {
             let is_leader = waiter.is_leader;
             if !is_leader {
                 self.counters.joins.increment();
+                let state = waiter.progress();
                 if options.priority == LookupPriority::Interactive {
-                    waiter.progress().boost.boost();
+                    state.boost.boost();
+                }
+                if options.promotion == Promotion::ToAll {
+                    state.promotes_to_all.store(true, Ordering::Relaxed);
                 }
             }
             state.send_replace(Some(Arc::clone(waiter.progress())));
@@ -301,14 +327,15 @@ impl Search {
         }
     }
 
-    fn new_state(&self, selection: TierSelection) -> Arc<SearchState> {
+    fn new_state(&self, options: &LookupOptions) -> Arc<SearchState> {
         let allowed = self
             .tiers
             .iter()
-            .map(|tier| (selection.allows(tier.locality), tier.locality));
+            .map(|tier| (options.tiers.allows(tier.locality), tier.locality));
         Arc::new(SearchState {
             progress: Progress::new(allowed),
             boost: PriorityBoost::default(),
+            promotes_to_all: AtomicBool::new(options.promotion == Promotion::ToAll),
         })
     }
 
@@ -317,7 +344,7 @@ impl Search {
         key: &PipelineFingerprint,
         options: &LookupOptions,
     ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
-        let state = self.new_state(options.tiers);
+        let state = self.new_state(options);
         let search = RunningSearch {
             search: Arc::clone(self),
             key: *key,
@@ -456,14 +483,19 @@ impl RunningSearch {
         let progress = &self.state.progress;
         progress.end(&unanswered);
         let found = hit.ok().flatten().map(|(tier, artifact)| {
+            let presence = |tier| match () {
+                () if progress.is_missing(tier) => Presence::Missing,
+                () if progress.is_refused(tier) => Presence::Refused,
+                () => Presence::Unknown,
+            };
+            let promotion = match self.state.promotes_to_all.load(Ordering::Relaxed) {
+                true => Promotion::ToAll,
+                false => Promotion::ToLastLocal,
+            };
             // Before the flight ends, so that the next lookup finds the promotion.
             search
                 .background
-                .promote(&self.key, &artifact, tier, generation, |tier| match () {
-                    () if progress.is_missing(tier) => Presence::Missing,
-                    () if progress.is_refused(tier) => Presence::Refused,
-                    () => Presence::Unknown,
-                });
+                .promote(&self.key, &artifact, tier, generation, promotion, presence);
             (artifact, LookupSource::Tier(tier))
         });
         Lookup {

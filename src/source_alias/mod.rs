@@ -1,7 +1,9 @@
 //! Known spellings: from the hash of a source to the fingerprint of the program it spells.
 
+mod prefetch;
 mod table;
 
+pub(crate) use prefetch::PrefetchedAlias;
 pub(crate) use table::{FlightState, NetworkWait, ParseTimes, Parsed, Resolved, Unresolved};
 
 use bytes::Bytes;

@@ -7,6 +7,7 @@ mod intents;
 mod lookup;
 mod lost_writes;
 mod parts;
+mod prefetch;
 mod promotion;
 mod recorded_runs;
 mod removal;
