@@ -42,12 +42,15 @@ impl LayeredPipelineCache {
     ///   disk, where there is one. Memory keeps what users ask for; the first lookup promotes to it as
     ///   ever. An alias goes to the last local store of aliases.
     /// - What some local tier says that it has is not fetched. Nothing is read or verified for that.
-    /// - It never delays a lookup. No key is asked for while an interactive search runs
+    /// - Users come first. No key is asked for while an interactive search runs
     ///   ([`give_way`](Prefetch::give_way)); searches are of [background
     ///   priority](crate::LookupPriority::Background), and have permits of their own, in this cache and
-    ///   in each network tier; a key that a user asks for meanwhile is the user's from then on. Beside
-    ///   that, what has begun shares the network, the disk and the processors with everybody: where these
-    ///   are scarce, set [`bytes_per_second`](Prefetch::bytes_per_second).
+    ///   in each network tier; a key that a user asks for meanwhile is the user's from then on.
+    /// - What has begun shares the network, the disk and the processors with everybody. On two busy
+    ///   processors, with the server on the same machine, the slowest hundredth of lookups on disk took
+    ///   0.5 ms beside a prefetch with the defaults, and 0.2 ms without one. Where that matters, set
+    ///   [`concurrency`](Prefetch::concurrency) to one, or
+    ///   [`bytes_per_second`](Prefetch::bytes_per_second).
     /// - No key is asked for twice at a time, by whomever. A key that fails costs no other key. While
     ///   the circuit breaker of the network is open, no key is asked for, except one now and then that
     ///   no request is sent for.
