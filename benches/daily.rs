@@ -112,6 +112,16 @@ mod memory_hit {
             .bench_refs(|key| cache.peek(key));
     }
 
+    /// To be held against `layered_dyn`: what it costs to record the run.
+    #[divan::bench(threads = [1, 2])]
+    fn layered_recorded(bencher: Bencher) {
+        let builder = LayeredPipelineCache::builder().tier(filled());
+        let cache: &dyn PipelineCacheStore = &builder.record_run().build();
+        bencher
+            .with_inputs(next_key)
+            .bench_refs(|key| cache.peek(key));
+    }
+
     #[divan::bench(threads = [1, 2])]
     fn bare_moka(bencher: Bencher) {
         let cache = moka::sync::Cache::new(KEYS * 2);

@@ -16,6 +16,8 @@
 //! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
 //!   [compile request](layered::CompileRequest) goes from a source to an artifact, and compiles what no
 //!   tier has.
+//! - A [`RecordedRun`](layered::RecordedRun) is what a run used; a
+//!   [prefetch](LayeredPipelineCache::prefetch) of it is the warm start of the next machine.
 //!
 //! ```
 //! use pipeline_cache::{

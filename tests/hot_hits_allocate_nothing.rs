@@ -20,8 +20,14 @@ fn hot_hits_allocate_nothing() {
     put.unwrap().unwrap();
     let layered = LayeredPipelineCache::builder().tier(memory.clone()).build();
     let options = LookupOptions::new();
+    // The first use of a key takes its place in the record.
+    let recording = LayeredPipelineCache::builder()
+        .tier(memory.clone())
+        .record_run()
+        .build();
+    assert!(recording.get(&KEY).now_or_never().flatten().is_some());
 
-    let hits: [(&str, &dyn Fn() -> bool); 4] = [
+    let hits: [(&str, &dyn Fn() -> bool); 5] = [
         ("memory as dyn", &|| {
             (&memory as &dyn PipelineCacheStore).peek(&KEY).is_some()
         }),
@@ -34,6 +40,9 @@ fn hot_hits_allocate_nothing() {
         ("layered lookup", &|| {
             let lookup = layered.lookup(&KEY, &options).now_or_never();
             lookup.is_some_and(|lookup| lookup.artifact().is_some())
+        }),
+        ("layered get that is recorded", &|| {
+            recording.get(&KEY).now_or_never().flatten().is_some()
         }),
     ];
     for (what, hit) in hits {

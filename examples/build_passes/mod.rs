@@ -167,7 +167,7 @@ async fn in_empty_folder<C: WithOwnPasses>(
     let parent = cache_dir(options).await?;
     let folder = empty_folder(&parent)
         .with_context(|| format!("cannot make a folder in {}", parent.display()))?;
-    let passes = passes::run(paths, compiler, programs, folder.path()).await;
+    let passes = passes::run(options, paths, compiler, programs, folder.path()).await;
     let path = folder.path().to_owned();
     if options.keep {
         eprintln!("The artifacts are in {}", folder.keep().display());

@@ -22,6 +22,8 @@ The passes:
                    server on 127.0.0.1: everything is parsed for its key, comes from the remote
                    tier, and is promoted to disk and memory in the background
   another, aliases the same, and the server has the known spellings too: nothing is parsed
+  another, prefetched
+                   only with --prefetch: the same, after a prefetch, whose time is not in it
 
 The times are from source to artifact: hash, parse, key, lookup, and the compile where no tier
 has the artifact. Reading the files is not in them. The programs of a pass run one after the other.
@@ -53,6 +55,15 @@ pub(crate) struct Options {
     /// Print the figures as one JSON object instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Save what the first pass asks the cache for, as a recorded run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Add a pass on another machine that has prefetched this recorded run. It may be the FILE of
+    /// --record
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prefetch: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) worker: Option<Worker>,
@@ -86,6 +97,8 @@ pub(crate) struct Worker {
     pub(crate) remote: Option<String>,
     #[arg(long = "worker-aliases", hide = true, requires = "remote")]
     pub(crate) aliases: bool,
+    #[arg(long = "worker-prefetch", hide = true, requires = "remote")]
+    pub(crate) run: Option<PathBuf>,
 }
 
 impl Worker {
@@ -103,6 +116,9 @@ impl Worker {
         }
         if self.aliases {
             args.push("--worker-aliases".into());
+        }
+        if let Some(run) = &self.run {
+            args.extend(["--worker-prefetch".into(), run.into()]);
         }
         args
     }

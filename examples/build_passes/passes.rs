@@ -1,6 +1,6 @@
 //! The passes, from no cache at all to another machine.
 
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::compiler::Compiler;
-use super::options::Worker;
+use super::options::{Options, Worker};
 use super::own::WithOwnPasses;
 use super::pass::Pass;
 use super::programs::{self, Checked, Fresh, Rejected};
@@ -34,10 +34,13 @@ pub(crate) struct Passes {
 pub(crate) struct WorkerReport {
     pass: Pass,
     promotion: Promotion,
+    /// What came of the prefetch before it.
+    prefetch: Option<String>,
 }
 
 /// Runs all passes in an empty folder, which the caller removes.
 pub(crate) async fn run<C: WithOwnPasses>(
+    options: &Options,
     paths: &[PathBuf],
     compiler: &Arc<C>,
     programs: &[Checked<C>],
@@ -46,7 +49,7 @@ pub(crate) async fn run<C: WithOwnPasses>(
     let ours = folder.join("first");
     let mut all = Passes::default();
 
-    this_process(&mut all, compiler, programs, &ours).await?;
+    this_process(&mut all, options, compiler, programs, &ours).await?;
 
     let fresh = folder.join("fresh.json");
     std::fs::write(&fresh, serde_json::to_vec(&programs::fresh(programs))?)?;
@@ -58,31 +61,37 @@ pub(crate) async fn run<C: WithOwnPasses>(
         fresh: fresh.clone(),
         remote: None,
         aliases: false,
+        run: None,
     };
     all.passes.push(fresh_process(paths, &again).await?.pass);
 
-    for (pass, machine, aliases) in [
-        ("another machine", "another-machine", false),
-        ("another, aliases", "another-with-aliases", true),
-    ] {
+    let run = options.prefetch.as_deref().map(absolute).transpose()?;
+    let prefetched = run.map(|run| ("another, prefetched", "another-prefetched", true, Some(run)));
+    let others = [
+        ("another machine", "another-machine", false, None),
+        ("another, aliases", "another-with-aliases", true, None),
+    ];
+    for (pass, machine, aliases, run) in others.into_iter().chain(prefetched) {
         let another = Worker {
             pass: pass.to_owned(),
             folder: folder.join(machine),
             fresh: fresh.clone(),
             remote: Some(server.url()),
             aliases,
+            run,
         };
         let report = fresh_process(paths, &another).await?;
         all.passes.push(report.pass);
         if !aliases {
             all.promotion = report.promotion;
         }
+        all.notes.extend(report.prefetch);
     }
     server.shut_down().await?;
 
     let own = compiler.own_passes(programs, &folder.join("own")).await?;
     all.passes.extend(own.passes);
-    all.notes = own.notes;
+    all.notes.extend(own.notes);
     all.compare();
     Ok(all)
 }
@@ -102,6 +111,7 @@ impl Passes {
 /// The pass without a cache, and those that share one: into the empty folder, again, and in another spelling.
 async fn this_process<C: Compiler>(
     all: &mut Passes,
+    options: &Options,
     compiler: &Arc<C>,
     programs: &[Checked<C>],
     folder: &Path,
@@ -120,6 +130,9 @@ async fn this_process<C: Compiler>(
         all.passes.push(pass);
         // What was compiled is written in the background: the next pass shall find it in its tier.
         tiers.flush().await?;
+        if name == "first" {
+            tiers.save_run(options.record.as_deref()).await?;
+        }
     }
     tiers.close().await
 }
@@ -158,8 +171,16 @@ pub(crate) async fn work<C: Compiler>(
         aliases: worker.aliases,
     });
     let tiers = Tiers::open(&worker.folder, &**compiler, remote).await?;
+    let prefetch = match &worker.run {
+        Some(run) => Some(tiers.prefetch(run).await?),
+        None => None,
+    };
     let pass = Pass::with_cache(&worker.pass, &tiers, compiler, &programs).await;
     let promotion = tiers.promotion(&**compiler, &programs).await?;
     tiers.close().await?;
-    Ok(WorkerReport { pass, promotion })
+    Ok(WorkerReport {
+        pass,
+        promotion,
+        prefetch,
+    })
 }

@@ -1,13 +1,13 @@
 //! The cache of one process: memory over disk, and over another machine's folder where there is one.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use pipeline_cache::{
     Artifact, DiskCache, InMemoryPipelineCache, LayeredPipelineCache, LayeredPromotionReport,
     LookupSource, PipelineCacheStore as _, Program as _, RemoteCache, RemoteCacheBuilder,
-    SourceAliases, ToWire as _,
+    SourceAliases, ToWire as _, layered::RecordedRun,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,8 @@ impl Tiers {
         let disk = DiskCache::new(folder.join(ARTIFACTS)).await?;
         let mut cache = LayeredPipelineCache::builder()
             .tier(memory.clone())
-            .tier(disk.clone());
+            .tier(disk.clone())
+            .record_run();
         cache = match remote {
             // Known spellings have no compiler and no device, as artifacts have, so they cannot be held
             // to one: this machine takes the other one's word for what a source means.
@@ -127,6 +128,24 @@ impl Tiers {
             Some(error) => Err(error).context("the cache could not be closed"),
             None => Ok(()),
         }
+    }
+
+    /// Saves what the cache was asked for so far, where it is wanted.
+    pub(crate) async fn save_run(&self, file: Option<&Path>) -> Result<()> {
+        if let (Some(file), Some(run)) = (file, self.cache.recorded_run().await) {
+            run.save(file).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what a recorded run used; a line that says what came of it.
+    pub(crate) async fn prefetch(&self, file: &Path) -> Result<String> {
+        let run = RecordedRun::load(file).await?;
+        let start = Instant::now();
+        let report = self.cache.prefetch(&run).start()?.finish().await;
+        let took = start.elapsed();
+        self.flush().await?;
+        Ok(format!("Before its pass, in {took:.1?}: {report}."))
     }
 
     /// Waits until all that was stored is in its tier.

@@ -5,16 +5,18 @@
 //! cachectl --cache-dir DIR verify --json
 //! cachectl --cache-dir DIR trim --max-bytes 10G
 //! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
+//! cachectl manifest FILE
 //! ```
 //!
 //! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder
-//! and the remote does so too, when it is opened.
+//! and the remote does so too, when it is opened. `manifest` shows a recorded run, and looks into no folder.
 //!
 //! It exits with 1 where something was found wrong or missing, with 2 where it could not look, or where
 //! the folder is not one of a disk tier, and with 3 where nothing was found wrong but its settings keep
 //! it from judging some entries. Those may be somebody's good entries, and stay.
 
 mod folder;
+mod manifest;
 mod push;
 mod settings;
 mod units;
@@ -29,6 +31,7 @@ use pipeline_cache::{
 };
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -69,6 +72,8 @@ enum Command {
     },
     /// Upload what a remote could not take
     Push(Push),
+    /// What a recorded run used: the file of `--record` and `--prefetch`. Looks into no folder
+    Manifest { file: PathBuf },
     /// One entry
     Show { key: PipelineFingerprint },
     /// Remove one entry
@@ -122,6 +127,7 @@ async fn run(options: Options) -> Result<Outcome> {
             trim(settings.eviction_order(order), json).await
         }
         Command::Push(push) => push.run(&settings, json).await,
+        Command::Manifest { file } => manifest::show(&file, json).await,
         Command::Show { key } => show(&settings.open().await?, key, json).await,
         Command::Rm { key } => {
             let cache = settings.open().await?;

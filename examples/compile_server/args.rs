@@ -60,6 +60,13 @@ pub(crate) struct Args {
     /// object store needs from variables of its own, such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT
     #[arg(long, value_name = "URL")]
     pub(crate) remote: Option<String>,
+    /// Save what the server was asked for when it stops, for --prefetch: cachectl manifest shows it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Fetch what a recorded run used from the remote to the disk, beside the requests. A FILE that is
+    /// not there is none yet: it may be that of --record
+    #[arg(long, value_name = "FILE", requires = "remote")]
+    pub(crate) prefetch: Option<PathBuf>,
     /// The most bytes of artifacts in memory
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) memory: u64,

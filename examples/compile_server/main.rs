@@ -25,6 +25,7 @@ mod status;
 mod targets;
 #[cfg(feature = "otlp")]
 mod traces;
+mod warm_start;
 #[cfg(feature = "wasmtime")]
 #[path = "../wasmtime_compiler/mod.rs"]
 mod wasmtime_compiler;
@@ -102,6 +103,7 @@ async fn run(args: Args) -> Result<bool> {
     let traces = start_traces(&args)?;
     let prometheus = install_metrics()?;
     let cache = open_cache(&args).await?;
+    let prefetch = warm_start::begin(&cache, args.prefetch.as_deref()).await?;
     let native = Native::open(&args.cache_dir.join("functions"), args.disk / 4).await?;
     let socket = TcpListener::bind(args.listen)
         .await
@@ -156,6 +158,7 @@ async fn run(args: Args) -> Result<bool> {
     if drained.is_none() {
         say("some requests did not end in time");
     }
+    warm_start::end(&cache, prefetch, args.record.as_deref()).await;
     let left = drained.unwrap_or_default().max(CLOSE);
     let mut closed = cache.close(left).await;
     if let Some(native) = &site.native {
@@ -242,6 +245,9 @@ async fn open_cache(args: &Args) -> Result<LayeredPipelineCache> {
         .compile_limit(args.compile_limit);
     if let Some(places) = args.compile_places {
         cache = cache.compile_places(places);
+    }
+    if args.record.is_some() {
+        cache = cache.record_run();
     }
     if let Some(url) = &args.remote {
         cache = cache.shared_tier(remote::open(url)?);

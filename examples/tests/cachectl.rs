@@ -3,8 +3,8 @@
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use pipeline_cache::{
-    Artifact, ArtifactMetadata, DiskCache, DiskCacheBuilder, PipelineCacheStore as _,
-    PipelineFingerprint, RemoteCache, SharedSecret,
+    Artifact, ArtifactMetadata, DiskCache, DiskCacheBuilder, InMemoryPipelineCache,
+    LayeredPipelineCache, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, SharedSecret,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -491,6 +491,64 @@ fn what_a_remote_could_not_take_is_pushed_by_hand() {
         (&30.into(), &19.into())
     );
     assert_eq!(served(url), 49);
+}
+
+#[test]
+fn a_recorded_run_is_shown_with_what_is_worth_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("build.run");
+    let path = file.to_str().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .record_run()
+            .build();
+        for number in 0..12 {
+            let metadata = ArtifactMetadata::new();
+            let metadata = metadata.with_compile_time(Duration::from_millis(number));
+            let artifact = Artifact::with_metadata(vec![0; 512], metadata);
+            cache.put(&key(number), artifact).await.unwrap();
+            cache.get(&key(number)).await.unwrap();
+        }
+        cache
+            .recorded_run()
+            .await
+            .unwrap()
+            .save(&file)
+            .await
+            .unwrap();
+    });
+    let manifest = |arguments: &[&str]| {
+        let mut command = example("cachectl");
+        command.arg("manifest").arg(path).args(arguments);
+        command.output().unwrap()
+    };
+    let output = manifest(&["--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let run = &json(&output)[0];
+    assert_eq!(
+        (&run["artifacts"], &run["bytes"]),
+        (&12.into(), &6144.into())
+    );
+    assert!((run["compile_seconds"].as_f64().unwrap() - 0.066).abs() < 1e-9);
+    let top = run["top"].as_array().unwrap();
+    assert_eq!(top.len(), 10);
+    assert_eq!(top[0]["key"], key(11).to_hex());
+    let said = text(&manifest(&[]));
+    for word in ["artifacts    12", "6.0 KiB", "66.0ms", "used 1 times"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(
+        said.contains(&format!("{}       512 B    11.0ms", key(11))),
+        "{said}"
+    );
+
+    fs::write(&file, "something else altogether").unwrap();
+    let output = manifest(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("is not a recorded run"), "{said}");
 }
 
 #[test]

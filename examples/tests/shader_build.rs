@@ -335,6 +335,35 @@ fn the_table_has_a_row_for_each_pass_and_pipes_get_no_progress_bar() {
 }
 
 #[test]
+fn a_machine_that_has_prefetched_what_another_recorded_finds_all_of_it_on_its_disk() {
+    let bench = Bench::new(EXAMPLE, &[("double.wgsl", DOUBLE), ("fill.wgsl", FILL)]);
+    // Relative to where it is called, for the processes that it starts too.
+    let args = ["--json", "--record", "build.run", "--prefetch", "build.run"];
+    let output = bench.run(&args, &[&bench.programs()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let last = json["passes"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["name"], "another, prefetched");
+    // Nothing is parsed, compiled or fetched: both are on the disk.
+    assert_eq!(counts(&json).last().unwrap(), &[0, 0, 0, 2, 0]);
+
+    let table = bench.run(&["--prefetch", "build.run"], &[&bench.programs()]);
+    let table = text(&table.stdout);
+    assert!(
+        table.contains("prefetch complete: 4 of 4 keys fetched"),
+        "{table}"
+    );
+
+    fs::write(bench.programs().join("no.run"), "something else altogether").unwrap();
+    let bad = bench.run(&["--prefetch", "no.run"], &[&bench.programs()]);
+    assert_eq!(bad.status.code(), Some(2), "{bad:?}");
+    assert!(
+        text(&bad.stderr).contains("is not a recorded run"),
+        "{bad:?}"
+    );
+}
+
+#[test]
 fn help_is_exit_code_0_and_bad_arguments_are_2() {
     let help = example(EXAMPLE).arg("--help").output().unwrap();
     assert_eq!(help.status.code(), Some(0));

@@ -77,9 +77,15 @@ const ON_THIS_MACHINE: [u32; 20] = [
 ];
 
 /// Whether a folder's files can be opened and closed without asking others. Waits.
+///
+/// The first put makes a folder that is not there: on the file system of the one above it.
 fn is_on_this_machine(folder: &Path) -> bool {
-    // The type of the number depends on the platform; its lower half does not.
-    statfs(folder).is_ok_and(|found| ON_THIS_MACHINE.contains(&(found.f_type as u32)))
+    match statfs(folder) {
+        // The type of the number depends on the platform; its lower half does not.
+        Ok(found) => ON_THIS_MACHINE.contains(&(found.f_type as u32)),
+        Err(Errno::NOENT) => folder.parent().is_some_and(is_on_this_machine),
+        Err(_) => false,
+    }
 }
 
 /// What is known of an entry without waiting.

@@ -4,6 +4,7 @@
 mod fingerprint;
 mod opaque;
 mod parts;
+mod pass_through;
 mod program;
 mod scope;
 mod wire;
@@ -16,6 +17,7 @@ pub mod wasm;
 pub use fingerprint::{ParseFingerprintError, PipelineFingerprint};
 pub use opaque::OpaqueProgram;
 pub use parts::KeyPart;
+pub(crate) use pass_through::PassThrough;
 pub use program::{Program, Unkeyable};
 pub use scope::{CompileScope, CompileScopeError};
 pub use wire::{ToWire, WireWriter};

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::intents::Intents;
 use super::lease::TierLease;
-use super::lookup::{Found, LookupSource};
+use super::lookup::{Found, LookupSource, Promotion};
 use super::report::{LayeredPromotionReport, WriteBehindReport};
 use super::tier::Tier;
 use super::unwritten::{Kept, Unwritten, passes};
@@ -151,20 +151,25 @@ impl BackgroundWrites {
         artifact: &Artifact,
         source: usize,
         generation: Generation,
+        promotion: Promotion,
         presence: impl Fn(usize) -> Presence,
     ) {
         if !self.tiers[source].is_trusted_source() {
             return;
         }
-        let targets: Vec<_> = (0..source)
+        let mut targets: Vec<_> = (0..source)
             .filter(|&tier| self.tiers[tier].takes(artifact))
             .filter(|&tier| self.tiers[tier].accepts_maker(artifact))
             .filter(|&tier| presence(tier) != Presence::Refused)
-            .map(|tier| (tier, Vec::new()))
             .collect();
+        if promotion == Promotion::ToLastLocal {
+            targets.retain(|&tier| self.tiers[tier].locality == Locality::Local);
+            targets.drain(..targets.len().saturating_sub(1));
+        }
         if targets.is_empty() {
             return;
         }
+        let targets = targets.into_iter().map(|tier| (tier, Vec::new())).collect();
         let submission = Submission {
             key,
             artifact,
@@ -264,6 +269,11 @@ impl BackgroundWrites {
             told: None,
             key,
         }
+    }
+
+    /// Waits until every write of a key that was started before the call has ended.
+    pub(super) async fn drain_key(&self, key: &PipelineFingerprint) {
+        self.queue.drain_key(key).await;
     }
 
     /// Waits until every write that was started before the call has ended.

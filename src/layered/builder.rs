@@ -90,6 +90,8 @@ const DEFAULT_STACK_SIZE: usize = if usize::BITS >= 64 { 64 << 20 } else { 8 << 
 /// | [`remembered_failures`](Self::remembered_failures) | 1,024, for 60 s, for requests that ask |
 /// | [`pass_by_losing_scopes`](Self::pass_by_losing_scopes) | no |
 /// | [`verify_sample`](Self::verify_sample) | none |
+/// | [`record_run`](Self::record_run) | no |
+/// | [`max_recorded_keys`](Self::max_recorded_keys) | 100,000 |
 ///
 /// ```
 /// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache, LookupPolicy, WritePolicy};
@@ -127,6 +129,8 @@ pub struct LayeredPipelineCacheBuilder {
     pub(super) max_failures: u64,
     pub(super) failure_time_to_live: Duration,
     pub(super) pass_by_losing_scopes: bool,
+    pub(super) records_run: bool,
+    pub(super) max_recorded_keys: usize,
     #[cfg(feature = "signatures")]
     pub(super) signing_key: Option<SigningKey>,
 }
@@ -160,6 +164,8 @@ impl Default for LayeredPipelineCacheBuilder {
             max_failures: 1024,
             failure_time_to_live: Duration::from_secs(60),
             pass_by_losing_scopes: false,
+            records_run: false,
+            max_recorded_keys: 100_000,
             #[cfg(feature = "signatures")]
             signing_key: None,
         }
@@ -438,6 +444,28 @@ impl LayeredPipelineCacheBuilder {
             ppm: (rate.clamp(0.0, 1.0) * 1e6).round() as u64,
             on_mismatch: Arc::new(on_mismatch),
         });
+        self
+    }
+
+    /// Records which keys the cache is asked for, what each costs and how often it was used: the
+    /// [recorded run](LayeredPipelineCache::recorded_run). Default: no.
+    ///
+    /// A request counts when it is answered, also with a miss: lookups, compile requests, and where
+    /// aliases are [kept](Self::keep_aliases) in a store, sources as well. It costs one short lock in
+    /// one of 64 shards, which makes a hit in memory of 55 ns one of 110 ns, and an allocation now and then
+    /// for keys that are new.
+    #[must_use]
+    pub const fn record_run(mut self) -> Self {
+        self.records_run = true;
+        self
+    }
+
+    /// Sets how many keys a [recorded run](Self::record_run) keeps: the first ones. Requests for others
+    /// are [counted](crate::layered::RecordedRun::not_kept). Default: 100,000, which take about 12 MB;
+    /// at most [`RecordedRun::MAX_KEYS`](crate::layered::RecordedRun::MAX_KEYS).
+    #[must_use]
+    pub const fn max_recorded_keys(mut self, keys: usize) -> Self {
+        self.max_recorded_keys = keys;
         self
     }
 

@@ -194,6 +194,7 @@ impl Desk<'_, '_> {
             (None, false) => CompileSource::Joined,
         };
         let compiled = self.compiled(Some(key), finished, source, located.times);
+        self.compiler.search.record(&key, Some(&compiled.artifact));
         match &compiled.source {
             CompileSource::Cache(source) => {
                 self.count_hit(&compiled.artifact, *source, &compiled.times);

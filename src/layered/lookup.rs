@@ -25,6 +25,7 @@ pub struct LookupOptions {
     pub(super) tiers: TierSelection,
     pub(super) deadline: Option<Duration>,
     pub(super) priority: LookupPriority,
+    pub(super) promotion: Promotion,
 }
 
 impl LookupOptions {
@@ -56,6 +57,16 @@ impl LookupOptions {
         self.priority = priority;
         self
     }
+}
+
+/// Where an artifact goes that was found in a lower tier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Promotion {
+    /// To every faster tier.
+    #[default]
+    ToAll,
+    /// To the last local tier that takes it, which keeps the most.
+    ToLastLocal,
 }
 
 /// Which tiers a lookup may ask.

@@ -31,12 +31,19 @@ mod lookup;
 mod metrics;
 mod order;
 mod origin;
+mod pace;
 mod permits;
 mod pool;
+mod prefetch;
+mod prefetch_report;
+mod prefetch_task;
 mod progress;
 mod put;
+mod recorded_run;
 mod report;
 mod request;
+mod run_file;
+mod run_recorder;
 mod running;
 mod savings;
 mod search;
@@ -62,8 +69,12 @@ pub use lookup::{
 };
 pub use metrics::{LayeredMetrics, TierMetrics};
 pub use origin::{CompileFrom, FromKey, FromProgram, FromSource};
+pub use prefetch::{Prefetch, RunningPrefetch};
+pub use prefetch_report::{PrefetchReport, PrefetchState};
+pub use recorded_run::{RecordedKey, RecordedKind, RecordedRun};
 pub use report::{CloseReport, LayeredPromotionReport, WriteBehindReport};
 pub use request::CompileRequest;
+pub use run_file::RecordedRunError;
 pub use savings::ScopeMetrics;
 pub use verify::VerifyMismatch;
 
@@ -75,12 +86,14 @@ use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::source_alias::SourceAliases;
 use crate::store::{PipelineCacheStore, StoreError};
+use crate::sync::blocking;
 use background::BackgroundWrites;
 use compiler::{Compiler, CompilerSettings};
 use failures::RememberedFailures;
 use intent_offers::IntentOffers;
 use pool::CompilePool;
 use put::Writer;
+use run_recorder::RunRecorder;
 use savings::Savings;
 use search::Search;
 use tier::{Tier, stack_name};
@@ -182,6 +195,9 @@ impl LayeredPipelineCache {
             builder.lookup_policy,
             builder.lookup_deadline,
             builder.max_searches,
+            builder
+                .records_run
+                .then(|| RunRecorder::new(builder.max_recorded_keys)),
         ));
         let writer = Writer::new(
             Arc::clone(&tiers),
@@ -364,6 +380,18 @@ impl LayeredPipelineCache {
             write_behind: parts.background.behind_report(),
             tiers: parts.tiers.iter().map(Tier::metrics).collect(),
         }
+    }
+
+    /// What the cache was asked for so far; `None` unless it
+    /// [records](LayeredPipelineCacheBuilder::record_run) that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing. The cache goes on recording.
+    pub async fn recorded_run(&self) -> Option<RecordedRun> {
+        self.parts.search.recorder.as_ref()?;
+        let search = Arc::clone(&self.parts.search);
+        blocking::blocking(move || Some(search.recorder.as_ref()?.run())).await
     }
 
     /// Waits until the background writes that were started before the call have ended, offers each

@@ -219,7 +219,7 @@ where
         let start = Instant::now();
         let caller = Caller::current();
         let parse = |state: &FlightState| {
-            let boost = PriorityBoost::from(Arc::clone(&state.urgent));
+            let boost = PriorityBoost::from(state.urgent.clone());
             let (parse, source) = (Arc::clone(&self.parse), self.source.clone());
             let caller = caller.clone();
             let parse = move |queue| caller.trace_parse(|| parse_and_key(&source, &*parse, queue));
@@ -252,6 +252,10 @@ where
         };
         self.made = resolved.made;
         let fingerprint = resolved.fingerprint;
+        // What no store keeps cannot be fetched by the next run.
+        if fingerprint.is_ok() && aliases.are_kept() {
+            compiler.search.record_alias(&alias, parse + key);
+        }
         self.fingerprint = fingerprint.as_ref().ok().copied();
         let located = Located {
             key: fingerprint.map(|fingerprint| fingerprint.scoped(site.scope)),

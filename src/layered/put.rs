@@ -96,6 +96,9 @@ impl Writer {
         artifact: &Artifact,
     ) -> Result<(), StoreError> {
         self.require_runtime(StoreOperation::Put)?;
+        if let Some(recorder) = &self.search.recorder {
+            recorder.put(key, artifact);
+        }
         let takers = self.takers(artifact);
         let Some((&first, others)) = takers.split_first() else {
             let error = self.no_taker(artifact);

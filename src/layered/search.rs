@@ -6,6 +6,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -15,16 +16,19 @@ use tracing::Instrument as _;
 use super::admission::{Admission, LookupPriority, PriorityBoost};
 use super::background::{BackgroundWrites, Presence};
 use super::lookup::{
-    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, TierOutcome, TierReport,
+    Found, Lookup, LookupOptions, LookupPolicy, LookupSource, Promotion, TierOutcome, TierReport,
     TierSelection,
 };
 use super::metrics::LookupCounters;
 use super::progress::Progress;
+use super::recorded_run::RecordedKind;
+use super::run_recorder::{Cost, RunRecorder};
 use super::tier::{Tier, stack_name};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::store::answer;
 use crate::store::runtime::require_runtime;
+use crate::store::urgency;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
@@ -38,11 +42,13 @@ pub(super) struct Search {
     tiers: Arc<[Tier]>,
     policy: LookupPolicy,
     /// For all tiers of a search together.
-    deadline: Duration,
+    pub(super) deadline: Duration,
     admission: Admission,
     background: Arc<BackgroundWrites>,
     flights: SingleFlight<(PipelineFingerprint, TierSelection), Arc<SearchState>, Lookup>,
     pub(super) counters: LookupCounters,
+    /// Where the run is recorded.
+    pub(super) recorder: Option<RunRecorder>,
 }
 
 /// What those who wait for a search can see of it, and tell it.
@@ -50,6 +56,8 @@ pub(super) struct Search {
 struct SearchState {
     progress: Progress,
     boost: PriorityBoost,
+    /// Whether a caller has joined who wants the artifact in all faster tiers.
+    promotes_to_all: AtomicBool,
 }
 
 impl Search {
@@ -59,6 +67,7 @@ impl Search {
         policy: LookupPolicy,
         deadline: Duration,
         max_searches: usize,
+        recorder: Option<RunRecorder>,
     ) -> Self {
         Self {
             tiers,
@@ -68,6 +77,27 @@ impl Search {
             background,
             flights: SingleFlight::new(),
             counters: LookupCounters::default(),
+            recorder,
+        }
+    }
+
+    /// A request for this key was answered, where the run is recorded: with this artifact, or with none.
+    #[inline]
+    pub(super) fn record(&self, key: &PipelineFingerprint, artifact: Option<&Artifact>) {
+        if let Some(recorder) = &self.recorder {
+            let cost = artifact.map_or_else(Cost::default, Cost::of);
+            recorder.used(key, RecordedKind::Artifact, cost);
+        }
+    }
+
+    /// A request for a source was answered, where the run is recorded, and the parse took so long.
+    pub(super) fn record_alias(&self, key: &PipelineFingerprint, parse: Duration) {
+        if let Some(recorder) = &self.recorder {
+            let cost = Cost {
+                bytes: Some(PipelineFingerprint::LEN as u64),
+                compile_time: Some(parse).filter(|time| !time.is_zero()),
+            };
+            recorder.used(key, RecordedKind::SourceAlias, cost);
         }
     }
 
@@ -82,6 +112,7 @@ impl Search {
         });
         let found = in_tier.or_else(|| self.background.peek(key))?;
         self.counters.hits.increment();
+        self.record(key, Some(&found.0));
         Some(found)
     }
 
@@ -90,6 +121,7 @@ impl Search {
         let first = self.tiers.first()?;
         if let Some(artifact) = first.peek(key) {
             self.counters.hits.increment();
+            self.record(key, Some(&artifact));
             return Some((artifact, LookupSource::Tier(0)));
         }
         // Before the look, so that nothing is promoted that is removed after it.
@@ -99,14 +131,21 @@ impl Search {
         let found = match in_lower {
             Some((tier, artifact)) => {
                 if Handle::try_current().is_ok() {
-                    self.background
-                        .promote(key, &artifact, tier, generation, |_| Presence::Unknown);
+                    self.background.promote(
+                        key,
+                        &artifact,
+                        tier,
+                        generation,
+                        Promotion::ToAll,
+                        |_| Presence::Unknown,
+                    );
                 }
                 (artifact, LookupSource::Tier(tier))
             }
             None => self.background.peek(key)?,
         };
         self.counters.hits.increment();
+        self.record(key, Some(&found.0));
         Some(found)
     }
 
@@ -130,7 +169,21 @@ impl Search {
     ) -> Lookup {
         let lookup = self.search(key, options).await;
         self.counters.count(&lookup);
+        self.record(key, lookup.artifact());
         lookup
+    }
+
+    /// Fetches a key that no user waits for into the last local tier that takes it. Not counted as a
+    /// lookup of the cache, and not recorded.
+    pub(super) async fn prefetch(self: &Arc<Self>, key: &PipelineFingerprint) -> Lookup {
+        let mut options = LookupOptions::new().priority(LookupPriority::Background);
+        options.promotion = Promotion::ToLastLocal;
+        self.search(key, &options).await
+    }
+
+    /// Waits until no interactive search runs.
+    pub(super) async fn no_user_waits(&self) {
+        self.admission.no_user_waits().await;
     }
 
     /// Whether a tier says that it has the key. The first that does ends the call.
@@ -190,7 +243,7 @@ impl Search {
     ) -> Lookup {
         let operation = StoreOperation::Get;
         if let Err(error) = require_runtime(|| stack_name(&self.tiers), operation) {
-            return self.failed(options.tiers, error);
+            return self.failed(options, error);
         }
         let longest = self.deadline.saturating_add(GRACE);
         let patience = options
@@ -213,15 +266,15 @@ impl Search {
             return lookup;
         }
         let state = state.borrow().clone();
-        let state = state.unwrap_or_else(|| self.new_state(options.tiers));
+        let state = state.unwrap_or_else(|| self.new_state(options));
         self.unfound(&state)
     }
 
     /// A lookup in which every tier that may be asked fails with this error.
-    fn failed(&self, selection: TierSelection, error: StoreError) -> Lookup {
-        let state = self.new_state(selection);
+    fn failed(&self, options: &LookupOptions, error: StoreError) -> Lookup {
+        let state = self.new_state(options);
         for (index, tier) in self.tiers.iter().enumerate() {
-            if selection.allows(tier.locality) {
+            if options.tiers.allows(tier.locality) {
                 let failed = TierOutcome::Failed(error.clone());
                 state.progress.answered(index, failed);
             }
@@ -253,8 +306,12 @@ impl Search {
             let is_leader = waiter.is_leader;
             if !is_leader {
                 self.counters.joins.increment();
+                let state = waiter.progress();
                 if options.priority == LookupPriority::Interactive {
-                    waiter.progress().boost.boost();
+                    state.boost.boost();
+                }
+                if options.promotion == Promotion::ToAll {
+                    state.promotes_to_all.store(true, Ordering::Relaxed);
                 }
             }
             state.send_replace(Some(Arc::clone(waiter.progress())));
@@ -285,14 +342,15 @@ impl Search {
         self.background.may_serve(artifact, source)
     }
 
-    fn new_state(&self, selection: TierSelection) -> Arc<SearchState> {
+    fn new_state(&self, options: &LookupOptions) -> Arc<SearchState> {
         let allowed = self
             .tiers
             .iter()
-            .map(|tier| (selection.allows(tier.locality), tier.locality));
+            .map(|tier| (options.tiers.allows(tier.locality), tier.locality));
         Arc::new(SearchState {
             progress: Progress::new(allowed),
             boost: PriorityBoost::default(),
+            promotes_to_all: AtomicBool::new(options.promotion == Promotion::ToAll),
         })
     }
 
@@ -301,7 +359,7 @@ impl Search {
         key: &PipelineFingerprint,
         options: &LookupOptions,
     ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
-        let state = self.new_state(options.tiers);
+        let state = self.new_state(options);
         let search = RunningSearch {
             search: Arc::clone(self),
             key: *key,
@@ -440,14 +498,19 @@ impl RunningSearch {
         let progress = &self.state.progress;
         progress.end(&unanswered);
         let found = hit.ok().flatten().map(|(tier, artifact)| {
+            let presence = |tier| match () {
+                () if progress.is_missing(tier) => Presence::Missing,
+                () if progress.is_refused(tier) => Presence::Refused,
+                () => Presence::Unknown,
+            };
+            let promotion = match self.state.promotes_to_all.load(Ordering::Relaxed) {
+                true => Promotion::ToAll,
+                false => Promotion::ToLastLocal,
+            };
             // Before the flight ends, so that the next lookup finds the promotion.
             search
                 .background
-                .promote(&self.key, &artifact, tier, generation, |tier| match () {
-                    () if progress.is_missing(tier) => Presence::Missing,
-                    () if progress.is_refused(tier) => Presence::Refused,
-                    () => Presence::Unknown,
-                });
+                .promote(&self.key, &artifact, tier, generation, promotion, presence);
             (artifact, LookupSource::Tier(tier))
         });
         Lookup {
@@ -510,12 +573,11 @@ impl RunningSearch {
     async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
         let tier = &self.search.tiers[index];
         self.state.progress.asked(index);
-        let fetched = match tier.locality {
-            Locality::Local => tier.fetch(&self.key).await,
-            Locality::Network => {
-                let state = Arc::clone(&self.state);
-                let on_answer = Arc::new(move || state.progress.answering(index));
-                answer::observed(on_answer, tier.fetch(&self.key)).await
+        let fetched = match self.priority {
+            LookupPriority::Interactive => self.fetch(index).await,
+            LookupPriority::Background => {
+                let urgent = self.state.boost.token().clone();
+                urgency::in_background(urgent, self.fetch(index)).await
             }
         };
         let (outcome, artifact) = match fetched {
@@ -530,6 +592,18 @@ impl RunningSearch {
         };
         self.state.progress.answered(index, outcome);
         (index, artifact)
+    }
+
+    async fn fetch(&self, index: usize) -> Result<Fetched, StoreError> {
+        let tier = &self.search.tiers[index];
+        match tier.locality {
+            Locality::Local => tier.fetch(&self.key).await,
+            Locality::Network => {
+                let state = Arc::clone(&self.state);
+                let on_answer = Arc::new(move || state.progress.answering(index));
+                answer::observed(on_answer, tier.fetch(&self.key)).await
+            }
+        }
     }
 
     fn failed(&self, error: StoreError) -> TierOutcome {

@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::LookupPriority;
 use super::lease;
 use super::lookup::{LookupOptions, TierOutcome};
 use super::tier::Tier;
 use super::{LayeredPipelineCache, Parts};
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
+use crate::store::urgency;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
     StoreError, StoreErrorKind, StoreOperation, WriteIntents,
@@ -30,7 +32,12 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let lookup = self.lookup(key, &LookupOptions::new()).await;
+        let priority = match urgency::background() {
+            Some(_) => LookupPriority::Background,
+            None => LookupPriority::Interactive,
+        };
+        let options = LookupOptions::new().priority(priority);
+        let lookup = self.lookup(key, &options).await;
         if lookup.artifact().is_some() {
             return Ok(Fetched::from(lookup.into_artifact()));
         }

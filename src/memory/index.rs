@@ -5,13 +5,13 @@
 //! notes to the policy.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::artifact::Artifact;
-use crate::key::PipelineFingerprint;
+use crate::key::{PassThrough, PipelineFingerprint};
 
 /// Enough that a few dozen threads rarely meet in one; a power of two.
 const SHARDS: usize = 64;
@@ -222,25 +222,6 @@ impl Shard {
 
 fn hash(key: &PipelineFingerprint) -> u64 {
     BuildHasherDefault::<PassThrough>::default().hash_one(key)
-}
-
-/// Folds a fingerprint to its hash: a fingerprint is uniform already. All its bytes count, since
-/// some callers number their keys.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn write(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks_exact(8) {
-            let word = word.try_into().map_or(0, u64::from_le_bytes);
-            let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15;
-            self.0 = (product >> 64) as u64 ^ product as u64;
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

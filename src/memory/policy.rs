@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::eviction::{Limit, Tally};
-use super::index::{Index, PassThrough};
-use crate::key::PipelineFingerprint;
+use super::index::Index;
+use crate::key::{PassThrough, PipelineFingerprint};
 
 type Weights = Cache<PipelineFingerprint, u32, BuildHasherDefault<PassThrough>>;
 

@@ -17,6 +17,7 @@ use super::retry::{RetryBudget, RetryPolicy};
 use super::time::after;
 use crate::store::StoreErrorKind;
 use crate::store::metrics::Counter;
+use crate::store::urgency;
 use crate::sync::trouble::Trouble;
 
 /// The bounds of every call of a tier.
@@ -55,6 +56,8 @@ pub(super) struct CallPolicy {
     permits: Semaphore,
     /// One for each write among them. There are fewer, so that writes that hang leave room to reads.
     write_permits: Semaphore,
+    /// One for each call among them that no user waits for. There are fewer, so that users find room.
+    background_permits: Semaphore,
     auth_block: AuthBlock,
 }
 
@@ -75,6 +78,7 @@ pub(super) struct Side {
 struct Permit<'a> {
     _one_of_all: SemaphorePermit<'a>,
     _one_of_writes: Option<SemaphorePermit<'a>>,
+    _one_of_background: Option<SemaphorePermit<'a>>,
 }
 
 impl CallPolicy {
@@ -92,6 +96,7 @@ impl CallPolicy {
             retries: Counter::default(),
             permits: Semaphore::new(requests),
             write_permits: Semaphore::new(requests.div_ceil(2)),
+            background_permits: Semaphore::new((requests / 2).max(1)),
             auth_block: AuthBlock::new(),
             limits,
         }
@@ -274,10 +279,12 @@ impl CallPolicy {
     ) -> Result<Permit<'_>, RequestError> {
         let breaker = &self.of(access).breaker;
         // Most often one is free, and nothing has to be waited for.
-        if let (Access::Read, Ok(permit)) = (access, self.permits.try_acquire()) {
+        let is_users_read = access == Access::Read && urgency::background().is_none();
+        if let (true, Ok(permit)) = (is_users_read, self.permits.try_acquire()) {
             let permit = Permit {
                 _one_of_all: permit,
                 _one_of_writes: None,
+                _one_of_background: None,
             };
             return match ticket.may_send() {
                 true => Ok(permit),
@@ -309,9 +316,18 @@ impl CallPolicy {
             Access::Read => None,
             Access::Write => Some(self.write_permits.acquire().await?),
         };
+        let one_of_background = match urgency::background() {
+            None => None,
+            Some(urgent) => tokio::select! {
+                biased;
+                () = urgent.cancelled() => None,
+                permit = self.background_permits.acquire() => Some(permit?),
+            },
+        };
         Ok(Permit {
             _one_of_all: self.permits.acquire().await?,
             _one_of_writes: one_of_writes,
+            _one_of_background: one_of_background,
         })
     }
 

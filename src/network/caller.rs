@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::store::answer::{self, answer_begins};
+use crate::store::urgency;
 use crate::sync::blocking;
 use crate::sync::lock::lock;
 
@@ -71,7 +72,8 @@ where
     let caller = Caller::default();
     let _leaves = LeavesOnDrop(caller.clone());
     // In a box: a task is moved several times on its way, with all that it holds.
-    let call = Box::pin(answer::inherited(call(caller).in_current_span()));
+    let call = answer::inherited(call(caller).in_current_span());
+    let call = Box::pin(urgency::inherited(call));
     let task = tokio::spawn(call);
     match blocking::join(task).await {
         Some(result) => result,

@@ -1,8 +1,10 @@
 //! Known spellings: from the hash of a source to the fingerprint of the program it spells.
 
 mod known;
+mod prefetch;
 mod table;
 
+pub(crate) use prefetch::PrefetchedAlias;
 pub(crate) use table::{FlightState, NetworkWait, ParseTimes, Parsed, Resolved, Unresolved};
 
 use bytes::Bytes;
@@ -315,6 +317,11 @@ impl SourceAliases {
         }
     }
 
+    /// Whether any store keeps aliases.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.table.stores.iter().next().is_some()
+    }
+
     /// Whether a source that the table does not know may be looked up across a network.
     pub(crate) fn are_kept_in_network(&self) -> bool {
         !self.table.stores.network.is_empty()
@@ -367,7 +374,7 @@ impl SourceAliases {
                 table.counters.joins.increment();
                 let state = waiter.progress();
                 if is_urgent {
-                    state.urgent.notify_one();
+                    state.urgent.cancel();
                 }
                 if wait == NetworkWait::Never {
                     state.skip_network.cancel();

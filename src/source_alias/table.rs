@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -66,8 +66,8 @@ impl Stores {
 /// What those who wait for a flight can tell it.
 #[derive(Debug, Default)]
 pub(crate) struct FlightState {
-    /// Notified when an urgent caller has joined.
-    pub(crate) urgent: Arc<Notify>,
+    /// Cancelled when an urgent caller has joined.
+    pub(crate) urgent: CancellationToken,
     /// Cancelled when a caller has joined who does not wait for network stores.
     pub(super) skip_network: CancellationToken,
 }

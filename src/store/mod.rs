@@ -5,6 +5,7 @@ pub(crate) mod compile_lease;
 mod error;
 pub(crate) mod metrics;
 pub(crate) mod runtime;
+pub(crate) mod urgency;
 mod write_intent;
 
 pub use answer::answer_begins;

@@ -293,6 +293,18 @@ impl<J: WriteJob> WriteQueue<J> {
         self.wait_for(|job| job.target == target).await;
     }
 
+    /// Waits until every job of one key has ended that was submitted before the call.
+    pub(crate) async fn drain_key(&self, key: &PipelineFingerprint) {
+        let jobs: Vec<_> = {
+            let state = self.lock();
+            let jobs = state.entries.get(key).map_or(&[][..], |entry| &entry.jobs);
+            jobs.iter().map(|job| job.done.clone()).collect()
+        };
+        for done in jobs {
+            done.cancelled().await;
+        }
+    }
+
     async fn wait_for(&self, is_meant: impl Fn(&Job<J>) -> bool) {
         let jobs: Vec<_> = {
             let state = self.lock();

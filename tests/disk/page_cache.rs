@@ -21,35 +21,40 @@ const LARGE: usize = 1024 * 1024;
 /// What a lookup comes to while nothing can be done on the blocking pool. `None` where it waits for
 /// the pool; then it is let in, and must succeed.
 fn without_the_pool(root: &Path, key: PipelineFingerprint) -> Option<Option<usize>> {
+    with_one_blocking_thread(async { look(&open(root).await, key).await })
+}
+
+fn with_one_blocking_thread<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime
         .max_blocking_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let cache = open(root).await;
-        let (release, gate) = mpsc::channel::<()>();
-        let busy = tokio::task::spawn_blocking(move || gate.recv());
-        let get = async { cache.get(&key).await.unwrap().map(|got| got.len()) };
-        let mut get = std::pin::pin!(get);
-        let mut answer = None;
-        for _ in 0..100 {
-            match futures::poll!(&mut get) {
-                std::task::Poll::Ready(got) => {
-                    answer = Some(got);
-                    break;
-                }
-                std::task::Poll::Pending => tokio::task::yield_now().await,
+    runtime.block_on(work)
+}
+
+async fn look(cache: &DiskCache, key: PipelineFingerprint) -> Option<Option<usize>> {
+    let (release, gate) = mpsc::channel::<()>();
+    let busy = tokio::task::spawn_blocking(move || gate.recv());
+    let get = async { cache.get(&key).await.unwrap().map(|got| got.len()) };
+    let mut get = std::pin::pin!(get);
+    let mut answer = None;
+    for _ in 0..100 {
+        match futures::poll!(&mut get) {
+            std::task::Poll::Ready(got) => {
+                answer = Some(got);
+                break;
             }
+            std::task::Poll::Pending => tokio::task::yield_now().await,
         }
-        release.send(()).unwrap();
-        busy.await.unwrap().unwrap();
-        if answer.is_none() {
-            assert!(get.await.is_some() || !entry(root, &key).exists());
-        }
-        answer
-    })
+    }
+    release.send(()).unwrap();
+    busy.await.unwrap().unwrap();
+    if answer.is_none() {
+        assert!(get.await.is_some() || !entry(cache.root(), &key).exists());
+    }
+    answer
 }
 
 fn filled(root: &Path, len: usize) {
@@ -69,6 +74,24 @@ fn an_entry_in_the_page_cache_is_read_on_the_worker() {
         let answer = (0..10).find_map(|_| without_the_pool(folder.path(), key(1)));
         assert_eq!(answer, Some(Some(len)));
     }
+}
+
+/// The folder of the aliases is made by the first of them, when the cache is open already.
+#[test]
+fn an_alias_in_a_new_folder_is_read_on_the_worker() {
+    let folder = folder();
+    let answer = with_one_blocking_thread(async {
+        let cache = open(folder.path()).await;
+        let aliases = cache.aliases().unwrap();
+        aliases.put(&key(1), artifact(32)).await.unwrap();
+        for _ in 0..10 {
+            if let Some(answer) = look(aliases, key(1)).await {
+                return Some(answer);
+            }
+        }
+        None
+    });
+    assert_eq!(answer, Some(Some(32)));
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::cache_server::CacheServer;
 use super::prometheus;
 use super::support::{DOUBLE, Server, folder, header, problem};
 use reqwest::StatusCode;
+use std::path::Path;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -39,6 +41,51 @@ pub(crate) async fn share(remote: &str, variables: &[(&str, &str)], label: &str)
         assert!(source == label || source == "compiled", "{source}");
     }
     panic!("neither the artifact nor its spelling came from the remote");
+}
+
+/// Waits until this many entries are in a folder.
+async fn entries(folder: &Path, count: usize) {
+    loop {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let entries = files.filter(|file| file.path().extension() == Some("bin".as_ref()));
+        if entries.count() >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_on_a_new_machine_starts_with_what_another_has_recorded() {
+    let remote = CacheServer::start(&[]);
+    let (runs, first, second) = (folder(), folder(), folder());
+    let run = runs.path().join("server.run");
+    let run = run.to_str().unwrap();
+    let remote = remote.url("/artifacts");
+    let arguments = ["--remote", &remote, "--record", run, "--prefetch", run];
+    // There is no run yet.
+    let mut one = Server::start(first.path(), &arguments);
+    let compiled = one.post("spirv", DOUBLE).await;
+    assert_eq!(header(&compiled, "artifact-source"), "compiled");
+    one.terminate();
+    let (status, said) = one.wait();
+    assert!(
+        status.success() && said.contains("no recorded run"),
+        "{said}"
+    );
+
+    let mut other = Server::start(second.path(), &arguments);
+    entries(second.path(), 1).await;
+    entries(&second.path().join("aliases"), 1).await;
+    let known = other.post("spirv", DOUBLE).await;
+    assert_eq!(header(&known, "artifact-source"), "disk");
+    assert!(!header(&known, "server-timing").contains("parse"));
+    other.terminate();
+    let (status, said) = other.wait();
+    assert!(
+        status.success() && said.contains("prefetch complete: 2 of 2"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use std::future::{pending, ready};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::time::{advance, timeout};
+use tokio_util::sync::CancellationToken;
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
 
@@ -339,4 +340,39 @@ async fn writes_that_hang_leave_permits_to_reads() {
     }
     let read = run(&policy, || ready(Ok(()))).now_or_never();
     read.expect("no permit is free").unwrap();
+}
+
+/// Nobody's calls take at most half of the requests, and one that becomes a user's takes any.
+#[tokio::test(start_paused = true)]
+async fn calls_that_no_user_waits_for_leave_requests_to_users() {
+    let policy = CallPolicy::new(Limits {
+        concurrent_requests: 4,
+        ..Limits::default()
+    });
+    let sent = AtomicUsize::new(0);
+    let hang = || {
+        sent.fetch_add(1, Ordering::SeqCst);
+        pending()
+    };
+    let urgent: Vec<_> = (0..3).map(|_| CancellationToken::new()).collect();
+    let mut background: Vec<_> = urgent
+        .iter()
+        .map(|urgent| Box::pin(urgency::in_background(urgent.clone(), run(&policy, hang))))
+        .collect();
+    for call in &mut background {
+        assert!(call.now_or_never().is_none());
+    }
+    assert_eq!(sent.load(Ordering::SeqCst), 2);
+    run(&policy, || ready(Ok(())))
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+
+    urgent[2].cancel();
+    assert!((&mut background[2]).now_or_never().is_none());
+    assert_eq!(sent.load(Ordering::SeqCst), 3);
+    run(&policy, || ready(Ok(())))
+        .now_or_never()
+        .unwrap()
+        .unwrap();
 }

@@ -13,5 +13,5 @@ mod recursion;
 mod savings;
 mod sources;
 mod storm;
-mod support;
+pub(crate) mod support;
 mod writes;

@@ -16,6 +16,7 @@ mod nginx;
 mod outage;
 #[cfg(unix)]
 mod partial_faults;
+mod prefetch;
 mod proxy;
 mod tls;
 mod transformed;
