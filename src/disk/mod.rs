@@ -8,7 +8,6 @@
 
 // - builder: the settings, and opening
 // - shared: what every part uses
-// - operations: the limit on operations at once
 // - directory, files: the system calls that read, remove and sync entries
 // - store: the tier, as the layered cache sees it
 // - reader, page_cache: lookups
@@ -26,15 +25,14 @@ mod compile_locks;
 mod directory;
 mod durability;
 mod error;
-mod files;
+pub(crate) mod files;
 mod frames;
 mod gc;
 mod intents;
 mod leftovers;
 mod lock;
-mod operations;
 #[cfg(target_os = "linux")]
-mod page_cache;
+pub(crate) mod page_cache;
 mod reader;
 mod report;
 mod shared;

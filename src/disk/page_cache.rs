@@ -38,11 +38,11 @@ use crate::sync::blocking::INLINE_BYTES;
 const FRAMING: usize = HEADER_LEN + 1024;
 
 /// The largest frame that is read in one call.
-const MAX_WHOLE: usize = INLINE_BYTES + FRAMING;
+pub(crate) const MAX_WHOLE: usize = INLINE_BYTES + FRAMING;
 
 /// The largest frame that is read in slices. A larger payload is freed on the blocking pool, so it is
 /// better allocated there, and a hop is little beside its work.
-const MAX_SLICED: usize = FREED_INLINE + FRAMING;
+pub(crate) const MAX_SLICED: usize = FREED_INLINE + FRAMING;
 
 /// The bytes of one slice: read and hashed in about 0.1 ms. The kernel takes longer to copy the same
 /// bytes in smaller slices.
@@ -76,14 +76,15 @@ const ON_THIS_MACHINE: [u32; 20] = [
     0xf2f5_2010, // f2fs
 ];
 
-/// Whether a folder's files can be opened and closed without asking others. Waits.
+/// Whether the files of the file system that this path is on can be opened and closed without asking
+/// others. Waits.
 ///
 /// The first put makes a folder that is not there: on the file system of the one above it.
-fn is_on_this_machine(folder: &Path) -> bool {
-    match statfs(folder) {
+pub(crate) fn is_on_this_machine(path: &Path) -> bool {
+    match statfs(path) {
         // The type of the number depends on the platform; its lower half does not.
         Ok(found) => ON_THIS_MACHINE.contains(&(found.f_type as u32)),
-        Err(Errno::NOENT) => folder.parent().is_some_and(is_on_this_machine),
+        Err(Errno::NOENT) => path.parent().is_some_and(is_on_this_machine),
         Err(_) => false,
     }
 }
@@ -164,7 +165,7 @@ impl PageCache {
             let opened = Opened(Some(file));
             return Cached::Large(LargeEntry { opened, len, used });
         }
-        let Some(artifact) = read_whole(&file, len, &directory.format, key) else {
+        let Some(artifact) = read_whole(&file, 0, len, &directory.format, key) else {
             return Cached::Unknown(Some(Opened(Some(file))));
         };
         if is_use_stale(used) {
@@ -203,21 +204,8 @@ impl PageCache {
             return None;
         }
         let _permit = self.slicing.try_acquire().ok()?;
-        let mut frame = vec![0; len];
-        let mut digest = PayloadDigest::default();
-        let mut read = 0;
-        while read < len {
-            // A small rest is read with the last slice.
-            let end = Some(read + SLICE).filter(|end| end + FRAMING < len);
-            let end = end.unwrap_or(len);
-            blocking::consume_budget(end - read).await;
-            read_cached(opened.0.as_ref()?, &mut frame[read..end], read)?;
-            digest.update(&frame[..end])?;
-            read = end;
-        }
-        let frame = Bytes::from(frame);
         let format = &self.shared.directory.format;
-        format.decode_digested(key, &frame, digest).ok()
+        read_sliced(opened.0.as_ref()?, 0, len, format, key).await
     }
 
     /// Records a use in the background. Skipped where all permits are taken: the next reader
@@ -249,14 +237,17 @@ fn inspect(file: &File) -> Option<(usize, Option<SystemTime>)> {
     is_file.then_some((len, used))
 }
 
-fn read_whole(
+/// Reads a frame of at most [`MAX_WHOLE`] bytes, which begins at `start` of the file. `None` where that
+/// would wait, where the frame is not good, and where it unpacks to more.
+pub(crate) fn read_whole(
     file: &File,
+    start: u64,
     len: usize,
     format: &FrameFormat,
     key: &PipelineFingerprint,
 ) -> Option<Artifact> {
     let mut frame = vec![0; len];
-    read_cached(file, &mut frame, 0)?;
+    read_cached(file, &mut frame, start)?;
     let frame = Bytes::from(frame);
     if decoding_work(&frame) > MAX_WHOLE {
         return None;
@@ -264,10 +255,35 @@ fn read_whole(
     format.decode(key, &frame).ok()
 }
 
+/// Reads a frame of at most [`MAX_SLICED`] bytes in slices, between which other tasks run. `None` as in
+/// [`read_whole`].
+pub(crate) async fn read_sliced(
+    file: &File,
+    start: u64,
+    len: usize,
+    format: &FrameFormat,
+    key: &PipelineFingerprint,
+) -> Option<Artifact> {
+    let mut frame = vec![0; len];
+    let mut digest = PayloadDigest::default();
+    let mut read = 0;
+    while read < len {
+        // A small rest is read with the last slice.
+        let end = Some(read + SLICE).filter(|end| end + FRAMING < len);
+        let end = end.unwrap_or(len);
+        blocking::consume_budget(end - read).await;
+        read_cached(file, &mut frame[read..end], start + read as u64)?;
+        digest.update(&frame[..end])?;
+        read = end;
+    }
+    let frame = Bytes::from(frame);
+    format.decode_digested(key, &frame, digest).ok()
+}
+
 /// Fills a part of a frame. `None` where that would wait.
-fn read_cached(file: &File, part: &mut [u8], offset: usize) -> Option<()> {
+fn read_cached(file: &File, part: &mut [u8], offset: u64) -> Option<()> {
     let len = part.len();
     let mut whole = [IoSliceMut::new(part)];
-    let read = preadv2(file, &mut whole, offset as u64, ReadWriteFlags::NOWAIT).ok()?;
+    let read = preadv2(file, &mut whole, offset, ReadWriteFlags::NOWAIT).ok()?;
     (read == len).then_some(())
 }

@@ -9,8 +9,6 @@ use super::durability::ledger::Ledger;
 use super::error::Fault;
 use super::files::renew_use;
 #[cfg(target_os = "linux")]
-use super::operations::run_with;
-#[cfg(target_os = "linux")]
 use super::page_cache::{Cached, Opened, PageCache};
 use super::report::DiskCacheFrame;
 use super::shared::Shared;
@@ -20,6 +18,8 @@ use crate::key::PipelineFingerprint;
 use crate::store::{Fetched, StoreError, StoreOperation};
 #[cfg(target_os = "linux")]
 use crate::sync::blocking;
+#[cfg(target_os = "linux")]
+use crate::sync::operations::run_with;
 
 /// How often a frame is opened again, where a whole entry has replaced a corrupt one meanwhile.
 const OPEN_ATTEMPTS: usize = 4;

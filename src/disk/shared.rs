@@ -8,7 +8,6 @@ use tokio_util::task::TaskTracker;
 
 use super::directory::Directory;
 use super::error::Fault;
-use super::operations::Operations;
 use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
@@ -16,6 +15,7 @@ use crate::store::runtime::require_runtime;
 use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedMutex;
+use crate::sync::operations::Operations;
 
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -20,7 +20,6 @@ use super::files::{is_in_future, is_unused_for, touch};
 use super::gc::collector::Collector;
 use super::gc::room::Room;
 use super::intents;
-use super::operations::{Permit, once_admitted, run_with};
 use super::shared::Shared;
 use super::staging::{Durable, Frame, Place, Staged, Staging, copy_of, publish};
 use crate::artifact::{Artifact, FrameError};
@@ -29,6 +28,7 @@ use crate::store::compile_lease::HeldLeases;
 use crate::store::{CompileLease, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedGuard;
+use crate::sync::operations::{Permit, once_admitted, run_with};
 
 /// How long a foreign entry is kept for its owner after the last use. Then the owner has gone, or its
 /// secret was replaced.

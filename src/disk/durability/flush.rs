@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use super::ledger::{Due, Ledger};
 use crate::disk::directory::{Found, SyncError};
 use crate::disk::error::{Failures, Fault};
-use crate::disk::operations::{in_task, once_admitted};
 use crate::disk::reader::Reader;
 use crate::disk::shared::Shared;
 use crate::disk::staging::{Durable, Frame, Place, Staged, Staging, publish};
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
+use crate::sync::operations::{in_task, once_admitted};
 
 /// How many entries a flush syncs at once. File systems put concurrent syncs into one commit.
 const CONCURRENT_SYNCS: usize = 16;

@@ -21,11 +21,11 @@ use super::trim::Trimmer;
 use super::usage::{Change, Total, Usage};
 use crate::disk::durability::ledger::Ledger;
 use crate::disk::lock::open_locked;
-use crate::disk::operations::in_task;
 use crate::disk::report::DiskCacheTrimReport;
 use crate::disk::shared::Shared;
 use crate::store::{StoreError, StoreOperation};
 use crate::sync::blocking;
+use crate::sync::operations::in_task;
 
 /// The pause between trims where another process scans, and where a trim failed.
 const PAUSE_WHILE_OTHERS_SCAN: Duration = Duration::from_millis(2);

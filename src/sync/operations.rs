@@ -14,16 +14,16 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::sync::blocking;
 
 /// The right to run one operation.
-pub(super) type Permit = OwnedSemaphorePermit;
+pub(crate) type Permit = OwnedSemaphorePermit;
 
 /// The limit on operations of one tier.
 #[derive(Debug)]
-pub(super) struct Operations {
+pub(crate) struct Operations {
     permits: Arc<Semaphore>,
 }
 
 impl Operations {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         Self {
             permits: Arc::new(Semaphore::new(limit)),
@@ -32,7 +32,7 @@ impl Operations {
 
     /// Runs `work` on the blocking pool with a permit, which `work` holds until it returns. If all
     /// permits are taken, a task waits for one, and is aborted when this future is dropped.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
@@ -47,18 +47,18 @@ impl Operations {
     }
 
     /// A permit, if one is free.
-    pub(super) fn try_permit(&self) -> Option<Permit> {
+    pub(crate) fn try_permit(&self) -> Option<Permit> {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
     /// A permit, for a task to hold. `None` never comes, because the semaphore is never closed.
-    pub(super) async fn permit(&self) -> Option<Permit> {
+    pub(crate) async fn permit(&self) -> Option<Permit> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 }
 
 /// Runs `work` on the blocking pool, and releases the permit when it returns.
-pub(super) async fn run_with<T: Send + 'static>(
+pub(crate) async fn run_with<T: Send + 'static>(
     permit: Option<Permit>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -71,7 +71,7 @@ pub(super) async fn run_with<T: Send + 'static>(
 
 /// Runs a future in a task of its own, so that it gets on whether or not this one is polled. When
 /// this one is dropped, the task is aborted.
-pub(super) async fn in_task<T: Send + 'static>(
+pub(crate) async fn in_task<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> T {
     blocking::join(AbortOnDropHandle::new(tokio::spawn(future))).await
@@ -83,7 +83,7 @@ pub(super) async fn in_task<T: Send + 'static>(
 /// An admission that need not wait is taken at the first poll of this future, before any later call
 /// can be admitted. An admission that waits is not taken once this future is dropped: otherwise a
 /// call that was given up could still take effect after a later one has returned.
-pub(super) async fn once_admitted<A, T, W>(
+pub(crate) async fn once_admitted<A, T, W>(
     admission: impl Future<Output = A> + Send + 'static,
     work: impl FnOnce(A) -> W + Send + 'static,
 ) -> T
