@@ -13,6 +13,8 @@
 //!   warnings.
 //! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache`, `ObjectStoreCache` and `RedisCache` are
 //!   tiers; any [`PipelineCacheStore`] can be one.
+//! - A [`bundle`] is one file with many artifacts, to ship with a program: [`BundleCache`] serves it as a
+//!   read-only tier.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
 //!   [compile request](layered::CompileRequest) goes from a source to an artifact, and compiles what no
 //!   tier has.
@@ -61,6 +63,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod artifact;
+pub mod bundle;
 pub mod disk;
 pub mod explain;
 #[cfg(feature = "remote-cache")]
@@ -93,6 +96,7 @@ pub use artifact::Trust;
 pub use artifact::{
     Artifact, ArtifactBuilder, ArtifactMetadata, FrameError, PartsError, SharedSecret, TrustedKeys,
 };
+pub use bundle::{BundleCache, BundleCacheBuilder, BundleError, BundleWriter};
 pub use disk::{
     DiskCache, DiskCacheBuilder, DiskCacheDurabilityReport, DiskCacheError,
     PersistentPipelineCacheStore,

@@ -71,6 +71,11 @@ impl DiskCache {
         )
     }
 
+    /// The keys of all entries, in no order. Looks at no file.
+    pub(crate) fn keys(&self) -> BoxStream<'static, Result<PipelineFingerprint, StoreError>> {
+        keys(&self.shared, StoreOperation::List)
+    }
+
     /// One entry, as [`entries`](Self::entries) lists it. `None` where there is none.
     ///
     /// # Errors
@@ -144,7 +149,7 @@ impl DiskCache {
         let shared = Arc::clone(&self.shared);
         let counted = async move {
             let mut of = 0_u64;
-            let mut names = keys(&shared);
+            let mut names = keys(&shared, StoreOperation::Verify);
             while let Some(name) = names.next().await {
                 match name {
                     Ok(_) => of += 1,
@@ -317,8 +322,11 @@ enum Next {
 }
 
 /// The keys under which there is a file.
-fn keys(shared: &Arc<Shared>) -> BoxStream<'static, Result<PipelineFingerprint, StoreError>> {
-    steps(shared, StoreOperation::Verify, |_, key, named, _| {
+fn keys(
+    shared: &Arc<Shared>,
+    operation: StoreOperation,
+) -> BoxStream<'static, Result<PipelineFingerprint, StoreError>> {
+    steps(shared, operation, |_, key, named, _| {
         Ok((named == Named::Entry).then_some(key))
     })
 }
@@ -328,7 +336,7 @@ fn verify(
     shared: Arc<Shared>,
     of: u64,
 ) -> BoxStream<'static, Result<DiskCacheVerification, StoreError>> {
-    let checks = keys(&shared).map_ok(move |key| {
+    let checks = keys(&shared, StoreOperation::Verify).map_ok(move |key| {
         let (reader, shared) = (Arc::clone(&reader), Arc::clone(&shared));
         async move { Ok(blocking::blocking(move || check(&reader, &shared, key)).await) }
     });

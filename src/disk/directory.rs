@@ -206,17 +206,7 @@ impl Directory {
         (file, metadata): (File, Metadata),
         whole: impl Fn(&File, &Metadata),
     ) -> Result<Found, Fault> {
-        let len = metadata.len();
-        let oversized = len > self.format.max_frame();
-        let read = if oversized { MAX_OVERHEAD as u64 } else { len };
-        // A file that shrinks meanwhile is read short, and one that grows is read to its old length.
-        // The frame is verified in either case.
-        let frame = read_up_to(&file, read).map_err(at("read", path))?;
-        let decoded = if oversized {
-            Err(self.format.judge_oversized(key, &frame, len))
-        } else {
-            self.format.decode(key, &Bytes::from(frame))
-        };
+        let (_, decoded) = self.load(key, path, &file, metadata.len())?;
         Ok(match decoded {
             Ok(artifact) => {
                 whole(&file, &metadata);
@@ -225,6 +215,45 @@ impl Directory {
             Err(why) if why.is_foreign() => Found::Foreign(file, why),
             Err(why) => Found::Corrupt(file, why),
         })
+    }
+
+    /// Reads a file of this length. Returns its frame, or the start of one that is too large, and what
+    /// is in it.
+    fn load(
+        &self,
+        key: &PipelineFingerprint,
+        path: &Path,
+        file: &File,
+        len: u64,
+    ) -> Result<(Bytes, Result<Artifact, FrameError>), Fault> {
+        let oversized = len > self.format.max_frame();
+        let read = if oversized { MAX_OVERHEAD as u64 } else { len };
+        // A file that shrinks meanwhile is read short, and one that grows is read to its old length.
+        // The frame is verified in either case.
+        let frame = Bytes::from(read_up_to(file, read).map_err(at("read", path))?);
+        let decoded = if oversized {
+            Err(self.format.judge_oversized(key, &frame, len))
+        } else {
+            self.format.decode(key, &frame)
+        };
+        Ok((frame, decoded))
+    }
+
+    /// Reads the stored form of an entry and verifies it. `None` where there is no entry. Neither sets
+    /// it aside nor renews its time of use.
+    pub(super) fn verified_frame(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<Result<Bytes, FrameError>>, Fault> {
+        let path = self.entry(key);
+        let read = again_if_stale(|| {
+            let Some((file, metadata)) = open_once(&path)? else {
+                return Ok(None);
+            };
+            let (frame, decoded) = self.load(key, &path, &file, metadata.len())?;
+            Ok(Some(decoded.map(|_| frame)))
+        });
+        unless_stale(read).map(Option::flatten)
     }
 
     /// Opens the file of an entry. `None` where there is none.

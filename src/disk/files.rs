@@ -22,7 +22,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// end does not block, and no terminal becomes the controlling one. The standard library adds
 /// close-on-exec.
 #[cfg(unix)]
-pub(super) const SAFE_OPEN: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
+pub(crate) const SAFE_OPEN: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW
     .union(rustix::fs::OFlags::NONBLOCK)
     .union(rustix::fs::OFlags::NOCTTY);
 
@@ -188,7 +188,7 @@ pub(super) fn unless_stale<T>(result: Result<T, Fault>) -> Result<Option<T>, Fau
 }
 
 /// Makes the names in a folder durable, where the platform has such a call.
-pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
@@ -215,13 +215,13 @@ pub(super) fn ignore_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> 
 }
 
 #[cfg(unix)]
-pub(super) fn same_file(a: &Metadata, b: &Metadata) -> bool {
+pub(crate) fn same_file(a: &Metadata, b: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 /// A guess: there is no stable identity of a file here.
 #[cfg(not(unix))]
-pub(super) fn same_file(a: &Metadata, b: &Metadata) -> bool {
+pub(crate) fn same_file(a: &Metadata, b: &Metadata) -> bool {
     a.len() == b.len() && a.modified().ok() == b.modified().ok()
 }

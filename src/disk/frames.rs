@@ -6,8 +6,11 @@
 
 use bytes::Bytes;
 
+use std::sync::Arc;
+
 use super::DiskCache;
 use super::report::DiskCacheFrame;
+use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreError, StoreOperation};
 
@@ -88,5 +91,19 @@ impl DiskCache {
     ) -> Result<(), StoreError> {
         self.shared.require_runtime(StoreOperation::Put)?;
         self.writer.put_frame(*key, frame).await
+    }
+
+    /// The stored form of an entry, verified in full, or what is wrong with it. `None` where there is no
+    /// entry. Counts neither as a lookup nor as a use, and leaves a damaged entry where it is.
+    pub(crate) async fn verified_frame(
+        &self,
+        key: &PipelineFingerprint,
+    ) -> Result<Option<Result<Bytes, FrameError>>, StoreError> {
+        let operation = StoreOperation::Verify;
+        self.shared.require_runtime(operation)?;
+        let (key, shared) = (*key, Arc::clone(&self.shared));
+        let read = move || shared.directory.verified_frame(&key);
+        let read = self.shared.operations.run(read).await;
+        read.map_err(|fault| self.shared.failed(operation, Some(&key), fault))
     }
 }

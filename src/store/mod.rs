@@ -384,7 +384,7 @@ pub enum Fetched {
     Hit(Artifact),
     /// Nothing.
     Miss,
-    /// An entry that is damaged. It has been set aside; the next put replaces it.
+    /// An entry that is damaged. A tier that takes writes has set it aside, and the next put replaces it.
     Corrupt(FrameError),
     /// An entry that the settings of the tier refuse. It may be another reader's good entry: it is too
     /// large, signed with another secret, of another version, or its metadata is not as required. It is
