@@ -6,15 +6,22 @@
 //! cachectl --cache-dir DIR trim --max-bytes 10G
 //! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
 //! cachectl manifest FILE
+//! cachectl bundle DIR -o shaders.bundle
+//! cachectl unbundle shaders.bundle DIR
 //! ```
 //!
 //! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder
 //! and the remote does so too, when it is opened. `manifest` shows a recorded run, and looks into no folder.
 //!
+//! `bundle` makes one file of a folder, which a program reads as a `BundleCache`, and `unbundle` stores what
+//! such a file holds in a folder. Both can be interrupted, as with Ctrl-C, and go on when they are run
+//! again.
+//!
 //! It exits with 1 where something was found wrong or missing, with 2 where it could not look, or where
 //! the folder is not one of a disk tier, and with 3 where nothing was found wrong but its settings keep
 //! it from judging some entries. Those may be somebody's good entries, and stay.
 
+mod bundle;
 mod folder;
 mod manifest;
 mod push;
@@ -35,6 +42,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bundle::{Bundle, Unbundle};
 use push::Push;
 use settings::Settings;
 use units::{bytes, human};
@@ -54,7 +62,11 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// How many entries there are, how large, and when they were used
-    Stat,
+    Stat {
+        /// A bundle to look at instead of the folder
+        #[arg(value_name = "FILE")]
+        bundle: Option<PathBuf>,
+    },
     /// Every entry
     Ls,
     /// Read every entry, say what is wrong, and set aside what is corrupt. What these settings cannot
@@ -74,6 +86,10 @@ enum Command {
     Push(Push),
     /// What a recorded run used: the file of `--record` and `--prefetch`. Looks into no folder
     Manifest { file: PathBuf },
+    /// Write the entries of a folder, and its known spellings, to one file
+    Bundle(Bundle),
+    /// Store what a bundle holds in a folder
+    Unbundle(Unbundle),
     /// One entry
     Show { key: PipelineFingerprint },
     /// Remove one entry
@@ -112,7 +128,8 @@ async fn run(options: Options) -> Result<Outcome> {
         command,
     } = options;
     match command {
-        Command::Stat => stat(&settings.open().await?, json).await,
+        Command::Stat { bundle: Some(file) } => bundle::stat(&settings, &file, json).await,
+        Command::Stat { bundle: None } => stat(&settings.open().await?, json).await,
         Command::Ls => list(&settings.open().await?, json).await,
         Command::Verify => verify(&settings.open().await?, json).await,
         Command::Trim {
@@ -128,6 +145,8 @@ async fn run(options: Options) -> Result<Outcome> {
         }
         Command::Push(push) => push.run(&settings, json).await,
         Command::Manifest { file } => manifest::show(&file, json).await,
+        Command::Bundle(bundle) => bundle.run(&settings, json).await,
+        Command::Unbundle(unbundle) => unbundle.run(&settings, json).await,
         Command::Show { key } => show(&settings.open().await?, key, json).await,
         Command::Rm { key } => {
             let cache = settings.open().await?;

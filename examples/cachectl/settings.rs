@@ -25,16 +25,22 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn builder(&self) -> Result<DiskCacheBuilder> {
-        let mut settings = DiskCache::builder().max_artifact_bytes(self.max_artifact);
+        let mut settings = self.judging()?;
         if let Some(root) = &self.cache_dir {
             // Before it is opened: to look at a cache is not to make one.
             folder::check(root)?;
             settings = settings.root(root);
         }
-        if let Some(keys) = self.trusted_keys()? {
-            settings = settings.trusted_keys(keys);
-        }
         Ok(settings)
+    }
+
+    /// What it takes to judge entries, in whatever folder.
+    pub(crate) fn judging(&self) -> Result<DiskCacheBuilder> {
+        let settings = DiskCache::builder().max_artifact_bytes(self.max_artifact);
+        Ok(match self.trusted_keys()? {
+            Some(keys) => settings.trusted_keys(keys),
+            None => settings,
+        })
     }
 
     pub(crate) async fn open(&self) -> Result<DiskCache> {

@@ -580,3 +580,205 @@ fn a_push_that_cannot_begin_is_an_error() {
     assert!(output.status.success());
     assert_eq!(json(&output)[0]["pushed"], 0);
 }
+
+/// Runs a command that names its folder itself.
+fn plain(arguments: &[&str]) -> Output {
+    example("cachectl").args(arguments).output().unwrap()
+}
+
+/// A folder of entries and as many known spellings.
+fn with_aliases(entries: u64) -> TempDir {
+    let folder = filled(entries);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let cache = DiskCache::new(folder.path()).await.unwrap();
+        for number in 0..entries {
+            let (alias, named) = (key(number + 1_000_000), key(number));
+            let spelling = Artifact::new(named.as_bytes().to_vec());
+            cache
+                .aliases()
+                .unwrap()
+                .put(&alias, spelling)
+                .await
+                .unwrap();
+        }
+    });
+    folder
+}
+
+#[test]
+fn a_folder_travels_as_a_bundle() {
+    let folder = with_aliases(300);
+    let beside = tempfile::tempdir().unwrap();
+    let path = |name: &str| {
+        beside
+            .path()
+            .join(name)
+            .into_os_string()
+            .into_string()
+            .unwrap()
+    };
+    let (root, file) = (folder.path().to_str().unwrap(), path("all.bundle"));
+    let output = plain(&["bundle", root, "-o", &file, "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        output.stderr.is_empty(),
+        "no bar where there is no terminal"
+    );
+    let said = &json(&output)[0];
+    assert_eq!(
+        (&said["entries"], &said["aliases"]),
+        (&300.into(), &300.into())
+    );
+    let stat = &json(&plain(&["stat", &file, "--json"]))[0];
+    assert_eq!(
+        (&stat["entries"], &stat["aliases"]),
+        (&300.into(), &300.into())
+    );
+
+    let ours = path("ours");
+    for stored in [600, 0] {
+        let output = plain(&["unbundle", &file, &ours, "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(json(&output)[0]["stored"], stored);
+        assert_eq!(json(&output)[0]["kept"], 600 - stored);
+    }
+    for number in 0..300 {
+        let (theirs, ours) = (entry(folder.path(), number), entry(ours.as_ref(), number));
+        assert_eq!(fs::read(theirs).unwrap(), fs::read(ours).unwrap());
+    }
+    let again = path("again.bundle");
+    assert!(
+        plain(&["bundle", &ours, "-o", &again, "--all"])
+            .status
+            .success()
+    );
+    assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
+
+    let keys = path("keys");
+    let wanted = [7, 3].map(|number| format!("{} # wanted\n\n", key(number)));
+    fs::write(&keys, wanted.concat()).unwrap();
+    let some = path("some.bundle");
+    let arguments = [
+        "bundle",
+        root,
+        "-o",
+        &some,
+        "--keys",
+        &keys,
+        "--no-aliases",
+        "--json",
+    ];
+    let said = &json(&plain(&arguments))[0];
+    assert_eq!((&said["entries"], &said["aliases"]), (&2.into(), &0.into()));
+    fs::write(&keys, format!("{}\n{}", key(3), key(5_000))).unwrap();
+    let output = plain(&arguments);
+    assert_eq!(output.status.code(), Some(1), "one is missing");
+    assert_eq!(json(&output)[0]["missing"], 1);
+}
+
+/// Killed, as by Ctrl-C, at whatever point: it goes on, and makes what it would have made.
+#[test]
+fn a_bundle_that_was_interrupted_is_continued() {
+    let folder = with_aliases(2_000);
+    let beside = tempfile::tempdir().unwrap();
+    let path = |name: &str| {
+        beside
+            .path()
+            .join(name)
+            .into_os_string()
+            .into_string()
+            .unwrap()
+    };
+    let (root, whole, file) = (folder.path().to_str().unwrap(), path("whole"), path("file"));
+    assert!(plain(&["bundle", root, "-o", &whole]).status.success());
+    let expected = fs::read(&whole).unwrap();
+    let partial = path("file.partial");
+    let mut was_cut = false;
+    for _ in 0..20 {
+        let mut command = example("cachectl");
+        let mut child = command.args(["bundle", root, "-o", &file]).spawn().unwrap();
+        // Some of it is written.
+        let has_begun = || fs::metadata(&partial).is_ok_and(|partial| partial.len() > 0);
+        while child.try_wait().unwrap().is_none() && !has_begun() {
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        child.wait().unwrap();
+        was_cut |= has_begun();
+        if was_cut {
+            break;
+        }
+        let _ = fs::remove_file(&file);
+    }
+    assert!(was_cut && !Path::new(&file).exists());
+    let output = plain(&["bundle", root, "-o", &file, "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(json(&output)[0]["kept_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(fs::read(&file).unwrap(), expected);
+    assert!(!Path::new(&partial).exists());
+
+    let ours = path("ours");
+    let mut child = example("cachectl");
+    let mut child = child.args(["unbundle", &file, &ours]).spawn().unwrap();
+    let has_begun = || fs::read_dir(&ours).is_ok_and(|entries| entries.count() > 20);
+    while child.try_wait().unwrap().is_none() && !has_begun() {
+        std::thread::yield_now();
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    let output = plain(&["unbundle", &file, &ours, "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let said = &json(&output)[0];
+    let [stored, kept] = ["stored", "kept"].map(|of| said[of].as_u64().unwrap());
+    assert!(stored + kept == 4_000 && kept > 0, "{said}");
+    assert!(cachectl(ours.as_ref(), &["verify"]).status.success());
+}
+
+#[test]
+fn a_bundle_says_what_was_left_out_and_what_is_none() {
+    let folder = filled(20);
+    let root = folder.path();
+    let beside = tempfile::tempdir().unwrap();
+    let file = beside
+        .path()
+        .join("some.bundle")
+        .into_os_string()
+        .into_string()
+        .unwrap();
+    let mut torn = fs::read(entry(root, 4)).unwrap();
+    torn.pop();
+    fs::write(entry(root, 4), torn).unwrap();
+    let bundle = ["bundle", root.to_str().unwrap(), "-o", &file];
+    let output = plain(&bundle);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("19 entries") && text(&output).contains("1 damaged"));
+    let secret = beside
+        .path()
+        .join("secret")
+        .into_os_string()
+        .into_string()
+        .unwrap();
+    fs::write(&secret, "a secret of 16 bytes").unwrap();
+    let output = plain(&[&bundle[..], &["--secret-file", &secret]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("19 not judged"), "{output:?}");
+
+    for arguments in [
+        &["bundle", beside.path().to_str().unwrap(), "-o", &file][..],
+        &[
+            "bundle",
+            root.to_str().unwrap(),
+            "-o",
+            &file,
+            "--keys",
+            &secret,
+        ],
+        &["unbundle", &secret, beside.path().to_str().unwrap()],
+        &["unbundle", &file, beside.path().to_str().unwrap()],
+        &["stat", &secret],
+    ] {
+        let output = plain(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+    }
+}
