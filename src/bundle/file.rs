@@ -93,21 +93,8 @@ pub(super) fn open_partial(partial: &Path) -> Result<(File, u64), BundleError> {
             }
             opened => opened.map_err(BundleError::io("create", partial))?,
         };
-        if let Err(error) = fs4::FileExt::try_lock(&file).map_err(io::Error::from) {
-            // A file system without locks: there it is up to the user that one process writes.
-            if error.kind() == io::ErrorKind::WouldBlock {
-                return Err(BundleError::Busy {
-                    path: partial.to_owned(),
-                });
-            }
-        }
-        let metadata = file
-            .metadata()
-            .map_err(BundleError::io("inspect", partial))?;
-        // Another writer may have renamed it to the finished bundle before the lock was taken.
-        let named = fs::symlink_metadata(partial);
-        if named.is_ok_and(|named| same_file(&named, &metadata)) && metadata.is_file() {
-            return Ok((file, metadata.len()));
+        if let Some(len) = lock_staged(&file, partial)? {
+            return Ok((file, len));
         }
     }
     Err(BundleError::Busy {
@@ -115,6 +102,45 @@ pub(super) fn open_partial(partial: &Path) -> Result<(File, u64), BundleError> {
     })
 }
 
+/// Locks the staged file, and returns its length. `None` where it has lost its name since it was opened:
+/// another writer may have made it the finished bundle, which is not to be written to.
+fn lock_staged(file: &File, partial: &Path) -> Result<Option<u64>, BundleError> {
+    if let Err(error) = fs4::FileExt::try_lock(file).map_err(io::Error::from) {
+        // A file system without locks: there it is up to the user that one process writes.
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(BundleError::Busy {
+                path: partial.to_owned(),
+            });
+        }
+    }
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(BundleError::io("inspect", partial))?;
+    let named = fs::symlink_metadata(partial);
+    let has_name = named.is_ok_and(|named| same_file(&named, &metadata));
+    Ok((has_name && metadata.is_file()).then_some(metadata.len()))
+}
+
 fn is_no_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_became_the_finished_bundle_is_not_continued() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bundle");
+        let partial = partial_of(&path);
+        let opened_early = File::create(&partial).unwrap();
+        fs::write(&partial, "finished").unwrap();
+        fs::rename(&partial, &path).unwrap();
+        assert!(matches!(lock_staged(&opened_early, &partial), Ok(None)));
+        // Nor where the next writer has a file of that name.
+        let (_next, len) = open_partial(&partial).unwrap();
+        assert_eq!(len, 0);
+        assert!(matches!(lock_staged(&opened_early, &partial), Ok(None)));
+        assert_eq!(fs::read(&path).unwrap(), b"finished");
+    }
 }

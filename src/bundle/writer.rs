@@ -35,8 +35,9 @@ const COMPARED: usize = 1024 * 1024;
 /// same path continues it: it compares each frame with what is there, and writes only what is missing. A
 /// continued bundle has the same bytes as one that was written at once.
 ///
-/// Uses 40 bytes of memory for each entry, and 256 KiB. Holds a lock on the staged file: a second writer
-/// of the same path fails with [`BundleError::Busy`].
+/// Uses 40 bytes of memory for each entry, twice as much while it finishes, and 256 KiB. Holds a lock on the
+/// staged file: a second writer of the same path fails with [`BundleError::Busy`], also for the moment that
+/// the file of a dropped writer takes to close.
 ///
 /// To bundle what a disk cache holds, see [`pack`](super::pack).
 ///

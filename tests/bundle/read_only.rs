@@ -3,7 +3,6 @@
 use futures::executor::block_on;
 use futures::future::poll_immediate;
 use pipeline_cache::layered::CompileSource;
-use pipeline_cache::testing::check_conformance;
 use pipeline_cache::{
     Artifact, BundleCache, BundleError, BundleWriter, CompileScope, DiskCache, Fetched,
     InMemoryPipelineCache, LayeredPipelineCache, OpaqueProgram, PipelineCacheStore, StoreErrorKind,
@@ -16,8 +15,11 @@ use std::time::Duration;
 
 use crate::support::{Entries, Small, artifact, entries, key, write};
 
+#[cfg(feature = "testing")]
 #[tokio::test(flavor = "multi_thread")]
 async fn it_conforms() {
+    use pipeline_cache::testing::check_conformance;
+
     let small = Small::new().await;
     let path = &small.path;
     let secret = || pipeline_cache::SharedSecret::new("hunter2");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::support::{artifact, frame, key};
 
-/// Writes a bundle of so many artifacts of 64 bytes.
+/// Writes a bundle of so many artifacts, each of so many bytes.
 pub(crate) async fn write_many(path: &Path, number: u64, len: usize) {
     let mut numbers: Vec<u64> = (0..number).collect();
     numbers.sort_unstable_by_key(|number| key(*number));
