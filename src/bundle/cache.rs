@@ -406,6 +406,10 @@ impl PipelineCacheStore for BundleCache {
         false
     }
 
+    fn accepts_maker(&self, artifact: &Artifact) -> bool {
+        self.bundle.format.accepts_maker(artifact)
+    }
+
     fn max_artifact_bytes(&self) -> u64 {
         self.bundle.format.max_payload
     }

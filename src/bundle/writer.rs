@@ -268,7 +268,10 @@ impl Partial {
         if mem::replace(&mut self.is_torn, true) {
             self.cut().await?;
         }
-        out(&mut self.out)?.write_all(&bytes).await?;
+        let out = out(&mut self.out)?;
+        out.write_all(&bytes).await?;
+        // Otherwise a failed write is told by a later call, when this frame counts as written.
+        out.flush().await?;
         self.position += len;
         self.is_torn = false;
         Ok(())

@@ -60,7 +60,7 @@ impl DiskCache {
     /// # Errors
     ///
     /// As `put`; [`StoreErrorKind::InvalidArtifact`](crate::StoreErrorKind::InvalidArtifact), with a
-    /// [`FrameError`](crate::FrameError) as its source, where
+    /// [`FrameError`] as its source, where
     /// the bytes do not verify.
     ///
     /// # Cancel safety

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pipeline_cache::{
-    Artifact, BundleCache, BundleWriter, Fetched, PipelineCacheStore as _, PipelineFingerprint,
-    SharedSecret, TrustedKeys,
+    BundleCache, BundleWriter, Fetched, PipelineCacheStore as _, PipelineFingerprint, SharedSecret,
+    TrustedKeys,
 };
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -89,6 +89,7 @@ async fn what_is_too_large_for_the_reader_is_refused_and_not_read() {
 #[cfg(feature = "signatures")]
 #[tokio::test]
 async fn only_artifacts_of_a_trusted_signer_are_served() {
+    use pipeline_cache::Artifact;
     use pipeline_cache::signatures::{Signer, SigningKey, TrustedSigners};
 
     let key = key(1);

@@ -5,7 +5,7 @@ use crate::support::{
     Mount, artifact, assert_success, child, entry, folder, is_child, key, names, open, skip,
     temporaries,
 };
-use pipeline_cache::{PipelineCacheStore, StoreErrorKind};
+use pipeline_cache::{BundleCache, BundleWriter, PipelineCacheStore, StoreErrorKind};
 use std::fs;
 use std::process::Command;
 
@@ -202,4 +202,34 @@ fn a_folder_that_may_not_be_written() {
         let error = cache.remove(&key(1)).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::PermissionDenied, "{error}");
     });
+}
+
+/// A write that failed is told when it fails: what follows it is not taken for a whole bundle.
+#[tokio::test]
+async fn a_bundle_on_a_disk_that_is_full_for_a_while() {
+    let folder = folder();
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "full"], folder.path()) else {
+        return skip("no tmpfs");
+    };
+    let ballast = folder.path().join("ballast");
+    fs::write(&ballast, vec![1; 700_000]).unwrap();
+    let path = folder.path().join("a.bundle");
+    let mut writer = BundleWriter::create(&path).await.unwrap();
+    let mut keys: Vec<_> = (0..7).map(key).collect();
+    keys.sort();
+    let mut failures = 0;
+    for key in &keys {
+        let frame = artifact(100_000).to_frame(key, None).unwrap();
+        while writer.add(key, frame.clone()).await.is_err() {
+            failures += 1;
+            assert_eq!(failures, 1);
+            fs::remove_file(&ballast).unwrap();
+        }
+    }
+    assert_eq!(failures, 1);
+    writer.finish().await.unwrap();
+    let bundle = BundleCache::open(&path).await.unwrap();
+    for key in &keys {
+        assert_eq!(bundle.get(key).await.unwrap(), Some(artifact(100_000)));
+    }
 }
