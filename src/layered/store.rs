@@ -14,7 +14,7 @@ use crate::key::PipelineFingerprint;
 use crate::store::urgency;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    StoreError, StoreErrorKind, StoreOperation, WriteIntents,
+    StoreError, StoreErrorKind, StoreOperation, WriteIntents, many,
 };
 
 /// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
@@ -55,6 +55,10 @@ impl PipelineCacheStore for LayeredPipelineCache {
             }
         }
         Ok(fetched)
+    }
+
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        many::in_order(keys.iter().map(|key| self.fetch(key))).await
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
