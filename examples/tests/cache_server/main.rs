@@ -3,6 +3,7 @@
 
 mod answers;
 mod bad_clients;
+mod batches;
 mod foreign_caches;
 mod leases;
 #[cfg(target_os = "linux")]
