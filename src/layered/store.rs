@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::admission::LookupPriority;
 use super::lease;
-use super::lookup::{LookupOptions, TierOutcome};
+use super::lookup::{Lookup, LookupOptions, TierOutcome};
 use super::tier::Tier;
 use super::{LayeredPipelineCache, Parts};
 use crate::artifact::Artifact;
@@ -14,32 +14,23 @@ use crate::key::PipelineFingerprint;
 use crate::store::urgency;
 use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
-    StoreError, StoreErrorKind, StoreOperation, WriteIntents, many,
+    StoreError, StoreErrorKind, StoreOperation, WriteIntents,
 };
 
-/// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
-/// tier as a miss; these methods return its error, as the contract of a tier requires.
-#[deny(clippy::missing_trait_methods)]
-#[async_trait]
-impl PipelineCacheStore for LayeredPipelineCache {
-    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
-        let (artifact, _) = self.parts.search.peek(key)?;
-        Some(artifact)
-    }
+/// The options of a lookup by the store that this one is a tier of.
+fn options_of_call() -> LookupOptions {
+    let priority = match urgency::background() {
+        Some(_) => LookupPriority::Background,
+        None => LookupPriority::Interactive,
+    };
+    LookupOptions::new().priority(priority)
+}
 
-    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
-        self.fetch(key).await.map(Fetched::into_artifact)
-    }
-
-    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let priority = match urgency::background() {
-            Some(_) => LookupPriority::Background,
-            None => LookupPriority::Interactive,
-        };
-        let options = LookupOptions::new().priority(priority);
-        let lookup = self.lookup(key, &options).await;
-        if lookup.artifact().is_some() {
-            return Ok(Fetched::from(lookup.into_artifact()));
+impl LayeredPipelineCache {
+    /// A lookup as a tier answers it.
+    fn fetched(&self, lookup: &Lookup) -> Result<Fetched, StoreError> {
+        if let Some(artifact) = lookup.artifact() {
+            return Ok(Fetched::Hit(artifact.clone()));
         }
         let mut fetched = Fetched::Miss;
         for (tier, report) in self.parts.tiers.iter().zip(lookup.tiers()) {
@@ -56,9 +47,36 @@ impl PipelineCacheStore for LayeredPipelineCache {
         }
         Ok(fetched)
     }
+}
 
+/// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
+/// tier as a miss; these methods return its error, as the contract of a tier requires.
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl PipelineCacheStore for LayeredPipelineCache {
+    fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+        let (artifact, _) = self.parts.search.peek(key)?;
+        Some(artifact)
+    }
+
+    async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+        self.fetch(key).await.map(Fetched::into_artifact)
+    }
+
+    async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+        let lookup = self.lookup(key, &options_of_call()).await;
+        self.fetched(&lookup)
+    }
+
+    /// As [`get_many`](LayeredPipelineCache::get_many): a network tier is asked for many keys at once.
     async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
-        many::in_order(keys.iter().map(|key| self.fetch(key))).await
+        let lookups = self.lookups_by_key(keys, &options_of_call()).await;
+        let fetched = |key| match lookups.get(key) {
+            Some(lookup) => self.fetched(lookup),
+            // Every key is answered.
+            None => Ok(Fetched::Miss),
+        };
+        keys.iter().map(fetched).collect()
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
