@@ -1,5 +1,5 @@
 //! `/artifacts/<64 hex digits>.bin` and `/artifacts/aliases/<64 hex digits>.bin`: frames, as a
-//! `RemoteCache` requests them.
+//! `RemoteCache` requests them. Many in one answer: see `batches`.
 
 use axum::body::Body;
 use axum::http::header::IF_MATCH;
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use tokio::sync::Semaphore;
 
+use crate::batches;
 use crate::files::{Etag, Found, check_if_match};
 use crate::http_error::HttpError;
 use crate::http_server::console::say;
@@ -21,6 +22,9 @@ use crate::uploads::Uploads;
 
 /// Where a client keeps source aliases. They are frames as well, and stand in a folder of their own.
 const ALIASES: &str = "aliases/";
+
+/// The name under which many keys are asked for.
+const BATCH: &str = "batch";
 
 /// How many frames are verified at once. A compressed one is unpacked for it, so that this bounds
 /// the memory for what comes out as the budget of uploads bounds that for what comes in.
@@ -74,6 +78,15 @@ impl Artifacts {
             Some(name) => (self.disk.aliases().ok_or(HttpError::NotFound)?, name),
             None => (&self.disk, name),
         };
+        if name == BATCH {
+            return match method.as_str() {
+                "POST" => Ok(batches::answer(
+                    disk,
+                    batches::asked(headers, body, uploads).await?,
+                )),
+                _ => Err(HttpError::MethodNotAllowed("POST")),
+            };
+        }
         let key = key(name)?;
         if !matches!(method.as_str(), "GET" | "HEAD") && headers.contains_key(IF_MATCH) {
             let there = self.find(disk, &key).await?;
@@ -163,6 +176,11 @@ fn is_compressed(frame: &mut File) -> io::Result<bool> {
     frame.seek(SeekFrom::Start(FLAGS_OFFSET))?;
     frame.read_exact(&mut flags)?;
     Ok(u16::from_le_bytes(flags) & FLAG_ZSTD != 0)
+}
+
+/// Whether a name below `/artifacts/` is that of a request for many keys, which only reads.
+pub(crate) fn names_batch(name: &str) -> bool {
+    name.strip_prefix(ALIASES).unwrap_or(name) == BATCH
 }
 
 /// Whether a path ends in the name of an artifact.

@@ -34,6 +34,8 @@ pub(crate) enum HttpError {
     Unverified(String),
     /// A header of a request for a compile lease is missing or wrong.
     BadLease,
+    /// The body of a request for many keys is not made of keys, or of too many.
+    BadBatch,
     /// As many compile leases as there may be.
     TooManyLeases,
     /// Too many others.
@@ -57,9 +59,11 @@ impl HttpError {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::BadPath | Self::BrokenOff | Self::PartialUpload | Self::BadLease => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadPath
+            | Self::BrokenOff
+            | Self::PartialUpload
+            | Self::BadLease
+            | Self::BadBatch => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::WrongBase => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -97,6 +101,7 @@ impl HttpError {
                 "a compile lease takes the headers Lease-Token, of 1 to 64 characters, and \
                  Lease-Time-Ms, from 100 to 600000, or Lease-Wait-Ms"
             }
+            Self::BadBatch => "a batch takes a body of 1 to 1024 keys, of 32 bytes each",
             Self::TooManyLeases => "the server grants no more compile leases at once",
             Self::Busy => "too many requests at once: try again later",
             Self::Failed => "the server failed",
@@ -113,7 +118,7 @@ impl HttpError {
             Self::Unauthorized => (WWW_AUTHENTICATE, "Bearer"),
             Self::Busy => (RETRY_AFTER, "1"),
             // What is left of the body is not waited for.
-            Self::TooLarge | Self::TooSlow => (CONNECTION, "close"),
+            Self::TooLarge | Self::TooSlow | Self::BadBatch => (CONNECTION, "close"),
             _ => return None,
         };
         Some((name, HeaderValue::from_static(value)))

@@ -7,6 +7,7 @@
 //! | path | what is there |
 //! |---|---|
 //! | `/artifacts/<64 hex digits>.bin` | artifacts: the base URL of a `RemoteCache` is `/artifacts` |
+//! | `/artifacts/batch` | many artifacts in one answer, see `batches` |
 //! | `/artifacts/leases/<64 hex digits>` | compile leases, see `leases` |
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
@@ -20,6 +21,7 @@ mod access;
 mod access_log;
 mod args;
 mod artifacts;
+mod batches;
 mod blobs;
 mod blocking;
 mod dav;

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
-use crate::artifacts::{Artifacts, names_artifact};
+use crate::artifacts::{Artifacts, names_artifact, names_batch};
 use crate::exchange::Asked;
 use crate::foreign::Foreign;
 use crate::http_error::HttpError;
@@ -60,9 +60,9 @@ async fn serve(
 ) -> Response {
     let under_way = site.metrics.requests_under_way.enter();
     let client = site.access.identify(request.headers().get(AUTHORIZATION));
-    let allowed = allow(&client, Role::needed_for(request.method()));
     let path = request.uri().path().to_owned();
     let (area, name) = area(&path);
+    let allowed = allow(&client, needed(request.method(), area, name));
     let asked = Asked {
         area,
         method: request.method().clone(),
@@ -215,6 +215,15 @@ impl Site {
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()
+    }
+}
+
+/// The role that a request takes.
+fn needed(method: &Method, area: Area, name: &str) -> Role {
+    let is_batch = area == Area::Artifacts && names_batch(name);
+    match *method {
+        Method::POST if is_batch => Role::ReadOnly,
+        _ => Role::needed_for(method),
     }
 }
 

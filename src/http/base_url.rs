@@ -47,6 +47,13 @@ impl BaseUrl {
         url
     }
 
+    /// `<base>/batch`
+    pub(super) fn batch(&self) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&[self.0.path(), "batch"].concat());
+        url
+    }
+
     /// `<base>/leases/<64 hex digits>`
     pub(super) fn lease(&self, key: &PipelineFingerprint) -> Url {
         let mut url = self.0.clone();
@@ -118,6 +125,7 @@ mod tests {
             assert_eq!(base.entry(&KEY).as_str(), format!("{folder}{KEY}.bin"));
             let lease = base.lease(&KEY);
             assert_eq!(lease.as_str(), format!("{folder}leases/{KEY}"));
+            assert_eq!(base.batch().as_str(), format!("{folder}batch"));
             let aliases = base.folder("aliases").entry(&KEY);
             assert_eq!(aliases.as_str(), format!("{folder}aliases/{KEY}.bin"));
         }

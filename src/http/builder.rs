@@ -14,8 +14,8 @@ use super::entries::Entries;
 use super::leases::{HttpLeases, MAX_TIME};
 use super::server::Server;
 use crate::network::{
-    NetworkLeases, NetworkSettings, NetworkTier, RequestError, TierLeases, http_settings,
-    network_settings,
+    NetworkLeases, NetworkSettings, NetworkTier, RequestError, ServerSupport, TierLeases,
+    http_settings, network_settings,
 };
 
 /// Settings for a [`RemoteCache`].
@@ -271,6 +271,7 @@ impl RemoteCacheBuilder {
         let entries = Entries {
             server,
             shares_client: false,
+            batches: ServerSupport::default(),
             format,
             absent_statuses: self.network.absent_statuses.clone(),
         };

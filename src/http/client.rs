@@ -1,7 +1,7 @@
 //! Single requests through the `reqwest` clients of one tier, and the responses to them.
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Method, StatusCode, Url};
 use std::collections::HashSet;
@@ -15,8 +15,8 @@ use super::request_error::{is_lost_connection, is_unsaid};
 use super::upload;
 use crate::http_client::POOL_IDLE_TIMEOUT;
 use crate::network::{
-    AnswerProgress, HttpStatusError, RequestError, Upload, content_encoding, drain, read_capped,
-    read_start,
+    AnswerProgress, HttpStatusError, Pieces, RequestError, Upload, content_encoding, drain,
+    read_capped, read_start,
 };
 
 /// To how many origins other than the base's idle connections are kept.
@@ -243,6 +243,13 @@ impl Response {
         let parts = self.response.bytes_stream();
         let parts = parts.inspect(|_| answer.signal());
         read_capped(parts, announced, limit, self.inactivity_timeout).await
+    }
+
+    /// The body, to be read piece by piece.
+    pub(super) fn pieces(self, answer: &AnswerProgress) -> Pieces {
+        let (limit, answer) = (self.inactivity_timeout, answer.clone());
+        let parts = self.response.bytes_stream().map_err(RequestError::from);
+        Pieces::new(parts.inspect(move |_| answer.signal()).boxed(), limit)
     }
 
     /// The whole body, or `None` where it is longer. It is no answer that a caller waits for.

@@ -1,8 +1,11 @@
 //! The requests about one entry on the server, and what each response means.
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap};
 use reqwest::{Method, StatusCode};
+use tokio::time::Instant;
 
+use super::batch;
 use super::client::{Connection, Response};
 use super::credentials::SentCredentials;
 use super::server::{Ask, Server};
@@ -10,14 +13,17 @@ use crate::artifact::FrameError;
 use crate::artifact::frame::{FrameFormat, HEADER_LEN};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    AnswerProgress, Backend, ConnectionCounts, HttpStatusError, RequestError, Upload,
+    ASK_AGAIN, AnswerProgress, Backend, Batch, ConnectionCounts, HttpStatusError, RequestError,
+    ServerSupport, Upload,
 };
-use crate::store::Fetched;
+use crate::store::{Fetched, StoreErrorKind};
 
 pub(super) struct Entries {
     pub(super) server: Server,
     /// Whether the connections of the client are those of another tier.
     pub(super) shares_client: bool,
+    /// Whether the server answers for many keys in one request.
+    pub(super) batches: ServerSupport,
     pub(super) format: FrameFormat,
     /// The statuses of a lookup that mean that there is no such entry.
     pub(super) absent_statuses: Vec<u16>,
@@ -56,6 +62,58 @@ impl Backend for Entries {
             );
         }
         Ok(again?.0)
+    }
+
+    fn max_batch_keys(&self) -> usize {
+        match self.batches.is_missing() {
+            true => 1,
+            false => batch::MAX_KEYS,
+        }
+    }
+
+    async fn download_many(
+        &self,
+        batch: &Batch,
+        credentials: SentCredentials,
+        answer: &AnswerProgress,
+        stop_at: Instant,
+    ) -> Result<(), RequestError> {
+        let keys = batch.unanswered();
+        let upload = Upload {
+            head: batch::body(&keys),
+            payload: Bytes::new(),
+        };
+        let ask = Ask {
+            method: &Method::POST,
+            url: self.server.base.batch(),
+            headers: HeaderMap::new(),
+            upload: Some(&upload),
+            connection: Connection::Kept,
+        };
+        let response = self.server.request(ask, &credentials).await?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let error = response.status_error();
+            response.drain().await;
+            let has_credentials = self.server.version(&credentials).is_some();
+            return self.without_batch(error, has_credentials);
+        }
+        if response.encoding().is_some() {
+            response.drain().await;
+            self.has_no_batches(status.as_u16());
+            return Ok(());
+        }
+        let mut answers = response.pieces(answer);
+        if !batch::begins(&mut answers).await? {
+            self.has_no_batches(status.as_u16());
+            return Ok(());
+        }
+        self.batches.is_there();
+        let is_whole = batch::receive(&mut answers, batch, keys, &self.format, stop_at).await?;
+        if is_whole {
+            answers.finish().await;
+        }
+        Ok(())
     }
 
     async fn upload(
@@ -139,6 +197,7 @@ impl Backend for Entries {
         Self {
             server: self.server.folder(folder),
             shares_client: true,
+            batches: ServerSupport::default(),
             format: self.format.clone(),
             absent_statuses: self.absent_statuses.clone(),
         }
@@ -252,6 +311,37 @@ impl Entries {
         let answer = (response.status(), response.status_error());
         response.drain().await;
         Ok(answer)
+    }
+
+    /// What a status means that a request for a batch is answered with. Unless it is about this moment,
+    /// the keys are asked for one by one, which tells more.
+    fn without_batch(
+        &self,
+        error: HttpStatusError,
+        has_credentials: bool,
+    ) -> Result<(), RequestError> {
+        match error.status {
+            408 | 425 | 429 | 502..=504 | 507 => return Err(error.of_a_read()),
+            // It may be the method that is forbidden. No success, and no verdict on the credentials.
+            401 | 403 | 407 if has_credentials => {
+                self.has_no_batches(error.status);
+                let reason = error.to_string();
+                let error = RequestError::new(StoreErrorKind::PermissionDenied, reason);
+                return Err(error.into_rejection());
+            }
+            status => self.has_no_batches(status),
+        }
+        Ok(())
+    }
+
+    /// The server has answered with this status that it has no batches.
+    fn has_no_batches(&self, status: u16) {
+        if self.batches.missing() {
+            tracing::info!(
+                base = %self.server.base, status, ask_again = ?ASK_AGAIN,
+                "the server answers no batches: many keys are asked for one by one"
+            );
+        }
     }
 
     fn is_absent(&self, status: StatusCode) -> bool {

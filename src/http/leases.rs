@@ -23,7 +23,7 @@ use super::credentials::SentCredentials;
 use super::server::{Ask, Server};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    ASK_AGAIN, LeaseAnswer, LeaseBackend, LeaseRequest, LeaseSupport, LeaseWatch, RequestError,
+    ASK_AGAIN, LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, RequestError, ServerSupport,
     pause_after,
 };
 use crate::store::StoreErrorKind;
@@ -55,7 +55,7 @@ struct Inner {
     /// Half of the time in which the answer must begin.
     wait: Duration,
     waits: Arc<Semaphore>,
-    support: LeaseSupport,
+    support: ServerSupport,
 }
 
 impl HttpLeases {
@@ -65,7 +65,7 @@ impl HttpLeases {
             server,
             wait: (inactivity_timeout / 2).min(MAX_WAIT),
             waits: Arc::new(Semaphore::new(MAX_WAITS)),
-            support: LeaseSupport::default(),
+            support: ServerSupport::default(),
         }))
     }
 }

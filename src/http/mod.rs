@@ -6,9 +6,11 @@
 // A call goes through the `NetworkTier`, which decides whether and how often a request is made.
 // Inside it `entries` knows what to request and what a response means; `server` attaches credentials
 // and follows redirects. `client` sends single requests through `reqwest`, over the connections that
-// `connections` keeps or gives up; `upload` is a body on its way. `leases` are compile leases.
+// `connections` keeps or gives up; `upload` is a body on its way. `batch` is the answer about many
+// entries. `leases` are compile leases.
 
 mod base_url;
+mod batch;
 mod builder;
 mod client;
 mod client_settings;
@@ -78,6 +80,36 @@ use entries::Entries;
 /// for again over a new one; where that helps, all kept connections are given up and none is kept
 /// for a second, see
 /// [`connections_replaced`](crate::PipelineCacheMetrics::connections_replaced).
+///
+/// # Many keys in one request
+///
+/// [`fetch_many`](crate::PipelineCacheStore::fetch_many) asks a server that knows this request, such as
+/// `cache_server` among the examples, for up to 1,024 keys with `POST <base>/batch`; of more keys, four
+/// such requests are under way at a time. An answer holds at most 64 MiB of frames. What does not fit in
+/// it is asked for in the next request, and alone where that brings nothing.
+///
+/// The body of the request is the keys, 32 bytes each. The answer, of status 200, begins with the bytes
+/// `89 70 63 62 0d 0a 1a 0a`. For each key, in the order of the request, follow four bytes, an integer
+/// in little-endian order, and what it says:
+///
+/// | the integer | meaning |
+/// |---|---|
+/// | 0 | there is no such entry |
+/// | `0xffff_ffff` | not in this answer: ask for it alone, or again |
+/// | any other | the length of the entry's frame, which follows |
+///
+/// Each frame is verified as that of a single lookup. An answer that breaks off or does not keep to the
+/// format is an error of the keys that it does not answer, whose request is repeated as that of a single
+/// lookup is; a frame of another key is asked for again, alone. A batch takes one request permit and is
+/// one call to the circuit breaker. One that takes more than half of
+/// [`attempt_timeout`](RemoteCacheBuilder::attempt_timeout) is ended, and the rest asked for anew.
+///
+/// A server that does not know the request, such as nginx, answers it with 404, 405 or the like, or with
+/// a page. That is logged once, many keys are then asked for with 16 requests at a time, and the server
+/// is tried again after five minutes. 401 and 403 are taken for such an answer as well: whether the
+/// credentials are rejected is learnt from single lookups.
+///
+/// # Trust
 ///
 /// Entries are trusted as far as the server is, unless a
 /// [`shared_secret`](RemoteCacheBuilder::shared_secret) is set: the frame of an artifact proves

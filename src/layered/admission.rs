@@ -46,8 +46,15 @@ struct Users {
 /// A permit to search.
 #[derive(Debug)]
 pub(super) struct Admitted<'a> {
-    _permit: Option<SemaphorePermit<'a>>,
+    permit: Option<SemaphorePermit<'a>>,
     _user: Option<User<'a>>,
+}
+
+impl Admitted<'_> {
+    /// Lets another search run in place of this one, which goes on to wait.
+    pub(super) fn release(&mut self) {
+        self.permit = None;
+    }
 }
 
 /// One interactive search. Its drop is the end of it.
@@ -115,7 +122,7 @@ impl Admission {
             tokio::select! {
                 biased;
                 permit = self.background.acquire() => return Admitted {
-                    _permit: permit.ok(),
+                    permit: permit.ok(),
                     _user: None,
                 },
                 () = boost.boosted() => {}
@@ -123,7 +130,7 @@ impl Admission {
         }
         let user = User::new(&self.users);
         Admitted {
-            _permit: self.interactive.acquire().await.ok(),
+            permit: self.interactive.acquire().await.ok(),
             _user: Some(user),
         }
     }

@@ -5,7 +5,8 @@
 // writes; artifacts in it are served from it.
 //
 // The path of a lookup: `get` calls `search`, which peeks, then joins or starts the flight for the
-// key, and fetches from each `tier`.
+// key, and fetches from each `tier`. Lookups of many keys are a `group`, which asks a network tier for
+// all of them in one call.
 
 mod admission;
 mod background;
@@ -21,6 +22,7 @@ mod execution;
 mod export;
 mod failures;
 mod get;
+mod group;
 mod intent_offers;
 mod intents;
 mod interest;

@@ -5,16 +5,17 @@
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument as _;
 
-use super::admission::{Admission, LookupPriority, PriorityBoost};
+use super::admission::{Admission, Admitted, LookupPriority, PriorityBoost};
 use super::background::{BackgroundWrites, Presence};
+use super::group::{self, Member};
 use super::lookup::{
     Found, Lookup, LookupOptions, LookupPolicy, LookupSource, Promotion, TierOutcome, TierReport,
     TierSelection,
@@ -30,6 +31,7 @@ use crate::store::answer;
 use crate::store::runtime::require_runtime;
 use crate::store::urgency;
 use crate::store::{Fetched, Locality, StoreError, StoreErrorKind, StoreOperation};
+use crate::sync::lock::lock;
 use crate::sync::single_flight::{Outcome, SingleFlight};
 
 /// How much longer than the search a caller waits, so that the search times out first and reports
@@ -149,25 +151,18 @@ impl Search {
         Some(found)
     }
 
-    /// Looks a key up: without waiting if that is possible, or else in the tiers.
+    /// Looks a key up: without waiting if that is possible, or else in the tiers. With others, if it is
+    /// a member of a group.
     pub(super) async fn lookup(
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
+        member: Option<Member>,
     ) -> Lookup {
-        match self.peek_and_promote(key) {
-            Some(found) => Lookup::without_search(found, self.tiers.len()),
-            None => self.search_and_count(key, options).await,
+        if let Some(found) = self.peek_and_promote(key) {
+            return Lookup::without_search(found, self.tiers.len());
         }
-    }
-
-    /// The search alone, for callers that have peeked.
-    pub(super) async fn search_and_count(
-        self: &Arc<Self>,
-        key: &PipelineFingerprint,
-        options: &LookupOptions,
-    ) -> Lookup {
-        let lookup = self.search(key, options).await;
+        let lookup = self.search(key, options, member).await;
         self.counters.count(&lookup);
         self.record(key, lookup.artifact());
         lookup
@@ -178,12 +173,30 @@ impl Search {
     pub(super) async fn prefetch(self: &Arc<Self>, key: &PipelineFingerprint) -> Lookup {
         let mut options = LookupOptions::new().priority(LookupPriority::Background);
         options.promotion = Promotion::ToLastLocal;
-        self.search(key, &options).await
+        self.search(key, &options, None).await
     }
 
     /// Waits until no interactive search runs.
     pub(super) async fn no_user_waits(&self) {
         self.admission.no_user_waits().await;
+    }
+
+    /// Whether a tier is asked for many keys in one call: a network tier is.
+    pub(super) fn asks_for_many(&self, options: &LookupOptions) -> bool {
+        let mut localities = self.tiers.iter().map(|tier| tier.locality);
+        options.tiers.allows(Locality::Network)
+            && localities.any(|locality| locality == Locality::Network)
+    }
+
+    /// A group of so many lookups, where that is of use.
+    pub(super) fn members(&self, count: usize, options: &LookupOptions) -> Vec<Option<Member>> {
+        match self.asks_for_many(options) {
+            true => {
+                let members = group::members(&self.tiers, count).into_iter();
+                members.map(Some).collect()
+            }
+            false => (0..count).map(|_| None).collect(),
+        }
     }
 
     /// Whether a tier says that it has the key. The first that does ends the call.
@@ -240,6 +253,7 @@ impl Search {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
+        member: Option<Member>,
     ) -> Lookup {
         let operation = StoreOperation::Get;
         if let Err(error) = require_runtime(|| stack_name(&self.tiers), operation) {
@@ -250,7 +264,7 @@ impl Search {
             .deadline
             .map_or(longest, |deadline| deadline.min(longest));
         let state = watch::Sender::new(None);
-        self.search_as(key, options, patience, &state).await
+        self.search_as(key, options, member, patience, &state).await
     }
 
     /// As [`search`](Self::search). `state` is set to that of the search as soon as it is joined.
@@ -258,10 +272,11 @@ impl Search {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
+        member: Option<Member>,
         patience: Duration,
         state: &watch::Sender<Option<Arc<SearchState>>>,
     ) -> Lookup {
-        let answer = timeout(patience, self.join(key, options, state)).await;
+        let answer = timeout(patience, self.join(key, options, member, state)).await;
         if let Ok(Some(lookup)) = answer {
             return lookup;
         }
@@ -297,12 +312,17 @@ impl Search {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
+        mut member: Option<Member>,
         state: &watch::Sender<Option<Arc<SearchState>>>,
     ) -> Option<Lookup> {
         let mut is_again = false;
         loop {
             let flight = (*key, options.tiers);
-            let waiter = self.flights.join(flight, || self.start(key, options));
+            let waiter = self
+                .flights
+                .join(flight, || self.start(key, options, member.take()));
+            // The search of another key's caller is no member of this group.
+            drop(member.take());
             let is_leader = waiter.is_leader;
             if !is_leader {
                 self.counters.joins.increment();
@@ -358,6 +378,7 @@ impl Search {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
         options: &LookupOptions,
+        member: Option<Member>,
     ) -> (Arc<SearchState>, impl Future<Output = Lookup> + use<>) {
         let state = self.new_state(options);
         let search = RunningSearch {
@@ -365,6 +386,7 @@ impl Search {
             key: *key,
             selection: options.tiers,
             priority: options.priority,
+            member,
             state: Arc::clone(&state),
         };
         // The span is made by the work, because a subscriber must not run under the flights' lock.
@@ -416,7 +438,7 @@ impl WatchedSearch {
         let (search, options) = (&self.search, &self.options);
         let patience = search.deadline.saturating_add(GRACE);
         search
-            .search_as(&self.key, options, patience, &self.state)
+            .search_as(&self.key, options, None, patience, &self.state)
             .await
     }
 
@@ -469,6 +491,8 @@ struct RunningSearch {
     key: PipelineFingerprint,
     selection: TierSelection,
     priority: LookupPriority,
+    /// Where it asks network tiers together with others.
+    member: Option<Member>,
     state: Arc<SearchState>,
 }
 
@@ -483,11 +507,11 @@ impl RunningSearch {
         let generation = search.background.generation(&self.key);
         let start = Instant::now();
         let hit = timeout(search.deadline, async {
-            let _permit = search
+            let admitted = search
                 .admission
                 .acquire(self.priority, &self.state.boost)
                 .await;
-            self.ask_all().await
+            self.ask_all(&Mutex::new(admitted)).await
         })
         .await;
         search.counters.latency.record(start.elapsed());
@@ -521,11 +545,11 @@ impl RunningSearch {
     }
 
     /// Asks the tiers, wave by wave, until one has the artifact.
-    async fn ask_all(&self) -> Option<(usize, Artifact)> {
+    async fn ask_all(&self, admitted: &Mutex<Admitted<'_>>) -> Option<(usize, Artifact)> {
         let mut waves = self.waves().into_iter();
         let mut asked = FuturesUnordered::new();
         while let Some(wave) = waves.next() {
-            asked.extend(wave.into_iter().map(|tier| self.ask(tier)));
+            asked.extend(wave.into_iter().map(|tier| self.ask(tier, admitted)));
             let head_start = self.head_start();
             tokio::pin!(head_start);
             loop {
@@ -565,19 +589,23 @@ impl RunningSearch {
     /// How long a wave has before the next is asked as well.
     async fn head_start(&self) {
         match self.search.policy {
-            LookupPolicy::Hedged { delay } => sleep(delay).await,
+            LookupPolicy::Hedged { delay } => match &self.member {
+                // Local tiers that answer one key after the other are not late.
+                Some(member) => member.hears_no_answer(delay).await,
+                None => sleep(delay).await,
+            },
             LookupPolicy::Concurrent | LookupPolicy::Sequential => std::future::pending().await,
         }
     }
 
-    async fn ask(&self, index: usize) -> (usize, Option<Artifact>) {
+    async fn ask(&self, index: usize, admitted: &Mutex<Admitted<'_>>) -> (usize, Option<Artifact>) {
         let tier = &self.search.tiers[index];
         self.state.progress.asked(index);
         let fetched = match self.priority {
-            LookupPriority::Interactive => self.fetch(index).await,
+            LookupPriority::Interactive => self.fetch(index, admitted).await,
             LookupPriority::Background => {
                 let urgent = self.state.boost.token().clone();
-                urgency::in_background(urgent, self.fetch(index)).await
+                urgency::in_background(urgent, self.fetch(index, admitted)).await
             }
         };
         let (outcome, artifact) = match fetched {
@@ -594,15 +622,27 @@ impl RunningSearch {
         (index, artifact)
     }
 
-    async fn fetch(&self, index: usize) -> Result<Fetched, StoreError> {
+    /// Asks a tier: for this key alone, or a network tier together with the others of its group.
+    async fn fetch(
+        &self,
+        index: usize,
+        admitted: &Mutex<Admitted<'_>>,
+    ) -> Result<Fetched, StoreError> {
         let tier = &self.search.tiers[index];
-        match tier.locality {
-            Locality::Local => tier.fetch(&self.key).await,
-            Locality::Network => {
-                let state = Arc::clone(&self.state);
-                let on_answer = Arc::new(move || state.progress.answering(index));
-                answer::observed(on_answer, tier.fetch(&self.key)).await
+        if tier.locality == Locality::Local {
+            let fetched = tier.fetch(&self.key).await;
+            self.member.iter().for_each(Member::has_answer);
+            return fetched;
+        }
+        let state = Arc::clone(&self.state);
+        let on_answer = Arc::new(move || state.progress.answering(index));
+        match &self.member {
+            Some(member) => {
+                // It may wait for members that have no permit yet, and is no call of its own.
+                lock(admitted).release();
+                member.fetch(index, &self.key, on_answer).await
             }
+            None => answer::observed(on_answer, tier.fetch(&self.key)).await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::admission::LookupPriority;
 use super::lease;
-use super::lookup::{LookupOptions, TierOutcome};
+use super::lookup::{Lookup, LookupOptions, TierOutcome};
 use super::tier::Tier;
 use super::{LayeredPipelineCache, Parts};
 use crate::artifact::Artifact;
@@ -16,6 +16,38 @@ use crate::store::{
     CompileLease, CompileLeases, Fetched, Locality, PipelineCacheMetrics, PipelineCacheStore,
     StoreError, StoreErrorKind, StoreOperation, WriteIntents,
 };
+
+/// The options of a lookup by the store that this one is a tier of.
+fn options_of_call() -> LookupOptions {
+    let priority = match urgency::background() {
+        Some(_) => LookupPriority::Background,
+        None => LookupPriority::Interactive,
+    };
+    LookupOptions::new().priority(priority)
+}
+
+impl LayeredPipelineCache {
+    /// A lookup as a tier answers it.
+    fn fetched(&self, lookup: &Lookup) -> Result<Fetched, StoreError> {
+        if let Some(artifact) = lookup.artifact() {
+            return Ok(Fetched::Hit(artifact.clone()));
+        }
+        let mut fetched = Fetched::Miss;
+        for (tier, report) in self.parts.tiers.iter().zip(lookup.tiers()) {
+            match report.outcome {
+                TierOutcome::Failed(error) => return Err(error),
+                TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
+                TierOutcome::BreakerOpen => {
+                    return Err(tier.error(StoreErrorKind::BreakerOpen, StoreOperation::Get));
+                }
+                TierOutcome::Corrupt(reason) => fetched = Fetched::Corrupt(reason),
+                TierOutcome::Refused if fetched == Fetched::Miss => fetched = Fetched::Refused,
+                _ => {}
+            }
+        }
+        Ok(fetched)
+    }
+}
 
 /// A layered store is a tier too. The inherent [`get`](LayeredPipelineCache::get) treats a failing
 /// tier as a miss; these methods return its error, as the contract of a tier requires.
@@ -32,29 +64,19 @@ impl PipelineCacheStore for LayeredPipelineCache {
     }
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
-        let priority = match urgency::background() {
-            Some(_) => LookupPriority::Background,
-            None => LookupPriority::Interactive,
+        let lookup = self.lookup(key, &options_of_call()).await;
+        self.fetched(&lookup)
+    }
+
+    /// As [`get_many`](LayeredPipelineCache::get_many): a network tier is asked for many keys at once.
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        let lookups = self.lookups_by_key(keys, &options_of_call()).await;
+        let fetched = |key| match lookups.get(key) {
+            Some(lookup) => self.fetched(lookup),
+            // Every key is answered.
+            None => Ok(Fetched::Miss),
         };
-        let options = LookupOptions::new().priority(priority);
-        let lookup = self.lookup(key, &options).await;
-        if lookup.artifact().is_some() {
-            return Ok(Fetched::from(lookup.into_artifact()));
-        }
-        let mut fetched = Fetched::Miss;
-        for (tier, report) in self.parts.tiers.iter().zip(lookup.tiers()) {
-            match report.outcome {
-                TierOutcome::Failed(error) => return Err(error),
-                TierOutcome::TimedOut => return Err(tier.timed_out(StoreOperation::Get)),
-                TierOutcome::BreakerOpen => {
-                    return Err(tier.error(StoreErrorKind::BreakerOpen, StoreOperation::Get));
-                }
-                TierOutcome::Corrupt(reason) => fetched = Fetched::Corrupt(reason),
-                TierOutcome::Refused if fetched == Fetched::Miss => fetched = Fetched::Refused,
-                _ => {}
-            }
-        }
-        Ok(fetched)
+        keys.iter().map(fetched).collect()
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {

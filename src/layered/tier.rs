@@ -112,6 +112,16 @@ impl Tier {
             .await
     }
 
+    /// As many answers as keys, where the tier keeps its contract.
+    pub(super) async fn fetch_many(
+        &self,
+        keys: &[PipelineFingerprint],
+    ) -> Vec<Result<Fetched, StoreError>> {
+        let call = async { Ok(self.store.fetch_many(keys).await) };
+        let answers = self.catch_panic(StoreOperation::GetMany, call).await;
+        answers.unwrap_or_else(|error| vec![Err(error); keys.len()])
+    }
+
     pub(super) async fn put(
         &self,
         key: &PipelineFingerprint,

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use std::future::Future;
+use tokio::time::Instant;
 
+use super::batch::Batch;
 use super::caller::AnswerProgress;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 use super::http_status::HttpStatusError;
@@ -53,6 +55,29 @@ pub(crate) trait Backend: Send + Sync + 'static {
         credentials: Self::Credentials,
         answer: &AnswerProgress,
     ) -> impl Future<Output = Result<Fetched, RequestError>> + Send;
+
+    /// The most keys that one request may ask for. Fewer than two where the server answers one at a time,
+    /// as far as that is known.
+    fn max_batch_keys(&self) -> usize {
+        1
+    }
+
+    /// Asks for the entries of a batch in one request, and answers those of its keys that the server
+    /// answers. Signals as [`download`](Self::download) does. May stop once `stop_at` is over and a key
+    /// is answered: the rest is then asked for again.
+    ///
+    /// Without an error, keys that have no answer are not sent in this way now. If none has, the
+    /// server may have no such request, and [`max_batch_keys`](Self::max_batch_keys) says so.
+    fn download_many(
+        &self,
+        batch: &Batch,
+        credentials: Self::Credentials,
+        answer: &AnswerProgress,
+        stop_at: Instant,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send {
+        let _ = (batch, credentials, answer, stop_at);
+        async { Ok(()) }
+    }
 
     fn upload(
         &self,

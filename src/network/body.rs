@@ -67,7 +67,7 @@ pub(crate) async fn read_start<E: Into<RequestError>>(
     Ok(())
 }
 
-async fn next_part<E: Into<RequestError>>(
+pub(super) async fn next_part<E: Into<RequestError>>(
     parts: &mut (impl Stream<Item = Result<Bytes, E>> + Send + Unpin),
     inactivity_timeout: Duration,
 ) -> Result<Option<Bytes>, RequestError> {
@@ -102,14 +102,14 @@ pub(crate) async fn drain<E>(
     start
 }
 
-struct Buffer {
+pub(super) struct Buffer {
     bytes: Vec<u8>,
     /// No more than this is expected.
     most: usize,
 }
 
 impl Buffer {
-    fn new(announced: Option<u64>, limit: usize) -> Self {
+    pub(super) fn new(announced: Option<u64>, limit: usize) -> Self {
         let announced = announced.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         let first = announced.map_or(UNKNOWN_BYTES, |length| length.min(TRUSTED_BYTES));
         Self {
@@ -118,7 +118,7 @@ impl Buffer {
         }
     }
 
-    async fn with(mut self, part: Bytes) -> Self {
+    pub(super) async fn with(mut self, part: Bytes) -> Self {
         let needed = self.bytes.len().saturating_add(part.len());
         if needed > self.bytes.capacity() {
             let capacity = grown(self.bytes.capacity(), needed, self.most);
@@ -136,7 +136,7 @@ impl Buffer {
         self
     }
 
-    async fn finish(self) -> Bytes {
+    pub(super) async fn finish(self) -> Bytes {
         let length = self.bytes.len();
         let bytes = if self.bytes.capacity() > length {
             resized(self.bytes, length).await

@@ -9,6 +9,7 @@ mod access;
 mod attempt;
 mod auth_block;
 mod backend;
+mod batch;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod body;
 mod breaker;
@@ -22,13 +23,16 @@ mod failure_window;
 mod healer;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod http_status;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
-mod lease_support;
 mod leases;
+mod many;
+#[cfg(feature = "remote-cache")]
+mod pieces;
 mod remembered_misses;
 mod request_error;
 mod requirement;
 mod retry;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+mod server_support;
 mod settings;
 mod store;
 mod tier;
@@ -42,6 +46,8 @@ pub use retry::RetryPolicy;
 #[cfg(any(feature = "remote-cache", feature = "redis"))]
 pub(crate) use backend::ConnectionCounts;
 pub(crate) use backend::{Backend, Upload};
+#[cfg(feature = "remote-cache")]
+pub(crate) use batch::{Batch, BatchAnswer};
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use body::{drain, read_capped, read_start};
 pub(crate) use caller::AnswerProgress;
@@ -49,13 +55,15 @@ pub(crate) use caller::AnswerProgress;
 pub(crate) use content_encoding::content_encoding;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use http_status::HttpStatusError;
-#[cfg(any(feature = "remote-cache", feature = "object-store"))]
-pub(crate) use lease_support::{ASK_AGAIN, LeaseSupport};
 pub(crate) use leases::TierLeases;
 #[cfg(feature = "remote-cache")]
 pub(crate) use leases::pause_after;
 pub(crate) use leases::{LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, NetworkLeases};
+#[cfg(feature = "remote-cache")]
+pub(crate) use pieces::Pieces;
 pub(crate) use request_error::RequestError;
+#[cfg(any(feature = "remote-cache", feature = "object-store"))]
+pub(crate) use server_support::{ASK_AGAIN, ServerSupport};
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 pub(crate) use settings::http_settings;
 pub(crate) use settings::{NetworkSettings, network_settings};

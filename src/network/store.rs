@@ -53,6 +53,16 @@ macro_rules! delegate_to_network_tier {
                 self.tier.fetch(key).await
             }
 
+            async fn fetch_many(
+                &self,
+                keys: &[$crate::key::PipelineFingerprint],
+            ) -> Vec<Result<$crate::store::Fetched, $crate::store::StoreError>> {
+                match self.require_runtime($crate::store::StoreOperation::GetMany) {
+                    Ok(()) => self.tier.fetch_many(keys).await,
+                    Err(error) => vec![Err(error); keys.len()],
+                }
+            }
+
             /// Waits until the server has the whole artifact.
             async fn put(
                 &self,

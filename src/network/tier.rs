@@ -21,7 +21,7 @@ use super::call_policy::CallPolicy;
 use super::caller::{AnswerProgress, Caller, as_task};
 use super::healer::{self, Probed};
 use super::leases::TierLeases;
-use super::remembered_misses::RememberedMisses;
+use super::remembered_misses::{PendingLookup, RememberedMisses};
 use super::request_error::RequestError;
 use super::requirement::Requirement;
 use super::settings::NetworkSettings;
@@ -131,27 +131,49 @@ impl<B: Backend> NetworkTier<B> {
         self: &Arc<Self>,
         key: &PipelineFingerprint,
     ) -> Result<Fetched, StoreError> {
-        if self.is_remembered_miss(key) {
-            self.counters.misses.increment();
-            return Ok(Fetched::Miss);
+        if let Some(miss) = self.remembered_miss(key) {
+            return Ok(miss);
         }
         let (tier, key) = (Arc::clone(self), *key);
         as_task(|caller| async move {
-            let misses = tier.misses.as_ref();
-            let lookup = misses.and_then(|misses| misses.begin_lookup(&key));
+            let lookup = tier.begin_lookup(&key);
             let download = |credentials, answer: AnswerProgress| {
                 let tier = &tier;
                 async move { tier.backend.download(&key, credentials, &answer).await }
             };
             let fetched = tier.call(&caller, StoreOperation::Get, &key, download);
-            let fetched = tier.count_lookup(&key, fetched.await?);
-            tier.learn_health(&key, &fetched);
-            if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
-                lookup.remember_miss();
-            }
-            Some(fetched)
+            Some(tier.settle(&key, fetched.await?, lookup))
         })
         .await
+    }
+
+    /// The answer to a lookup of a key that was missed a short while ago. It is counted.
+    pub(super) fn remembered_miss(&self, key: &PipelineFingerprint) -> Option<Fetched> {
+        let is_remembered = self.is_remembered_miss(key);
+        is_remembered.then(|| {
+            self.counters.misses.increment();
+            Fetched::Miss
+        })
+    }
+
+    /// A lookup of a key begins, whose miss may be remembered.
+    pub(super) fn begin_lookup(&self, key: &PipelineFingerprint) -> Option<PendingLookup<'_>> {
+        self.misses.as_ref()?.begin_lookup(key)
+    }
+
+    /// Counts a lookup that has ended, and learns from it.
+    pub(super) fn settle(
+        &self,
+        key: &PipelineFingerprint,
+        fetched: Result<Fetched, StoreError>,
+        lookup: Option<PendingLookup<'_>>,
+    ) -> Result<Fetched, StoreError> {
+        let fetched = self.count_lookup(key, fetched);
+        self.learn_health(key, &fetched);
+        if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
+            lookup.remember_miss();
+        }
+        fetched
     }
 
     pub(crate) async fn put(
@@ -249,7 +271,7 @@ impl<B: Backend> NetworkTier<B> {
 
     /// Makes the requests of a call, as the policy allows. The error names the tier. `None` once the
     /// caller has left.
-    async fn call<T, F>(
+    pub(super) async fn call<T, F>(
         self: &Arc<Self>,
         caller: &Caller,
         operation: StoreOperation,

@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use super::objects::{Objects, of_a_read, of_a_write, status};
 use crate::key::PipelineFingerprint;
 use crate::network::{
-    ASK_AGAIN, Backend as _, LeaseAnswer, LeaseBackend, LeaseRequest, LeaseSupport, LeaseWatch,
-    RequestError, read_capped,
+    ASK_AGAIN, Backend as _, LeaseAnswer, LeaseBackend, LeaseRequest, LeaseWatch, RequestError,
+    ServerSupport, read_capped,
 };
 use crate::sync::lock::lock;
 
@@ -41,7 +41,7 @@ pub(super) struct ObjectLeases(Arc<Inner>);
 struct Inner {
     tier: String,
     objects: Objects,
-    support: LeaseSupport,
+    support: ServerSupport,
     /// Whether it is known that the store honours a conditional put.
     honours_create: Mutex<bool>,
     seen: Mutex<HashMap<PipelineFingerprint, Seen>>,
@@ -82,7 +82,7 @@ impl ObjectLeases {
         Self(Arc::new(Inner {
             tier,
             objects,
-            support: LeaseSupport::default(),
+            support: ServerSupport::default(),
             honours_create: Mutex::new(false),
             seen: Mutex::default(),
         }))

@@ -26,7 +26,8 @@ use objects::Objects;
 ///
 /// The tier only reads, unless [`writes`](ObjectStoreCacheBuilder::writes) is set. A response is
 /// verified before it is served. Failures are typed and retried, and open a circuit breaker, as
-/// those of a `RemoteCache` are. Clones share one tier. Use it on one tokio runtime.
+/// those of a `RemoteCache` are. Object stores have no request for many entries: many keys are many
+/// requests, 16 at a time. Clones share one tier. Use it on one tokio runtime.
 ///
 /// # Cancel safety
 ///

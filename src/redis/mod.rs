@@ -98,7 +98,7 @@ use entries::Entries;
 /// Entries are trusted as far as the server is, unless a
 /// [`shared_secret`](RedisCacheBuilder::shared_secret) is set. The tier does not know what the server
 /// holds: `entries` and `cached_bytes` of its metrics stay 0. Clones share one tier. Use it on one
-/// tokio runtime.
+/// tokio runtime. Many keys are many requests, 16 at a time, which share the connections.
 ///
 /// # Cancel safety
 ///

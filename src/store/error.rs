@@ -116,6 +116,9 @@ impl From<&std::io::Error> for StoreErrorKind {
 pub enum StoreOperation {
     /// [`PipelineCacheStore::get`](super::PipelineCacheStore::get) or [`PipelineCacheStore::fetch`](super::PipelineCacheStore::fetch).
     Get,
+    /// [`PipelineCacheStore::fetch_many`](super::PipelineCacheStore::fetch_many), where many keys are one
+    /// call. The error of a key says `Get` where its lookup was a call of its own.
+    GetMany,
     /// [`PipelineCacheStore::put`](super::PipelineCacheStore::put).
     Put,
     /// [`PipelineCacheStore::contains`](super::PipelineCacheStore::contains).
@@ -144,6 +147,7 @@ impl fmt::Display for StoreOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Get => "get",
+            Self::GetMany => "get many",
             Self::Put => "put",
             Self::Contains => "contains",
             Self::Remove => "remove",

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod compile_lease;
 mod error;
+pub(crate) mod many;
 pub(crate) mod metrics;
 pub(crate) mod runtime;
 pub(crate) mod urgency;
@@ -121,6 +122,44 @@ pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     ///
     /// Dropping the future changes nothing in the tier.
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError>;
+
+    /// What the tier has under each of these keys, in their order: as many answers as keys. One key's
+    /// failure is no other key's.
+    ///
+    /// The default makes a [`fetch`](Self::fetch) for each key, at most 16 at a time. A tier for which
+    /// each lookup is a round trip may ask for many keys at once, as
+    /// [`RemoteCache`](crate::RemoteCache#many-keys-in-one-request) does. A key that is given twice may
+    /// be looked up, and counted, once. All answers are in memory together: the caller bounds the number
+    /// of keys.
+    ///
+    /// # Errors
+    ///
+    /// Each answer as that of `fetch`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing in the tier. The answers so far are lost.
+    ///
+    /// ```
+    /// use pipeline_cache::{
+    ///     Artifact, Fetched, InMemoryPipelineCache, PipelineCacheStore, PipelineFingerprint,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+    /// let store = InMemoryPipelineCache::new();
+    /// let keys = [1, 2].map(|n| PipelineFingerprint::from_bytes([n; 32]));
+    /// store.put(&keys[1], Artifact::new("code")).await?;
+    ///
+    /// let answers = store.fetch_many(&keys).await;
+    /// assert!(matches!(answers[0], Ok(Fetched::Miss)));
+    /// assert!(matches!(answers[1], Ok(Fetched::Hit(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        many::in_order(keys.iter().map(|key| self.fetch(key))).await
+    }
 
     /// The artifact under this key, whole and verified, or `None`.
     ///
@@ -290,6 +329,10 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         S::fetch(self, key).await
+    }
+
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        S::fetch_many(self, keys).await
     }
 
     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {

@@ -78,6 +78,7 @@ where
     Check::new(&store).returns_the_whole_artifact().await?;
     Check::new(&new_store().await).keeps_parts().await?;
     Check::new(&new_store().await).tells_keys_apart().await?;
+    Check::new(&new_store().await).answers_many_keys().await?;
     Check::new(&new_store().await)
         .takes_one_key_many_times()
         .await?;
@@ -285,6 +286,45 @@ impl<'a> Check<'a> {
             let found = self.get(key).await?;
             let own = found.is_none_or(|found| found.payload()[..] == payload(n as u32, 100));
             self.require(own, PROMISE, "one that differs in a bit was found")?;
+        }
+        Ok(())
+    }
+
+    /// Also where it is asked twice for one key, for none, and where a call is dropped on its way.
+    async fn answers_many_keys(&self) -> Checked {
+        const PROMISE: &str = "a fetch of many keys answers each of them, in their order";
+        // Some that are not there, and some that are large.
+        let put = |n: u32| n % 3 != 0;
+        let len = |n: u32| if n % 8 == 1 { 100_000 } else { 100 };
+        for n in (0..40).filter(|&n| put(n)) {
+            self.put(&key(n), &Artifact::new(payload(n, len(n))))
+                .await?;
+        }
+        let numbers: Vec<u32> = (0..40).chain([7, 6, 7, 39]).collect();
+        let keys: Vec<_> = numbers.iter().map(|&n| key(n)).collect();
+        for polls in [0, 1, 2, 3, 5, 8] {
+            give_up_after(polls, self.store.fetch_many(&keys)).await;
+        }
+        for asked in [0, 1, 2, numbers.len()] {
+            let answers = timeout(STUCK, self.store.fetch_many(&keys[..asked])).await;
+            let answers = answers
+                .map_err(|_| self.broken("every call ends", "a fetch of many keys is stuck"))?;
+            let detail = format!("{} answers to {asked} keys", answers.len());
+            self.require(answers.len() == asked, PROMISE, detail)?;
+            for (&n, answer) in numbers.iter().zip(answers) {
+                let found = answer
+                    .map_err(|error| self.broken("calls on a sound tier succeed", error))?
+                    .into_artifact();
+                let right = match found {
+                    Some(found) => put(n) && found.payload()[..] == payload(n, len(n)),
+                    None => self.get(&key(n)).await?.is_none(),
+                };
+                self.require(
+                    right,
+                    PROMISE,
+                    format!("another answer than a get of key {n}"),
+                )?;
+            }
         }
         Ok(())
     }

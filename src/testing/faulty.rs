@@ -126,8 +126,17 @@ impl FaultyStore {
 
     /// Sets what happens to every call from now on.
     pub fn set_all(&self, fault: Fault) {
-        use StoreOperation::{Close, CompileLease, Contains, Flush, Get, Put, Remove};
-        for operation in [Get, Put, Contains, Remove, Flush, Close, CompileLease] {
+        use StoreOperation::{Close, CompileLease, Contains, Flush, Get, GetMany, Put, Remove};
+        for operation in [
+            Get,
+            GetMany,
+            Put,
+            Contains,
+            Remove,
+            Flush,
+            Close,
+            CompileLease,
+        ] {
             self.set(operation, fault);
         }
     }
@@ -200,6 +209,11 @@ impl FaultyStore {
         Ok(fault)
     }
 
+    fn corrupt(&self, key: &PipelineFingerprint) -> Fetched {
+        tracing::warn!(%key, tier = %self, "corrupt entry, as the faulty tier was told");
+        Fetched::Corrupt(FrameError::BadPayload)
+    }
+
     /// A failure, logged where it begins, as every tier does.
     fn failed(
         &self,
@@ -211,6 +225,14 @@ impl FaultyStore {
         let key = key.map(tracing::field::display);
         tracing::warn!(key, %error, "the faulty tier failed as it was told to");
         error
+    }
+}
+
+/// What is served in place of what was found.
+fn spoilt(found: Fetched, fault: Fault) -> Fetched {
+    match found {
+        Fetched::Hit(_) if fault == Fault::Lie => Fetched::Hit(Artifact::new("a lie")),
+        found => found,
     }
 }
 
@@ -243,13 +265,27 @@ impl PipelineCacheStore for FaultyStore {
     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
         let fault = self.suffer(StoreOperation::Get, Some(key)).await?;
         if fault == Fault::Corrupt {
-            tracing::warn!(%key, tier = %self, "corrupt entry, as the faulty tier was told");
-            return Ok(Fetched::Corrupt(FrameError::BadPayload));
+            return Ok(self.corrupt(key));
         }
-        Ok(match self.inner.fetch(key).await? {
-            Fetched::Hit(_) if fault == Fault::Lie => Fetched::Hit(Artifact::new("a lie")),
-            fetched => fetched,
-        })
+        self.inner
+            .fetch(key)
+            .await
+            .map(|found| spoilt(found, fault))
+    }
+
+    /// One call of [`StoreOperation::GetMany`], whose fault is that of every key in it.
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        let fault = match self.suffer(StoreOperation::GetMany, None).await {
+            Ok(fault) => fault,
+            Err(error) => return vec![Err(error); keys.len()],
+        };
+        if fault == Fault::Corrupt {
+            return keys.iter().map(|key| Ok(self.corrupt(key))).collect();
+        }
+        let found = self.inner.fetch_many(keys).await.into_iter();
+        found
+            .map(|found| found.map(|found| spoilt(found, fault)))
+            .collect()
     }
 
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {

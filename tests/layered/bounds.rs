@@ -234,7 +234,10 @@ async fn a_batch_answers_each_key_once_as_the_answers_come() {
 
     // Every key twice, and twenty that nobody has.
     let keys = (0..120).chain(0..120).map(key);
-    let answers: Vec<_> = cache.get_many(keys, &LookupOptions::new()).collect().await;
+    let answers: Vec<_> = cache
+        .lookup_many(keys, &LookupOptions::new())
+        .collect()
+        .await;
     // What needs no wait comes first.
     assert_eq!(answers[0].0, key(7));
     let distinct: HashSet<_> = answers.iter().map(|(key, _)| *key).collect();
@@ -257,7 +260,7 @@ async fn a_batch_that_is_not_polled_holds_up_no_other() {
         .max_searches(4)
         .build();
     let options = LookupOptions::new();
-    let mut batch = pin!(cache.get_many((0..16).map(key), &options));
+    let mut batch = pin!(cache.lookup_many((0..16).map(key), &options));
     assert!(poll!(batch.next()).is_pending());
     tier.open(StoreOperation::Get, 1);
     assert!(batch.next().await.is_some());

@@ -6,6 +6,7 @@ mod compile;
 mod intents;
 mod lookup;
 mod lost_writes;
+mod many_keys;
 mod parts;
 mod prefetch;
 mod promotion;

@@ -105,7 +105,7 @@ async fn every_kind_of_request_is_recorded_once() {
     }
     let cache = recording().shared_tier(lower.clone() as _).build();
     cache.get(&key(0)).await.unwrap();
-    let many = cache.get_many([key(1)], &Default::default());
+    let many = cache.lookup_many([key(1)], &Default::default());
     futures::StreamExt::collect::<Vec<_>>(many).await;
     let as_tier: &dyn pipeline_cache::PipelineCacheStore = &cache;
     as_tier.fetch(&key(2)).await.unwrap();

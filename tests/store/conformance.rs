@@ -67,6 +67,7 @@ enum Vice {
     ServesPrefixes,
     ForgetsParts,
     MixesUpKeys,
+    MixesUpAnswers,
     BlocksItsThread,
     TellsSecrets,
     ForgetsToRemove,
@@ -125,6 +126,17 @@ impl PipelineCacheStore for Vicious {
         Ok(Fetched::from(found))
     }
 
+    async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+        let mut answers = Vec::new();
+        for key in keys {
+            answers.push(self.fetch(key).await);
+        }
+        if self.vice == Vice::MixesUpAnswers {
+            answers.reverse();
+        }
+        answers
+    }
+
     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
         self.inner.put(&self.key(key), artifact).await
     }
@@ -175,6 +187,10 @@ async fn each_vice_is_caught() {
         (
             Vice::MixesUpKeys,
             "a get never returns another key's artifact",
+        ),
+        (
+            Vice::MixesUpAnswers,
+            "a fetch of many keys answers each of them, in their order",
         ),
         (Vice::BlocksItsThread, "no call keeps its thread"),
         (Vice::TellsSecrets, "secrets are never printed"),

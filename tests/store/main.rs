@@ -3,6 +3,8 @@
 #[cfg(feature = "testing")]
 mod conformance;
 mod explain;
+#[cfg(feature = "testing")]
+mod many_keys;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics_export;

@@ -104,7 +104,7 @@ fn a_layered_cache_refuses_what_it_cannot_answer_at_once() {
         assert_eq!(cache.get(&KEY).await, None);
         let lookup = cache.lookup(&KEY, &LookupOptions::new()).await;
         assert!(lookup.is_degraded());
-        let mut answers = std::pin::pin!(cache.get_many([KEY], &LookupOptions::new()));
+        let mut answers = std::pin::pin!(cache.lookup_many([KEY], &LookupOptions::new()));
         assert!(answers.next().await.unwrap().1.is_degraded());
         let compile = || async { Ok::<_, Infallible>(artifact()) };
         let compiled = cache.get_or_insert_with(&KEY, compile).await;

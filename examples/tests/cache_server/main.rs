@@ -3,6 +3,8 @@
 
 mod answers;
 mod bad_clients;
+mod batch_times;
+mod batches;
 mod foreign_caches;
 mod leases;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! A server that is spoken to over HTTP.
 
 mod bad_days;
+mod batches;
 mod compile_requests;
 mod confined_trouble;
 #[cfg(target_os = "linux")]

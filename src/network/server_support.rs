@@ -1,4 +1,4 @@
-//! Whether a server grants compile leases at all, as far as it is known.
+//! Whether a server has what not every server has, such as compile leases, as far as it is known.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::sync::lock::lock;
 
-/// How long a server that grants none is not asked for one.
+/// How long a server that does not have it is not asked for it.
 pub(crate) const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
-pub(crate) struct LeaseSupport(Mutex<State>);
+pub(crate) struct ServerSupport(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,7 +20,7 @@ struct State {
     is_said: bool,
 }
 
-impl LeaseSupport {
+impl ServerSupport {
     /// Whether it is not to be asked.
     pub(crate) fn is_missing(&self) -> bool {
         let ask_again = lock(&self.0).ask_again;
@@ -31,7 +31,7 @@ impl LeaseSupport {
         lock(&self.0).ask_again = None;
     }
 
-    /// It grants none. Whether that is to be said, which it is once.
+    /// It does not have it. Whether that is to be said, which it is once.
     #[must_use]
     pub(crate) fn missing(&self) -> bool {
         let mut state = lock(&self.0);
@@ -46,8 +46,8 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_grants_none_is_asked_again_and_it_is_said_once() {
-        let support = LeaseSupport::default();
+    async fn a_server_that_does_not_have_it_is_asked_again_and_it_is_said_once() {
+        let support = ServerSupport::default();
         assert!(!support.is_missing());
         assert!(support.missing());
         assert!(support.is_missing());
