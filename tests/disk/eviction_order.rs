@@ -254,7 +254,7 @@ async fn it_saves_more_compile_time_than_the_order_of_last_use() {
     let (traces, skews) = if is_long() {
         (8, &[0.6, 0.9, 1.2][..])
     } else {
-        (1, &[0.9][..])
+        (2, &[0.6][..])
     };
     let programs = compiled();
     let total: u64 = programs.iter().map(|program| program.bytes / SHRINK).sum();
