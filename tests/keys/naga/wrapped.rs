@@ -454,6 +454,81 @@ fn a_structure_of_one_member_around_a_buffer_is_taken_away() {
     }
 }
 
+/// A part of an input that the wrapper or the code writes is no part of the argument.
+#[test]
+fn an_input_that_is_written_in_part_is_no_argument() {
+    let shader = |stored: &str, code: &str| {
+        format!(
+            "struct Pair {{ a: vec4<f32>, b: vec4<f32> }}
+             var<private> a: vec4<f32>;
+             var<private> b: vec4<f32>;
+             var<private> place: vec4<f32>;
+             fn code() {{ {code} let pair = Pair(a, b); place = pair.a + pair.b; }}
+             @vertex fn main(@location(0) in_a: vec4<f32>, @location(1) in_b: vec4<f32>)
+                 -> @builtin(position) vec4<f32> {{ {stored} b = in_b; code(); return place; }}"
+        )
+    };
+    let unchanged = canonical(&shader("a = in_a;", ""));
+    assert_eq!(
+        unchanged.module().entry_points[0].function.arguments.len(),
+        1
+    );
+    let turned = "@location(0) in_a: f32";
+    for source in [
+        shader("a = in_a;", "a.x = 1.0;"),
+        shader("a = in_a;", "b[u32(a.x) & 3u] = a.y;"),
+        shader("a = in_a;", "if a.y > 1.0 { b.w = a.w; }"),
+        shader("a = in_a;", "a = b;"),
+        // The only store there is, and of an argument.
+        shader("a.x = in_a;", "").replace("@location(0) in_a: vec4<f32>", turned),
+    ] {
+        let (module, changed) = (parse(&source), canonical(&source));
+        assert_ne!(unchanged.fingerprint(), changed.fingerprint(), "{source}");
+        let main = &changed.module().entry_points[0].function;
+        assert_eq!(main.arguments.len(), 2, "{source}");
+        for seed in 0..4 {
+            let outcomes =
+                [&module, changed.module()].map(|it| evaluate::run_from_outside(it, seed));
+            assert_eq!(outcomes[0], outcomes[1], "{source}");
+        }
+    }
+}
+
+/// A structure is returned whole where all of its parts are returned, in order.
+#[test]
+fn parts_in_another_order_are_not_the_structure() {
+    let shader = |one: &str, two: &str| {
+        format!(
+            "struct Made {{ a: vec4<f32>, b: vec4<f32> }}
+             struct Out {{ @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }}
+             var<private> a: vec4<f32>;
+             var<private> place: vec4<f32>;
+             var<private> color: vec4<f32>;
+             fn made(v: vec4<f32>) -> Made {{ return Made(v.wzyx, v + 1.0); }}
+             fn code() {{ let it = made(a); place = it.{one}; color = it.{two}; }}
+             @vertex fn main(@location(0) in_a: vec4<f32>) -> Out {{
+                 a = in_a;
+                 code();
+                 return Out(place, color);
+             }}"
+        )
+    };
+    let plain = "struct Out { @builtin(position) place: vec4<f32>, @location(0) color: vec4<f32> }
+         fn made(v: vec4<f32>) -> Out { return Out(v.wzyx, v + 1.0); }
+         @vertex fn main(@location(0) a: vec4<f32>) -> Out { return made(a); }";
+    assert_one(&shader("a", "b"), plain);
+    for (one, two) in [("b", "a"), ("a", "a"), ("b", "b")] {
+        let source = shader(one, two);
+        assert_two(&source, plain);
+        let (module, canonical) = (parse(&source), canonical(&source));
+        for seed in 0..4 {
+            let outcomes =
+                [&module, canonical.module()].map(|it| evaluate::run_from_outside(it, seed));
+            assert_eq!(outcomes[0], outcomes[1], "{source}");
+        }
+    }
+}
+
 /// What the wrapper does to an input after it is stored is no part of the argument.
 #[test]
 fn an_input_that_the_wrapper_changes_is_no_argument() {
