@@ -2,8 +2,10 @@
 //!
 //! Generated shaders are changed in one place, and run in an interpreter of naga's IR that sees
 //! every bit. Those of one key are run each, and each shader beside its canonical form; of those of
-//! other keys, a fourth is run too, to see that the interpreter is not blind. Every other shader, and
-//! an eighth of what is made of it, is written as SPIR-V and read again, and is one of them then.
+//! other keys, a fourth is run too, to see that the interpreter is not blind. Half of the shaders have
+//! several entry points, of vertices, fragments and computing. Three of four, and an eighth of what
+//! is made of these, are written as SPIR-V and read again, and are among them then: their entry
+//! points wrap what they do.
 //!
 //! `PIPELINE_CACHE_NAGA_PAIRS` sets how many pairs: 1,000 if it is not set. A million takes about
 //! half an hour of two processors, in release:
@@ -29,8 +31,12 @@ fn pairs() -> u32 {
     pairs.and_then(|pairs| pairs.parse().ok()).unwrap_or(1_000)
 }
 
+type Run = fn(&Module, u64) -> Outcome;
+
 /// A module, its canonical form and their key.
 struct Case {
+    /// Runs it: private variables are not seen where a wrapper may hold inputs and outputs in them.
+    run: Run,
     text: String,
     module: Module,
     canonical: CanonicalModule,
@@ -39,13 +45,14 @@ struct Case {
 
 impl Case {
     /// None where the text is not valid.
-    fn new(text: String) -> Option<Self> {
+    fn new(text: String, run: Run) -> Option<Self> {
         let module = naga::front::wgsl::parse_str(&text).ok()?;
         let canonical = module.canonicalize().ok()?;
         // An index that is known once it is written out can be out of bounds, which naga refuses.
         canonical.info().ok()?;
         let key = canonical.fingerprint();
         Some(Self {
+            run,
             text,
             module,
             canonical,
@@ -55,23 +62,25 @@ impl Case {
 
     /// Runs the shader and its canonical form, which must agree.
     fn run(&self) -> Vec<Outcome> {
-        let outcomes = outcomes(&self.module);
-        let after = self::outcomes(self.canonical.module());
+        let outcomes = self.outcomes();
+        let after = outcomes_of(self.run, self.canonical.module());
         for (before, after) in outcomes.iter().zip(after) {
             assert_eq!(*before, after, "{}\n{:?}", self.text, self.canonical);
         }
         outcomes
     }
+
+    fn outcomes(&self) -> Vec<Outcome> {
+        outcomes_of(self.run, &self.module)
+    }
 }
 
-fn outcomes(module: &Module) -> Vec<Outcome> {
+fn outcomes_of(run: Run, module: &Module) -> Vec<Outcome> {
     (0..INPUTS).map(|seed| run(module, seed)).collect()
 }
 
 fn outcomes_from_outside(module: &Module) -> Vec<Outcome> {
-    (0..INPUTS)
-        .map(|seed| run_from_outside(module, seed))
-        .collect()
+    outcomes_of(run_from_outside, module)
 }
 
 /// What comes back from the SPIR-V of a shader.
@@ -164,16 +173,21 @@ impl Counts {
 /// A shader beside some that are changed in one place.
 fn look(seed: u64) -> Counts {
     let mut counts = Counts::default();
-    let shader = generate::shader(seed);
-    let Some(one) = Case::new(shader.print()) else {
+    // Half have entry points of any stage, and three of four are read from SPIR-V as well.
+    let (shader, run): (_, Run) = if seed % 4 < 2 {
+        (generate::several(seed), run_from_outside)
+    } else {
+        (generate::shader(seed), run)
+    };
+    let Some(one) = Case::new(shader.print(), run) else {
         counts.invalid += 1;
         return counts;
     };
     counts.shaders += 1;
     let outcomes = one.run();
     let options = [spirv::bare(), spirv::guarded()];
-    let options = &options[(seed / 2 % 2) as usize];
-    let read = (seed % 2 == 0).then(|| Read::new(&one, options)).flatten();
+    let options = &options[(seed / 4 % 2) as usize];
+    let read = (seed % 4 < 3).then(|| Read::new(&one, options)).flatten();
     if let Some(read) = &read {
         counts.read += 1;
         counts.read_equal += u32::from(read.is_one_with(&one));
@@ -182,7 +196,7 @@ fn look(seed: u64) -> Counts {
     for _ in 0..5 {
         let change = random.pick(&mutate::CHANGES);
         let mutant = mutate::mutate(&shader, change, &mut random);
-        let Some(two) = mutant.and_then(|mutant| Case::new(mutant.print())) else {
+        let Some(two) = mutant.and_then(|mutant| Case::new(mutant.print(), run)) else {
             counts.invalid += 1;
             continue;
         };
@@ -193,7 +207,7 @@ fn look(seed: u64) -> Counts {
         counts.total += 1;
         row.pairs += 1;
         if one.key == two.key {
-            let same = outcomes == self::outcomes(&two.module);
+            let same = outcomes == two.outcomes();
             assert!(same, "{change}\n{}\n{}", one.text, two.text);
             row.equal += 1;
         } else if random.one_in(4) {
@@ -309,7 +323,7 @@ fn what_ends_a_loop_is_read_where_the_loop_goes_on() {
         ("false", "d[n] > 3u"),
     ]
     .map(|(first, then)| {
-        let case = Case::new(source(first, then)).expect("it has a key");
+        let case = Case::new(source(first, then), run).expect("it has a key");
         case.run();
         case.key
     });

@@ -1,4 +1,4 @@
-//! Runs a shader, one invocation of its first entry point, straight from naga's IR.
+//! Runs a shader, one invocation of each of its entry points, straight from naga's IR.
 //!
 //! It is slow and plain on purpose, and sees more than a device would: floats keep the payload of
 //! a NaN and the sign of a zero, `min` and `max` prefer their first operand, a barrier lets other
@@ -23,9 +23,13 @@ const LENGTH: usize = 8;
 /// Loops stop the shader after this many rounds in all.
 const ROUNDS: u32 = 200;
 
-/// What can be seen of a run.
+/// What can be seen of the runs of a shader, by the stages and names of its entry points.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct Outcome(BTreeMap<String, Seen>);
+
+/// What can be seen of the run of an entry point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
     /// The resources that the run touched, by group and binding.
     resources: BTreeMap<(u32, u32), Value>,
     /// A hash of all stores to what is no variable of a function, of atomics, of all loads from
@@ -38,7 +42,7 @@ pub(crate) struct Outcome {
     returned: Vec<(String, Value)>,
 }
 
-/// Runs the first entry point on inputs made from a seed.
+/// Runs all entry points, each by itself, on inputs made from a seed.
 pub(crate) fn run(module: &Module, seed: u64) -> Outcome {
     run_with(module, seed, false)
 }
@@ -50,6 +54,15 @@ pub(crate) fn run_from_outside(module: &Module, seed: u64) -> Outcome {
 }
 
 fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
+    let mains = module.entry_points.iter();
+    let outcomes = mains.map(|main| {
+        let name = format!("{:?} {}", main.stage, main.name);
+        (name, run_main(module, &main.function, seed, from_outside))
+    });
+    Outcome(outcomes.collect())
+}
+
+fn run_main(module: &Module, main: &Function, seed: u64, from_outside: bool) -> Seen {
     let mut machine = Machine {
         module,
         from_outside,
@@ -69,7 +82,6 @@ fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
         };
         machine.memory.push(value);
     }
-    let main = &module.entry_points[0].function;
     let arguments = main
         .arguments
         .iter()
@@ -97,7 +109,7 @@ fn run_with(module: &Module, seed: u64, from_outside: bool) -> Outcome {
         });
     let resources = touched.collect();
     let trace = machine.trace.finish();
-    Outcome {
+    Seen {
         resources,
         trace,
         stopped,

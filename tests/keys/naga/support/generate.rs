@@ -1,8 +1,9 @@
-//! Compute shaders made up at random: integers, floats, vectors, locals, blocks, branches, loops,
+//! Shaders made up at random: integers, floats, vectors, locals, blocks, branches, loops,
 //! calls, atomics, barriers, and memory of every kind.
 
 use std::fmt::Write as _;
 
+use super::entries::{self, Form, Main, Stage};
 pub(crate) use super::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Type {
         }
     }
 
+    /// A vector of four floats.
+    pub(crate) const VECTOR: Self = Self {
+        kind: Kind::Float,
+        size: 4,
+    };
+
     pub(crate) const fn scalar(kind: Kind) -> Self {
         Self { kind, size: 1 }
     }
@@ -43,7 +50,7 @@ impl Type {
     }
 }
 
-const INDEX: Type = Type::scalar(Kind::Uint);
+pub(crate) const INDEX: Type = Type::scalar(Kind::Uint);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Expr {
@@ -207,7 +214,7 @@ impl Stmt {
     }
 }
 
-fn print_body(body: &Body) -> String {
+pub(crate) fn print_body(body: &Body) -> String {
     let mut out = String::new();
     body.iter().for_each(|statement| statement.print(&mut out));
     out
@@ -224,7 +231,7 @@ pub(crate) struct Helper {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shader {
     pub(crate) helpers: Vec<Helper>,
-    pub(crate) main: Body,
+    pub(crate) mains: Vec<Main>,
     /// How much the declarations are rotated.
     pub(crate) rotation: usize,
     /// What every name begins with.
@@ -255,11 +262,8 @@ impl Shader {
             let (name, body) = (&helper.name, print_body(&helper.body));
             parts.push(format!("fn {name}({arguments}) -> {result} {{\n{body}}}"));
         }
-        parts.push(format!(
-            "@compute @workgroup_size(4)
-             fn main(@builtin(global_invocation_id) id: vec3<u32>) {{\n{}}}",
-            print_body(&self.main)
-        ));
+        parts.extend(entries::declarations(&self.mains));
+        parts.extend(self.mains.iter().map(Main::print));
         let count = parts.len();
         parts.rotate_left(self.rotation % count);
         let text = parts.join("\n").replace("x_", self.prefix);
@@ -267,34 +271,20 @@ impl Shader {
     }
 }
 
-/// Makes a shader up. Not every one is valid: constants can overflow.
+/// Makes a compute shader up. Not every one is valid: constants can overflow.
 pub(crate) fn shader(seed: u64) -> Shader {
-    let mut generator = Generator {
-        random: Random(seed),
-        scope: Vec::new(),
-        helpers: Vec::new(),
-        names: 0,
-        in_loop: false,
-    };
-    for _ in 0..generator.random.below(3) {
-        let helper = generator.helper();
-        generator.helpers.push(helper);
-    }
-    generator.scope = vec![(String::from("id.x"), INDEX, false)];
-    let mut main = Vec::new();
-    for _ in 0..3 {
-        main.extend(generator.body(3, 2));
-        if generator.random.one_in(3) {
-            main.push(Stmt::Plain(generator.random.pick(&BARRIERS)));
-        }
-    }
-    Shader {
-        helpers: generator.helpers,
-        main,
-        rotation: 0,
-        prefix: "x_",
-        space: " ",
-    }
+    Generator::new(Random(seed)).shader(&[Stage::Compute])
+}
+
+/// Makes up a shader of one to three entry points, of any stage.
+pub(crate) fn several(seed: u64) -> Shader {
+    let mut random = Random(seed);
+    let count = [1, 1, 2, 3][random.below(4)];
+    let stages = [Stage::Vertex, Stage::Fragment, Stage::Compute];
+    let stages: Vec<_> = (0..count).map(|_| random.pick(&stages)).collect();
+    let mut generator = Generator::new(random);
+    generator.several = true;
+    generator.shader(&stages)
 }
 
 pub(crate) const BARRIERS: [&str; 2] = ["workgroupBarrier();", "storageBarrier();"];
@@ -307,9 +297,93 @@ struct Generator {
     helpers: Vec<Helper>,
     names: usize,
     in_loop: bool,
+    /// Whether there is memory that a workgroup shares, which compute shaders alone have.
+    has_workgroup: bool,
+    /// Whether entry points take any form, and variables are written in part.
+    several: bool,
 }
 
 impl Generator {
+    const fn new(random: Random) -> Self {
+        Self {
+            random,
+            scope: Vec::new(),
+            helpers: Vec::new(),
+            names: 0,
+            in_loop: false,
+            has_workgroup: true,
+            several: false,
+        }
+    }
+
+    fn shader(mut self, stages: &[Stage]) -> Shader {
+        self.has_workgroup = stages.iter().all(|stage| *stage == Stage::Compute);
+        for _ in 0..self.random.below(3) {
+            let helper = self.helper();
+            self.helpers.push(helper);
+        }
+        let names = ["main", "second", "third"];
+        let mains = stages.iter().zip(names);
+        let mains = mains.map(|(stage, name)| self.main(*stage, name)).collect();
+        Shader {
+            helpers: self.helpers,
+            mains,
+            rotation: 0,
+            prefix: "x_",
+            space: " ",
+        }
+    }
+
+    fn main(&mut self, stage: Stage, name: &'static str) -> Main {
+        let form = if self.several {
+            self.random.pick(&entries::FORMS)
+        } else {
+            Form::Structure
+        };
+        self.scope = stage.scope(form);
+        let mut body = Vec::new();
+        for _ in 0..3 {
+            body.extend(self.body(3, 2));
+            if stage == Stage::Compute && self.random.one_in(3) {
+                body.push(Stmt::Plain(self.random.pick(&BARRIERS)));
+            }
+            if stage != Stage::Compute && self.random.one_in(3) {
+                let condition = self.expr(Type::scalar(Kind::Bool), 2);
+                let ends = stage == Stage::Fragment && self.random.one_in(3);
+                let early = if ends {
+                    Stmt::Plain("discard;")
+                } else {
+                    self.returned(stage)
+                };
+                body.push(Stmt::If(condition, vec![early], Vec::new()));
+            }
+        }
+        if stage != Stage::Compute {
+            body.push(self.returned(stage));
+        }
+        Main {
+            name,
+            stage,
+            form,
+            body,
+        }
+    }
+
+    /// A `return` of outputs: of their parts, of a variable, or of what a function made.
+    fn returned(&mut self, stage: Stage) -> Stmt {
+        let of = Type::VECTOR;
+        let call = match self.random.below(3) {
+            0 => return Stmt::Plain("return out;"),
+            1 => Node::Call(stage.given().to_owned(), vec![self.expr(of, 2)]),
+            _ => {
+                let parts = entries::OUTPUTS.iter();
+                let parts = parts.map(|(_, ty)| self.expr(*ty, 2)).collect();
+                Node::Call(stage.outputs().to_owned(), parts)
+            }
+        };
+        Stmt::Return(Expr::new(of, call))
+    }
+
     fn fresh(&mut self) -> String {
         self.names += 1;
         format!("x_{}", self.names)
@@ -411,36 +485,68 @@ impl Generator {
                 };
                 Stmt::If(condition, accept, reject)
             }
-            10 => {
-                let outer = std::mem::replace(&mut self.in_loop, true);
-                let name = self.fresh();
-                let end = self.expr(INDEX, 1);
-                let mut body = self.nested(depth);
-                if self.random.one_in(2) {
-                    let condition = self.expr(Type::scalar(Kind::Bool), 1);
-                    let next = vec![Stmt::Plain("continue;")];
-                    let at = self.random.below(body.len() + 1);
-                    body.insert(at, Stmt::If(condition, next, Vec::new()));
-                }
-                self.in_loop = outer;
-                if self.random.one_in(2) {
-                    return Stmt::For(name, end, body);
-                }
-                let until = self.expr(Type::scalar(Kind::Bool), 2);
-                if self.random.one_in(2) {
-                    Stmt::Loop(name, body, until)
-                } else {
-                    Stmt::Bare(name, body, until)
-                }
-            }
+            10 if self.random.one_in(4) => self.flagged(depth),
+            10 => self.repeated(depth),
             11 => {
                 let outer = std::mem::replace(&mut self.in_loop, false);
                 let selector = self.expr(Type::scalar(Kind::Int), 2);
-                let cases = (self.nested(depth), self.nested(depth));
+                let mut cases = (self.nested(depth), self.nested(depth));
                 self.in_loop = outer;
+                if outer && self.random.one_in(3) {
+                    cases.0.push(Stmt::Plain("continue;"));
+                }
                 Stmt::Switch(selector, cases.0, cases.1)
             }
             _ => Stmt::Block(self.nested(depth)),
+        }
+    }
+
+    /// A loop that a variable ends which is written once, in its body.
+    fn flagged(&mut self, depth: usize) -> Stmt {
+        let (of, known) = (Type::scalar(Kind::Bool), self.scope.len());
+        let (flag, name) = (self.fresh(), self.fresh());
+        self.scope.push((flag.clone(), of, false));
+        let outer = std::mem::replace(&mut self.in_loop, true);
+        let mut body = self.nested(depth);
+        if self.random.one_in(2) {
+            let next = vec![Stmt::Plain("continue;")];
+            body.insert(0, Stmt::If(self.expr(of, 2), next, Vec::new()));
+        }
+        let at = self.random.below(body.len() + 1);
+        let value = self.expr(of, 2);
+        body.insert(at, Stmt::Assign(Expr::name(of, &flag), "", value));
+        self.in_loop = outer;
+        self.scope.truncate(known);
+        let first = Expr::new(of, Node::Literal(self.random.pick(literals(of.kind))));
+        let until = Expr::name(of, &flag);
+        let repeated = if self.random.one_in(3) {
+            Stmt::Loop(name, body, until)
+        } else {
+            Stmt::Bare(name, body, until)
+        };
+        Stmt::Block(vec![Stmt::Var(flag, first), repeated])
+    }
+
+    fn repeated(&mut self, depth: usize) -> Stmt {
+        let outer = std::mem::replace(&mut self.in_loop, true);
+        let name = self.fresh();
+        let end = self.expr(INDEX, 1);
+        let mut body = self.nested(depth);
+        if self.random.one_in(2) {
+            let condition = self.expr(Type::scalar(Kind::Bool), 1);
+            let next = vec![Stmt::Plain("continue;")];
+            let at = self.random.below(body.len() + 1);
+            body.insert(at, Stmt::If(condition, next, Vec::new()));
+        }
+        self.in_loop = outer;
+        if self.random.one_in(2) {
+            return Stmt::For(name, end, body);
+        }
+        let until = self.expr(Type::scalar(Kind::Bool), 2);
+        if self.random.one_in(2) {
+            Stmt::Loop(name, body, until)
+        } else {
+            Stmt::Bare(name, body, until)
         }
     }
 
@@ -448,7 +554,13 @@ impl Generator {
         let assignable: Vec<_> = self.scope.iter().filter(|(_, _, var)| *var).collect();
         if !assignable.is_empty() && self.random.one_in(3) {
             let (name, ty, _) = assignable[self.random.below(assignable.len())].clone();
-            return Expr::name(ty, &name);
+            let place = Expr::name(ty, &name);
+            if self.several && ty.size > 1 && self.random.one_in(2) {
+                let part = self.random.pick(&["x", "y"]).to_owned();
+                let ty = Type::scalar(ty.kind);
+                return Expr::new(ty, Node::Swizzle(Box::new(place), part));
+            }
+            return place;
         }
         match self.random.below(6) {
             0 => Expr::name(Type::scalar(Kind::Int), "p"),
@@ -463,7 +575,8 @@ impl Generator {
             1 => ("i", Kind::Int, 1),
             2 => ("u", Kind::Uint, 1),
             3 => ("v", Kind::Float, 4),
-            _ => ("w", Kind::Uint, 1),
+            _ if self.has_workgroup => ("w", Kind::Uint, 1),
+            _ => ("u", Kind::Uint, 1),
         };
         let index = match index.node {
             // A constant index is checked against the length.

@@ -1,6 +1,7 @@
 //! Shaders to test with, and what can be done with them. No promise is tested here.
 
 pub(crate) mod arithmetic;
+pub(crate) mod entries;
 pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod grammar;

@@ -1,10 +1,11 @@
 //! One change to a generated shader: some keep its meaning, some do not, and the mutator does not
 //! know which.
 
+use super::entries;
 use super::generate::{BARRIERS, Body, Expr, Kind, Node, Random, Shader, Stmt, Type, literals};
 
 /// The changes, by name.
-pub(crate) const CHANGES: [&str; 34] = [
+pub(crate) const CHANGES: [&str; 35] = [
     "operator",
     "operands swapped",
     "comparison turned round",
@@ -39,6 +40,7 @@ pub(crate) const CHANGES: [&str; 34] = [
     "components of a vector",
     "zero by its type",
     "equal function",
+    "another form",
 ];
 
 /// Those that keep the meaning, wherever they are made.
@@ -77,11 +79,15 @@ pub(crate) fn mutate(shader: &Shader, change: &str, random: &mut Random) -> Opti
             true
         }
         "equal function" => add_twin(&mut mutant, random),
+        "another form" => {
+            let at = random.below(mutant.mains.len());
+            mutant.mains[at].turn(random)
+        }
         _ => (0..20).any(|_| {
-            let helpers = mutant.helpers.len();
-            let body = match random.below(helpers + 2) {
+            let (helpers, mains) = (mutant.helpers.len(), mutant.mains.len());
+            let body = match random.below(helpers + 2 * mains) {
                 helper if helper < helpers => &mut mutant.helpers[helper].body,
-                _ => &mut mutant.main,
+                main => &mut mutant.mains[(main - helpers) / 2].body,
             };
             in_body(body, change, random)
         }),
@@ -252,6 +258,13 @@ fn in_expr(expr: &mut Expr, change: &str, random: &mut Random) -> bool {
             *text = random.pick(literals(ty.kind));
             true
         }
+        ("another name", Node::Name(name)) if name.contains('.') => {
+            let Some(other) = entries::other(name) else {
+                return false;
+            };
+            *name = other.to_owned();
+            true
+        }
         ("another name", Node::Name(name)) => {
             *name = format!("x_{}", 1 + random.below(12));
             true
@@ -384,8 +397,9 @@ fn add_twin(shader: &mut Shader, random: &mut Random) -> bool {
     let mut twin = shader.helpers[chosen].clone();
     let name = std::mem::replace(&mut twin.name, "x_twin".to_owned());
     let renamed = shader
-        .main
+        .mains
         .iter_mut()
+        .flat_map(|main| &mut main.body)
         .any(|statement| rename_call(statement, &name));
     shader.helpers.push(twin);
     renamed
