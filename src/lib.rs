@@ -17,7 +17,8 @@
 //!   read-only tier.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
 //!   [compile request](layered::CompileRequest) goes from a source to an artifact, and compiles what no
-//!   tier has.
+//!   tier has. [`get_many`](LayeredPipelineCache::get_many) looks many keys up, and asks a network tier
+//!   for all of them in one call.
 //! - A [`RecordedRun`](layered::RecordedRun) is what a run used; a
 //!   [prefetch](LayeredPipelineCache::prefetch) of it is the warm start of the next machine.
 //!

@@ -5,18 +5,14 @@ use axum::body::Body;
 use axum::http::header::IF_MATCH;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use pipeline_cache::{
-    DiskCache, PipelineCacheStore as _, PipelineFingerprint, StoreError, StoreErrorKind,
-};
-use std::error::Error as _;
+use pipeline_cache::{DiskCache, PipelineCacheStore as _, PipelineFingerprint};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use tokio::sync::Semaphore;
 
 use crate::batches;
 use crate::files::{Etag, Found, check_if_match};
-use crate::http_error::HttpError;
-use crate::http_server::console::say;
+use crate::http_error::{HttpError, failed};
 use crate::metrics::Metrics;
 use crate::uploads::Uploads;
 
@@ -201,25 +197,5 @@ fn key(name: &str) -> Result<PipelineFingerprint, HttpError> {
         Ok(key)
     } else {
         Err(HttpError::BadPath)
-    }
-}
-
-pub(crate) fn failed(error: &StoreError) -> HttpError {
-    match error.kind() {
-        StoreErrorKind::InvalidArtifact => {
-            let reason = error.source().map(ToString::to_string);
-            HttpError::Unverified(reason.unwrap_or_default())
-        }
-        // The source names a path.
-        StoreErrorKind::Foreign => HttpError::Unverified(
-            "an entry in use, of another secret or release, is in its place".into(),
-        ),
-        StoreErrorKind::TooLarge => HttpError::TooLarge,
-        StoreErrorKind::StorageFull => HttpError::DiskFull,
-        StoreErrorKind::Closed => HttpError::Busy,
-        _ => {
-            say(error);
-            HttpError::Disk
-        }
     }
 }

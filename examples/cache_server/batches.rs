@@ -24,9 +24,8 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use crate::artifacts::failed;
 use crate::blocking;
-use crate::http_error::HttpError;
+use crate::http_error::{HttpError, failed};
 use crate::uploads::Uploads;
 
 const KEY_BYTES: usize = 32;

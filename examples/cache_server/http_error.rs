@@ -3,6 +3,8 @@
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use pipeline_cache::{StoreError, StoreErrorKind};
+use std::error::Error as _;
 use std::io;
 
 use crate::http_server::console::say;
@@ -135,5 +137,26 @@ impl IntoResponse for HttpError {
         );
         headers.extend(self.header());
         response
+    }
+}
+
+/// What the failure of a store is to a client.
+pub(crate) fn failed(error: &StoreError) -> HttpError {
+    match error.kind() {
+        StoreErrorKind::InvalidArtifact => {
+            let reason = error.source().map(ToString::to_string);
+            HttpError::Unverified(reason.unwrap_or_default())
+        }
+        // The source names a path.
+        StoreErrorKind::Foreign => HttpError::Unverified(
+            "an entry in use, of another secret or release, is in its place".into(),
+        ),
+        StoreErrorKind::TooLarge => HttpError::TooLarge,
+        StoreErrorKind::StorageFull => HttpError::DiskFull,
+        StoreErrorKind::Closed => HttpError::Busy,
+        _ => {
+            say(error);
+            HttpError::Disk
+        }
     }
 }

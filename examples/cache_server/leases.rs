@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::artifacts::{Artifacts, failed};
-use crate::http_error::HttpError;
+use crate::artifacts::Artifacts;
+use crate::http_error::{HttpError, failed};
 use crate::http_server::counters::{Counter, Gauge};
 
 const TOKEN: &str = "lease-token";
