@@ -6,6 +6,8 @@
     reason = "of what the tests of keys share, a part is needed"
 )]
 
+#[path = "../../../../tests/keys/naga/support/entries.rs"]
+mod entries;
 #[path = "../../../../tests/keys/naga/support/generate.rs"]
 mod generate;
 #[path = "../../../../tests/keys/naga/support/grammar.rs"]
