@@ -298,6 +298,8 @@ pub(crate) fn math(fun: MathFunction, arguments: Vec<Value>) -> Value {
 fn uint_math(fun: MathFunction, of: &[u32]) -> u32 {
     match fun {
         MathFunction::Abs => of[0],
+        // naga takes it, which WGSL does not.
+        MathFunction::Sign => of[0].min(1),
         MathFunction::Min => of[0].min(of[1]),
         MathFunction::Max => of[0].max(of[1]),
         MathFunction::Clamp => of[0].max(of[1]).min(of[2]),
