@@ -11,6 +11,26 @@ use crate::artifact::frame::FrameFormat;
 use crate::artifact::{SharedSecret, TrustedKeys};
 use crate::sync::blocking;
 
+impl BundleCache {
+    /// Opens a bundle with the defaults of [`BundleCacheBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// As [`BundleCacheBuilder::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`BundleCacheBuilder::open`].
+    pub async fn open(path: impl Into<PathBuf>) -> Result<Self, BundleError> {
+        Self::builder().open(path).await
+    }
+
+    /// Settings other than the defaults.
+    pub fn builder() -> BundleCacheBuilder {
+        BundleCacheBuilder::default()
+    }
+}
+
 /// Settings of a [`BundleCache`]. The path of the bundle is given to [`open`](Self::open).
 ///
 /// ```

@@ -13,10 +13,9 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 use tokio::sync::Semaphore;
 
-use super::builder::BundleCacheBuilder;
-use super::error::{BundleDamage, BundleError};
+use super::error::BundleError;
 use super::file::{open, read_at};
-use super::index::{HEADER_LEN, Index, Section, TRAILER_LEN, Trailer, check_header};
+use super::index::{BundleDamage, HEADER_LEN, Index, Section, TRAILER_LEN, Trailer, check_header};
 use crate::artifact::frame::{FrameFormat, MAX_OVERHEAD};
 use crate::artifact::{Artifact, FrameError};
 #[cfg(target_os = "linux")]
@@ -103,24 +102,6 @@ pub struct BundleEntry {
 }
 
 impl BundleCache {
-    /// Opens a bundle with the defaults of [`BundleCacheBuilder`].
-    ///
-    /// # Errors
-    ///
-    /// As [`BundleCacheBuilder::open`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`BundleCacheBuilder::open`].
-    pub async fn open(path: impl Into<PathBuf>) -> Result<Self, BundleError> {
-        Self::builder().open(path).await
-    }
-
-    /// Settings other than the defaults.
-    pub fn builder() -> BundleCacheBuilder {
-        BundleCacheBuilder::default()
-    }
-
     /// Waits for the file system.
     pub(super) fn open_blocking(
         path: PathBuf,
@@ -187,7 +168,7 @@ impl BundleCache {
     /// # Errors
     ///
     /// Of kind [`StoreErrorKind::TooLarge`](crate::StoreErrorKind::TooLarge) where it is too large for
-    /// [`max_artifact_bytes`](BundleCacheBuilder::max_artifact_bytes). When the file cannot be read.
+    /// [`max_artifact_bytes`](super::BundleCacheBuilder::max_artifact_bytes). When the file cannot be read.
     ///
     /// # Cancel safety
     ///

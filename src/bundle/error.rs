@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::index::MAX_ENTRIES;
+use super::index::{BundleDamage, MAX_ENTRIES};
 use crate::key::PipelineFingerprint;
 use crate::store::StoreError;
 
@@ -93,25 +93,4 @@ impl BundleError {
             source,
         }
     }
-}
-
-/// What is wrong with a file that should be a bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BundleDamage {
-    /// It does not begin as a bundle does.
-    #[error("it is no bundle")]
-    NotABundle,
-    /// It is of a version that this release does not know.
-    #[error("it is of version {0}, which this release does not know")]
-    UnknownVersion(u64),
-    /// It does not have the length it was finished with.
-    #[error("it does not have the length it was finished with: copy it again")]
-    Torn,
-    /// Its index does not match its digest, or is not in order.
-    #[error("its index is damaged: copy it again")]
-    BadIndex,
-    /// It says that it has more than [`MAX_ENTRIES`](super::MAX_ENTRIES) entries.
-    #[error("it says that it has {0} entries, and this release reads {MAX_ENTRIES}")]
-    TooManyEntries(u64),
 }

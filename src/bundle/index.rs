@@ -24,7 +24,6 @@
 
 use std::ops::Range;
 
-use super::error::BundleDamage;
 use crate::artifact::frame;
 use crate::key::PipelineFingerprint;
 
@@ -39,6 +38,27 @@ const COUNTS_LEN: usize = 24;
 /// The most entries of a bundle, artifacts and aliases together: 4,194,304. An open bundle keeps 40 bytes
 /// of memory for each.
 pub const MAX_ENTRIES: u64 = 1 << 22;
+
+/// What is wrong with a file that should be a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleDamage {
+    /// It does not begin as a bundle does.
+    #[error("it is no bundle")]
+    NotABundle,
+    /// It is of a version that this release does not know.
+    #[error("it is of version {0}, which this release does not know")]
+    UnknownVersion(u64),
+    /// It does not have the length it was finished with.
+    #[error("it does not have the length it was finished with: copy it again")]
+    Torn,
+    /// Its index does not match its digest, or is not in order.
+    #[error("its index is damaged: copy it again")]
+    BadIndex,
+    /// It says that it has more than [`MAX_ENTRIES`](super::MAX_ENTRIES) entries.
+    #[error("it says that it has {0} entries, and this release reads {MAX_ENTRIES}")]
+    TooManyEntries(u64),
+}
 
 /// Which entries: of the cache, or of the source aliases beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,7 @@ mod writer;
 
 pub use builder::BundleCacheBuilder;
 pub use cache::{BundleCache, BundleEntry};
-pub use error::{BundleDamage, BundleError};
-pub use index::MAX_ENTRIES;
+pub use error::BundleError;
+pub use index::{BundleDamage, MAX_ENTRIES};
 pub use transfer::{BundleProgress, PackOptions, PackReport, UnpackReport, pack, unpack};
 pub use writer::{BundleSummary, BundleWriter};

@@ -10,7 +10,7 @@ use std::io::{self, SeekFrom};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _, BufWriter};
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::runtime::Handle;
 
 use super::error::BundleError;
@@ -218,7 +218,7 @@ impl BundleWriter {
 struct Partial {
     path: PathBuf,
     /// Writes behind `position`. `None` once it is being closed.
-    out: Option<BufWriter<tokio::fs::File>>,
+    out: Option<tokio::fs::File>,
     /// What an earlier writer left, as long as it equals what was appended.
     kept: Option<Arc<File>>,
     /// How many bytes were appended.
@@ -238,7 +238,7 @@ impl Partial {
         file.set_max_buf_size(MAX_WRITE);
         Ok(Self {
             path,
-            out: Some(BufWriter::with_capacity(MAX_WRITE, file)),
+            out: Some(file),
             kept,
             position: 0,
             kept_bytes: 0,
@@ -281,7 +281,7 @@ impl Partial {
     async fn cut(&mut self) -> io::Result<()> {
         let out = out(&mut self.out)?;
         out.flush().await?;
-        out.get_ref().set_len(self.position).await?;
+        out.set_len(self.position).await?;
         out.seek(SeekFrom::Start(self.position)).await?;
         Ok(())
     }
@@ -291,7 +291,7 @@ impl Partial {
         let written = async {
             // An earlier writer may have left more.
             self.cut().await?;
-            out(&mut self.out)?.get_ref().sync_all().await
+            out(&mut self.out)?.sync_all().await
         };
         written
             .await
@@ -312,9 +312,7 @@ impl Drop for Partial {
     }
 }
 
-fn out(
-    out: &mut Option<BufWriter<tokio::fs::File>>,
-) -> io::Result<&mut BufWriter<tokio::fs::File>> {
+fn out(out: &mut Option<tokio::fs::File>) -> io::Result<&mut tokio::fs::File> {
     out.as_mut()
         .ok_or_else(|| io::ErrorKind::NotConnected.into())
 }
