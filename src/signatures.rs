@@ -13,7 +13,6 @@
 //! - A signature stays with its artifact in every tier, and with
 //!   [source aliases](crate::SourceAliases::signed_by) as well.
 //!
-//!
 //! # What each tier demands
 //!
 //! | tier | plain | shared secret | signed |

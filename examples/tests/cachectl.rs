@@ -49,6 +49,11 @@ fn entry(root: &Path, number: u64) -> PathBuf {
     root.join(format!("{}.bin", key(number)))
 }
 
+fn text_path(folder: &TempDir, name: &str) -> String {
+    let path = folder.path().join(name).into_os_string();
+    path.into_string().unwrap()
+}
+
 /// Cargo builds the examples beside the tests.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
@@ -610,14 +615,7 @@ fn with_aliases(entries: u64) -> TempDir {
 fn a_folder_travels_as_a_bundle() {
     let folder = with_aliases(300);
     let beside = tempfile::tempdir().unwrap();
-    let path = |name: &str| {
-        beside
-            .path()
-            .join(name)
-            .into_os_string()
-            .into_string()
-            .unwrap()
-    };
+    let path = |name: &str| text_path(&beside, name);
     let (root, file) = (folder.path().to_str().unwrap(), path("all.bundle"));
     let output = plain(&["bundle", root, "-o", &file, "--json"]);
     assert!(output.status.success(), "{output:?}");
@@ -682,14 +680,7 @@ fn a_folder_travels_as_a_bundle() {
 fn a_bundle_that_was_interrupted_is_continued() {
     let folder = with_aliases(2_000);
     let beside = tempfile::tempdir().unwrap();
-    let path = |name: &str| {
-        beside
-            .path()
-            .join(name)
-            .into_os_string()
-            .into_string()
-            .unwrap()
-    };
+    let path = |name: &str| text_path(&beside, name);
     let (root, whole, file) = (folder.path().to_str().unwrap(), path("whole"), path("file"));
     assert!(plain(&["bundle", root, "-o", &whole]).status.success());
     let expected = fs::read(&whole).unwrap();
