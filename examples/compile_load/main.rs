@@ -1,5 +1,5 @@
 //! Loads one or more `compile_server`s with real shaders and shows what they answer: `cargo run
-//! --release -p pipeline-cache-examples --example compile_load -- --help`.
+//! --release -p pipeline-cache-tools --example compile_load -- --help`.
 //!
 //! `clients.rs` sends the requests, `tally.rs` counts the answers and holds them against each
 //! other.

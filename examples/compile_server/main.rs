@@ -1,5 +1,5 @@
 //! Compiles shaders over HTTP, through one layered cache: `cargo run --release -p
-//! pipeline-cache-examples --example compile_server -- --help`.
+//! pipeline-cache-tools --example compile_server -- --help`.
 //!
 //! `compile.rs` calls the cache; `targets` and `../naga_compiler` name the scopes of its keys.
 

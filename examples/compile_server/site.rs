@@ -36,7 +36,7 @@ use crate::status;
 use crate::targets::{Language, Targets};
 
 /// Who makes these artifacts. What another machine serves must say the same.
-pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/compile_server";
+pub(crate) const PROVENANCE: &str = "pipeline-cache-tools/compile_server";
 
 #[derive(Debug)]
 pub(crate) struct Site {

@@ -1,5 +1,5 @@
 //! A model of fleets of 10 to 10,000 machines that share a cache: `cargo run --release -p
-//! pipeline-cache-examples --example fleet_model -- rollout`.
+//! pipeline-cache-tools --example fleet_model -- rollout`.
 //!
 //! `machine.rs` runs the library's layered store. `clock.rs`, `memory.rs`, `disk.rs`, `network.rs`,
 //! `server.rs` and `remote.rs` are what is modelled around it. `real/` holds the model against processes.

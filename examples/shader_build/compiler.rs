@@ -38,7 +38,7 @@ impl Naga {
 impl Compiler for Naga {
     type Program = Module;
 
-    const PROVENANCE: &'static str = "pipeline-cache-examples/shader_build";
+    const PROVENANCE: &'static str = "pipeline-cache-tools/shader_build";
     const LANGUAGE: &'static str = "WGSL";
     const RESPELLED: &'static str = "with other names and in another order";
 

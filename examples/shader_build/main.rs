@@ -1,5 +1,5 @@
 //! Compiles shaders from WGSL to SPIR-V past the cache and through it, and shows what caching did
-//! and what it cost: `cargo run --release -p pipeline-cache-examples --example shader_build -- --help`.
+//! and what it cost: `cargo run --release -p pipeline-cache-tools --example shader_build -- --help`.
 //!
 //! The passes and their report are in `../build_passes`; `../naga_compiler` names the scope of the keys.
 

@@ -54,15 +54,12 @@ fn text_path(folder: &TempDir, name: &str) -> String {
     path.into_string().unwrap()
 }
 
-/// Cargo builds the examples beside the tests.
-fn example(name: &str) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    Command::new(profile.join("examples").join(name))
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_cachectl"))
 }
 
 fn cachectl(root: &Path, arguments: &[&str]) -> Output {
-    let mut command = example("cachectl");
+    let mut command = program();
     command.arg("--cache-dir").arg(root).args(arguments);
     command.output().unwrap()
 }
@@ -392,7 +389,7 @@ impl Server {
     fn start(folder: &Path) -> Self {
         let tokens = folder.join("tokens");
         fs::write(&tokens, format!("read-write writer {TOKEN}\n")).unwrap();
-        let child = example("cache_server")
+        let child = Command::new(env!("CARGO_BIN_EXE_cache_server"))
             .args(["--listen", "127.0.0.1:0", "--tokens"])
             .arg(tokens)
             .arg("--cache-dir")
@@ -525,7 +522,7 @@ fn a_recorded_run_is_shown_with_what_is_worth_most() {
             .unwrap();
     });
     let manifest = |arguments: &[&str]| {
-        let mut command = example("cachectl");
+        let mut command = program();
         command.arg("manifest").arg(path).args(arguments);
         command.output().unwrap()
     };
@@ -588,7 +585,7 @@ fn a_push_that_cannot_begin_is_an_error() {
 
 /// Runs a command that names its folder itself.
 fn plain(arguments: &[&str]) -> Output {
-    example("cachectl").args(arguments).output().unwrap()
+    program().args(arguments).output().unwrap()
 }
 
 /// A folder of entries and as many known spellings.
@@ -687,7 +684,7 @@ fn a_bundle_that_was_interrupted_is_continued() {
     let partial = path("file.partial");
     let mut was_cut = false;
     for _ in 0..20 {
-        let mut command = example("cachectl");
+        let mut command = program();
         let mut child = command.args(["bundle", root, "-o", &file]).spawn().unwrap();
         // Some of it is written.
         let has_begun = || fs::metadata(&partial).is_ok_and(|partial| partial.len() > 0);
@@ -710,7 +707,7 @@ fn a_bundle_that_was_interrupted_is_continued() {
     assert!(!Path::new(&partial).exists());
 
     let ours = path("ours");
-    let mut child = example("cachectl");
+    let mut child = program();
     let mut child = child.args(["unbundle", &file, &ours]).spawn().unwrap();
     let has_begun = || fs::read_dir(&ours).is_ok_and(|entries| entries.count() > 20);
     while child.try_wait().unwrap().is_none() && !has_begun() {

@@ -27,7 +27,7 @@ fn start(folder: &Path, remote: &str) -> Server {
 }
 
 fn load(arguments: &[&str]) -> Output {
-    Command::new(program().with_file_name("compile_load"))
+    Command::new(program().with_file_name("examples/compile_load"))
         .args(arguments)
         .output()
         .unwrap()

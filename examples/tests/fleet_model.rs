@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 fn fleet_model(arguments: &str) -> Output {
-    Command::new(program().with_file_name("fleet_model"))
+    Command::new(program().with_file_name("examples/fleet_model"))
         .args(arguments.split_whitespace())
         .env("CACHE_TOKEN", WRITER)
         .output()

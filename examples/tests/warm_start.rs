@@ -2,8 +2,7 @@
 //! machine. It is not run by itself, and is of use in release alone:
 //!
 //! ```sh
-//! cargo build --release -p pipeline-cache-examples --example cache_server
-//! cargo test --release -p pipeline-cache-examples --test warm_start -- --ignored --nocapture
+//! cargo test --release -p pipeline-cache-tools --test warm_start -- --ignored --nocapture
 //! ```
 #![cfg(unix)]
 

@@ -16,7 +16,7 @@ use crate::{functions, respell};
 impl Compiler for Wasmtime {
     type Program = WasmModule;
 
-    const PROVENANCE: &'static str = "pipeline-cache-examples/wasm_build";
+    const PROVENANCE: &'static str = "pipeline-cache-tools/wasm_build";
     const LANGUAGE: &'static str = "WebAssembly";
     const RESPELLED: &'static str = "without names and with the functions in the opposite order";
 

@@ -1,5 +1,5 @@
 //! Compiles WebAssembly modules to native code past the cache and through it, and shows what
-//! caching did and what it cost: `cargo run --release -p pipeline-cache-examples --features wasmtime
+//! caching did and what it cost: `cargo run --release -p pipeline-cache-tools --features wasmtime
 //! --example wasm_build -- --help`.
 //!
 //! The passes and their report are in `../build_passes`; `../wasmtime_compiler` names the scope of the keys.

@@ -25,7 +25,7 @@ use crate::naga_compiler::scope;
 use crate::wgsl_nesting::{DEEPEST, MOST_DECLARATIONS};
 
 /// Who makes these artifacts.
-pub(crate) const PROVENANCE: &str = "pipeline-cache-examples/wgsl_language_server";
+pub(crate) const PROVENANCE: &str = "pipeline-cache-tools/wgsl_language_server";
 
 /// How long a keystroke is answered from this machine alone. From then on the remote is asked as well:
 /// somebody else may have checked the same source.

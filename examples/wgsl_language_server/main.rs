@@ -1,5 +1,5 @@
 //! Checks shaders while they are typed, through one layered cache: `cargo run --release -p
-//! pipeline-cache-examples --example wgsl_language_server -- --help`.
+//! pipeline-cache-tools --bin wgsl_language_server -- --help`.
 //!
 //! `session.rs` handles what the client says, `checker.rs` calls the cache for diagnostics, and
 //! `module.rs` for hovers and compiles.

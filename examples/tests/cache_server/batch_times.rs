@@ -1,5 +1,5 @@
 //! How long a thousand entries of 4 KiB take, one by one, all at once, and in one request: `cargo test
-//! --release -p pipeline-cache-examples --test cache_server batch_times -- --ignored --nocapture`.
+//! --release -p pipeline-cache-tools --test cache_server batch_times -- --ignored --nocapture`.
 
 use super::support::{CacheServer, READER, WRITER, artifact, builder, remote};
 use futures::future::join_all;

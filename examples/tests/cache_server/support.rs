@@ -205,11 +205,8 @@ fn spawn_in(
     (child, first.trim().to_owned(), out, errors)
 }
 
-/// Cargo builds the examples beside the tests.
 pub(crate) fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
-    profile.join("examples/cache_server")
+    env!("CARGO_BIN_EXE_cache_server").into()
 }
 
 fn collect(mut from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {

@@ -75,7 +75,7 @@ impl Server {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Self {
-        let program = cache_server::program().with_file_name("compile_server");
+        let program = cache_server::program().with_file_name("examples/compile_server");
         let mut child = Command::new(program)
             .args(["--listen", "127.0.0.1:0", "--cache-dir"])
             .arg(folder)

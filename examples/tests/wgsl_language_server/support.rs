@@ -33,7 +33,7 @@ pub(crate) struct Server {
 }
 
 pub(crate) fn program() -> std::path::PathBuf {
-    crate::cache_server::program().with_file_name("wgsl_language_server")
+    env!("CARGO_BIN_EXE_wgsl_language_server").into()
 }
 
 pub(crate) fn folder() -> TempDir {
