@@ -8,11 +8,15 @@
 //! points wrap what they do.
 //!
 //! `PIPELINE_CACHE_NAGA_PAIRS` sets how many pairs: 1,000 if it is not set. A million takes about
-//! half an hour of two processors, in release:
+//! half an hour of two processors. `PIPELINE_CACHE_NAGA_SEED` is the first seed; one that failed is
+//! printed.
+//!
 //! `cargo test --release --all-features --test keys naga::results -- --nocapture`.
 
 use super::support::{evaluate, generate, mutate, spirv};
 use std::collections::BTreeMap;
+use std::panic::{catch_unwind, resume_unwind};
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,8 +31,12 @@ use generate::Random;
 const INPUTS: u64 = 4;
 
 fn pairs() -> u32 {
-    let pairs = std::env::var("PIPELINE_CACHE_NAGA_PAIRS").ok();
-    pairs.and_then(|pairs| pairs.parse().ok()).unwrap_or(1_000)
+    number("PIPELINE_CACHE_NAGA_PAIRS", 1_000)
+}
+
+fn number<T: FromStr>(variable: &str, default: T) -> T {
+    let text = std::env::var(variable).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 type Run = fn(&Module, u64) -> Outcome;
@@ -239,10 +247,14 @@ fn look(seed: u64) -> Counts {
 #[test]
 fn shaders_that_share_a_key_compute_the_same_results() {
     let counts = Mutex::new(Counts::default());
-    let next = AtomicU64::new(1);
+    let next = AtomicU64::new(number("PIPELINE_CACHE_NAGA_SEED", 1));
     let work = || {
         while counts.lock().unwrap().total < pairs() {
-            let looked = look(next.fetch_add(1, Ordering::Relaxed));
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let looked = catch_unwind(|| look(seed)).unwrap_or_else(|panic| {
+                eprintln!("of seed {seed}");
+                resume_unwind(panic)
+            });
             counts.lock().unwrap().add(looked);
         }
     };

@@ -92,7 +92,35 @@ pub(crate) fn mutate(shader: &Shader, change: &str, random: &mut Random) -> Opti
             in_body(body, change, random)
         }),
     };
-    (changed && mutant != *shader).then_some(mutant)
+    (changed && mutant != *shader && !passes_over_a_declaration(&mut mutant)).then_some(mutant)
+}
+
+/// Whether a `continue` goes past the declaration of a name that ends its loop. WGSL forbids it, and
+/// naga takes it.
+fn passes_over_a_declaration(shader: &mut Shader) -> bool {
+    let helpers = shader.helpers.iter_mut().map(|helper| &mut helper.body);
+    let mains = shader.mains.iter_mut().map(|main| &mut main.body);
+    helpers.chain(mains).flatten().any(passes_over)
+}
+
+fn passes_over(statement: &mut Stmt) -> bool {
+    if let Stmt::Loop(_, body, until) | Stmt::Bare(_, body, until) = statement {
+        let mut later = body.iter().skip_while(|statement| !continues(statement));
+        let declares_it = later.any(|statement| match statement {
+            Stmt::Let(name, _) | Stmt::Var(name, _) => names(until, name),
+            Stmt::Loop(name, ..) | Stmt::Bare(name, ..) => names(until, name),
+            _ => false,
+        });
+        if declares_it {
+            return true;
+        }
+    }
+    statement.bodies().into_iter().flatten().any(passes_over)
+}
+
+fn names(expr: &mut Expr, name: &str) -> bool {
+    matches!(&expr.node, Node::Name(of) if of == name)
+        || expr.operands().into_iter().any(|of| names(of, name))
 }
 
 /// Somewhere in a body or in one that it nests.
