@@ -101,8 +101,12 @@ impl Shared {
         }
     }
 
+    /// Small values are not shared, and all that a larger one is a part of is larger.
     #[inline]
     fn used(&mut self, values: &Values, value: Value, block: BlockId) {
+        if values.size(value) <= SMALL {
+            return;
+        }
         let place = &mut self.places[value.index()];
         if !place.is_used {
             (place.home, place.is_used) = (block, true);
@@ -116,18 +120,28 @@ impl Shared {
     fn spread_uses(&mut self, values: &Values) -> bool {
         let mut is_any = false;
         for value in values.all().rev() {
-            let place = self.places[value.index()];
-            let node = values.node(value);
-            // What a read or a call uses is among the events.
-            if !place.is_used || node.tag() == tag::ANCHOR {
+            let Place {
+                home,
+                is_used,
+                is_split,
+                is_asked_for,
+                ..
+            } = self.places[value.index()];
+            if !is_used && !is_asked_for {
                 continue;
             }
-            let (home, is_split) = (place.home, place.is_split);
-            let is_asked_for = place.is_asked_for || is_split && node.size() > SMALL;
+            let node = values.node(value);
+            // What a read or a call uses is among the events.
+            if node.tag() == tag::ANCHOR {
+                continue;
+            }
+            let is_asked_for = is_asked_for || is_split;
             self.places[value.index()].is_asked_for = is_asked_for;
             is_any |= is_asked_for;
             for operand in node.children().iter().filter_map(|child| Value::of(*child)) {
-                self.used(values, operand, home);
+                if is_used {
+                    self.used(values, operand, home);
+                }
                 let place = &mut self.places[operand.index()];
                 place.is_split |= is_split;
                 place.is_asked_for |= is_asked_for;

@@ -225,12 +225,6 @@ impl<'n> NodeReader<'n> {
         self.node.head as u8
     }
 
-    /// How many nodes stand in it, as a tree.
-    #[inline]
-    pub(in super::super) const fn size(self) -> u32 {
-        self.node.size
-    }
-
     /// What the node refers to, in order.
     #[inline]
     pub(in super::super) fn children(self) -> &'n [Child] {
