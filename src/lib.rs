@@ -60,13 +60,14 @@
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
 //! `testing::check_program` does the same for a [`Program`] of your own.
 //!
-#![doc = include_str!("at_scale.md")]
+//! The [`guide`] has the rest: how to choose tiers, what happens when things fail, and every default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod artifact;
 pub mod bundle;
 pub mod disk;
 pub mod explain;
+pub mod guide;
 #[cfg(feature = "remote-cache")]
 pub mod http;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
