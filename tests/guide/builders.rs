@@ -90,7 +90,12 @@ fn changed<'a>(before: &'a str, after: &str) -> Vec<&'a str> {
         pairs.take_while(|(one, other)| one == other).count()
     };
     let begin = same(&mut before.iter().zip(&after));
-    let end = same(&mut before[begin..].iter().rev().zip(after[begin..].iter().rev()));
+    let end = same(
+        &mut before[begin..]
+            .iter()
+            .rev()
+            .zip(after[begin..].iter().rev()),
+    );
     before[begin..before.len() - end].to_vec()
 }
 
@@ -112,7 +117,10 @@ fn setting(
         reads.len(),
         "{builder}::{name} changes {changed:?} in the debug form"
     );
-    let texts = reads.iter().zip(&changed).map(|(reads, line)| reads.text(line));
+    let texts = reads
+        .iter()
+        .zip(&changed)
+        .map(|(reads, line)| reads.text(line));
     Setting {
         builder,
         name,

@@ -11,5 +11,6 @@
 
 mod builders;
 mod defaults;
+mod failures;
 mod sources;
 mod table;

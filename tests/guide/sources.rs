@@ -71,3 +71,110 @@ fn setters_are_found_in_each_form() {
     ";
     assert_eq!(setters(code), ["one", "three", "two"]);
 }
+
+/// A `tracing` event.
+#[derive(Debug)]
+pub(crate) struct LogLine {
+    pub(crate) level: String,
+    pub(crate) text: String,
+}
+
+/// The events in a source file. The text of an event is the last string in its macro.
+pub(crate) fn log_lines((_, code): &(String, String)) -> Vec<LogLine> {
+    let mut lines = Vec::new();
+    for (at, start) in code.match_indices("tracing::") {
+        let rest = &code[at + start.len()..];
+        let Some((level, rest)) = rest.split_once("!(") else {
+            continue;
+        };
+        if !["error", "warn", "info", "debug"].contains(&level) {
+            continue;
+        }
+        let strings = strings(arguments(rest));
+        for text in strings
+            .last()
+            .map(|text| spelled_out(text, code))
+            .unwrap_or_default()
+        {
+            let level = level.to_owned();
+            lines.push(LogLine { level, text });
+        }
+    }
+    lines
+}
+
+/// What stands before the parenthesis that closes a call.
+fn arguments(code: &str) -> &str {
+    let (mut depth, mut in_string) = (1, false);
+    for (at, letter) in code.char_indices() {
+        match letter {
+            '"' => in_string = !in_string,
+            '(' if !in_string => depth += 1,
+            ')' if !in_string => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &code[..at];
+        }
+    }
+    code
+}
+
+/// The strings in a piece of code, each without its line breaks.
+fn strings(code: &str) -> Vec<String> {
+    let mut strings = Vec::new();
+    let mut rest = code;
+    while let Some((_, after)) = rest.split_once('"') {
+        let Some((string, after)) = after.split_once('"') else {
+            break;
+        };
+        let lines = string.split("\\\n").map(str::trim_start);
+        strings.push(lines.collect());
+        rest = after;
+    }
+    strings
+}
+
+/// A text that begins with another, such as `{MESSAGE}; further ones`, with each that this may be.
+fn spelled_out(text: &str, code: &str) -> Vec<String> {
+    let Some((name, rest)) = text.strip_prefix('{').and_then(|text| text.split_once('}')) else {
+        return vec![text.to_owned()];
+    };
+    let definition = ["const ", "let "]
+        .iter()
+        .find_map(|kind| code.split_once(&format!("{kind}{name}")))
+        .unwrap_or_else(|| panic!("{name} is not defined where it is logged"))
+        .1;
+    let definition = &definition[..definition.find(';').unwrap()];
+    let begins = strings(definition).into_iter();
+    begins.map(|begin| format!("{begin}{rest}")).collect()
+}
+
+#[test]
+fn log_lines_are_found_in_each_form() {
+    let code = r#"
+        const MESSAGE: &str = "left: alone";
+        tracing::warn!(%key, error = %format_args!("{error:#}"), "one line");
+        tracing::info!(
+            tier,
+            "in two \
+             lines"
+        );
+        tracing::debug!(tier, "{MESSAGE}; further ones");
+        _ => tracing::error!(tier, "in an arm"),
+    "#;
+    let lines = log_lines(&(String::new(), code.to_owned()));
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|line| (&*line.level, &*line.text))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("warn", "one line"),
+            ("info", "in two lines"),
+            ("debug", "left: alone; further ones"),
+            ("error", "in an arm"),
+        ]
+    );
+}

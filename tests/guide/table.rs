@@ -18,7 +18,10 @@ pub(crate) fn rows(page: &str) -> Vec<Row> {
                 heading = code(text).unwrap_or_else(|| text.to_owned());
             }
         }
-        let Some(line) = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')) else {
+        let Some(line) = line
+            .strip_prefix('|')
+            .and_then(|line| line.strip_suffix('|'))
+        else {
             is_head = true;
             continue;
         };
