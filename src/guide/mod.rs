@@ -43,9 +43,10 @@
 /// A page is a file of Markdown beside this one.
 macro_rules! pages {
     ($($page:ident, $file:literal, $title:literal;)*) => {$(
-        #[doc = $title]
-        #[doc = include_str!($file)]
-        pub mod $page {}
+        pub mod $page {
+            #![doc = $title]
+            #![doc = include_str!($file)]
+        }
     )*};
 }
 
