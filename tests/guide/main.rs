@@ -11,6 +11,7 @@
 
 mod builders;
 mod defaults;
+mod examples;
 mod failures;
 mod sources;
 mod table;

@@ -5,12 +5,23 @@ use std::path::{Path, PathBuf};
 
 /// Every source file of the library, by its path below `src`, without its comments.
 pub(crate) fn sources() -> Vec<(String, String)> {
+    let without_comments = |(name, text): (String, String)| {
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        (name, lines.collect::<Vec<_>>().join("\n"))
+    };
+    texts().into_iter().map(without_comments).collect()
+}
+
+/// The same, with its comments.
+pub(crate) fn texts() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     collect(&root, &mut files);
     let read = |path: PathBuf| {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
-        (name.replace('\\', "/"), code_of(&path))
+        (name.replace('\\', "/"), fs::read_to_string(&path).unwrap())
     };
     files.into_iter().map(read).collect()
 }
@@ -24,14 +35,6 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
-}
-
-fn code_of(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap();
-    let lines = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The names of the methods that take a value and return it changed: those of a builder.
