@@ -20,8 +20,8 @@ fn quoted() -> Vec<(String, String)> {
         let mut level = String::new();
         let mut pieces = row.cells[LOG].split('`');
         while let (Some(before), Some(text)) = (pieces.next(), pieces.next()) {
-            let words = before.split(|letter: char| !letter.is_ascii_uppercase());
-            if let Some(word) = words.filter(|word| word.len() > 3).last() {
+            let mut words = before.split(|letter: char| !letter.is_ascii_uppercase());
+            if let Some(word) = words.rfind(|word| word.len() > 3) {
                 level = word.to_lowercase();
             }
             if text.contains(' ') {
