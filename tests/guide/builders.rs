@@ -240,7 +240,7 @@ fn folders(all: &mut Vec<Setting>) {
         eviction_order(EvictionOrder::LeastTimeSaved) => [As("eviction_order: LeastRecentlyUsed", "least recently used")];
         shared_secret(secret()) => [As("trusted_keys: None", "none")];
         trusted_keys(secret().into()) => [As("trusted_keys: None", "none")];
-        trusted_signers(signers()) => [As("trusted_signers: None", "nobody in particular")];
+        trusted_signers(signers()) => [As("trusted_signers: None", "signatures are not demanded")];
         allow_other_users() => [As("private: true", "no")];
         max_concurrent_operations(1) => [Count];
         max_pending_flushes(1) => [Count];
@@ -252,7 +252,7 @@ fn folders(all: &mut Vec<Setting>) {
         max_artifact_bytes(1) => [Size];
         shared_secret(secret()) => [As("trusted_keys: None", "none")];
         trusted_keys(secret().into()) => [As("trusted_keys: None", "none")];
-        trusted_signers(signers()) => [As("trusted_signers: None", "nobody in particular")];
+        trusted_signers(signers()) => [As("trusted_signers: None", "signatures are not demanded")];
         max_concurrent_operations(1) => [Count];
     }
     settings! { all, "PackOptions", PackOptions::default();
