@@ -158,6 +158,13 @@ impl fmt::Display for KeyParts {
 }
 
 /// Malformed text of [`KeyParts`].
+///
+/// ```
+/// use pipeline_cache::explain::KeyParts;
+///
+/// let error = "not the parts of a key".parse::<KeyParts>().unwrap_err();
+/// println!("{error}");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("invalid key parts: line {line} is malformed")]
 pub struct ParseKeyPartsError {
@@ -200,6 +207,8 @@ fn part(line: &str) -> Option<KeyPart> {
 }
 
 /// One part in which two keys differ.
+///
+/// See [`KeyParts`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyDifference {

@@ -12,6 +12,8 @@ use std::fmt;
 /// ["spv-out"] }`: the version in Cargo.lock, and the dependency as the manifests declare it. A
 /// crate that is not from crates.io has its source beside the version, with the commit where that
 /// is a git repository. Where Cargo.lock has several versions of a crate, all are named.
+///
+/// See [`locked_crates!`](crate::locked_crates) for an example.
 #[derive(Debug, Clone, Copy)]
 pub struct LockedCrates {
     lock: &'static str,

@@ -53,7 +53,7 @@ impl Artifact {
     }
 }
 
-/// Makes an artifact of named parts, see [`Artifact::builder`].
+/// Makes an artifact of named parts. See [`Artifact::builder`] for an example.
 #[derive(Clone, Default)]
 #[must_use = "nothing is made before `build` or `hash`"]
 pub struct ArtifactBuilder {

@@ -5,6 +5,8 @@
 /// To the reader of a tier each of these is a miss. A *damaged* frame is counted as corrupt, and a disk
 /// tier sets it aside. A [*foreign*](Self::is_foreign) frame may be another reader's good entry: it is
 /// counted as refused, and left where it is.
+///
+/// See [`Artifact::to_frame`](crate::Artifact::to_frame) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {

@@ -32,6 +32,13 @@ const MAX_PARTS: usize = 64;
 const MAX_NAME: usize = 64;
 
 /// Why parts do not make an artifact.
+///
+/// ```
+/// use pipeline_cache::{Artifact, PartsError};
+///
+/// let twice = Artifact::builder().part("code", "a").part("code", "b").build();
+/// assert_eq!(twice.unwrap_err(), PartsError::DuplicateName("code".to_owned()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartsError {

@@ -57,6 +57,12 @@ impl fmt::Debug for PublicKey {
 }
 
 /// A text that is not the 64 hex digits of a public key.
+///
+/// ```
+/// use pipeline_cache::signatures::{PublicKey, PublicKeyError};
+///
+/// assert_eq!("not hex".parse::<PublicKey>(), Err(PublicKeyError));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a public key has 64 hex digits")]
 pub struct PublicKeyError;

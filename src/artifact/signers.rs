@@ -15,6 +15,8 @@ use super::{Artifact, FrameError};
 /// A scope says whom the signer's artifacts are for: `main`, `release`, `branch/faster-parser`. A
 /// reader names the scopes that it reads, see [`TrustedSigners::reading`]. So one list of signers
 /// serves all readers of an organization, and what a branch signed is not served on another.
+///
+/// See [`TrustedSigners`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signer {
     name: String,
@@ -89,6 +91,13 @@ impl Signer {
 }
 
 /// A list of signers that cannot be read.
+///
+/// ```
+/// use pipeline_cache::signatures::Signer;
+///
+/// let error = Signer::parse_list("ci main not-a-key").unwrap_err();
+/// assert!(error.to_string().contains("line 1"), "{error}");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line} of the signers is not `name scope public-key`")]
 pub struct SignersError {

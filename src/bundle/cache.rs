@@ -91,6 +91,25 @@ struct Served {
 }
 
 /// An entry of a bundle, as [`BundleCache::entries`] lists it.
+///
+/// ```
+/// use pipeline_cache::{Artifact, BundleCache, BundleWriter, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("shaders.bundle");
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let mut writer = BundleWriter::create(&path).await?;
+/// writer.add(&key, Artifact::new("code").to_frame(&key, None)?).await?;
+/// writer.finish().await?;
+///
+/// let bundle = BundleCache::open(&path).await?;
+/// let keys: Vec<_> = bundle.entries().map(|entry| entry.key).collect();
+/// assert_eq!(keys, [key]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -40,6 +40,8 @@ const COUNTS_LEN: usize = 24;
 pub const MAX_ENTRIES: u64 = 1 << 22;
 
 /// What is wrong with a file that should be a bundle.
+///
+/// See [`BundleError`](super::BundleError) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleDamage {

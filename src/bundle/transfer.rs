@@ -49,6 +49,8 @@ impl PackOptions {
 }
 
 /// How far a [`pack`] or an [`unpack`] is.
+///
+/// See the [module](crate::bundle) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BundleProgress {
@@ -59,6 +61,8 @@ pub struct BundleProgress {
 }
 
 /// What [`pack`] did.
+///
+/// See the [module](crate::bundle) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -75,6 +79,8 @@ pub struct PackReport {
 }
 
 /// What [`unpack`] did. Aliases are counted with the artifacts.
+///
+/// See [`unpack`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -70,6 +70,8 @@ pub struct BundleWriter {
 }
 
 /// What [`BundleWriter::finish`] has written.
+///
+/// See [`BundleWriter`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

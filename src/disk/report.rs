@@ -11,6 +11,8 @@ use crate::store::StoreError;
 
 /// An entry of a [`DiskCache`](crate::DiskCache), as
 /// [`DiskCache::entries`](crate::DiskCache::entries) lists it.
+///
+/// See [`DiskCache::entries`](crate::DiskCache::entries) for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
@@ -31,6 +33,8 @@ pub struct DiskCacheEntry {
 }
 
 /// What [`DiskCache::verify`](crate::DiskCache::verify) found of one entry.
+///
+/// See [`DiskCache::verify`](crate::DiskCache::verify) for an example.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
@@ -48,6 +52,8 @@ pub struct DiskCacheVerification {
 }
 
 /// The health of an entry.
+///
+/// See [`DiskCache::verify`](crate::DiskCache::verify) for an example.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
@@ -80,6 +86,20 @@ fn as_text<S: Serializer>(error: &impl std::fmt::Display, to: S) -> Result<S::Ok
 
 /// The intents that a [`DiskCache`](crate::DiskCache) keeps for one tier, as
 /// [`DiskCache::intents`](crate::DiskCache::intents) lists them.
+///
+/// ```
+/// use pipeline_cache::DiskCache;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::new(folder.path()).await?;
+/// for waiting in cache.intents().await? {
+///     println!("{} artifacts wait for {:?}", waiting.intents, waiting.tier);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize))]
 #[non_exhaustive]
@@ -165,6 +185,8 @@ pub struct DiskCacheDurabilityReport {
 /// The stored form of an entry, to be read from its start.
 ///
 /// [`DiskCache::open_frame`](crate::DiskCache::open_frame) opens it.
+///
+/// See [`DiskCache::put_frame`](crate::DiskCache::put_frame) for an example.
 #[derive(Debug)]
 pub struct DiskCacheFrame {
     pub(super) file: File,

@@ -6,6 +6,8 @@ use std::fmt;
 ///
 /// The program's [`ToWire`](crate::ToWire) gives the names. They are for display and need not be
 /// unique; characters that would break a line are written as escapes.
+///
+/// See [`KeyParts`](crate::explain::KeyParts) for an example.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyPart {
     pub(crate) name: String,

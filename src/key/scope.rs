@@ -273,6 +273,8 @@ impl fmt::Debug for CompileScope {
 }
 
 /// Why a [`CompileScope`] is invalid.
+///
+/// See [`CompileScope::new`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileScopeError {

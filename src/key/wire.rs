@@ -191,6 +191,8 @@ pub(crate) fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWr
 ///
 /// [`ToWire::write_body`] gets a writer. It collects the bytes or hashes them; both see the same
 /// bytes.
+///
+/// See [`ToWire`] for an example.
 #[derive(Debug)]
 pub struct WireWriter {
     buffer: Vec<u8>,

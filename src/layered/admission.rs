@@ -6,6 +6,14 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 /// Whether a user waits for the answer.
+///
+/// ```
+/// use pipeline_cache::{LookupOptions, LookupPriority};
+///
+/// // A job at night, which gives way to users.
+/// let options = LookupOptions::new().priority(LookupPriority::Background);
+/// # let _ = options;
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupPriority {

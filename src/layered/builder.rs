@@ -14,6 +14,8 @@ use crate::store::PipelineCacheStore;
 use crate::sync::write_queue::WriteLimits;
 
 /// Where a put goes. What was compiled goes to every tier that takes writes, whatever the policy.
+///
+/// See [`LayeredPipelineCacheBuilder`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WritePolicy {
@@ -39,6 +41,17 @@ impl fmt::Display for WritePolicy {
 }
 
 /// When a compile starts.
+///
+/// ```
+/// use pipeline_cache::LayeredPipelineCache;
+/// use pipeline_cache::layered::CompilePolicy;
+/// use std::time::Duration;
+///
+/// // Compiles take a few milliseconds, and the network may take longer.
+/// let after = Duration::from_millis(5);
+/// let builder = LayeredPipelineCache::builder().compile_policy(CompilePolicy::Race { after });
+/// # let _ = builder;
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompilePolicy {

@@ -14,6 +14,21 @@ use crate::key::PipelineFingerprint;
 /// caller. It is not kept, unless the request [remembers
 /// failures](crate::layered::CompileRequest::remember_failures): the next call compiles again.
 /// `Display` leaves out the compile function's own error, which is the [`source`](Error::source).
+///
+/// ```
+/// use pipeline_cache::CompileError;
+///
+/// /// The status of an HTTP answer.
+/// fn status<E>(error: &CompileError<E>) -> u16 {
+///     match error {
+///         CompileError::Failed(_) => 422,
+///         CompileError::Overloaded => 503,
+///         CompileError::DeadlineExceeded(_) | CompileError::TimedOut(_) => 504,
+///         _ => 500,
+///     }
+/// }
+/// assert_eq!(status(&CompileError::<String>::Overloaded), 503);
+/// ```
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileError<E> {

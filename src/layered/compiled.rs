@@ -10,6 +10,8 @@ use crate::artifact::Artifact;
 use crate::key::{PipelineFingerprint, Program, Unkeyable};
 
 /// The input of a compile function.
+///
+/// See [`CompileContext`](super::CompileContext) for an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CompileInput<P: Program> {
@@ -42,6 +44,30 @@ impl<P: Program> CompileInput<P> {
 /// An artifact, where it came from, and what each step took.
 ///
 /// `Display` prints one line.
+///
+/// ```
+/// use pipeline_cache::{
+///     Artifact, CompileScope, CompileSource, InMemoryPipelineCache, LayeredPipelineCache,
+///     OpaqueProgram, Unkeyable,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+/// let scope = CompileScope::new("compiler 1.0", "any")?;
+/// let compiled = cache
+///     .compile(&scope)
+///     .program(OpaqueProgram::new("text", "hello"))
+///     .run(|_input, _cx| Ok::<_, Unkeyable>(Artifact::new("code")))
+///     .await?;
+/// assert_eq!(compiled.source, CompileSource::Compiled);
+/// println!("{:?} to make the key, {:?} to compile", compiled.times.key, compiled.times.compile);
+/// for tier in compiled.tiers() {
+///     println!("{}: {} in {:?}", tier.name, tier.outcome, tier.elapsed);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Compiled {
@@ -61,6 +87,8 @@ pub struct Compiled {
 /// How long each step of a compile request took. A step that was not needed took no time.
 ///
 /// A caller that joined another's compile is told the times of that compile.
+///
+/// See [`Compiled`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -80,6 +108,8 @@ pub struct CompileTimes {
 }
 
 /// Where the artifact of a compile request came from.
+///
+/// See [`Compiled`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompileSource {
@@ -131,6 +161,8 @@ impl fmt::Display for CompileSource {
 }
 
 /// What one tier did for a compile request.
+///
+/// See [`Compiled`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TierAnswer<'a> {

@@ -33,6 +33,26 @@ pub(super) struct Options {
 }
 
 /// What becomes of a compile when nobody waits for it any more.
+///
+/// ```
+/// use pipeline_cache::layered::Abandoned;
+/// # use pipeline_cache::{Artifact, CompileScope, InMemoryPipelineCache, LayeredPipelineCache};
+/// # use pipeline_cache::{OpaqueProgram, Unkeyable};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+/// # let scope = CompileScope::new("compiler 1.0", "any")?;
+/// // For a draft, which the next keystroke replaces.
+/// let checked = cache
+///     .compile(&scope)
+///     .program(OpaqueProgram::new("text", "hell"))
+///     .when_abandoned(Abandoned::Cancel)
+///     .run(|_input, _cx| Ok::<_, Unkeyable>(Artifact::new("fine")))
+///     .await?;
+/// # let _ = checked;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Abandoned {

@@ -24,6 +24,8 @@ pub(super) struct Histogram {
 }
 
 /// How long calls took. In serde, its times are seconds.
+///
+/// See [`LayeredMetrics`](super::LayeredMetrics) for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -70,6 +70,8 @@ pub(super) enum Promotion {
 }
 
 /// Which tiers a lookup may ask.
+///
+/// See [`LookupOptions`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TierSelection {
@@ -99,6 +101,8 @@ impl TierSelection {
 }
 
 /// In which order a search asks the tiers.
+///
+/// See [`LayeredPipelineCacheBuilder`](super::LayeredPipelineCacheBuilder) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LookupPolicy {
@@ -124,6 +128,8 @@ impl Default for LookupPolicy {
 }
 
 /// What one tier did in a lookup.
+///
+/// See [`TierReport`] for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum TierOutcome {
@@ -184,6 +190,24 @@ impl fmt::Display for TierOutcome {
 }
 
 /// What one tier did in a lookup, and how long it took.
+///
+/// ```
+/// use pipeline_cache::layered::TierOutcome;
+/// use pipeline_cache::{
+///     InMemoryPipelineCache, LayeredPipelineCache, LookupOptions, PipelineFingerprint,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let lookup = cache.lookup(&key, &LookupOptions::new()).await;
+/// for (name, tier) in cache.tier_names().zip(lookup.tiers()) {
+///     println!("{name}: {} in {:?}", tier.outcome, tier.elapsed);
+///     assert!(matches!(tier.outcome, TierOutcome::Miss));
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TierReport {
@@ -208,6 +232,8 @@ impl TierReport {
 
 /// Where an artifact came from. [`tier_names`](crate::LayeredPipelineCache::tier_names) names the
 /// tiers.
+///
+/// See [`Lookup`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupSource {

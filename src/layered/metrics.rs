@@ -27,6 +27,11 @@ use crate::store::metrics::{Counter, Gauge, StripedCounter};
 /// assert_eq!((metrics.lookups, metrics.misses), (1, 1));
 /// assert_eq!(metrics.tiers[0].misses, 1);
 /// println!("{metrics}");
+/// println!("half of the lookups took {:?} or less", metrics.latency.p50);
+/// println!("{} sources were known", metrics.aliases.hits);
+/// for scope in &metrics.scopes {
+///     println!("{} for {} saved {} ns", scope.compiler, scope.target, scope.saved_nanos);
+/// }
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -95,6 +100,8 @@ pub struct LayeredMetrics {
 }
 
 /// What one tier has answered to layered lookups so far.
+///
+/// See [`LayeredMetrics`] for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

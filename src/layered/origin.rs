@@ -25,6 +25,8 @@ use crate::sync::single_flight::panic_message;
 /// [`key`](super::CompileRequest::key). `E` is the error of the compile function.
 ///
 /// Not for other types: its methods are private to this crate.
+///
+/// See [`CompileRequest`](super::CompileRequest) for an example.
 pub trait CompileFrom<E: Send + Sync + 'static>: Send + Sized + 'static {
     /// What the compile function is given.
     type Input: Send + 'static;
@@ -162,6 +164,8 @@ fn key_of<P: Program>(program: P) -> (Result<PipelineFingerprint, Unkeyable>, Un
 }
 
 /// A source, and the front end that reads it.
+///
+/// See [`CompileRequest`](super::CompileRequest) for an example.
 pub struct FromSource<P: Program, F> {
     front_end: String,
     source: Bytes,
@@ -368,6 +372,8 @@ fn parse_and_key<P: Program, E>(
 }
 
 /// A program.
+///
+/// See [`CompileRequest`](super::CompileRequest) for an example.
 pub struct FromProgram<P>(pub(super) P);
 
 impl<P, E> CompileFrom<E> for FromProgram<P>
@@ -431,6 +437,8 @@ where
 }
 
 /// A key that the caller has made.
+///
+/// See [`CompileRequest`](super::CompileRequest) for an example.
 #[derive(Debug, Clone, Copy)]
 pub struct FromKey(pub(super) PipelineFingerprint);
 

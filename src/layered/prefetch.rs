@@ -24,6 +24,8 @@ const MAX_CONCURRENCY: usize = 64;
 /// | [`concurrency`](Self::concurrency) | 4 keys |
 /// | [`give_way`](Self::give_way) | 1 s |
 /// | [`max_outage`](Self::max_outage) | 60 s |
+///
+/// See [`LayeredPipelineCache::prefetch`] for an example.
 #[derive(Debug, Clone)]
 #[must_use = "a prefetch does nothing until `start`"]
 pub struct Prefetch {
@@ -163,6 +165,8 @@ impl Prefetch {
 
 /// A prefetch under way. Its drop ends it: no further key is asked for, and what is being fetched is
 /// given up, unless others wait for it. What was fetched stays.
+///
+/// See [`LayeredPipelineCache::prefetch`] for an example.
 #[derive(Debug)]
 #[must_use = "dropping a prefetch ends it"]
 pub struct RunningPrefetch {

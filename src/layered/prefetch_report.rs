@@ -12,6 +12,8 @@ use crate::sync::lock::lock;
 /// `keys == fetched + already_there + missing + refused + failed + over_budget + left` at all times.
 ///
 /// `Display` prints one line.
+///
+/// See [`prefetch`](super::LayeredPipelineCache::prefetch) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -41,6 +43,8 @@ pub struct PrefetchReport {
 }
 
 /// How far a prefetch is.
+///
+/// See [`prefetch`](super::LayeredPipelineCache::prefetch) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

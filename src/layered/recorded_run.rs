@@ -48,6 +48,8 @@ pub struct RecordedRun {
 }
 
 /// A key of a [`RecordedRun`], and what it costs.
+///
+/// See [`RecordedRun`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -66,6 +68,8 @@ pub struct RecordedKey {
 }
 
 /// What a [`RecordedKey`] names.
+///
+/// See [`RecordedRun`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

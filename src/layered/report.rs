@@ -7,6 +7,8 @@ use crate::store::StoreError;
 /// Every event ends in exactly one way, so that
 /// `events == promoted + coalesced + dropped + failed + pending` at all times, and `pending` is 0
 /// after a flush.
+///
+/// See [`promotion_report`](super::LayeredPipelineCache::promotion_report) for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -41,6 +43,20 @@ pub struct LayeredPromotionReport {
 ///
 /// `accepted == written + dropped + failed + pending` at all times, and `pending` is 0 after a
 /// flush.
+///
+/// ```
+/// # use pipeline_cache::{Artifact, InMemoryPipelineCache, LayeredPipelineCache, PipelineFingerprint};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+/// let (first, second) = (InMemoryPipelineCache::new(), InMemoryPipelineCache::new());
+/// let cache = LayeredPipelineCache::builder().tier(first).tier(second).build();
+/// cache.put(&PipelineFingerprint::from_bytes([1; 32]), Artifact::new("code")).await?;
+/// cache.flush().await?;
+/// let report = cache.write_behind_report();
+/// assert_eq!((report.accepted, report.written, report.waiting), (1, 1, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -87,6 +103,8 @@ pub struct WriteBehindReport {
 }
 
 /// What a [`close`](super::LayeredPipelineCache::close) could not finish.
+///
+/// See [`close`](super::LayeredPipelineCache::close) for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

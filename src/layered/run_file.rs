@@ -36,6 +36,16 @@ const SOURCE_ALIAS: u8 = 1;
 const MAX_COPY: usize = 256 * 1024;
 
 /// Why a [`RecordedRun`] could not be saved or loaded.
+///
+/// ```
+/// use pipeline_cache::layered::{RecordedRun, RecordedRunError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let error = RecordedRun::load("/no such folder/build.run").await.unwrap_err();
+/// assert!(matches!(error, RecordedRunError::Io { .. }));
+/// # }
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RecordedRunError {

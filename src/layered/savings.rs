@@ -13,6 +13,8 @@ const MAX_SCOPES: usize = 256;
 const WINDOW: usize = 1_000;
 
 /// What the compile requests of one scope have cost and saved so far.
+///
+/// See [`LayeredMetrics`](super::LayeredMetrics) for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

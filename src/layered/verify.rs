@@ -13,6 +13,8 @@ use crate::store::metrics::Counter;
 ///
 /// Either the compiler is not deterministic, or the scope leaves out something that changes the
 /// artifact, or another writer stored another artifact under the key.
+///
+/// See [`verify_sample`](super::LayeredPipelineCacheBuilder::verify_sample) for an example.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VerifyMismatch {

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub(crate) const KEPT_REPORTS: usize = 256;
 
 /// Artifacts that one put evicted from an [`InMemoryPipelineCache`](super::InMemoryPipelineCache).
+///
+/// See [`eviction_reports`](super::InMemoryPipelineCache::eviction_reports) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -22,6 +24,8 @@ pub struct InMemoryEvictionReport {
 }
 
 /// Why artifacts were evicted from memory.
+///
+/// See [`eviction_reports`](super::InMemoryPipelineCache::eviction_reports) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

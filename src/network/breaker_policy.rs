@@ -4,6 +4,19 @@ use std::fmt;
 use std::time::Duration;
 
 /// Whether requests are sent to a tier across a network.
+///
+/// A tier tells it: `breaker_state`, `write_breaker_state`, and `watch_breaker` to learn of each change. For example:
+///
+/// ```
+/// # #[cfg(feature = "remote-cache")] {
+/// use pipeline_cache::RemoteCache;
+/// use pipeline_cache::network::BreakerState;
+///
+/// let remote = RemoteCache::new("http://cache.example.com:8420/artifacts")?;
+/// assert_eq!(remote.breaker_state(), BreakerState::Closed);
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BreakerState {

@@ -304,6 +304,13 @@ fn store_at(
 }
 
 /// Why an [`ObjectStoreCache`] cannot be built. The URL is not repeated: it may hold a secret.
+///
+/// ```
+/// use pipeline_cache::{ObjectStoreCache, ObjectStoreCacheError};
+///
+/// let error = ObjectStoreCache::builder().build("https://cache.example.com").unwrap_err();
+/// assert!(matches!(error, ObjectStoreCacheError::UnknownScheme { .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectStoreCacheError {

@@ -79,6 +79,8 @@ pub struct SourceAliases {
 }
 
 /// What a table of aliases has done, apart from what a cache has done with artifacts.
+///
+/// See [`LayeredMetrics`](crate::layered::LayeredMetrics) for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

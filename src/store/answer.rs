@@ -28,6 +28,17 @@ tokio::task_local! {
 ///
 /// Further calls change nothing. Does nothing outside of these two methods, and in tasks that the tier
 /// spawns itself.
+///
+/// ```
+/// use pipeline_cache::store::answer_begins;
+///
+/// /// Inside of the `fetch` of a network tier of your own.
+/// async fn body_of(response: impl Future<Output = Vec<u8>>) -> Vec<u8> {
+///     // The status is here, the body is not.
+///     answer_begins();
+///     response.await
+/// }
+/// ```
 pub fn answer_begins() {
     // Nobody is told outside of them.
     let _ = ON_ANSWER.try_with(|on_answer| on_answer());

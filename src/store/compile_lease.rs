@@ -11,6 +11,23 @@ use crate::key::PipelineFingerprint;
 
 /// A tier that grants compile leases: one process at a time compiles a key. A folder grants them to
 /// the processes on it, a server to a fleet.
+///
+/// ```
+/// use pipeline_cache::{DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::builder().root(folder.path()).compile_locks().open().await?;
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// if let Some(leases) = cache.compile_leases() {
+///     let lease = leases.compile_lease(&key).await?;
+///     // Look the key up once more, compile, put; meanwhile no other process on the folder does.
+///     drop(lease);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait CompileLeases: Send + Sync {
     /// Acquires the compile lease for `key`. While it is held, no other process that shares the

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::artifact::FrameError;
 
 /// What kind of failure it is, and so what helps against it.
+///
+/// See [`StoreError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
@@ -111,6 +113,8 @@ impl From<&std::io::Error> for StoreErrorKind {
 }
 
 /// What was asked of a tier.
+///
+/// See [`StoreError`] for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreOperation {

@@ -401,6 +401,12 @@ impl<S: PipelineCacheStore + ?Sized> PipelineCacheStore for Arc<S> {
 }
 
 /// Whether a tier is on this machine.
+///
+/// ```
+/// use pipeline_cache::{InMemoryPipelineCache, Locality, PipelineCacheStore as _};
+///
+/// assert_eq!(InMemoryPipelineCache::new().locality(), Locality::Local);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Locality {
@@ -420,6 +426,8 @@ impl fmt::Display for Locality {
 }
 
 /// What a tier had under a key.
+///
+/// See [`PipelineCacheStore`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fetched {

@@ -17,6 +17,23 @@ use crate::key::PipelineFingerprint;
 /// A [`LayeredPipelineCache`](crate::LayeredPipelineCache) adds one for each write to a network tier
 /// that has not succeeded within half a second, and removes it when that tier has the artifact. What
 /// earlier processes left is offered in the background.
+///
+/// ```
+/// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::new(folder.path()).await?;
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// cache.put(&key, Artifact::new("code")).await?;
+/// if let Some(intents) = cache.write_intents() {
+///     intents.add("remote(https://cache.example.com)", &[key]).await?;
+///     assert_eq!(intents.list("remote(https://cache.example.com)").await?.keys, [key]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait WriteIntents: Send + Sync {
     /// Keeps that `tier` is to be given the artifacts of these keys. Those whose artifact this tier does
@@ -74,6 +91,8 @@ pub trait WriteIntents: Send + Sync {
 }
 
 /// What became of [`WriteIntents::add`].
+///
+/// See [`WriteIntents`] for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IntentsAdded {
     /// The keys whose artifacts this tier does not have.
@@ -83,6 +102,8 @@ pub struct IntentsAdded {
 }
 
 /// What [`WriteIntents::list`] found.
+///
+/// See [`WriteIntents`] for an example.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IntentList {
     /// The keys, oldest intent first.

@@ -13,6 +13,8 @@ use crate::key::PipelineFingerprint;
 use crate::store::{Fetched, PipelineCacheMetrics, PipelineCacheStore, StoreError, StoreErrorKind};
 
 /// A promise of [`PipelineCacheStore`] that a tier does not keep.
+///
+/// See [`check_conformance`] for an example.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{tier} breaks a promise: {promise}: {detail}")]
 pub struct ConformanceError {

@@ -17,6 +17,8 @@ use crate::store::{
 use crate::sync::lock::lock;
 
 /// What happens to the calls of one operation.
+///
+/// See [`FaultyStore`] for an example.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

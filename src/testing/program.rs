@@ -20,6 +20,8 @@ type Make<P> = Box<dyn Fn() -> P + Send + Sync>;
 type Again<P> = Box<dyn Fn(&<P as Program>::Canonical) -> P + Send + Sync>;
 
 /// Sample programs for [`check_program`], and which of them are the same program.
+///
+/// See [`check_program`] for an example.
 pub struct ProgramSamples<P: Program> {
     again: Again<P>,
     samples: Vec<(String, Make<P>)>,

@@ -10,6 +10,8 @@ pub const WRITE_KEYS_VARIABLE: &str = "PIPELINE_CACHE_WRITE_KEYS";
 /// does not keep.
 ///
 /// `Display` says which program, what was seen, and what to do.
+///
+/// See [`check_program`](super::check_program) for an example.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{domain}, sample \"{sample}\": {fault}: {detail}; {}", fault.advice())]
 pub struct ProgramError {
@@ -24,6 +26,8 @@ pub struct ProgramError {
 }
 
 /// What is wrong with an implementation of [`Program`](crate::Program), or with its samples.
+///
+/// See [`check_program`](super::check_program) for an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProgramFault {

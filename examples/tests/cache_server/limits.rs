@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 /// More than anything here takes, and less than an idle connection has by default.
 const LONG: Duration = Duration::from_secs(30);
 
-/// The memory of one connection, as the README states it.
+/// The memory of one connection, as the guide states it.
 const CONNECTION_KIBIBYTES: u64 = 256;
 
 async fn connect(server: &CacheServer) -> TcpStream {

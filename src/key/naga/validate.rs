@@ -12,6 +12,8 @@ use super::rebase::{Rebased, Refusal};
 use crate::key::Unkeyable;
 
 /// Why a module is not valid.
+///
+/// See [`ValidatedModule`](super::ValidatedModule) for an example.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidModule {

@@ -1,0 +1,79 @@
+//! A compile service: `POST /compile` answers with a source in capitals. The tiers are memory, a folder
+//! and, where `CACHE_URL` is set, a `cache_server` (`http://HOST:8420/artifacts`).
+
+use anyhow::Result;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Router, extract::State, routing::post};
+use bytes::Bytes;
+use pipeline_cache::{
+    Artifact, CompileError, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
+    OpaqueProgram, RemoteCache, Unkeyable,
+};
+use std::time::Duration;
+
+type Service = State<(LayeredPipelineCache, CompileScope)>;
+
+async fn open(folder: String) -> Result<LayeredPipelineCache> {
+    let disk = DiskCache::builder().root(folder).max_bytes(1 << 30);
+    let mut cache = LayeredPipelineCache::builder()
+        .tier(InMemoryPipelineCache::new())
+        .tier(disk.open().await?)
+        .keep_aliases();
+    if let Ok(url) = std::env::var("CACHE_URL") {
+        let token = std::env::var("CACHE_TOKEN")?;
+        let remote = RemoteCache::builder().bearer_token(token).writes();
+        cache = cache.tier(remote.build(url)?);
+    }
+    Ok(cache.build())
+}
+
+async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
+    let parse = |source: &Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("text", source.clone()));
+    let answer = cache
+        .compile(&scope)
+        .source("text-parser 1.0", source, parse)
+        .deadline(Duration::from_secs(5))
+        .remember_failures(true)
+        .run(|input, _cx| {
+            let program = input.into_canonical()?;
+            Ok(Artifact::new(program.bytes().to_ascii_uppercase()))
+        })
+        .await;
+    match answer {
+        Ok(compiled) => {
+            let source = compiled.source_label().to_owned();
+            let headers = [
+                ("server-timing", compiled.timing()),
+                ("artifact-source", source),
+            ];
+            (headers, compiled.artifact.payload().clone()).into_response()
+        }
+        Err(error) => (status(&error), error.to_string()).into_response(),
+    }
+}
+
+fn status(error: &CompileError<Unkeyable>) -> StatusCode {
+    match error {
+        CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+        CompileError::DeadlineExceeded(_) => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cache = open(std::env::var("CACHE_DIR")?).await?;
+    let scope = CompileScope::new("capitals 1.0", "text")?;
+    let site = Router::new().route("/compile", post(compile));
+    let site = site.with_state((cache.clone(), scope));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let stopped = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    let server = axum::serve(listener, site);
+    server.with_graceful_shutdown(stopped).await?;
+    let report = cache.close(Duration::from_secs(10)).await;
+    println!("stopped; everything written: {}", report.is_clean());
+    Ok(())
+}
