@@ -7,6 +7,7 @@ mod bundles;
 mod folder;
 mod frames;
 mod keys;
+mod later;
 mod names;
 mod runs;
 #[cfg(any(feature = "remote-cache", all(feature = "redis", unix)))]
