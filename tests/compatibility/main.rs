@@ -8,7 +8,10 @@ mod folder;
 mod frames;
 mod keys;
 mod later;
+#[cfg(feature = "metrics")]
+mod metric_names;
 mod names;
+mod oldest_rust;
 mod runs;
 #[cfg(any(feature = "remote-cache", all(feature = "redis", unix)))]
 mod support;

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::folder::{alias_key, compiled_key};
 use crate::versions;
 
-type Names = BTreeSet<String>;
+pub(crate) type Names = BTreeSet<String>;
 
 /// What the files of a release say of this kind of server.
 fn released(version: &Path, kind: &str) -> Names {
@@ -19,7 +19,7 @@ fn released(version: &Path, kind: &str) -> Names {
 }
 
 /// Every name that a release used is still used.
-fn check(kind: &str, now: &Names) {
+pub(crate) fn check(kind: &str, now: &Names) {
     for version in versions::all() {
         let gone: Vec<_> = released(&version, kind).difference(now).cloned().collect();
         assert!(
@@ -61,6 +61,7 @@ async fn stored(version: &Path, names: &Names) -> Vec<(String, Vec<u8>)> {
 
 #[cfg(all(
     unix,
+    feature = "metrics",
     feature = "redis",
     feature = "remote-cache",
     feature = "object-store"
@@ -81,6 +82,7 @@ pub(crate) async fn write(version: &Path) {
     let all = [
         ("folder", disk::now().await),
         ("http", http::now().await),
+        ("metrics", crate::metric_names::now().await),
         ("object_store", object_store::now().await),
         ("redis", redis),
     ];

@@ -73,6 +73,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 #[cfg(all(
     unix,
+    feature = "metrics",
     feature = "naga",
     feature = "object-store",
     feature = "redis",
