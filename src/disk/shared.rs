@@ -85,13 +85,14 @@ impl Shared {
     ) -> StoreError {
         let error = fault.into_store_error(self.to_string(), operation);
         let key = key.map(tracing::field::display);
-        let reason = format_args!("{error:#}");
         match error.kind() {
             // Logged when the first one was found.
             StoreErrorKind::Foreign => {
-                tracing::debug!(key, error = %reason, "put refused");
+                tracing::debug!(key, error = %format_args!("{error:#}"), "put refused");
             }
-            _ => tracing::warn!(key, error = %reason, "disk tier operation failed"),
+            _ => {
+                tracing::warn!(key, error = %format_args!("{error:#}"), "disk tier operation failed")
+            }
         }
         error
     }

@@ -647,13 +647,14 @@ impl RunningSearch {
     }
 
     fn failed(&self, error: StoreError) -> TierOutcome {
-        let reason = format_args!("{error:#}");
         match error.kind() {
             StoreErrorKind::Panicked => {
-                tracing::warn!(key = %self.key, error = %reason, "a tier panicked, which is a bug in it");
+                tracing::warn!(key = %self.key, error = %format_args!("{error:#}"), "a tier panicked, which is a bug in it");
             }
             // The tier has logged its failure where it began.
-            _ => tracing::debug!(key = %self.key, error = %reason, "lookup failed in a tier"),
+            _ => {
+                tracing::debug!(key = %self.key, error = %format_args!("{error:#}"), "lookup failed in a tier")
+            }
         }
         match error.kind() {
             StoreErrorKind::BreakerOpen => TierOutcome::BreakerOpen,

@@ -207,15 +207,14 @@ impl Tier {
 
     /// No compile can be shared while a server is ill, so only the first is a warning.
     pub(super) fn log_lease_failure(&self, key: &PipelineFingerprint, error: &StoreError) {
-        let error = format_args!("{error:#}");
         if self.lease_trouble.failed() {
             tracing::warn!(
-                tier = self.name, %key, %error,
+                tier = self.name, %key, error = %format_args!("{error:#}"),
                 "no compile lease: another process may compile the same key; further failures are \
                  logged at debug level until a lease is granted"
             );
         } else {
-            tracing::debug!(tier = self.name, %key, %error, "no compile lease");
+            tracing::debug!(tier = self.name, %key, error = %format_args!("{error:#}"), "no compile lease");
         }
     }
 

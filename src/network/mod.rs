@@ -23,6 +23,7 @@ mod failure_window;
 mod healer;
 #[cfg(any(feature = "remote-cache", feature = "object-store"))]
 mod http_status;
+mod later_entries;
 mod leases;
 mod many;
 #[cfg(feature = "remote-cache")]

@@ -144,7 +144,9 @@ macro_rules! network_settings {
             self
         }
 
-        /// Writes artifacts to the server, and removes them from it. Default: the tier only reads.
+        /// Writes artifacts to the server, and removes them from it. A put does not replace an entry
+        /// that a lookup of the last hour has found to be of a later release: it fails with
+        /// [`StoreErrorKind::Foreign`](crate::StoreErrorKind::Foreign). Default: the tier only reads.
         #[must_use]
         pub const fn writes(mut self) -> Self {
             self.network.writes = true;

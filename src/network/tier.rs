@@ -20,6 +20,7 @@ use super::call::{Call, log_success};
 use super::call_policy::CallPolicy;
 use super::caller::{AnswerProgress, Caller, as_task};
 use super::healer::{self, Probed};
+use super::later_entries::LaterEntries;
 use super::leases::TierLeases;
 use super::remembered_misses::{PendingLookup, RememberedMisses};
 use super::request_error::RequestError;
@@ -49,6 +50,7 @@ pub(crate) struct NetworkTier<B> {
     pub(super) policy: CallPolicy,
     misses: Option<RememberedMisses>,
     unhealed: UnhealedEntries,
+    later: LaterEntries,
     closed: AtomicBool,
     counters: StoreCounters,
     remembered_misses: Counter,
@@ -100,6 +102,7 @@ impl<B: Backend> NetworkTier<B> {
                 .remember_misses
                 .map(|time| RememberedMisses::new(settings.max_remembered_misses, time)),
             unhealed: UnhealedEntries::new(settings.heal_interval),
+            later: LaterEntries::default(),
             closed: AtomicBool::new(false),
             counters: StoreCounters::default(),
             remembered_misses: Counter::default(),
@@ -168,6 +171,7 @@ impl<B: Backend> NetworkTier<B> {
         fetched: Result<Fetched, StoreError>,
         lookup: Option<PendingLookup<'_>>,
     ) -> Result<Fetched, StoreError> {
+        self.later.learn(key, &fetched);
         let fetched = self.count_lookup(key, fetched);
         self.learn_health(key, &fetched);
         if let (Ok(Fetched::Miss), Some(lookup)) = (&fetched, lookup) {
@@ -222,6 +226,7 @@ impl<B: Backend> NetworkTier<B> {
         });
         let removed = removed.await?;
         self.unhealed.forget(&key);
+        self.later.forget(&key);
         if removed {
             self.counters.removes.increment();
         }
@@ -392,8 +397,10 @@ impl<B: Backend> NetworkTier<B> {
     fn count_put(&self, result: &Result<(), StoreError>) {
         let counter = match result {
             Ok(()) => &self.counters.puts,
-            Err(error) if error.kind() == StoreErrorKind::TooLarge => &self.counters.rejected_puts,
-            Err(_) => &self.counters.put_errors,
+            Err(error) => match error.kind() {
+                StoreErrorKind::TooLarge | StoreErrorKind::Foreign => &self.counters.rejected_puts,
+                _ => &self.counters.put_errors,
+            },
         };
         counter.increment();
     }
@@ -426,6 +433,10 @@ impl<B: Backend> NetworkTier<B> {
         artifact: &Artifact,
     ) -> Result<Upload, StoreError> {
         self.check_writable(StoreOperation::Put)?;
+        if self.later.contains(key) {
+            let error = self.error(StoreErrorKind::Foreign, StoreOperation::Put);
+            return Err(error.with_source(FrameError::UnknownFormat));
+        }
         if self.unhealed.contains(key) {
             let kind = StoreErrorKind::Protocol;
             let reason = "not sent: the last upload left the entry corrupt or refused";
