@@ -2,12 +2,14 @@
 
 use axum::http::StatusCode;
 use pipeline_cache::PipelineCacheMetrics;
+use pipeline_cache::layered::LayeredMetrics;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::counters::{Counter, Gauge};
 use crate::leases::Leases;
+use crate::store_metrics;
 
 /// The parts of the server that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,7 @@ pub(crate) struct Elsewhere<'a> {
     pub(crate) ccache_bytes: u64,
     pub(crate) sccache_bytes: u64,
     pub(crate) messages_lost: u64,
+    pub(crate) store: Option<LayeredMetrics>,
 }
 
 impl Metrics {
@@ -224,20 +227,23 @@ impl Metrics {
         text.family("blob_bytes", "gauge", "Bytes of other caches' blobs.");
         text.sample("blob_bytes", "area=\"ccache\"", elsewhere.ccache_bytes);
         text.sample("blob_bytes", "area=\"sccache\"", elsewhere.sccache_bytes);
+        if let Some(store) = &elsewhere.store {
+            store_metrics::write(&mut text, store);
+        }
         text.0
     }
 }
 
 #[derive(Default)]
-struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP cache_server_{name} {help}"));
         self.line(format_args!("# TYPE cache_server_{name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: u64) {
         if labels.is_empty() {
             self.line(format_args!("cache_server_{name} {value}"));
         } else {

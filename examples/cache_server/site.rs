@@ -29,6 +29,7 @@ use crate::http_server::console;
 use crate::http_server::exchange::Exchange;
 use crate::leases::Leases;
 use crate::metrics::{Area, Elsewhere, Metrics};
+use crate::store::Store;
 use crate::uploads::Uploads;
 
 pub(crate) struct Site {
@@ -212,6 +213,7 @@ impl Site {
             ccache_bytes: self.ccache.blobs.held(),
             sccache_bytes: self.sccache.blobs.held(),
             messages_lost: console::lost(),
+            store: self.artifacts.store.as_ref().map(Store::metrics),
         });
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()
