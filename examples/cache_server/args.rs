@@ -25,6 +25,9 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///
 ///   /sccache/...                    SCCACHE_WEBDAV_ENDPOINT=http://HOST:8420/sccache/
 ///
+///   /status                         a page for people; needs a token that may read, which a browser
+///                                   asks for as the password of any user
+///
 ///   /metrics                        for Prometheus; needs a token that may read
 ///
 ///   /healthz                        200 while the server is up; needs no token

@@ -11,6 +11,7 @@
 //! | `/artifacts/leases/<64 hex digits>` | compile leases, see `leases` |
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
+//! | `/status`, `/` | a page for people |
 //! | `/metrics` | for Prometheus |
 //! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
@@ -36,7 +37,9 @@ mod leases;
 mod log;
 mod metrics;
 mod open_store;
+mod recent;
 mod site;
+mod status;
 mod store;
 mod store_metrics;
 mod sweep;
@@ -170,7 +173,7 @@ async fn run(args: Args) -> Result<bool> {
     let url = format!("http://{}", socket.local_addr()?);
     announce(format_args!(
         "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
-         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
+         {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
          front for https"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));

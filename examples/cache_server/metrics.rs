@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::counters::{Counter, Gauge};
 use crate::leases::Leases;
+use crate::recent::Recent;
 use crate::store_metrics;
 
 /// The parts of the server that are counted apart.
@@ -22,7 +23,7 @@ pub(crate) enum Area {
 }
 
 impl Area {
-    const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Artifacts,
         Self::Leases,
         Self::Ccache,
@@ -30,7 +31,7 @@ impl Area {
         Self::Other,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Artifacts => "artifacts",
             Self::Leases => "leases",
@@ -58,6 +59,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_lost: Counter,
     pub(crate) requests_under_way: Gauge,
     pub(crate) connections: Arc<ConnectionMetrics>,
+    pub(crate) recent: Recent,
 }
 
 /// What others know.
@@ -76,6 +78,13 @@ impl Metrics {
         let method = METHODS.iter().position(|known| *known == method);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
         self.requests[area as usize][method.unwrap_or(METHODS.len() - 1)][class].increment();
+    }
+
+    /// Requests of an area whose answer was of this class, such as 2 for 2xx.
+    pub(crate) fn answered(&self, area: Area, class: usize) -> u64 {
+        let methods = self.requests[area as usize].iter();
+        let counters = methods.filter_map(|classes| classes.get(class.checked_sub(1)?));
+        counters.map(Counter::get).sum()
     }
 
     pub(crate) fn text(&self, elsewhere: &Elsewhere<'_>) -> String {
