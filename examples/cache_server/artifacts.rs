@@ -180,12 +180,18 @@ impl Artifacts {
     ) -> Result<Response, HttpError> {
         let turn = self.verifying.acquire().await;
         let stored = place.disk.put_frame(key, frame.clone()).await;
-        if let (Ok(()), Some(store)) = (&stored, place.store) {
-            store.offer(*key, frame).await;
-        }
+        let for_store = match (&stored, place.store) {
+            (Ok(()), Some(store)) => store.decode(*key, frame).await.map(|it| (store, it)),
+            _ => None,
+        };
         drop(turn);
         match stored {
-            Ok(()) => Ok(StatusCode::CREATED.into_response()),
+            Ok(()) => {
+                if let Some((store, artifact)) = for_store {
+                    store.offer(key, artifact).await;
+                }
+                Ok(StatusCode::CREATED.into_response())
+            }
             Err(error) => {
                 let error = failed(&error);
                 if matches!(error, HttpError::Unverified(_)) {
@@ -201,9 +207,8 @@ impl Artifacts {
         let store = self.store.as_ref()?;
         // A source alias that the store lacks costs its next user one parse.
         let aliases = async {
-            match &self.alias_store {
-                Some(store) => drop(store.close(deadline).await),
-                None => {}
+            if let Some(store) = &self.alias_store {
+                store.close(deadline).await;
             }
         };
         let (report, ()) = tokio::join!(store.close(deadline), aliases);

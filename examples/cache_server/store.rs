@@ -33,7 +33,8 @@ const UPLOAD_WAIT: Duration = Duration::from_secs(1);
 /// How long a removal waits for the store.
 const REMOVE_WAIT: Duration = Duration::from_secs(10);
 
-/// What may wait for the store in memory. More is read from the folder when its turn comes.
+/// What may wait for the store in memory, or one artifact of the largest size. More is read from the
+/// folder when its turn comes.
 const BEHIND_ENTRIES: usize = 1024;
 const BEHIND_BYTES: u64 = 64 << 20;
 
@@ -67,7 +68,7 @@ impl Store {
             .shared_tier(store)
             .lookup_deadline(LOOKUP)
             .write_timeout(WRITE)
-            .background_limits(BEHIND_ENTRIES, BEHIND_BYTES)
+            .background_limits(BEHIND_ENTRIES, BEHIND_BYTES.max(limits.max_artifact))
             .build();
         Self {
             folder,
@@ -105,21 +106,21 @@ impl Store {
         artifact.to_frame(key, self.limits.keys.as_ref()).ok()
     }
 
-    /// Offers the store what was just stored in the folder: in the background, unless too much waits
-    /// there already.
-    pub(crate) async fn offer(&self, key: PipelineFingerprint, frame: Bytes) {
+    /// The artifact in a frame that was just stored in the folder, and so was verified.
+    pub(crate) async fn decode(&self, key: PipelineFingerprint, frame: Bytes) -> Option<Artifact> {
         let limits = Arc::clone(&self.limits);
         let decode = move || {
             let (keys, most) = (limits.keys.as_ref(), limits.max_artifact);
             Artifact::from_frame(&key, &frame, keys, most).map_err(std::io::Error::other)
         };
-        // It was verified when it was stored.
-        let Ok(artifact) = blocking::run(decode).await else {
-            return;
-        };
+        blocking::run(decode).await.ok()
+    }
+
+    /// Offers the store what is in the folder: in the background, unless too much waits there already.
+    pub(crate) async fn offer(&self, key: &PipelineFingerprint, artifact: Artifact) {
         // A put that is given up is remembered by the folder. One that fails is left to its caller.
-        if let Ok(Err(_)) = timeout(UPLOAD_WAIT, self.cache.put(&key, artifact)).await {
-            self.remember(&key).await;
+        if let Ok(Err(_)) = timeout(UPLOAD_WAIT, self.cache.put(key, artifact)).await {
+            self.remember(key).await;
         }
     }
 

@@ -39,7 +39,8 @@ pub(crate) struct Remote {
     keys: Option<Keys>,
 }
 
-type Keys = Box<dyn Fn() -> BoxStream<'static, Result<PipelineFingerprint, StoreError>>>;
+pub(crate) type Listing = BoxStream<'static, Result<PipelineFingerprint, StoreError>>;
+type Keys = Box<dyn Fn() -> Listing + Send + Sync>;
 
 impl RemoteOptions {
     pub(crate) fn concurrency(&self) -> usize {
@@ -113,9 +114,7 @@ impl RemoteOptions {
 
 impl Remote {
     /// The keys of all artifacts that it has.
-    pub(crate) fn keys(
-        &self,
-    ) -> Result<BoxStream<'static, Result<PipelineFingerprint, StoreError>>> {
+    pub(crate) fn keys(&self) -> Result<Listing> {
         match &self.keys {
             Some(keys) => Ok(keys()),
             None => bail!(

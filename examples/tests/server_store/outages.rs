@@ -1,12 +1,13 @@
 //! A store that is not there, or is not one.
 
 use crate::cache_server::{
-    CacheServer, KEY, READER, WRITER, artifact, client, path, program, remote,
+    CacheServer, KEY, READER, WRITER, artifact, builder, client, files, path, program, remote,
 };
 use crate::support::{on_s3, wait_for_uploads};
-use pipeline_cache::PipelineCacheStore as _;
+use pipeline_cache::{Artifact, PipelineCacheStore as _};
 use reqwest::StatusCode;
 use std::process::Command;
+use std::time::Duration;
 
 /// Nobody listens there.
 const GONE: &str = "http://127.0.0.1:9";
@@ -54,6 +55,45 @@ async fn what_was_uploaded_during_an_outage_arrives_after_a_restart() {
     server.restart();
     wait_for_uploads(&server, 1).await;
     assert!(root.join(format!("{KEY}.bin")).exists());
+}
+
+/// What comes from the folder has to fit in what may wait for the store.
+#[tokio::test]
+async fn a_large_artifact_arrives_after_a_restart_as_well() {
+    const BYTES: usize = 66 << 20;
+    const LONG: Duration = Duration::from_secs(120);
+    let store = tempfile::tempdir().unwrap();
+    let root = store.path().join("objects");
+    std::fs::write(&root, "in the way").unwrap();
+    let url = format!("file://{}", root.display());
+    let mut server = CacheServer::start(&["--store", &url, "--max-artifact", "100M"]);
+    let writer = builder(WRITER).max_artifact_bytes(100 << 20);
+    let writer = writer.request_timeout(LONG).attempt_timeout(LONG);
+    let writer = writer.inactivity_timeout(LONG);
+    let writer = writer.build(server.url("/artifacts")).unwrap();
+    let large = Artifact::new(vec![7; BYTES]);
+    writer.put(&KEY, large).await.unwrap();
+    // As all writes that are not done, it is remembered within a second.
+    let intents = server.folder().join("artifacts/intents");
+    let hex = KEY.to_hex();
+    let is_remembered = || {
+        let files = files(&intents).into_iter();
+        files
+            .map(|(file, _)| file)
+            .any(|file| file.to_string_lossy().contains(&hex))
+    };
+    server
+        .wait_for("cache_server_requests_under_way", |_| {
+            intents.exists() && is_remembered()
+        })
+        .await;
+    server.kill();
+
+    std::fs::remove_file(&root).unwrap();
+    server.restart();
+    wait_for_uploads(&server, 1).await;
+    let stored = std::fs::metadata(root.join(format!("{KEY}.bin"))).unwrap();
+    assert_eq!(stored.len(), 144 + BYTES as u64);
 }
 
 #[test]

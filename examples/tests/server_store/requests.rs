@@ -2,15 +2,15 @@
 //! told to.
 
 use crate::cache_server::{
-    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, frame, remote,
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, files, frame, remote,
 };
-use crate::support::on_s3;
+use crate::support::{on_s3, wait_for_uploads};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::future::join_all;
-use pipeline_cache::{Fetched, PipelineCacheStore as _};
+use pipeline_cache::{Fetched, PipelineCacheStore as _, PipelineFingerprint};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ struct S3 {
     gets: AtomicUsize,
     /// Each GET takes one.
     answers: Semaphore,
+    /// Each PUT takes one.
+    puts: Semaphore,
 }
 
 impl S3 {
@@ -31,6 +33,7 @@ impl S3 {
             frame: frame(&KEY, artifact(100_000)).await,
             gets: AtomicUsize::new(0),
             answers: Semaphore::new(0),
+            puts: Semaphore::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -45,8 +48,13 @@ impl S3 {
 }
 
 async fn answer(State(s3): State<Arc<S3>>, request: Request) -> Response {
-    if request.method() != Method::GET {
-        return StatusCode::NOT_FOUND.into_response();
+    match *request.method() {
+        Method::GET => {}
+        Method::PUT => {
+            s3.puts.acquire().await.unwrap().forget();
+            return [("etag", "\"one\"")].into_response();
+        }
+        _ => return StatusCode::NOT_FOUND.into_response(),
     }
     s3.gets.fetch_add(1, Ordering::SeqCst);
     s3.answers.acquire().await.unwrap().forget();
@@ -106,7 +114,7 @@ async fn misses(server: &CacheServer, keys: std::ops::Range<u8>) -> Vec<Duration
     let reader = remote(server, READER);
     let mut times = Vec::new();
     for number in keys {
-        let key = pipeline_cache::PipelineFingerprint::from_bytes([number; 32]);
+        let key = PipelineFingerprint::from_bytes([number; 32]);
         let began = Instant::now();
         assert_eq!(reader.fetch(&key).await.unwrap(), Fetched::Miss);
         times.push(began.elapsed());
@@ -141,4 +149,33 @@ async fn a_store_that_hangs_costs_a_miss_its_time_and_nothing_once_its_breaker_i
         writer.get(&OTHER).await.unwrap().is_some(),
         "the folder's hits go on"
     );
+}
+
+/// As many as may wait in memory, and a few more, of which the folder remembers that they wait.
+#[tokio::test]
+async fn uploads_go_on_while_the_store_hangs_and_arrive_after_a_restart() {
+    const UPLOADS: u16 = 1024 + 5;
+    let (s3, endpoint) = S3::start().await;
+    let mut server = on_s3(&endpoint, &["--store-timeout", "300"]);
+    let writer = remote(&server, WRITER);
+    let key = |number: u16| {
+        let mut key = [0x77; 32];
+        key[..2].copy_from_slice(&number.to_le_bytes());
+        PipelineFingerprint::from_bytes(key)
+    };
+    for number in 0..UPLOADS {
+        let began = Instant::now();
+        writer.put(&key(number), artifact(100)).await.unwrap();
+        // One second, where it waits at all; the rest is for a machine that does much else.
+        assert!(began.elapsed() < Duration::from_secs(10), "{number}");
+    }
+    let remembered = || files(&server.folder().join("artifacts/intents"));
+    wait_for("all to be remembered", || {
+        remembered().len() > usize::from(UPLOADS)
+    })
+    .await;
+    server.kill();
+    s3.puts.add_permits(10_000);
+    server.restart();
+    wait_for_uploads(&server, UPLOADS.into()).await;
 }
