@@ -25,6 +25,9 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///
 ///   /sccache/...                    SCCACHE_WEBDAV_ENDPOINT=http://HOST:8420/sccache/
 ///
+///   /status                         a page for people; needs a token that may read, which a browser
+///                                   asks for as the password of any user
+///
 ///   /metrics                        for Prometheus; needs a token that may read
 ///
 ///   /healthz                        200 while the server is up; needs no token
@@ -64,6 +67,18 @@ pub(crate) struct Args {
     /// The largest blob of ccache or sccache
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) max_foreign_blob: u64,
+    /// An object store below the folder, which several servers may share: s3://BUCKET/PREFIX,
+    /// gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER. What the folder lacks is asked of
+    /// it, and uploads go to it in the background. Credentials and endpoints come from the environment,
+    /// such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT. ccache and sccache do not use it [default: none]
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+    /// The seconds that a request waits for the object store. After that it is a miss
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "3")]
+    pub(crate) store_timeout: Duration,
+    /// The most requests to the object store at once. Each may hold an artifact in memory
+    #[arg(long, value_name = "N", value_parser = count, default_value = "32")]
+    pub(crate) store_requests: usize,
     /// The memory for uploaded artifacts while they are verified; other uploads wait in files
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "256M")]
     pub(crate) upload_memory: u64,

@@ -26,6 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::blocking;
 use crate::http_error::{HttpError, failed};
+use crate::store::Store;
 use crate::uploads::Uploads;
 
 const KEY_BYTES: usize = 32;
@@ -42,6 +43,9 @@ const NOT_SENT: u32 = u32::MAX;
 
 /// How many entries of one answer are opened before they are sent.
 const OPENED_AHEAD: usize = 8;
+
+/// As many where some may come from an object store, each after a while.
+const FETCHED_AHEAD: usize = 32;
 
 /// A frame that is no longer is read as a whole, where it is opened. Of a longer one, this much is in
 /// memory at a time.
@@ -67,16 +71,24 @@ pub(crate) async fn asked(
 }
 
 /// The answer for these keys.
-pub(crate) fn answer(disk: &DiskCache, keys: Vec<PipelineFingerprint>) -> Response {
+pub(crate) fn answer(
+    disk: &DiskCache,
+    store: Option<&Store>,
+    keys: Vec<PipelineFingerprint>,
+) -> Response {
     let head = [
         (CONTENT_TYPE, "application/octet-stream"),
         (CACHE_CONTROL, "no-store, no-transform"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    let disk = disk.clone();
-    let opened = stream::iter(keys).map(move |key| open(disk.clone(), key));
+    let (disk, store) = (disk.clone(), store.cloned());
+    let ahead = match store {
+        Some(_) => FETCHED_AHEAD,
+        None => OPENED_AHEAD,
+    };
+    let opened = stream::iter(keys).map(move |key| find(disk.clone(), store.clone(), key));
     let mut left = MAX_BYTES;
-    let entries = opened.buffered(OPENED_AHEAD).flat_map(move |entry| {
+    let entries = opened.buffered(ahead).flat_map(move |entry| {
         let entry = match left.checked_sub(entry.len()) {
             Some(rest) => {
                 left = rest;
@@ -97,6 +109,26 @@ enum Entry {
     /// The length and the frame.
     Small(Bytes),
     Large(File, u32),
+}
+
+/// The entry in the folder, or else that of the store, which is kept in the folder for it.
+async fn find(disk: DiskCache, store: Option<Store>, key: PipelineFingerprint) -> Entry {
+    let entry = open(disk.clone(), key).await;
+    let (Entry::None, Some(store)) = (&entry, store) else {
+        return entry;
+    };
+    let Some(artifact) = store.fetch(&key).await else {
+        return Entry::None;
+    };
+    if store.keep(&key, &artifact).await.is_err() {
+        // The request for it alone tells why.
+        return Entry::NotSent;
+    }
+    drop(artifact);
+    match open(disk, key).await {
+        Entry::None => Entry::NotSent,
+        entry => entry,
+    }
 }
 
 async fn open(disk: DiskCache, key: PipelineFingerprint) -> Entry {

@@ -3,13 +3,14 @@
 use axum::http::Method;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access_log::AccessLog;
 use crate::http_server::counters::Counted;
 use crate::http_server::exchange::{End, Record};
 use crate::metrics::{Area, Metrics};
+use crate::recent::Past;
 
 pub(crate) struct Asked {
     pub(crate) area: Area,
@@ -34,6 +35,9 @@ impl Record for Asked {
         if end.left {
             self.metrics.broken_off.increment();
         }
+        if self.area != Area::Other {
+            self.metrics.recent.add(self.past(end));
+        }
         self.log.line(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             format!(
@@ -49,5 +53,20 @@ impl Record for Asked {
                 end.elapsed.as_secs_f64() * 1e3,
             )
         });
+    }
+}
+
+impl Asked {
+    fn past(&self, end: &End) -> Past {
+        Past {
+            ended: Instant::now(),
+            client: self.client.clone(),
+            method: self.method.to_string(),
+            path: self.path.clone(),
+            status: end.status.map_or(0, |status| status.as_u16()),
+            left: end.left,
+            sent: end.sent,
+            elapsed: end.elapsed,
+        }
     }
 }

@@ -7,6 +7,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use std::fs::File;
 use std::io::SeekFrom;
 use std::ops::Range;
@@ -19,14 +20,21 @@ use crate::http_server::etags::lists;
 /// How much of a file is in memory for each answer.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// A file that is open, and does not change.
+/// Bytes that do not change.
 pub(crate) struct Found {
-    pub(crate) file: File,
+    pub(crate) content: Content,
     pub(crate) len: u64,
     /// Where there is one: equal for two files only if their bytes are.
     pub(crate) etag: Option<Etag>,
     /// How long caches on the way may keep it, if it says anything about that.
     pub(crate) cache_control: Option<&'static str>,
+}
+
+pub(crate) enum Content {
+    /// A file that is open.
+    File(File),
+    /// What could not be kept in the folder.
+    Memory(Bytes),
 }
 
 /// What tells the files of one path apart.
@@ -91,9 +99,19 @@ impl Found {
         let body = if *method == Method::HEAD {
             Body::empty()
         } else {
-            stream(self.file, part).await?
+            self.content.body(part).await?
         };
         Ok((status, head, body).into_response())
+    }
+}
+
+impl Content {
+    async fn body(self, part: Range<u64>) -> Result<Body, HttpError> {
+        match self {
+            Self::File(file) => stream(file, part).await,
+            // The part is within the length, which fits.
+            Self::Memory(bytes) => Ok(bytes.slice(part.start as usize..part.end as usize).into()),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tempfile::NamedTempFile;
 use crate::blobs::{self, Blobs};
 use crate::blocking;
 use crate::dav::{self, is_folder};
-use crate::files::{Found, check_if_match};
+use crate::files::{Content, Found, check_if_match};
 use crate::http_error::HttpError;
 use crate::uploads::{Upload, Uploads};
 
@@ -58,7 +58,7 @@ impl Foreign {
                 let (file, len) = opened.map_err(|error| failed("open", &error))?;
                 // Nothing tells two blobs of one path apart but their bytes.
                 let found = Found {
-                    file,
+                    content: Content::File(file),
                     len,
                     etag: None,
                     cache_control: None,

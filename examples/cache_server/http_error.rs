@@ -42,6 +42,8 @@ pub(crate) enum HttpError {
     TooManyLeases,
     /// Too many others.
     Busy,
+    /// The object store could not be asked to remove an entry.
+    StoreKeeps,
     /// The server failed; told in the log, and to the client as no more than that.
     Failed,
     /// The disk failed; told in the log, and to the client as no more than that.
@@ -74,7 +76,7 @@ impl HttpError {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Unverified(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::StoreKeeps => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed | Self::Disk => StatusCode::INTERNAL_SERVER_ERROR,
             Self::DiskFull | Self::TooManyLeases => StatusCode::INSUFFICIENT_STORAGE,
         }
@@ -106,6 +108,9 @@ impl HttpError {
             Self::BadBatch => "a batch takes a body of 1 to 1024 keys, of 32 bytes each",
             Self::TooManyLeases => "the server grants no more compile leases at once",
             Self::Busy => "too many requests at once: try again later",
+            Self::StoreKeeps => {
+                "removed from this server, but the object store did not remove it: try again later"
+            }
             Self::Failed => "the server failed",
             Self::Disk => "the server's disk failed",
             Self::DiskFull => "the server's disk is full",
@@ -118,7 +123,7 @@ impl HttpError {
         let (name, value) = match self {
             Self::MethodNotAllowed(allowed) => (ALLOW, *allowed),
             Self::Unauthorized => (WWW_AUTHENTICATE, "Bearer"),
-            Self::Busy => (RETRY_AFTER, "1"),
+            Self::Busy | Self::StoreKeeps => (RETRY_AFTER, "1"),
             // What is left of the body is not waited for.
             Self::TooLarge | Self::TooSlow | Self::BadBatch => (CONNECTION, "close"),
             _ => return None,

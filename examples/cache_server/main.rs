@@ -11,6 +11,7 @@
 //! | `/artifacts/leases/<64 hex digits>` | compile leases, see `leases` |
 //! | `/ccache/…` | blobs of ccache: `remote_storage = http://host:8420/ccache` |
 //! | `/sccache/…` | blobs of sccache: `SCCACHE_WEBDAV_ENDPOINT=http://host:8420/sccache/` |
+//! | `/status`, `/` | a page for people |
 //! | `/metrics` | for Prometheus |
 //! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
@@ -27,13 +28,20 @@ mod blocking;
 mod dav;
 mod exchange;
 mod files;
+mod folder;
 mod foreign;
 mod http_error;
 #[path = "../http_server/mod.rs"]
 mod http_server;
 mod leases;
+mod log;
 mod metrics;
+mod open_store;
+mod recent;
 mod site;
+mod status;
+mod store;
+mod store_metrics;
 mod sweep;
 mod uploads;
 
@@ -46,7 +54,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
-use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
+use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret, TrustedKeys};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -64,7 +72,9 @@ use http_server::listener::Listener;
 use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
+use open_store::StoreSettings;
 use site::Site;
+use store::StoreLimits;
 use uploads::Uploads;
 
 /// It gives memory back to the system once it is free, from all threads. The one of glibc keeps most
@@ -138,8 +148,9 @@ async fn run(args: Args) -> Result<bool> {
         }
     };
     let disk = open_disk(&args).await?;
+    let artifacts = Artifacts::new(disk.clone(), args.anonymous.role().is_some());
     let site = Arc::new(Site {
-        artifacts: Artifacts::new(disk.clone(), args.anonymous.role().is_some()),
+        artifacts: over_store(artifacts, &args)?,
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
         leases: Leases::new(args.max_leases, args.max_lease_waits),
@@ -162,7 +173,7 @@ async fn run(args: Args) -> Result<bool> {
     let url = format!("http://{}", socket.local_addr()?);
     announce(format_args!(
         "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
-         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
+         {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
          front for https"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
@@ -184,6 +195,7 @@ async fn run(args: Args) -> Result<bool> {
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
+    let stored = close_store(&site.artifacts, left).await;
     let closed = disk.close(left).await;
     drop(site);
     if let Some(last_line) = last_line {
@@ -191,7 +203,7 @@ async fn run(args: Args) -> Result<bool> {
         let _ = timeout(LOG_FLUSH, last_line).await;
     }
     closed?;
-    Ok(drained.is_some())
+    Ok(drained.is_some() && stored)
 }
 
 async fn open_disk(args: &Args) -> Result<DiskCache> {
@@ -199,14 +211,64 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
         .root(args.cache_dir.join("artifacts"))
         .max_artifact_bytes(args.max_artifact)
         .max_bytes(args.max_bytes);
-    if let Some(file) = &args.secret_file {
-        let secret = read(file)?;
-        let secret = secret.trim_end();
-        // Anybody could sign with it.
-        ensure!(!secret.is_empty(), "{} holds no secret", file.display());
-        disk = disk.shared_secret(SharedSecret::new(secret));
+    if let Some(secret) = secret(args)? {
+        disk = disk.shared_secret(secret);
     }
     Ok(disk.open().await?)
+}
+
+fn secret(args: &Args) -> Result<Option<SharedSecret>> {
+    let Some(file) = &args.secret_file else {
+        return Ok(None);
+    };
+    let secret = read(file)?;
+    let secret = secret.trim_end();
+    // Anybody could sign with it.
+    ensure!(!secret.is_empty(), "{} holds no secret", file.display());
+    Ok(Some(SharedSecret::new(secret)))
+}
+
+/// The artifacts over the object store, where there is one.
+fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
+    let Some(url) = &args.store else {
+        return Ok(artifacts);
+    };
+    let secret = secret(args)?;
+    let store = open_store::open(StoreSettings {
+        url,
+        wait: args.store_timeout,
+        requests: args.store_requests,
+        max_artifact: args.max_artifact,
+        secret: secret.clone(),
+    })?;
+    log::start()?;
+    let limits = StoreLimits {
+        wait: args.store_timeout,
+        max_artifact: args.max_artifact,
+        keys: secret.map(TrustedKeys::from),
+    };
+    Ok(artifacts.over(store, limits))
+}
+
+/// Whether the store has all that was uploaded, or the folder remembers what it lacks.
+async fn close_store(artifacts: &Artifacts, deadline: Duration) -> bool {
+    let Some(report) = artifacts.close_store(deadline).await else {
+        return true;
+    };
+    let remembered = report.kept_intents;
+    if remembered > 0 {
+        say(format_args!(
+            "{remembered} artifacts are not in the object store yet: the next start offers them"
+        ));
+    }
+    let left = report.unfinished_writes.saturating_sub(remembered);
+    if left > 0 {
+        say(format_args!(
+            "{left} artifacts are in the folder and not in the object store: upload them with \
+             cachectl push --all"
+        ));
+    }
+    left == 0
 }
 
 async fn open_foreign(args: &Args, name: &str) -> Result<Foreign> {

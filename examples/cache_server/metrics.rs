@@ -2,12 +2,15 @@
 
 use axum::http::StatusCode;
 use pipeline_cache::PipelineCacheMetrics;
+use pipeline_cache::layered::LayeredMetrics;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use crate::http_server::connections::ConnectionMetrics;
 use crate::http_server::counters::{Counter, Gauge};
 use crate::leases::Leases;
+use crate::recent::Recent;
+use crate::store_metrics;
 
 /// The parts of the server that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub(crate) enum Area {
 }
 
 impl Area {
-    const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Artifacts,
         Self::Leases,
         Self::Ccache,
@@ -28,7 +31,7 @@ impl Area {
         Self::Other,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Artifacts => "artifacts",
             Self::Leases => "leases",
@@ -56,6 +59,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_lost: Counter,
     pub(crate) requests_under_way: Gauge,
     pub(crate) connections: Arc<ConnectionMetrics>,
+    pub(crate) recent: Recent,
 }
 
 /// What others know.
@@ -66,6 +70,7 @@ pub(crate) struct Elsewhere<'a> {
     pub(crate) ccache_bytes: u64,
     pub(crate) sccache_bytes: u64,
     pub(crate) messages_lost: u64,
+    pub(crate) store: Option<LayeredMetrics>,
 }
 
 impl Metrics {
@@ -73,6 +78,13 @@ impl Metrics {
         let method = METHODS.iter().position(|known| *known == method);
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES) - 1;
         self.requests[area as usize][method.unwrap_or(METHODS.len() - 1)][class].increment();
+    }
+
+    /// Requests of an area whose answer was of this class, such as 2 for 2xx.
+    pub(crate) fn answered(&self, area: Area, class: usize) -> u64 {
+        let methods = self.requests[area as usize].iter();
+        let counters = methods.filter_map(|classes| classes.get(class.checked_sub(1)?));
+        counters.map(Counter::get).sum()
     }
 
     pub(crate) fn text(&self, elsewhere: &Elsewhere<'_>) -> String {
@@ -224,20 +236,23 @@ impl Metrics {
         text.family("blob_bytes", "gauge", "Bytes of other caches' blobs.");
         text.sample("blob_bytes", "area=\"ccache\"", elsewhere.ccache_bytes);
         text.sample("blob_bytes", "area=\"sccache\"", elsewhere.sccache_bytes);
+        if let Some(store) = &elsewhere.store {
+            store_metrics::write(&mut text, store);
+        }
         text.0
     }
 }
 
 #[derive(Default)]
-struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP cache_server_{name} {help}"));
         self.line(format_args!("# TYPE cache_server_{name} {kind}"));
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+    pub(crate) fn sample(&mut self, name: &str, labels: &str, value: u64) {
         if labels.is_empty() {
             self.line(format_args!("cache_server_{name} {value}"));
         } else {

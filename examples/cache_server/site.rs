@@ -5,7 +5,10 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderValue;
 use axum::http::Method;
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE};
+use axum::http::StatusCode;
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, WWW_AUTHENTICATE,
+};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Router};
@@ -29,7 +32,13 @@ use crate::http_server::console;
 use crate::http_server::exchange::Exchange;
 use crate::leases::Leases;
 use crate::metrics::{Area, Elsewhere, Metrics};
+use crate::status;
+use crate::store::Store;
 use crate::uploads::Uploads;
+
+/// Asks for a token as a password, of any user.
+const PASSWORD: HeaderValue =
+    HeaderValue::from_static("Basic realm=\"cache_server: any name, and a token as the password\"");
 
 pub(crate) struct Site {
     pub(crate) artifacts: Artifacts,
@@ -96,6 +105,10 @@ async fn serve(
         },
     };
     let mut answer = answer.unwrap_or_else(HttpError::into_response);
+    if answer.status() == StatusCode::UNAUTHORIZED && status::is_page(&path) {
+        // A browser asks its user then.
+        answer.headers_mut().insert(WWW_AUTHENTICATE, PASSWORD);
+    }
     // Whoever may do nothing keeps no connection: a request now and then would hold it for ever.
     if client.role.is_none() {
         answer
@@ -181,6 +194,9 @@ impl Site {
                     .await
             }
             Area::Other if name == "/metrics" => Ok(self.metrics()),
+            Area::Other if status::is_page(name) => status::answer(method, name, || {
+                status::page(&self.metrics, &self.elsewhere())
+            }),
             Area::Other if names_artifact(name) => Err(HttpError::WrongBase),
             Area::Other => Err(HttpError::NotFound),
         }
@@ -201,8 +217,14 @@ impl Site {
     }
 
     fn metrics(&self) -> Response {
+        let text = self.metrics.text(&self.elsewhere());
+        let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+        (head, Body::from(text)).into_response()
+    }
+
+    fn elsewhere(&self) -> Elsewhere<'_> {
         let disk = &self.artifacts.disk;
-        let text = self.metrics.text(&Elsewhere {
+        Elsewhere {
             leases: &self.leases,
             disk: disk.metrics(),
             unsynced: iter::once(disk)
@@ -212,9 +234,8 @@ impl Site {
             ccache_bytes: self.ccache.blobs.held(),
             sccache_bytes: self.sccache.blobs.held(),
             messages_lost: console::lost(),
-        });
-        let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-        (head, Body::from(text)).into_response()
+            store: self.artifacts.store.as_ref().map(Store::metrics),
+        }
     }
 }
 

@@ -45,6 +45,12 @@ pub(crate) struct Received {
     _memory: OwnedSemaphorePermit,
 }
 
+impl AsRef<[u8]> for Received {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Uploads {
     /// Opens the folder for bodies on their way in. Nothing in it has a name: what a crash leaves
     /// half-written is gone with the process.
@@ -92,6 +98,12 @@ impl Uploads {
             bytes: read.await.map_err(failed)?.into(),
             _memory: memory,
         })
+    }
+
+    /// Bytes that are in memory already, counted from now on until the last reference is dropped.
+    pub(crate) async fn count(&self, bytes: Bytes) -> Result<Bytes, HttpError> {
+        let _memory = self.memory(bytes.len() as u64).await?;
+        Ok(Bytes::from_owner(Received { bytes, _memory }))
     }
 
     /// A part of the budget, once it is free.

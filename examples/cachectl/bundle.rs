@@ -1,15 +1,15 @@
 //! A folder as one file, and back.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use pipeline_cache::bundle::{self, BundleProgress, PackOptions};
-use pipeline_cache::{BundleCache, DiskCache, PipelineCacheStore as _, PipelineFingerprint};
+use pipeline_cache::{BundleCache, DiskCache, PipelineCacheStore as _};
 use serde_json::json;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::folder;
+use crate::keys::read_keys;
 use crate::settings::Settings;
 use crate::units::human;
 use crate::{Outcome, print, progress_bar};
@@ -82,9 +82,7 @@ impl Bundle {
 impl Unbundle {
     pub(crate) async fn run(&self, settings: &Settings, json: bool) -> Result<Outcome> {
         let bundle = open_bundle(settings, &self.file).await?;
-        if self.folder.exists() && !is_empty(&self.folder)? {
-            folder::check(&self.folder)?;
-        }
+        folder::check_unless_new(&self.folder)?;
         let cache = open(settings, &self.folder).await?;
         let bar = progress_bar();
         let unpacked = bundle::unpack(&bundle, &cache, |at| advance(&bar, at)).await?;
@@ -133,29 +131,6 @@ async fn open_bundle(settings: &Settings, file: &Path) -> Result<BundleCache> {
         builder = builder.trusted_keys(keys);
     }
     Ok(builder.open(file).await?)
-}
-
-fn is_empty(folder: &Path) -> Result<bool> {
-    let entries = fs::read_dir(folder);
-    let mut entries = entries.with_context(|| format!("cannot list {}", folder.display()))?;
-    Ok(entries.next().is_none())
-}
-
-/// Empty lines, and what follows a `#`, are nothing.
-fn read_keys(file: &Path) -> Result<Vec<PipelineFingerprint>> {
-    let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
-    let lines = text.lines().enumerate().filter_map(|(number, line)| {
-        let key = line.split('#').next().unwrap_or_default().trim();
-        (!key.is_empty()).then_some((number + 1, key))
-    });
-    let keys = lines.map(|(number, key)| {
-        let key = key.parse();
-        key.with_context(|| format!("{shown}, line {number}: not a key of 64 hex digits"))
-    });
-    let keys: Vec<_> = keys.collect::<Result<_>>()?;
-    ensure!(!keys.is_empty(), "{shown} holds no key");
-    Ok(keys)
 }
 
 fn advance(bar: &indicatif::ProgressBar, at: BundleProgress) {

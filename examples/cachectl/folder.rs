@@ -41,6 +41,19 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     bail!("{shown} holds no entries of a disk cache, and {found} other files or folders")
 }
 
+/// As [`check`], for a folder that entries go to: it may be empty, or still to be made.
+pub(crate) fn check_unless_new(root: &Path) -> Result<()> {
+    if !root.exists() {
+        return Ok(());
+    }
+    let entries = fs::read_dir(root);
+    let mut entries = entries.with_context(|| format!("cannot list {}", root.display()))?;
+    match entries.next() {
+        Some(_) => check(root),
+        None => Ok(()),
+    }
+}
+
 /// Whether a name is that of an entry. A copy of a cache may have nothing else.
 fn is_entry(name: &OsStr) -> bool {
     let hex = name.to_str().and_then(|name| name.strip_suffix(".bin"));

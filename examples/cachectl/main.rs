@@ -5,13 +5,17 @@
 //! cachectl --cache-dir DIR verify --json
 //! cachectl --cache-dir DIR trim --max-bytes 10G
 //! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
+//! cachectl --cache-dir DIR pull s3://bucket/artifacts
 //! cachectl manifest FILE
 //! cachectl bundle DIR -o shaders.bundle
 //! cachectl unbundle shaders.bundle DIR
 //! ```
 //!
 //! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder
-//! and the remote does so too, when it is opened. `manifest` shows a recorded run, and looks into no folder.
+//! and the remote does so too, when it is opened. `pull` downloads what the folder does not have: the
+//! artifacts of a file of keys or of a recorded run, or all that an object store lists. An HTTP remote
+//! cannot be listed. Both send nothing that the other side has, so that the same command goes on after
+//! an interruption. `manifest` shows a recorded run, and looks into no folder.
 //!
 //! `bundle` makes one file of a folder, which a program reads as a `BundleCache`, and `unbundle` stores what
 //! such a file holds in a folder. Both can be interrupted, as with Ctrl-C, and go on when they are run
@@ -23,8 +27,11 @@
 
 mod bundle;
 mod folder;
+mod keys;
 mod manifest;
+mod pull;
 mod push;
+mod remote;
 mod settings;
 mod units;
 
@@ -43,6 +50,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bundle::{Bundle, Unbundle};
+use pull::Pull;
 use push::Push;
 use settings::Settings;
 use units::{bytes, human};
@@ -82,8 +90,10 @@ enum Command {
         #[arg(long)]
         by_time_saved: bool,
     },
-    /// Upload what a remote could not take
+    /// Upload what a remote could not take, or with --all what it does not have
     Push(Push),
+    /// Download what the folder does not have
+    Pull(Pull),
     /// What a recorded run used: the file of `--record` and `--prefetch`. Looks into no folder
     Manifest { file: PathBuf },
     /// Write the entries of a folder, and its known spellings, to one file
@@ -144,6 +154,7 @@ async fn run(options: Options) -> Result<Outcome> {
             trim(settings.eviction_order(order), json).await
         }
         Command::Push(push) => push.run(&settings, json).await,
+        Command::Pull(pull) => pull.run(&settings, json).await,
         Command::Manifest { file } => manifest::show(&file, json).await,
         Command::Bundle(bundle) => bundle.run(&settings, json).await,
         Command::Unbundle(unbundle) => unbundle.run(&settings, json).await,

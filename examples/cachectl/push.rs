@@ -1,30 +1,21 @@
 //! Uploads what a remote could not take, or whatever it does not have.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use pipeline_cache::{
-    DiskCache, Fetched, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, StoreError,
-    Trust,
-};
+use pipeline_cache::{DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError};
 use serde_json::json;
-use std::fs;
-use std::path::{Path, PathBuf};
 
+use crate::remote::RemoteOptions;
 use crate::settings::Settings;
+use crate::units::human;
 use crate::{Outcome, print, progress_bar};
-
-/// Uploads at a time.
-const CONCURRENCY: usize = 16;
 
 #[derive(Debug, Args)]
 pub(crate) struct Push {
-    /// The URL of the remote, as the users of the cache have it
-    url: String,
-    /// A file with the bearer token for the remote
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteOptions,
     /// Every entry that the remote does not have, and not only what it could not take
     #[arg(long)]
     all: bool,
@@ -32,7 +23,8 @@ pub(crate) struct Push {
 
 /// What became of one entry.
 enum Pushed {
-    Taken,
+    /// The remote took so many bytes of payload.
+    Taken(u64),
     /// The remote had it.
     WasThere,
     /// It is no longer in the folder, or damaged.
@@ -45,6 +37,7 @@ enum Pushed {
 #[derive(Debug, Default)]
 struct Summary {
     taken: u64,
+    bytes: u64,
     was_there: u64,
     gone: u64,
     unjudged: u64,
@@ -56,7 +49,10 @@ struct Summary {
 impl Summary {
     fn add(&mut self, pushed: Pushed) {
         *match pushed {
-            Pushed::Taken => &mut self.taken,
+            Pushed::Taken(bytes) => {
+                self.bytes += bytes;
+                &mut self.taken
+            }
             Pushed::WasThere => &mut self.was_there,
             Pushed::Gone => &mut self.gone,
             Pushed::Unjudged => &mut self.unjudged,
@@ -71,14 +67,14 @@ impl Summary {
 impl Push {
     pub(crate) async fn run(&self, settings: &Settings, json: bool) -> Result<Outcome> {
         // Before the folder is touched.
-        let remote = self.remote(settings)?;
+        let remote = self.remote.open(settings)?;
         let cache = settings.open().await?;
         let intents = cache.write_intents();
         let intents = intents.context("the folder keeps no intents")?;
-        let name = remote.to_string();
+        let name = &remote.name;
         let (keys, number) = match self.all {
             false => {
-                let keys = intents.list(&name).await?.keys;
+                let keys = intents.list(name).await?.keys;
                 let number = keys.len() as u64;
                 (stream::iter(keys).map(Ok).boxed(), number)
             }
@@ -90,35 +86,23 @@ impl Push {
         let bar = progress_bar();
         bar.set_length(number);
         let push = |key| {
-            let (cache, remote, name) = (&cache, &remote, &name);
-            async move { Ok((key, push_one(cache, remote, &key, self.all).await, name)) }
+            let (cache, store) = (&cache, &*remote.store);
+            async move { Ok((key, push_one(cache, store, &key, self.all).await)) }
         };
-        let mut pushes = keys.map_ok(push).try_buffer_unordered(CONCURRENCY);
+        let concurrency = self.remote.concurrency();
+        let mut pushes = keys.map_ok(push).try_buffer_unordered(concurrency);
         let mut summary = Summary::default();
-        while let Some((key, pushed, name)) = pushes.try_next().await? {
-            if let Pushed::Taken | Pushed::WasThere | Pushed::Gone = pushed {
+        while let Some((key, pushed)) = pushes.try_next().await? {
+            if let Pushed::Taken(_) | Pushed::WasThere | Pushed::Gone = pushed {
                 intents.remove(name, &[key]).await?;
             }
             summary.add(pushed);
+            bar.set_message(human(summary.bytes));
             bar.inc(1);
         }
         drop(pushes);
         bar.finish_and_clear();
-        report(&summary, &name, json)
-    }
-
-    fn remote(&self, settings: &Settings) -> Result<RemoteCache> {
-        let mut remote = RemoteCache::builder()
-            .max_artifact_bytes(settings.max_artifact())
-            .writes();
-        if let Some(file) = &self.token_file {
-            remote = remote.bearer_token(token(file)?);
-        }
-        if let Some(keys) = settings.trusted_keys()? {
-            remote = remote.trust(Trust::Authenticated(keys));
-        }
-        // The error does not repeat the URL, which may hold a secret.
-        remote.build(&self.url).context("cannot use the remote")
+        report(&summary, name, json)
     }
 }
 
@@ -128,7 +112,7 @@ fn all(cache: &DiskCache) -> BoxStream<'static, Result<PipelineFingerprint, Stor
 
 async fn push_one(
     cache: &DiskCache,
-    remote: &RemoteCache,
+    remote: &dyn PipelineCacheStore,
     key: &PipelineFingerprint,
     ask: bool,
 ) -> Pushed {
@@ -140,10 +124,13 @@ async fn push_one(
         }
     }
     match cache.fetch(key).await {
-        Ok(Fetched::Hit(artifact)) => match remote.put(key, artifact).await {
-            Ok(()) => Pushed::Taken,
-            Err(error) => Pushed::Failed(error),
-        },
+        Ok(Fetched::Hit(artifact)) => {
+            let bytes = artifact.len() as u64;
+            match remote.put(key, artifact).await {
+                Ok(()) => Pushed::Taken(bytes),
+                Err(error) => Pushed::Failed(error),
+            }
+        }
         Ok(Fetched::Refused) => Pushed::Unjudged,
         Ok(_) => Pushed::Gone,
         Err(error) => Pushed::Failed(error),
@@ -153,6 +140,7 @@ async fn push_one(
 fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
     let Summary {
         taken,
+        bytes,
         was_there,
         gone,
         unjudged,
@@ -161,11 +149,11 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
     } = summary;
     let why = why.as_ref().map(|error| format!("{error:#}"));
     let value = json!({
-        "remote": name, "pushed": taken, "was_there": was_there, "gone": gone,
+        "remote": name, "pushed": taken, "bytes": bytes, "was_there": was_there, "gone": gone,
         "not_judged": unjudged, "left": failed, "why": why,
     });
     print(json, &value, || {
-        let mut line = format!("{name}: pushed {taken}");
+        let mut line = format!("{name}: pushed {taken}, {}", human(*bytes));
         for (number, what) in [
             (was_there, "there already"),
             (gone, "gone from the folder"),
@@ -186,13 +174,4 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         (0, _) => Outcome::Unjudged,
         _ => Outcome::Wrong,
     })
-}
-
-/// The line break at the end of a file is not part of its token.
-fn token(file: &Path) -> Result<String> {
-    let text = fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-    let token = text.trim_end();
-    ensure!(!token.is_empty(), "{} holds no token", file.display());
-    Ok(token.to_owned())
 }

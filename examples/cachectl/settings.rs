@@ -47,6 +47,16 @@ impl Settings {
         Ok(self.builder()?.open().await?)
     }
 
+    /// For entries that come from elsewhere: the folder is made where it is missing.
+    pub(crate) async fn open_or_create(&self) -> Result<DiskCache> {
+        let mut settings = self.judging()?;
+        if let Some(root) = &self.cache_dir {
+            folder::check_unless_new(root)?;
+            settings = settings.root(root);
+        }
+        Ok(settings.open().await?)
+    }
+
     /// The secrets that entries are signed with, here and on a remote.
     pub(crate) fn trusted_keys(&self) -> Result<Option<TrustedKeys>> {
         let mut keys: Option<TrustedKeys> = None;

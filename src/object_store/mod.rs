@@ -9,6 +9,7 @@ mod builder;
 mod client;
 mod connector;
 mod leases;
+mod listing;
 mod objects;
 
 pub use builder::{ObjectStoreCacheBuilder, ObjectStoreCacheError};

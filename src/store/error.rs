@@ -139,7 +139,7 @@ pub enum StoreOperation {
     WriteIntent,
     /// [`DiskCache::trim`](crate::DiskCache::trim).
     Trim,
-    /// [`DiskCache::entries`](crate::DiskCache::entries).
+    /// [`DiskCache::entries`](crate::DiskCache::entries), or the keys of an `ObjectStoreCache`.
     List,
     /// [`DiskCache::verify`](crate::DiskCache::verify).
     Verify,

@@ -180,6 +180,7 @@ async fn help_and_the_first_line_say_what_is_where() {
         "/artifacts",
         "/ccache",
         "/sccache",
+        "/status",
         "/metrics",
         "/healthz",
         "TLS",

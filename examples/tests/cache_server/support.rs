@@ -24,6 +24,7 @@ pub(crate) const WRITER: &str = "writer-token-0123456789";
 pub(crate) struct CacheServer {
     child: Child,
     arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     url: String,
     start_line: String,
     folder: TempDir,
@@ -34,25 +35,43 @@ pub(crate) struct CacheServer {
 impl CacheServer {
     /// Starts it with a token for each role, and what else is given.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let (mut server, out, errors) = Self::launch(arguments);
+        Self::start_with(&[], arguments)
+    }
+
+    /// As `start`, with these variables in its environment.
+    pub(crate) fn start_with(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let (mut server, out, errors) = Self::launch_with(variables, arguments);
         server.readers = vec![collect(out, &server.said), collect(errors, &server.said)];
         server
     }
 
     /// As `start`, for whoever is to read what it prints, or not to.
     pub(crate) fn launch(arguments: &[&str]) -> (Self, BufReader<ChildStdout>, ChildStderr) {
+        Self::launch_with(&[], arguments)
+    }
+
+    fn launch_with(
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> (Self, BufReader<ChildStdout>, ChildStderr) {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         let lines = format!("# Ours\nread-only reader {READER}\n\nread-write writer {WRITER}\n");
         std::fs::write(&tokens, lines).unwrap();
         let arguments: Vec<_> = arguments.iter().map(|&argument| argument.into()).collect();
-        let (child, start_line, out, errors) = spawn_in(&folder, "127.0.0.1:0", &arguments);
+        let variables = variables
+            .iter()
+            .map(|&(name, value)| (name.into(), value.into()));
+        let variables: Vec<(String, String)> = variables.collect();
+        let (child, start_line, out, errors) =
+            spawn_in(&folder, "127.0.0.1:0", &arguments, &variables);
         let url = start_line.strip_prefix("listening on ").unwrap();
         let server = Self {
             url: url.split(';').next().unwrap_or_default().to_owned(),
             start_line,
             child,
             arguments,
+            variables,
             folder,
             said: Arc::default(),
             readers: Vec::new(),
@@ -69,7 +88,8 @@ impl CacheServer {
     pub(crate) fn restart(&mut self) {
         self.kill();
         let address = self.address().to_owned();
-        let (child, _, out, errors) = spawn_in(&self.folder, &address, &self.arguments);
+        let (child, _, out, errors) =
+            spawn_in(&self.folder, &address, &self.arguments, &self.variables);
         self.child = child;
         let readers = [collect(out, &self.said), collect(errors, &self.said)];
         self.readers.extend(readers);
@@ -180,6 +200,7 @@ fn spawn_in(
     folder: &TempDir,
     listen: &str,
     arguments: &[String],
+    variables: &[(String, String)],
 ) -> (Child, String, BufReader<ChildStdout>, ChildStderr) {
     let mut child = Command::new(program())
         .args(["--listen", listen, "--tokens"])
@@ -188,6 +209,7 @@ fn spawn_in(
         .arg(folder.path().join("cache"))
         .args(arguments)
         .env_remove("CACHE_SERVER_TOKENS")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

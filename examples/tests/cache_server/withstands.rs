@@ -102,7 +102,8 @@ async fn no_path_leads_out_of_its_place() {
         "/ccache/~root".to_owned(),
         "/outside".to_owned(),
         "/../outside".to_owned(),
-        "/".to_owned(),
+        "//".to_owned(),
+        "/status/".to_owned(),
     ];
     for path in &paths {
         for method in ["GET", "PUT", "DELETE"] {
@@ -453,4 +454,19 @@ async fn an_artifact_near_the_bound_of_the_folder_is_refused_and_evicts_nothing(
         let answer = server.get(&path(&key), HeaderMap::new()).await;
         assert_eq!(answer.status(), status);
     }
+}
+
+#[cfg(not(feature = "object-store"))]
+#[test]
+fn a_build_without_object_stores_says_how_to_build_one_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = Command::new(program())
+        .args(["--anonymous", "read-only", "--listen", "127.0.0.1:0"])
+        .args(["--store", "s3://bucket/artifacts", "--cache-dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(told.status.code(), Some(2));
+    let said = String::from_utf8(told.stderr).unwrap();
+    assert!(said.contains("--features object-store"), "{said}");
 }

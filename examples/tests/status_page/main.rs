@@ -1,7 +1,8 @@
-//! The page of `compile_server`, in a real browser.
+//! The pages of `compile_server` and `cache_server`, in a real browser.
 #![cfg(unix)]
 
 mod browser;
+mod of_cache_server;
 mod server;
 
 use browser::Browser;

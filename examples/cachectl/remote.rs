@@ -1,0 +1,134 @@
+//! The other side of a push or a pull: an HTTP server, or an object store.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use futures::stream::BoxStream;
+use pipeline_cache::{
+    PipelineCacheStore, PipelineFingerprint, RemoteCache, StoreError, TrustedKeys,
+};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::settings::Settings;
+
+/// The variables of the environment that name a store's credentials are those of the library.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteOptions {
+    /// The URL of the remote, as the users of the cache have it: http:// or https://, or, in a build
+    /// with the feature object-store, s3://, gs://, az:// or file://, with credentials from the
+    /// environment
+    url: String,
+    /// A file with the bearer token for an HTTP remote
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Artifacts that are on their way at once, each of them in memory
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "16",
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    concurrency: u16,
+}
+
+pub(crate) struct Remote {
+    pub(crate) store: Arc<dyn PipelineCacheStore>,
+    pub(crate) name: String,
+    /// Where it can be listed.
+    keys: Option<Keys>,
+}
+
+pub(crate) type Listing = BoxStream<'static, Result<PipelineFingerprint, StoreError>>;
+type Keys = Box<dyn Fn() -> Listing + Send + Sync>;
+
+impl RemoteOptions {
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency.into()
+    }
+
+    /// Requests at once: writes take half of them.
+    fn requests(&self) -> usize {
+        2 * self.concurrency()
+    }
+
+    /// Connects to nothing yet.
+    pub(crate) fn open(&self, settings: &Settings) -> Result<Remote> {
+        let keys = settings.trusted_keys()?;
+        let scheme = self.url.split_once(':').map_or("", |(scheme, _)| scheme);
+        if matches!(scheme, "http" | "https") {
+            return self.http(settings, keys);
+        }
+        ensure!(
+            self.token_file.is_none(),
+            "--token-file is for HTTP: an object store takes its credentials from the environment"
+        );
+        self.object_store(settings, keys)
+    }
+
+    fn http(&self, settings: &Settings, keys: Option<TrustedKeys>) -> Result<Remote> {
+        let mut remote = RemoteCache::builder()
+            .max_artifact_bytes(settings.max_artifact())
+            .max_concurrent_requests(self.requests())
+            .writes();
+        if let Some(file) = &self.token_file {
+            remote = remote.bearer_token(token(file)?);
+        }
+        if let Some(keys) = keys {
+            remote = remote.trust(pipeline_cache::Trust::Authenticated(keys));
+        }
+        // The error does not repeat the URL, which may hold a secret.
+        let remote = remote.build(&self.url).context("cannot use the remote")?;
+        Ok(Remote {
+            name: remote.to_string(),
+            store: Arc::new(remote),
+            keys: None,
+        })
+    }
+
+    #[cfg(feature = "object-store")]
+    fn object_store(&self, settings: &Settings, keys: Option<TrustedKeys>) -> Result<Remote> {
+        let mut store = pipeline_cache::ObjectStoreCache::builder()
+            .max_artifact_bytes(settings.max_artifact())
+            .max_concurrent_requests(self.requests())
+            .writes();
+        if let Some(keys) = keys {
+            store = store.trust(pipeline_cache::Trust::Authenticated(keys));
+        }
+        let store = store.build(&self.url).context("cannot use the remote")?;
+        Ok(Remote {
+            name: store.to_string(),
+            store: Arc::new(store.clone()),
+            keys: Some(Box::new(move || store.keys())),
+        })
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    fn object_store(&self, _: &Settings, _: Option<TrustedKeys>) -> Result<Remote> {
+        bail!(
+            "cannot use the remote: its URL begins with neither http:// nor https://, and this \
+             cachectl was built without object stores; build it with --features object-store"
+        )
+    }
+}
+
+impl Remote {
+    /// The keys of all artifacts that it has.
+    pub(crate) fn keys(&self) -> Result<Listing> {
+        match &self.keys {
+            Some(keys) => Ok(keys()),
+            None => bail!(
+                "an HTTP remote cannot be listed: name what to pull with --keys FILE or --run FILE"
+            ),
+        }
+    }
+}
+
+/// The line break at the end of a file is not part of its token.
+fn token(file: &Path) -> Result<String> {
+    let text = fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let token = text.trim_end();
+    ensure!(!token.is_empty(), "{} holds no token", file.display());
+    Ok(token.to_owned())
+}

@@ -1,0 +1,181 @@
+//! What the store is asked for: an S3 server of the test's own counts that, and answers when it is
+//! told to.
+
+use crate::cache_server::{
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, files, frame, remote,
+};
+use crate::support::{on_s3, wait_for_uploads};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use futures::future::join_all;
+use pipeline_cache::{Fetched, PipelineCacheStore as _, PipelineFingerprint};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// An S3 server with one object.
+struct S3 {
+    frame: Vec<u8>,
+    gets: AtomicUsize,
+    /// Each GET takes one.
+    answers: Semaphore,
+    /// Each PUT takes one.
+    puts: Semaphore,
+}
+
+impl S3 {
+    async fn start() -> (Arc<Self>, String) {
+        let s3 = Arc::new(Self {
+            frame: frame(&KEY, artifact(100_000)).await,
+            gets: AtomicUsize::new(0),
+            answers: Semaphore::new(0),
+            puts: Semaphore::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&s3));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (s3, endpoint)
+    }
+
+    fn gets(&self) -> usize {
+        self.gets.load(Ordering::SeqCst)
+    }
+}
+
+async fn answer(State(s3): State<Arc<S3>>, request: Request) -> Response {
+    match *request.method() {
+        Method::GET => {}
+        Method::PUT => {
+            s3.puts.acquire().await.unwrap().forget();
+            return [("etag", "\"one\"")].into_response();
+        }
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    }
+    s3.gets.fetch_add(1, Ordering::SeqCst);
+    s3.answers.acquire().await.unwrap().forget();
+    match request.uri().path().ends_with(&format!("{KEY}.bin")) {
+        true => (
+            [
+                ("last-modified", "Tue, 01 Dec 2026 00:00:00 GMT"),
+                ("etag", "\"one\""),
+            ],
+            s3.frame.clone(),
+        )
+            .into_response(),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn many_clients_of_one_key_cost_one_request_of_the_store() {
+    const CLIENTS: u64 = 32;
+    let (s3, endpoint) = S3::start().await;
+    let server = on_s3(&endpoint, &["--store-timeout", "60"]);
+    let clients = (0..CLIENTS).map(|_| {
+        let reader = builder(READER).request_timeout(Duration::from_secs(120));
+        let reader = reader.attempt_timeout(Duration::from_secs(120));
+        let reader = reader.inactivity_timeout(Duration::from_secs(120));
+        let reader = reader.build(server.url("/artifacts")).unwrap();
+        tokio::spawn(async move { reader.get(&KEY).await })
+    });
+    let clients: Vec<_> = clients.collect();
+    // The request for the figure is one of them.
+    server
+        .wait_for("cache_server_requests_under_way", |n| n > CLIENTS)
+        .await;
+    wait_for("a request of the store", || s3.gets() > 0).await;
+    s3.answers.add_permits(1);
+    for got in join_all(clients).await {
+        assert_eq!(got.unwrap().unwrap(), Some(artifact(100_000)));
+    }
+    assert_eq!(s3.gets(), 1);
+    assert_eq!(
+        remote(&server, READER).get(&KEY).await.unwrap(),
+        Some(artifact(100_000))
+    );
+    assert_eq!(s3.gets(), 1, "the folder has it now");
+}
+
+/// The time for which misses of these many keys wait, one after the other.
+async fn misses(server: &CacheServer, keys: std::ops::Range<u8>) -> Vec<Duration> {
+    let reader = remote(server, READER);
+    let mut times = Vec::new();
+    for number in keys {
+        let key = PipelineFingerprint::from_bytes([number; 32]);
+        let began = Instant::now();
+        assert_eq!(reader.fetch(&key).await.unwrap(), Fetched::Miss);
+        times.push(began.elapsed());
+    }
+    times
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_costs_a_miss_its_time_and_nothing_once_its_breaker_is_open() {
+    let (s3, endpoint) = S3::start().await;
+    let server = on_s3(&endpoint, &["--store-timeout", "0.3"]);
+    let writer = remote(&server, WRITER);
+    writer.put(&OTHER, artifact(1000)).await.unwrap();
+    for time in misses(&server, 100..103).await {
+        assert!(time < Duration::from_secs(3), "{time:?}");
+    }
+    assert!(s3.gets() > 0);
+    let open = "cache_server_store_breaker_open{requests=\"reads\"}";
+    let mut number = 103;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while server.metric(open).await == 0 {
+        assert!(Instant::now() < deadline, "the breaker does not open");
+        misses(&server, number..number + 1).await;
+        number += 1;
+    }
+    let failed = "cache_server_store_lookups_total{outcome=\"failed\"}";
+    let before = server.metric(failed).await;
+    let times = misses(&server, number..number + 10).await;
+    assert_eq!(server.metric(failed).await, before + 10, "none was sent");
+    assert!(times.iter().min() < Some(&Duration::from_millis(300)));
+    assert!(
+        writer.get(&OTHER).await.unwrap().is_some(),
+        "the folder's hits go on"
+    );
+}
+
+/// As many as may wait in memory, and a few more, of which the folder remembers that they wait.
+#[tokio::test]
+async fn uploads_go_on_while_the_store_hangs_and_arrive_after_a_restart() {
+    const UPLOADS: u16 = 1024 + 5;
+    let (s3, endpoint) = S3::start().await;
+    let mut server = on_s3(&endpoint, &["--store-timeout", "300"]);
+    let writer = remote(&server, WRITER);
+    let key = |number: u16| {
+        let mut key = [0x77; 32];
+        key[..2].copy_from_slice(&number.to_le_bytes());
+        PipelineFingerprint::from_bytes(key)
+    };
+    for number in 0..UPLOADS {
+        let began = Instant::now();
+        writer.put(&key(number), artifact(100)).await.unwrap();
+        // One second, where it waits at all; the rest is for a machine that does much else.
+        assert!(began.elapsed() < Duration::from_secs(10), "{number}");
+    }
+    let remembered = || files(&server.folder().join("artifacts/intents"));
+    wait_for("all to be remembered", || {
+        remembered().len() > usize::from(UPLOADS)
+    })
+    .await;
+    server.kill();
+    s3.puts.add_permits(10_000);
+    server.restart();
+    wait_for_uploads(&server, UPLOADS.into()).await;
+}
