@@ -172,6 +172,7 @@ async fn run(args: Args) -> Result<bool> {
         inactivity: args.inactivity,
     };
     let listener = Listener {
+        tls: None,
         socket,
         connections: Arc::new(Connections::new(
             args.max_connections,
