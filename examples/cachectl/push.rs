@@ -23,7 +23,7 @@ pub(crate) struct Push {
     /// The URL of the remote, as the users of the cache have it
     url: String,
     /// A file with the bearer token for the remote
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CACHECTL_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Every entry that the remote does not have, and not only what it could not take
     #[arg(long)]
