@@ -14,8 +14,7 @@
 //! | `/metrics` | for Prometheus |
 //! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
-//! Every artifact is verified against the key in its path before it is stored. The server speaks no
-//! TLS: for https put a proxy in front.
+//! Every artifact is verified against the key in its path before it is stored.
 
 mod access;
 mod access_log;
@@ -24,28 +23,34 @@ mod artifacts;
 mod batches;
 mod blobs;
 mod blocking;
+mod command_line;
+#[path = "../completions/mod.rs"]
+mod completions;
+mod config;
 mod dav;
 mod exchange;
 mod files;
 mod foreign;
+mod help;
 mod http_error;
 #[path = "../http_server/mod.rs"]
 mod http_server;
+mod input;
 mod leases;
 mod metrics;
+mod reload;
 mod site;
 mod sweep;
+mod tls;
 mod uploads;
 
 use std::io::{self, Write as _};
 use std::iter;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -64,7 +69,9 @@ use http_server::listener::Listener;
 use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
+use reload::{Hangups, Reload};
 use site::Site;
+use tls::Tls;
 use uploads::Uploads;
 
 /// It gives memory back to the system once it is free, from all threads. The one of glibc keeps most
@@ -93,7 +100,14 @@ const CUT_SHORT: u8 = 3;
 const BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match command_line::read(std::env::args_os().collect()) {
+        Ok(Some(args)) => args,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "cache_server: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -129,6 +143,8 @@ async fn serve(args: Args) -> ExitCode {
 
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
+    let args = Arc::new(args);
+    let tls = Tls::open(&args)?;
     let metrics = Arc::new(Metrics::default());
     let (log, last_line) = match args.no_access_log {
         true => (AccessLog::off(Arc::clone(&metrics)), None),
@@ -155,15 +171,19 @@ async fn run(args: Args) -> Result<bool> {
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let told = signals::stop(CUT_SHORT)?;
+    let hangups = Hangups::new()?;
     let stop = async {
         told.await;
         site.leases.stop();
     };
-    let url = format!("http://{}", socket.local_addr()?);
+    let (scheme, about_tls) = match &tls {
+        Some(_) => ("https", ""),
+        None => ("http", "; no TLS: see --tls-cert, or put a proxy in front"),
+    };
+    let url = format!("{scheme}://{}", socket.local_addr()?);
     announce(format_args!(
         "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
-         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
-         front for https"
+         {url}/sccache, metrics: {url}/metrics, health: {url}/healthz{about_tls}"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
     let timeouts = Timeouts {
@@ -172,8 +192,8 @@ async fn run(args: Args) -> Result<bool> {
         inactivity: args.inactivity,
     };
     let listener = Listener {
-        tls: None,
         socket,
+        tls: tls.as_ref().map(Tls::acceptor),
         connections: Arc::new(Connections::new(
             args.max_connections,
             timeouts,
@@ -182,10 +202,19 @@ async fn run(args: Args) -> Result<bool> {
         drain: args.drain,
         work: site.work.clone(),
     };
+    let reload = Reload {
+        args: Arc::clone(&args),
+        site: Arc::clone(&site),
+        tls,
+    };
+    let reloading = tokio::spawn(reload.at_each(hangups));
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
+    reloading.abort();
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let closed = disk.close(left).await;
+    // It holds the site as well.
+    let _ = reloading.await;
     drop(site);
     if let Some(last_line) = last_line {
         // A reader of the log that stands still is not waited for.
@@ -201,7 +230,7 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
         .max_artifact_bytes(args.max_artifact)
         .max_bytes(args.max_bytes);
     if let Some(file) = &args.secret_file {
-        let secret = read(file)?;
+        let secret = input::read(file)?;
         let secret = secret.trim_end();
         // Anybody could sign with it.
         ensure!(!secret.is_empty(), "{} holds no secret", file.display());
@@ -228,7 +257,7 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
 fn tokens(args: &Args) -> Result<String> {
     let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
     if let Some(file) = &args.tokens {
-        let file_lines = read(file)?;
+        let file_lines = input::read(file)?;
         let holds_one = access::token_lines(&file_lines).next().is_some();
         ensure!(holds_one, "{} holds no token", file.display());
         if !lines.is_empty() {
@@ -237,10 +266,6 @@ fn tokens(args: &Args) -> Result<String> {
         lines.push_str(&file_lines);
     }
     Ok(lines)
-}
-
-fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 async fn keep_durable(disk: DiskCache) {
