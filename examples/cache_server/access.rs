@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::http::{HeaderValue, Method};
@@ -47,13 +48,18 @@ pub(crate) struct Client {
 
 pub(crate) struct Access {
     anonymous: Option<Role>,
-    tokens: Vec<Token>,
+    tokens: RwLock<Tokens>,
 }
 
-impl Access {
-    /// Reads tokens, one a line: role, name, token. Empty lines and those that start with `#` say
-    /// nothing. An error names the line, and not what stands in it.
-    pub(crate) fn new(anonymous: Option<Role>, lines: &str) -> Result<Self> {
+/// What `Access::parse` has read.
+pub(crate) struct Tokens(Vec<Token>);
+
+impl Tokens {
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn parse(anonymous: Option<Role>, lines: &str) -> Result<Self> {
         let tokens = token_lines(lines)
             .map(|(number, line)| {
                 token(line).with_context(|| format!("line {number} of the tokens"))
@@ -64,7 +70,29 @@ impl Access {
             anonymous.is_some() || !tokens.is_empty(),
             "nobody could do anything: give --tokens, or allow something with --anonymous"
         );
-        Ok(Self { anonymous, tokens })
+        Ok(Self(tokens))
+    }
+}
+
+impl Access {
+    /// Reads tokens, one a line: role, name, token. Empty lines and those that start with `#` say
+    /// nothing. An error names the line, and not what stands in it.
+    pub(crate) fn new(anonymous: Option<Role>, lines: &str) -> Result<Self> {
+        let tokens = Tokens::parse(anonymous, lines)?;
+        Ok(Self {
+            anonymous,
+            tokens: RwLock::new(tokens),
+        })
+    }
+
+    /// Reads tokens as `new` does, for `replace`.
+    pub(crate) fn parse(&self, lines: &str) -> Result<Tokens> {
+        Tokens::parse(self.anonymous, lines)
+    }
+
+    /// From now on these tokens hold, and no others.
+    pub(crate) fn replace(&self, tokens: Tokens) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
     /// Who shows this `Authorization`: a bearer token, or a token as the password of any user.
@@ -75,10 +103,11 @@ impl Access {
                 role: self.anonymous,
             };
         };
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         // Equal in a time that does not depend on where two digests differ.
         let known = presented(authorization).and_then(|presented| {
             let digest = blake3::hash(&presented);
-            self.tokens.iter().find(|token| token.digest == digest)
+            tokens.0.iter().find(|token| token.digest == digest)
         });
         match known {
             Some(token) => Client {
@@ -95,7 +124,8 @@ impl Access {
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Access({} tokens)", self.tokens.len())
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        write!(f, "Access({} tokens)", tokens.len())
     }
 }
 

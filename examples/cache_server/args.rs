@@ -32,13 +32,13 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///
 ///   /healthz                        200 while the server is up; needs no token
 ///
-/// TLS: the server speaks plain HTTP/1.1 and HTTP/2. Put a proxy such as nginx in front of it for
-/// https, and let it pass on the Authorization header.
-///
-/// Tokens: each line is a role, a name for the access log, and the token itself, as in
-/// `read-write ci 3f9c...`. They come from --tokens, or from the variable CACHE_SERVER_TOKENS.
+/// Every artifact is verified against the key in its path before it is stored.
 #[derive(Debug, Parser)]
-#[command(name = "cache_server", verbatim_doc_comment)]
+#[command(
+    name = "cache_server",
+    version = env!("TOOLS_VERSION"),
+    verbatim_doc_comment
+)]
 pub(crate) struct Args {
     /// Where everything is kept
     #[arg(long, value_name = "DIR")]
@@ -46,7 +46,8 @@ pub(crate) struct Args {
     /// The address to listen at; port 0 for one that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8420")]
     pub(crate) listen: SocketAddr,
-    /// A file of tokens
+    /// A file of tokens, one a line: a role, a name for the access log and the token itself, as in
+    /// "read-write ci 3f9c..."
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
     /// What a client without a token may do
@@ -55,6 +56,13 @@ pub(crate) struct Args {
     /// A file with the shared secret. Uploads that are not signed with it are refused
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// A file with the certificate in PEM form, followed by those of its issuers: the server speaks
+    /// https. Needs --tls-key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// A file with the private key of the certificate, in PEM form and without a password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// The most bytes of artifacts to keep; the least recently used ones are evicted
     #[arg(long, value_name = "BYTES", value_parser = size, default_value = "10G")]
     pub(crate) max_bytes: u64,
@@ -103,7 +111,8 @@ pub(crate) struct Args {
     /// The seconds in which a request or response body must move on by 64 KiB, or end
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "30")]
     pub(crate) inactivity: Duration,
-    /// The seconds that a new connection has to send the whole head of its first request
+    /// The seconds that a new connection has to send the whole head of its first request, and before
+    /// that for the handshake of TLS
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "10")]
     pub(crate) head_timeout: Duration,
     /// The seconds that a connection stays open between two requests. Clients should close first:
@@ -113,6 +122,9 @@ pub(crate) struct Args {
     /// Write no access log; otherwise it goes to the standard output
     #[arg(long)]
     pub(crate) no_access_log: bool,
+    /// A TOML file of settings: see "Files" below
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// A role for those without a token, or none.

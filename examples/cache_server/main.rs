@@ -15,8 +15,7 @@
 //! | `/metrics` | for Prometheus |
 //! | `/healthz` | 200 while the server takes requests; it needs no token |
 //!
-//! Every artifact is verified against the key in its path before it is stored. The server speaks no
-//! TLS: for https put a proxy in front.
+//! Every artifact is verified against the key in its path before it is stored.
 
 mod access;
 mod access_log;
@@ -25,35 +24,41 @@ mod artifacts;
 mod batches;
 mod blobs;
 mod blocking;
+mod command_line;
+#[path = "../completions/mod.rs"]
+mod completions;
+mod config;
 mod dav;
 mod exchange;
 mod files;
 mod folder;
 mod foreign;
+mod help;
 mod http_error;
 #[path = "../http_server/mod.rs"]
 mod http_server;
+mod input;
 mod leases;
 mod log;
 mod metrics;
 mod open_store;
 mod recent;
+mod reload;
 mod site;
 mod status;
 mod store;
 mod store_metrics;
 mod sweep;
+mod tls;
 mod uploads;
 
 use std::io::{self, Write as _};
 use std::iter;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser as _;
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret, TrustedKeys};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -73,8 +78,10 @@ use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
 use open_store::StoreSettings;
+use reload::{Hangups, Reload};
 use site::Site;
 use store::StoreLimits;
+use tls::Tls;
 use uploads::Uploads;
 
 /// It gives memory back to the system once it is free, from all threads. The one of glibc keeps most
@@ -103,7 +110,14 @@ const CUT_SHORT: u8 = 3;
 const BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match command_line::read(std::env::args_os().collect()) {
+        Ok(Some(args)) => args,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "cache_server: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -139,6 +153,8 @@ async fn serve(args: Args) -> ExitCode {
 
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
+    let args = Arc::new(args);
+    let tls = Tls::open(&args)?;
     let metrics = Arc::new(Metrics::default());
     let (log, last_line) = match args.no_access_log {
         true => (AccessLog::off(Arc::clone(&metrics)), None),
@@ -166,15 +182,19 @@ async fn run(args: Args) -> Result<bool> {
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let told = signals::stop(CUT_SHORT)?;
+    let hangups = Hangups::new()?;
     let stop = async {
         told.await;
         site.leases.stop();
     };
-    let url = format!("http://{}", socket.local_addr()?);
+    let (scheme, about_tls) = match &tls {
+        Some(_) => ("https", ""),
+        None => ("http", "; no TLS: see --tls-cert, or put a proxy in front"),
+    };
+    let url = format!("{scheme}://{}", socket.local_addr()?);
     announce(format_args!(
         "listening on {url}; artifacts: {url}/artifacts, ccache: {url}/ccache, sccache: \
-         {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz; no TLS: put a proxy in \
-         front for https"
+         {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz{about_tls}"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
     let timeouts = Timeouts {
@@ -184,6 +204,7 @@ async fn run(args: Args) -> Result<bool> {
     };
     let listener = Listener {
         socket,
+        tls: tls.as_ref().map(Tls::acceptor),
         connections: Arc::new(Connections::new(
             args.max_connections,
             timeouts,
@@ -192,11 +213,20 @@ async fn run(args: Args) -> Result<bool> {
         drain: args.drain,
         work: site.work.clone(),
     };
+    let reload = Reload {
+        args: Arc::clone(&args),
+        site: Arc::clone(&site),
+        tls,
+    };
+    let reloading = tokio::spawn(reload.at_each(hangups));
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
+    reloading.abort();
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let stored = close_store(&site.artifacts, left).await;
     let closed = disk.close(left).await;
+    // It holds the site as well.
+    let _ = reloading.await;
     drop(site);
     if let Some(last_line) = last_line {
         // A reader of the log that stands still is not waited for.
@@ -221,7 +251,7 @@ fn secret(args: &Args) -> Result<Option<SharedSecret>> {
     let Some(file) = &args.secret_file else {
         return Ok(None);
     };
-    let secret = read(file)?;
+    let secret = input::read(file)?;
     let secret = secret.trim_end();
     // Anybody could sign with it.
     ensure!(!secret.is_empty(), "{} holds no secret", file.display());
@@ -289,7 +319,7 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
 fn tokens(args: &Args) -> Result<String> {
     let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
     if let Some(file) = &args.tokens {
-        let file_lines = read(file)?;
+        let file_lines = input::read(file)?;
         let holds_one = access::token_lines(&file_lines).next().is_some();
         ensure!(holds_one, "{} holds no token", file.display());
         if !lines.is_empty() {
@@ -298,10 +328,6 @@ fn tokens(args: &Args) -> Result<String> {
         lines.push_str(&file_lines);
     }
     Ok(lines)
-}
-
-fn read(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 async fn keep_durable(disk: DiskCache) {

@@ -182,6 +182,12 @@ impl Metrics {
                 self.connections.displaced.get(),
             ),
             (
+                "tls_handshakes_failed_total",
+                "counter",
+                "Connections that ended in the handshake of TLS.",
+                self.connections.failed_handshakes.get(),
+            ),
+            (
                 "artifact_hits_total",
                 "counter",
                 "Artifacts found.",

@@ -26,7 +26,10 @@
 //! it from judging some entries. Those may be somebody's good entries, and stay.
 
 mod bundle;
+#[path = "../completions/mod.rs"]
+mod completions;
 mod folder;
+mod help;
 mod keys;
 mod manifest;
 mod pull;
@@ -36,7 +39,7 @@ mod settings;
 mod units;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use futures::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pipeline_cache::disk::{DiskCacheEntry, DiskCacheHealth, DiskCacheIntents, EvictionOrder};
@@ -55,8 +58,9 @@ use push::Push;
 use settings::Settings;
 use units::{bytes, human};
 
+/// Looks after the folder of a disk cache: what is in it, whether it is whole, and how large it is.
 #[derive(Debug, Parser)]
-#[command(about = "Looks after the folder of a disk cache")]
+#[command(name = "cachectl", version = env!("TOOLS_VERSION"), after_long_help = help::AFTER)]
 struct Options {
     #[command(flatten)]
     settings: Settings,
@@ -108,7 +112,12 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Options::parse()).await {
+    let outcome = match options() {
+        Ok(Some(options)) => run(options).await,
+        Ok(None) => Ok(Outcome::Fine),
+        Err(error) => Err(error),
+    };
+    match outcome {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Wrong) => ExitCode::from(1),
         Ok(Outcome::Unjudged) => ExitCode::from(3),
@@ -119,6 +128,19 @@ async fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What the command line asks for. None if that is done already.
+fn options() -> Result<Option<Options>> {
+    let mut command = completions::add_to(Options::command());
+    let matches = command.get_matches_mut();
+    if completions::write_if_asked(&command, &matches)? {
+        return Ok(None);
+    }
+    let options = Options::from_arg_matches(&matches);
+    Ok(Some(
+        options.unwrap_or_else(|error| error.format(&mut command).exit()),
+    ))
 }
 
 /// What was found.

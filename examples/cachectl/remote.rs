@@ -20,7 +20,7 @@ pub(crate) struct RemoteOptions {
     /// environment
     url: String,
     /// A file with the bearer token for an HTTP remote
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "CACHECTL_TOKEN_FILE")]
     token_file: Option<PathBuf>,
     /// Artifacts that are on their way at once, each of them in memory
     #[arg(

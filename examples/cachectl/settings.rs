@@ -12,14 +12,26 @@ use crate::units::bytes;
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
     /// The cache's folder [default: the user's cache folder]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "CACHECTL_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
     /// A file with a secret that entries are signed with, as for cache_server. Give one for each
     /// secret in use. Without any, signed entries are not judged; with some, unsigned ones are not
-    #[arg(long = "secret-file", global = true, value_name = "FILE")]
+    #[arg(
+        long = "secret-file",
+        global = true,
+        value_name = "FILE",
+        env = "CACHECTL_SECRET_FILE"
+    )]
     secret_files: Vec<PathBuf>,
     /// The largest artifact to judge, as in 64M or 1G: that of the cache's users
-    #[arg(long, global = true, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "BYTES",
+        default_value = "64M",
+        value_parser = bytes,
+        env = "CACHECTL_MAX_ARTIFACT"
+    )]
     max_artifact: u64,
 }
 

@@ -124,6 +124,7 @@ async fn run(args: Args) -> Result<bool> {
         drain: args.drain,
         work: TaskTracker::new(),
         socket,
+        tls: None,
     };
     let site = Arc::new(Site {
         activity: Activity::new(),

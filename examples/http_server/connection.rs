@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// How long a connection stays open.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// Until the head of its first request is complete.
+    /// Until the handshake of TLS is over, and then until the head of its first request is complete.
     pub(crate) head: Duration,
     /// Between two requests.
     pub(crate) idle: Duration,
@@ -60,6 +60,11 @@ impl Connection {
             ended: Notify::new(),
             became_idle,
         }
+    }
+
+    /// The time for its first head begins now, since the handshake of TLS is over.
+    pub(crate) fn is_secured(&self) {
+        self.update(|requests| requests.since = Instant::now());
     }
 
     /// A request on it, until the value is dropped.

@@ -22,6 +22,8 @@ pub(crate) struct ConnectionMetrics {
     pub(crate) open: Gauge,
     /// Idle connections closed to make room for others.
     pub(crate) displaced: Counter,
+    /// Connections that ended in the handshake of TLS.
+    pub(crate) failed_handshakes: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +98,13 @@ pub(crate) struct OpenConnection {
     all: Arc<Connections>,
     _permit: OwnedSemaphorePermit,
     _counted: Counted,
+}
+
+impl OpenConnection {
+    /// Counts it among those that ended in the handshake of TLS.
+    pub(crate) fn handshake_failed(&self) {
+        self.all.metrics.failed_handshakes.increment();
+    }
 }
 
 impl Drop for OpenConnection {

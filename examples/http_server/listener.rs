@@ -1,4 +1,4 @@
-//! Accepts connections within a bound, serves them as HTTP/1.1 or HTTP/2 for as long as requests
+//! Accepts connections within a bound, with TLS if there is a certificate, serves them as HTTP/1.1 or HTTP/2 for as long as requests
 //! come, and drains them at the end.
 
 use axum::Router;
@@ -14,9 +14,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConnection;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -37,6 +42,8 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
+    /// What new connections are encrypted with; none for plain HTTP.
+    pub(crate) tls: Option<watch::Receiver<TlsAcceptor>>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) drain: Duration,
     /// What requests have begun, which goes on where their clients have left.
@@ -76,7 +83,15 @@ impl Listener {
                 open = self.connections.open() => open,
                 () = &mut stop => break,
             };
-            connections.spawn(serve(stream, peer, site.clone(), open, stopping.clone()));
+            let tls = self.tls.as_ref().map(|tls| tls.borrow().clone());
+            connections.spawn(serve(
+                stream,
+                tls,
+                peer,
+                site.clone(),
+                open,
+                stopping.clone(),
+            ));
         }
         drop(self.socket);
         stopping.cancel();
@@ -95,6 +110,7 @@ impl Listener {
 /// Serves one connection to its end.
 async fn serve(
     stream: TcpStream,
+    tls: Option<TlsAcceptor>,
     peer: SocketAddr,
     site: Router,
     open: OpenConnection,
@@ -103,6 +119,43 @@ async fn serve(
     // The head and the body of an answer leave in two writes: the second is not to wait until the
     // first is acknowledged.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return serve_http(stream, peer, site, open, stopping).await;
+    };
+    match secure(stream, tls, &open, &stopping).await {
+        Some(stream) => serve_http(stream, peer, site, open, stopping).await,
+        None => open.handshake_failed(),
+    }
+}
+
+/// The handshake of TLS. None if it fails, takes longer than the head of a request may, or the
+/// connection has to go before it is over.
+async fn secure(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    open: &OpenConnection,
+    stopping: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let limit = |connection: &mut ServerConnection| {
+        connection.set_buffer_limit(Some(BUFFER_BYTES));
+    };
+    let stream = tokio::select! {
+        stream = tls.accept_with(stream, limit) => stream.ok()?,
+        () = open.state.is_aborted() => return None,
+        () = open.state.is_idle() => return None,
+        () = stopping.cancelled() => return None,
+    };
+    open.state.is_secured();
+    Some(stream)
+}
+
+async fn serve_http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    site: Router,
+    open: OpenConnection,
+    stopping: CancellationToken,
+) {
     let state = Arc::clone(&open.state);
     let known = Arc::clone(&state);
     let service = service_fn(move |request: Request<Incoming>| {

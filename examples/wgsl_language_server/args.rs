@@ -23,7 +23,11 @@ use crate::arguments::{count, positive_seconds, size};
 /// The shaders of the workspace are checked in the background, so that the first look at each is
 /// answered from the cache.
 #[derive(Debug, Parser)]
-#[command(name = "wgsl_language_server", verbatim_doc_comment)]
+#[command(
+    name = "wgsl_language_server",
+    version = env!("TOOLS_VERSION"),
+    verbatim_doc_comment
+)]
 pub(crate) struct Args {
     /// Where artifacts and known spellings are kept [default: the user's cache folder]
     #[arg(long, visible_alias = "dir", value_name = "DIR")]

@@ -93,7 +93,7 @@ pub(crate) fn offer(encoding: Encoding) -> InitializeResult {
     };
     let info = ServerInfo {
         name: "wgsl_language_server".to_owned(),
-        version: None,
+        version: Some(env!("TOOLS_VERSION").to_owned()),
     };
     InitializeResult::new(capabilities, Some(info))
 }

@@ -7,7 +7,7 @@ use pipeline_cache::{
     RemoteCache, RemoteCacheBuilder,
 };
 use reqwest::header::HeaderMap;
-use reqwest::{Body, Client, Response, StatusCode};
+use reqwest::{Body, Client, ClientBuilder, Response, StatusCode};
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -28,6 +28,7 @@ pub(crate) struct CacheServer {
     url: String,
     start_line: String,
     folder: TempDir,
+    client: Client,
     said: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -73,6 +74,7 @@ impl CacheServer {
             arguments,
             variables,
             folder,
+            client: client(),
             said: Arc::default(),
             readers: Vec::new(),
         };
@@ -105,16 +107,21 @@ impl CacheServer {
     }
 
     pub(crate) fn address(&self) -> &str {
-        self.url.strip_prefix("http://").unwrap()
+        self.url.split_once("://").unwrap().1
+    }
+
+    /// Requests go to it over TLS from now on, with a certificate that this authority has signed.
+    pub(crate) fn trust(&mut self, authority: &[u8]) {
+        self.client = client_trusting(authority).build().unwrap();
     }
 
     pub(crate) async fn put(&self, path: &str, body: impl Into<Body>) -> StatusCode {
-        let request = client().put(self.url(path)).bearer_auth(WRITER);
+        let request = self.client.put(self.url(path)).bearer_auth(WRITER);
         request.body(body).send().await.unwrap().status()
     }
 
     pub(crate) async fn get(&self, path: &str, headers: HeaderMap) -> Response {
-        let request = client().get(self.url(path)).bearer_auth(READER);
+        let request = self.client.get(self.url(path)).bearer_auth(READER);
         request.headers(headers).send().await.unwrap()
     }
 
@@ -166,10 +173,23 @@ impl CacheServer {
         value.parse().unwrap()
     }
 
+    /// Waits until it has printed a text.
+    pub(crate) async fn wait_until_said(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.said().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in {}", self.said());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Asks it to stop, as an init system does.
     pub(crate) fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
-        let killed = Command::new("kill").arg(&pid).status().unwrap();
+        let killed = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(killed.success());
     }
 
@@ -195,6 +215,17 @@ impl Drop for CacheServer {
     }
 }
 
+/// The program, which takes no setting from the environment of the tests.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(program());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CACHE_SERVER_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// The server in this folder, its first line, and what else it prints.
 fn spawn_in(
     folder: &TempDir,
@@ -202,13 +233,12 @@ fn spawn_in(
     arguments: &[String],
     variables: &[(String, String)],
 ) -> (Child, String, BufReader<ChildStdout>, ChildStderr) {
-    let mut child = Command::new(program())
+    let mut child = command()
         .args(["--listen", listen, "--tokens"])
         .arg(folder.path().join("tokens"))
         .arg("--cache-dir")
         .arg(folder.path().join("cache"))
         .args(arguments)
-        .env_remove("CACHE_SERVER_TOKENS")
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -266,6 +296,12 @@ pub(crate) fn client() -> Client {
     // Without the platform's certificates, which take long to read.
     let client = Client::builder().no_proxy().tls_certs_only([]);
     client.build().unwrap()
+}
+
+/// For a server whose certificate this authority has signed.
+pub(crate) fn client_trusting(authority: &[u8]) -> ClientBuilder {
+    let authority = reqwest::Certificate::from_pem(authority).unwrap();
+    Client::builder().no_proxy().tls_certs_only([authority])
 }
 
 pub(crate) fn path(key: &PipelineFingerprint) -> String {

@@ -228,6 +228,7 @@ impl Service {
         let address = socket.local_addr().unwrap();
         let listener = Listener {
             socket,
+            tls: None,
             connections: Arc::new(Connections::new(64, timeouts, connections)),
             drain: Duration::ZERO,
             work: TaskTracker::new(),
