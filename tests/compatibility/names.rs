@@ -41,6 +41,11 @@ async fn named(names: impl IntoIterator<Item = String>) -> Names {
 
 /// The frames of the artifact and of the alias of a released folder, by the names of a server that
 /// has them.
+#[cfg(any(
+    feature = "remote-cache",
+    feature = "object-store",
+    all(feature = "redis", unix)
+))]
 async fn stored(version: &Path, names: &Names) -> Vec<(String, Vec<u8>)> {
     let folder = version.join("folder");
     let (key, alias) = (compiled_key(), alias_key().await);

@@ -13,15 +13,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compatibility")
 }
 
-/// The folder of this release, which may not be there yet.
-pub(crate) fn own() -> PathBuf {
-    let (major, minor) = (
-        env!("CARGO_PKG_VERSION_MAJOR"),
-        env!("CARGO_PKG_VERSION_MINOR"),
-    );
-    root().join(format!("v{major}_{minor}"))
-}
-
 /// The folders of all releases that are kept.
 pub(crate) fn all() -> Vec<PathBuf> {
     let is_version = |path: &PathBuf| {
@@ -87,6 +78,15 @@ mod write {
     use crate::{bundles, folder, frames, keys, names, runs};
 
     const WRITE: &str = "PIPELINE_CACHE_WRITE_COMPATIBILITY";
+
+    /// The folder of this release, which may not be there yet.
+    fn own() -> PathBuf {
+        let (major, minor) = (
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            env!("CARGO_PKG_VERSION_MINOR"),
+        );
+        root().join(format!("v{major}_{minor}"))
+    }
 
     /// Writes what this release writes.
     async fn write(folder: &Path) {
