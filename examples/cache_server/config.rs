@@ -28,7 +28,7 @@ pub(crate) struct Setting<'a> {
 }
 
 /// The key of a flag.
-pub(crate) fn key(flag: &Arg) -> Option<String> {
+fn key(flag: &Arg) -> Option<String> {
     let name = flag.get_long().filter(|name| *name != FLAG)?;
     Some(name.replace('-', "_"))
 }
@@ -57,13 +57,11 @@ fn line(text: &str, span: Range<usize>) -> usize {
 }
 
 fn setting<'a>(command: &'a Command, name: &str, value: &DeValue<'_>) -> Result<Setting<'a>> {
-    let is_it = |flag: &&Arg| key(flag).is_some_and(|key| key == name);
-    let Some(flag) = command.get_arguments().find(is_it) else {
-        match command.get_arguments().find_map(|flag| {
-            let key = key(flag)?;
-            (key == name.trim_start_matches('-').replace('-', "_")).then_some(key)
-        }) {
-            Some(key) => bail!("unknown key: write {key}"),
+    let Some(flag) = flag_of(command, name) else {
+        // Written as on the command line.
+        let meant = name.trim_start_matches('-').replace('-', "_");
+        match flag_of(command, &meant) {
+            Some(_) => bail!("unknown key: write {meant}"),
             None => bail!("unknown key: the keys are the names of the flags, with _ for -"),
         }
     };
@@ -79,6 +77,11 @@ fn setting<'a>(command: &'a Command, name: &str, value: &DeValue<'_>) -> Result<
         words.extend(word(flag, &text));
     }
     Ok(Setting { flag, words })
+}
+
+fn flag_of<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+    let mut flags = command.get_arguments();
+    flags.find(|flag| key(flag).is_some_and(|key| key == name))
 }
 
 /// The value as the command line would have it.
