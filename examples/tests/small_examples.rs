@@ -9,6 +9,10 @@ use cache_server::{CacheServer, WRITER};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// A bound on an answer, for a busy machine.
+const SOON: Duration = Duration::from_secs(60);
 
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
@@ -83,7 +87,8 @@ impl Service {
 
     /// The answer to a source, and where it came from.
     async fn compile(&self, source: &'static str) -> (String, String) {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON);
+        let client = client.build().unwrap();
         let request = client.post(format!("{}/compile", self.url)).body(source);
         let response = request.send().await.unwrap();
         assert!(

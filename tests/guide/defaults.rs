@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pipeline_cache::bundle::MAX_ENTRIES;
 use pipeline_cache::layered::RecordedRun;
-use pipeline_cache::{InMemoryPipelineCache, PipelineCacheStore as _, SourceAliases};
+use pipeline_cache::{
+    BundleCache, DiskCache, InMemoryPipelineCache, PipelineCacheStore as _, RemoteCache,
+    SourceAliases,
+};
 
 use crate::builders::all_settings;
 use crate::sources::{setters, sources};
@@ -121,6 +124,35 @@ async fn the_page_says_the_budgets_of_memory() {
     );
     assert_eq!(SourceAliases::DEFAULT_CAPACITY, 16_384);
     assert_eq!(said("SourceAliases", "with_capacity"), "16,384");
+}
+
+/// Those bounds that the debug form of a builder shows.
+#[test]
+fn a_value_outside_of_its_bounds_is_moved_to_the_nearest() {
+    let bounds = |builder: &str, name: &str| {
+        let row = rows(PAGE)
+            .into_iter()
+            .find(|row| (&*row.heading, code(&row.cells[0]).as_deref()) == (builder, Some(name)));
+        row.unwrap().cells[2].clone()
+    };
+    let shows = |builder: &dyn std::fmt::Debug, field: &str| {
+        assert!(format!("{builder:?}").contains(field), "{builder:?}");
+    };
+    let disk = DiskCache::builder().max_concurrent_operations(0);
+    shows(&disk, "max_concurrent_operations: 1,");
+    shows(&disk.max_pending_flushes(0), "max_pending_flushes: 1,");
+    let bundle = BundleCache::builder().max_concurrent_operations(0);
+    shows(&bundle, "max_concurrent_operations: 1 ");
+    for (builder, name) in [
+        ("DiskCacheBuilder", "max_concurrent_operations"),
+        ("DiskCacheBuilder", "max_pending_flushes"),
+        ("BundleCacheBuilder", "max_concurrent_operations"),
+    ] {
+        assert_eq!(bounds(builder, name), "at least 1");
+    }
+    shows(&RemoteCache::builder().zstd(99, 1), "level: 19,");
+    shows(&RemoteCache::builder().zstd(-7, 1), "level: 1,");
+    assert!(bounds("Every network tier", "zstd").starts_with("level 1 to 19;"));
 }
 
 /// What no setting changes: the row of the table, its value, and where the code says so.
