@@ -112,7 +112,8 @@ mod tests {
     use std::sync::Arc;
 
     const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([1; 32]);
-    const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([2; 32]);
+    /// With letters in its name.
+    const OTHER: PipelineFingerprint = PipelineFingerprint::from_bytes([0xab; 32]);
 
     #[tokio::test]
     async fn the_keys_are_those_of_artifacts_below_the_prefix() {
