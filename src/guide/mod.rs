@@ -18,6 +18,7 @@
 //! | [`tuning`] | Which setting changes what? |
 //! | [`defaults`] | What is every default and bound? |
 //! | [`operating`] | Folders, upgrades, backup, a full disk |
+//! | [`compatibility`] | What lasts across releases? How does a fleet upgrade? |
 //! | [`runtimes`] | Runtimes, threads, fork, shutdown |
 //! | [`metrics`] | What do I watch? |
 //! | [`recipes`] | A compile server and an editor, whole |
@@ -64,6 +65,7 @@ pages! {
     tuning, "tuning.md", "Tuning: which setting changes what.\n\n";
     defaults, "defaults.md", "Every default and every bound.\n\n";
     operating, "operating.md", "Operating: folders, upgrades, backup, a full disk.\n\n";
+    compatibility, "compatibility.md", "Compatibility: what lasts across releases, and what a change means.\n\n";
     runtimes, "runtimes.md", "Runtimes, threads, fork and shutdown.\n\n";
     metrics, "metrics.md", "Metrics, logs and traces.\n\n";
     recipes, "recipes.md", "Recipes: a compile server and an editor.\n\n";
