@@ -17,7 +17,7 @@ pub(super) enum Event {
     Use(Handle<Expression>),
     /// It needs its negation.
     Unless(Handle<Expression>),
-    /// It hands it to a function that compares neighbours.
+    /// It hands it to a function that compares neighbours, or to the neighbours themselves.
     Compared(Handle<Expression>),
     /// It evaluates it where someone can tell: an `Emit` names it, or its result is defined.
     Evaluation(Handle<Expression>),
@@ -251,14 +251,15 @@ impl Events {
                         self.partings.push(self.events.len());
                     }
                     self.parted += usize::from(leaf.leaves() || called.discards);
-                    self.effects.compares |= called.compares;
+                    let gathered = leaf.gathers();
+                    self.effects.compares |= called.compares || gathered.is_some();
                     self.effects.discards |= leaf.discards() || called.discards;
 
                     let events = &mut self.events;
                     leaf.statement().write(&mut Listing(|handle, is_defined| {
                         let event = if is_defined {
                             Event::Evaluation(handle)
-                        } else if called.compares {
+                        } else if called.compares || gathered == Some(handle) {
                             Event::Compared(handle)
                         } else {
                             Event::Use(handle)

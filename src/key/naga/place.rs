@@ -4,8 +4,9 @@
 //! right before the first statement that needs it, once for as long as it stays in scope. Four
 //! things move that place:
 //!
-//! - Derivatives: what the source computed before neighbours in control flow may part, by a
-//!   `discard` or in a branch, is computed before it still if these are compared by it later.
+//! - Derivatives, and what is read of neighbours: what the source computed before neighbours in
+//!   control flow may part, by a `discard` or in a branch, is computed before it still if these are
+//!   compared by it later.
 //! - Branches: what several of them need is computed before them, if it is
 //!   [large and harmless](super::shared).
 //! - A loop: what was computed before it is computed before it still, so that no work moves into
