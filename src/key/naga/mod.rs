@@ -148,7 +148,6 @@
 mod build;
 mod canonical;
 mod carried;
-mod compared;
 mod context;
 mod deep;
 mod effects;
@@ -175,6 +174,7 @@ mod shared;
 mod special;
 mod timing;
 mod twins;
+mod uses;
 mod validate;
 mod validated;
 mod values;

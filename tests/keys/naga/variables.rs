@@ -1,6 +1,6 @@
 //! Variables of functions that are written more than once.
 
-use pipeline_cache::{PipelineFingerprint, Program as _, ToWire as _};
+use pipeline_cache::{Program as _, ToWire as _};
 
 /// The canonical form of a compute shader with a body, which is that of its canonical form, too.
 fn wire(body: &str) -> Vec<u8> {
