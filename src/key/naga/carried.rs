@@ -1,56 +1,49 @@
 //! What a statement that nests others needs before it.
+//!
+//! It is found among the values that may be needed, by when they are used. Only where that does not
+//! tell are all events in the statement looked at, which costs a look at each event for each of the
+//! statements around it.
 
-use super::compared::each_compared;
 use super::events::{BlockId, Event};
-use super::function::UNAVAILABLE;
 use super::placer::Placer;
 use super::rebase::Rebased;
+use super::uses::{Uses, Within, each_compared, needed};
 use super::values::Value;
 
 impl Placer<'_, '_> {
     /// Places what a nesting statement in `block` shares with others, or within itself.
     pub(super) fn place_shared(&mut self, number: usize, block: BlockId) -> Rebased<()> {
-        if self.shared.is_any_at(block) {
-            let shared = self.shared;
-            let events = self.builder.values.events.of_nested(number);
-            for value in self.needed(events, |_, value| shared.is_home(value, block))? {
-                self.place(value)?;
-            }
+        let shared = self.shared;
+        let candidates = shared.at(block).iter().map(|(_, value)| *value);
+        if candidates.len() == 0 {
+            return Ok(());
         }
-        Ok(())
+        let wanted = self.used_in(number, candidates, self.needed);
+        let wanted = wanted
+            .unwrap_or_else(|| self.needed_in(number, |_, value| shared.is_home(value, block)));
+        self.place_all(wanted)
     }
 
-    /// Places what a loop needs that the source computed before it.
+    /// Places what a loop needs that the source computed before it. What it computed before the
+    /// loop around it has been looked at there.
     pub(super) fn place_carried(&mut self, number: usize) -> Rebased<()> {
-        let events = self.builder.values.events.of_nested(number);
-        for value in self.needed(events, Self::computed)? {
-            self.place(value)?;
-        }
-        Ok(())
+        let candidates = self.computed_since(self.looked.at_loop);
+        let wanted = self.used_in(number, candidates, self.needed);
+        let wanted = wanted.unwrap_or_else(|| self.needed_in(number, Self::computed));
+        self.place_all(wanted)
     }
 
     /// Places what the source has computed before neighbours in control flow take the branches of
     /// a statement, and what they are compared by in these: what they have not computed by then
     /// is not there to compare.
     pub(super) fn place_compared(&mut self, number: usize) -> Rebased<()> {
-        let values = self.builder.values;
-        if !values.live.effects().compares {
+        if !self.builder.values.live.effects().compares {
             return Ok(());
         }
-        self.begin_visit();
-        let context = self.builder.context;
-        let mut found = Vec::new();
-        let mut pending = std::mem::take(self.pending);
-        for (event, _) in values.events.of_nested(number) {
-            each_compared(context, values, *event, |root| {
-                self.below(root, Self::computed, &mut found, &mut pending);
-            });
-        }
-        *self.pending = pending;
-        for value in found {
-            self.place(value)?;
-        }
-        Ok(())
+        let candidates = self.computed_since(self.settled.max(self.looked.at_nesting));
+        let wanted = self.used_in(number, candidates, self.compared);
+        let wanted = wanted.unwrap_or_else(|| self.compared_in(number));
+        self.place_all(wanted)
     }
 
     /// Places what the source has computed before neighbours may part for good, at an event, and
@@ -66,40 +59,85 @@ impl Placer<'_, '_> {
             .filter(is_wanted)
             .collect();
         wanted.sort_by_key(|value| compared.order(*value));
-        for value in wanted {
-            self.place(value)?;
-        }
+        self.place_all(wanted)?;
         self.settle();
         Ok(())
     }
 
-    /// The values of some kind that events need, in the order in which they need them. What these
-    /// are computed from is not among them.
-    fn needed(
-        &mut self,
-        events: &[(Event, BlockId)],
-        is_wanted: impl Fn(&Self, Value) -> bool,
-    ) -> Rebased<Vec<Value>> {
-        let values = self.builder.values;
-        let mut needed = Vec::new();
-        self.begin_visit();
-        let mut pending = std::mem::take(self.pending);
-        for (event, _) in events {
-            let root = match *event {
-                Event::Nothing => continue,
-                Event::Unless(source) => values.unless(source).ok_or(UNAVAILABLE)?,
-                Event::Use(source) | Event::Compared(source) => {
-                    values.of(source).ok_or(UNAVAILABLE)?
+    fn place_all(&mut self, wanted: Vec<Value>) -> Rebased<()> {
+        for value in wanted {
+            self.place(value)?;
+        }
+        Ok(())
+    }
+
+    /// Those candidates that the events in a nesting statement use, in the order in which they do.
+    /// None if that is not known, or takes longer than to look at the events.
+    ///
+    /// A value that is placed has all placed that it is computed from, so that nobody needs a
+    /// candidate for it alone; but not in a `continuing` block, which keeps the reads of the body
+    /// and nothing else of it.
+    fn used_in(
+        &self,
+        number: usize,
+        candidates: impl Iterator<Item = Value>,
+        uses: &Uses,
+    ) -> Option<Vec<Value>> {
+        if self.looked.is_continuing {
+            return None;
+        }
+        let events = self.builder.values.events.range_of_nested(number);
+        let mut used = Vec::new();
+        for (count, value) in candidates.enumerate() {
+            if count > events.len() {
+                return None;
+            }
+            if self.placed(value).is_none() {
+                match uses.within(value, &events) {
+                    Within::Never => {}
+                    Within::First => used.push(value),
+                    Within::Again => return None,
                 }
-                Event::Evaluation(source) => match values.evaluated(source) {
-                    Some(value) => value,
-                    None => continue,
-                },
-            };
-            self.below(root, &is_wanted, &mut needed, &mut pending);
+            }
+        }
+        used.sort_by_key(|value| uses.order(*value));
+        Some(used)
+    }
+
+    /// The values of some kind that events in a nesting statement need, in the order in which they
+    /// need them. What these are computed from is not among them.
+    fn needed_in(&mut self, number: usize, is_wanted: impl Fn(&Self, Value) -> bool) -> Vec<Value> {
+        let values = self.builder.values;
+        self.found_in(number, is_wanted, |event, see| {
+            needed(values, event).into_iter().for_each(see);
+        })
+    }
+
+    /// The values that the source has computed and that neighbours are compared by in a nesting
+    /// statement.
+    fn compared_in(&mut self, number: usize) -> Vec<Value> {
+        let (context, values) = (self.builder.context, self.builder.values);
+        self.found_in(number, Self::computed, |event, see| {
+            each_compared(context, values, event, see);
+        })
+    }
+
+    fn found_in(
+        &mut self,
+        number: usize,
+        is_wanted: impl Fn(&Self, Value) -> bool,
+        each_root: impl Fn(Event, &mut dyn FnMut(Value)),
+    ) -> Vec<Value> {
+        self.begin_visit();
+        let mut found = Vec::new();
+        let mut pending = std::mem::take(self.pending);
+        for (event, _) in self.builder.values.events.of_nested(number) {
+            each_root(*event, &mut |root| {
+                self.below(root, &is_wanted, &mut found, &mut pending);
+            });
         }
         *self.pending = pending;
-        Ok(needed)
+        found
     }
 
     /// Finds the values of some kind among a root and all that it is computed from. What is

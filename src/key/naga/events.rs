@@ -17,7 +17,7 @@ pub(super) enum Event {
     Use(Handle<Expression>),
     /// It needs its negation.
     Unless(Handle<Expression>),
-    /// It hands it to a function that compares neighbours.
+    /// It hands it to a function that compares neighbours, or to the neighbours themselves.
     Compared(Handle<Expression>),
     /// It evaluates it where someone can tell: an `Emit` names it, or its result is defined.
     Evaluation(Handle<Expression>),
@@ -48,6 +48,8 @@ impl BlockId {
 pub(super) struct BlockInfo {
     /// The block around it. The body stands in itself.
     outer: BlockId,
+    /// A block further out, so that a way out takes few steps however deep blocks nest.
+    jump: BlockId,
     depth: u32,
     /// How many nesting statements have begun when the last loop in it does.
     loops: u32,
@@ -118,11 +120,21 @@ impl Events {
         self.blocks[block.index()].loops as usize > nested
     }
 
+    /// Whether neighbours may part, for good or for as long as a branch takes.
+    pub(super) fn parts(&self) -> bool {
+        self.parted > 0 || !self.nested.is_empty()
+    }
+
     /// What happens in a statement that nests others. These are counted from 0, in the order in
     /// which they begin.
     pub(super) fn of_nested(&self, number: usize) -> &[(Event, BlockId)] {
+        &self.events[self.range_of_nested(number)]
+    }
+
+    /// Where that stands among all events.
+    pub(super) fn range_of_nested(&self, number: usize) -> Range<usize> {
         let events = self.nested.get(number).map(|(events, _)| events.clone());
-        &self.events[events.unwrap_or_default()]
+        events.unwrap_or_default()
     }
 
     /// The first event in a statement that nests others, if neighbours may part for good in it.
@@ -135,11 +147,6 @@ impl Events {
     pub(super) fn at_parting(&self, number: usize) -> usize {
         let event = self.partings.get(number).copied();
         event.unwrap_or(self.events.len())
-    }
-
-    /// Whether neighbours may part for good.
-    pub(super) const fn parts(&self) -> bool {
-        self.parted > 0
     }
 
     /// What the statements do to neighbours, whatever the expressions do.
@@ -157,30 +164,55 @@ impl Events {
 
     /// The innermost block that holds both.
     pub(super) fn common(&self, one: BlockId, two: BlockId) -> BlockId {
-        let (mut one, mut two) = (one, two);
+        let depth = self.depth(one).min(self.depth(two));
+        let (mut one, mut two) = (self.around(one, depth), self.around(two, depth));
         while one != two {
-            let (a, b) = (self.blocks[one.index()], self.blocks[two.index()]);
-            if a.depth >= b.depth {
-                one = a.outer;
-            }
-            if b.depth >= a.depth {
-                two = b.outer;
-            }
+            let (a, b) = (&self.blocks[one.index()], &self.blocks[two.index()]);
+            // Blocks of one depth jump to one depth.
+            (one, two) = if a.jump == b.jump {
+                (a.outer, b.outer)
+            } else {
+                (a.jump, b.jump)
+            };
         }
         one
     }
 
+    /// The block of a depth around a block that is as deep or deeper.
+    fn around(&self, block: BlockId, depth: u32) -> BlockId {
+        let mut block = block;
+        while self.depth(block) > depth {
+            let BlockInfo { outer, jump, .. } = self.blocks[block.index()];
+            block = if self.depth(jump) < depth {
+                outer
+            } else {
+                jump
+            };
+        }
+        block
+    }
+
+    /// Where a block in another one jumps to: as far as the two jumps before it together, if these
+    /// are of one length. That makes ways of logarithmic length.
+    fn jump_from(&self, outer: BlockId) -> BlockId {
+        let first = self.blocks[outer.index()].jump;
+        let second = self.blocks[first.index()].jump;
+        let is_even =
+            self.depth(outer) - self.depth(first) == self.depth(first) - self.depth(second);
+        if is_even { second } else { outer }
+    }
+
     fn new_block(&mut self, context: &Context<'_>, block: Run, outer: BlockId) {
         let id = BlockId::new(self.blocks.len());
-        let depth = self
-            .blocks
-            .get(outer.index())
-            .map_or(0, |outer| outer.depth + 1);
-        let loops = 0;
+        let (depth, jump) = match self.blocks.get(outer.index()) {
+            Some(around) => (around.depth + 1, self.jump_from(outer)),
+            None => (0, BlockId::BODY),
+        };
         self.blocks.push(BlockInfo {
             outer,
+            jump,
             depth,
-            loops,
+            loops: 0,
         });
         self.block(context, block, id);
         let loops = self.blocks[id.index()].loops;
@@ -251,14 +283,15 @@ impl Events {
                         self.partings.push(self.events.len());
                     }
                     self.parted += usize::from(leaf.leaves() || called.discards);
-                    self.effects.compares |= called.compares;
+                    let gathered = leaf.gathers();
+                    self.effects.compares |= called.compares || gathered.is_some();
                     self.effects.discards |= leaf.discards() || called.discards;
 
                     let events = &mut self.events;
                     leaf.statement().write(&mut Listing(|handle, is_defined| {
                         let event = if is_defined {
                             Event::Evaluation(handle)
-                        } else if called.compares {
+                        } else if called.compares || gathered == Some(handle) {
                             Event::Compared(handle)
                         } else {
                             Event::Use(handle)

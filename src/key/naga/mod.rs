@@ -92,7 +92,7 @@
 //! | what follows a `discard` | SPIR-V ends the invocation there, other targets go on with it for its neighbours |
 //! | what follows a `switch` or a loop that never ends by itself | compilers of some targets ask for a value after it |
 //! | work done before a loop | it would be as right inside, and slower |
-//! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed |
+//! | what neighbours are compared by, computed before one of them may `discard` or branch away | a target may stop it there, and derivatives would compare with what it has not computed; `quadSwapX`, `subgroupShuffle` and their like would read it |
 //! | order of float operands; `min`, `max`; `x + 0.0`, `x * 1.0`, `!(a < b)` on floats | NaN payloads, signed zeros and NaN itself tell them apart |
 //! | `a && b` and `b && a` | some back ends write the operator of their language, whose left operand guards the right one |
 //! | `@interpolate(flat)` and `@interpolate(flat, first)` | naga's GLSL back end writes the one and refuses the other |
@@ -148,7 +148,6 @@
 mod build;
 mod canonical;
 mod carried;
-mod compared;
 mod context;
 mod deep;
 mod effects;
@@ -175,6 +174,7 @@ mod shared;
 mod special;
 mod timing;
 mod twins;
+mod uses;
 mod validate;
 mod validated;
 mod values;

@@ -4,8 +4,9 @@
 //! right before the first statement that needs it, once for as long as it stays in scope. Four
 //! things move that place:
 //!
-//! - Derivatives: what the source computed before neighbours in control flow may part, by a
-//!   `discard` or in a branch, is computed before it still if these are compared by it later.
+//! - Derivatives, and what is read of neighbours: what the source computed before neighbours in
+//!   control flow may part, by a `discard` or in a branch, is computed before it still if these are
+//!   compared by it later.
 //! - Branches: what several of them need is computed before them, if it is
 //!   [large and harmless](super::shared).
 //! - A loop: what was computed before it is computed before it still, so that no work moves into
@@ -53,15 +54,18 @@ pub(super) fn function(
         values,
         draft,
         shared,
+        needed,
         compared,
         journal,
         pending,
     } = scratch;
     values.read(context)?;
     shared.read(context, values);
-    compared.read(context, values);
+    let has_loop = values.events.is_before_loop(BlockId::BODY, 0);
+    needed.read_needed(values, shared.is_any() || has_loop);
+    compared.read_compared(context, values);
     let builder = FunctionBuilder::new(module, context, values, draft, name)?;
-    let mut placer = Placer::new(builder, shared, compared, (journal, pending));
+    let mut placer = Placer::new(builder, shared, (needed, compared), (journal, pending));
     let returns = context.function.result.is_none();
     placer.block(context.flow.body, returns)?;
     let again = placer.again || values.wastes();
@@ -142,8 +146,10 @@ impl Placer<'_, '_> {
                     let number = self.next_nested();
                     self.place_before(number, id)?;
                     self.begin(tag::IF).reference(condition.index());
+                    let around = self.look_into(false);
                     self.again |= self.block(accept, returns)?;
                     self.block(reject, returns)?;
+                    self.looked = around;
                 }
                 Step::Switch {
                     selector,
@@ -207,6 +213,7 @@ impl Placer<'_, '_> {
         body.reference(selector.index());
         body.count(cases.len());
         let flows = self.builder.context.flows;
+        let around = self.look_into(false);
         let mut is_idle = true;
         for (number, case) in cases.iter().enumerate() {
             let SwitchCase {
@@ -219,6 +226,7 @@ impl Placer<'_, '_> {
             is_idle &= self.block(body, returns && !fall_through)?;
             self.body().bool(*fall_through);
         }
+        self.looked = around;
         self.again |= is_idle;
         Ok(())
     }
@@ -234,6 +242,7 @@ impl Placer<'_, '_> {
         self.place_before(number, id)?;
         self.place_carried(number)?;
         self.begin(tag::LOOP);
+        let around = self.look_into(true);
 
         let scope = self.scope();
         let open = self.enter();
@@ -241,12 +250,14 @@ impl Placer<'_, '_> {
         self.block_statements(body, inner, None)?;
         self.leave(open);
         self.forget_pure(scope);
+        self.looked.is_continuing = true;
         let open = self.enter();
         let inner = self.next_block();
         self.block_statements(continuing, inner, None)?;
         let break_if = break_if.map(|source| self.operand(source)).transpose()?;
         self.leave(open);
         self.forget(scope);
+        self.looked = around;
         self.body().optional(break_if.map(Placed::index));
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use naga::{Expression, Handle, Range, Statement};
 
-use super::compared::Compared;
 use super::events::BlockId;
 use super::flow::Run;
 use super::function::{FunctionBuilder, Placed, UNAVAILABLE};
 use super::rebase::{Rebased, Refusal};
 use super::shared::Shared;
 use super::timing::Timing;
+use super::uses::Uses;
 use super::values::Value;
 use super::wire::{Construct as _, Listing, Part, Target as _, tag};
 
@@ -34,9 +34,11 @@ pub(super) struct Placer<'p, 'm> {
     statements: u32,
     journal: &'p mut Vec<Entry>,
     pub(super) shared: &'p Shared,
-    pub(super) compared: &'p Compared,
+    pub(super) needed: &'p Uses,
+    pub(super) compared: &'p Uses,
     /// How much of the journal was there when neighbours last might part.
     pub(super) settled: usize,
+    pub(super) looked: Looked,
     /// How many nesting statements have begun, and how many blocks.
     nested: usize,
     blocks: usize,
@@ -48,6 +50,18 @@ pub(super) struct Placer<'p, 'm> {
     visit: u32,
     /// Whether what was left out leaves more to leave out.
     pub(super) again: bool,
+}
+
+/// How much of the journal was there when the statements around were looked at. What they need of
+/// it is placed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Looked {
+    /// The statement around that nests this one.
+    pub(super) at_nesting: usize,
+    /// The loop around.
+    pub(super) at_loop: usize,
+    /// Whether a `continuing` block is around.
+    pub(super) is_continuing: bool,
 }
 
 /// A block that has begun: where the number of its statements stands, and how many the block around
@@ -65,7 +79,7 @@ impl<'p, 'm> Placer<'p, 'm> {
     pub(super) fn new(
         builder: FunctionBuilder<'p, 'm>,
         shared: &'p Shared,
-        compared: &'p Compared,
+        (needed, compared): (&'p Uses, &'p Uses),
         (journal, pending): (&'p mut Vec<Entry>, &'p mut Vec<Value>),
     ) -> Self {
         journal.clear();
@@ -76,8 +90,10 @@ impl<'p, 'm> Placer<'p, 'm> {
             statements: 0,
             journal,
             shared,
+            needed,
             compared,
             settled: 0,
+            looked: Looked::default(),
             nested: 0,
             blocks: 0,
             partings: 0,
@@ -350,6 +366,17 @@ impl Placer<'_, '_> {
             Entry::Computed(value) => Some(value),
             Entry::Placed(_) => None,
         })
+    }
+
+    /// Notes that a nesting statement has been looked at, before what it nests. Returns what to
+    /// go back to behind it.
+    pub(super) fn look_into(&mut self, is_loop: bool) -> Looked {
+        let around = self.looked;
+        self.looked.at_nesting = self.journal.len();
+        if is_loop {
+            self.looked.at_loop = self.journal.len();
+        }
+        around
     }
 
     /// Notes that all that is computed so far has been looked at.

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 
-use super::compared::Compared;
 use super::function::Draft;
 use super::nodes::Nodes;
 use super::placer::Entry;
 use super::shared::Shared;
+use super::uses::Uses;
 use super::values::{Value, Values};
 use super::wire::Sections;
 
@@ -33,7 +33,8 @@ pub(super) struct FunctionScratch {
     pub(super) values: Values,
     pub(super) draft: Draft,
     pub(super) shared: Shared,
-    pub(super) compared: Compared,
+    pub(super) needed: Uses,
+    pub(super) compared: Uses,
     pub(super) journal: Vec<Entry>,
     pub(super) pending: Vec<Value>,
 }

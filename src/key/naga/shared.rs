@@ -22,8 +22,8 @@ const SMALL: u32 = 8;
 #[derive(Default)]
 pub(super) struct Shared {
     places: Vec<Place>,
-    /// How many values are shared in each block.
-    counts: Vec<u32>,
+    /// The values that are shared, by the number of their block.
+    homes: Vec<(BlockId, Value)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -46,7 +46,7 @@ impl Shared {
     /// Finds what is shared in a function.
     pub(super) fn read(&mut self, context: &Context<'_>, values: &Values) {
         self.places.clear();
-        self.counts.clear();
+        self.homes.clear();
         if values.events.blocks().len() < 3 {
             return;
         }
@@ -54,10 +54,10 @@ impl Shared {
             return;
         }
         self.places.resize(values.len(), Place::default());
-        self.counts.resize(values.events.blocks().len(), 0);
         self.note_events(values);
         if self.spread_uses(values) {
             self.spread_definitions(context, values);
+            self.homes.sort_by_key(|(home, _)| home.index());
         }
     }
 
@@ -67,11 +67,18 @@ impl Shared {
         place.is_some_and(|place| place.is_shared && place.home == block)
     }
 
-    /// Whether any value is computed in a block for all that is nested in it.
-    pub(super) fn is_any_at(&self, block: BlockId) -> bool {
-        self.counts
-            .get(block.index())
-            .is_some_and(|count| *count > 0)
+    /// Whether any value is shared.
+    pub(super) fn is_any(&self) -> bool {
+        !self.homes.is_empty()
+    }
+
+    /// The values that are computed in a block for all that is nested in it.
+    pub(super) fn at(&self, block: BlockId) -> &[(BlockId, Value)] {
+        let end_of = |before: usize| {
+            self.homes
+                .partition_point(|(home, _)| home.index() < before)
+        };
+        &self.homes[end_of(block.index())..end_of(block.index() + 1)]
     }
 
     /// Notes the blocks in which values are used and evaluated.
@@ -176,7 +183,7 @@ impl Shared {
                     && !is_harmful
                     && events.common(home, defined) == defined;
                 if place.is_shared {
-                    self.counts[home.index()] += 1;
+                    self.homes.push((home, value));
                 }
             }
         }

@@ -132,3 +132,58 @@ fn early_exits_beside_samples_take_time_in_proportion_to_their_number() {
     let ratio = keyed.as_secs_f64() / validated.as_secs_f64();
     assert!(ratio < 12.0, "{validated:?}, {keyed:?}");
 }
+
+/// Each statement is looked at as often as it is written, not once for each loop or branch around
+/// it, which would take fifty validations and more.
+#[test]
+fn deep_nests_take_time_in_proportion_to_their_statements() {
+    // naga's front end and validator recurse.
+    let thread = std::thread::Builder::new().stack_size(64 << 20);
+    thread.spawn(measure_deep_nests).unwrap().join().unwrap();
+}
+
+fn measure_deep_nests() {
+    const DEPTH: usize = 100;
+    let nested = |first: &str, inner: &str| {
+        let first = |level: usize| first.replace("LEVEL", &level.to_string());
+        let first: String = (0..DEPTH).map(first).collect();
+        let inner: String = (0..1_000)
+            .map(|n| inner.replace("N", &n.to_string()))
+            .collect();
+        format!("{first} {inner} {}", "}".repeat(DEPTH))
+    };
+    let loops = |carried: &str, inner: &str, used: &str| {
+        let first = format!("{carried} for (var iLEVEL = 0u; iLEVEL < id.x; iLEVEL++) {{");
+        format!(
+            "@group(0) @binding(0) var<storage, read_write> data: array<u32>;
+             @compute @workgroup_size(1) fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+                 {} {used}
+             }}",
+            nested(&first, inner)
+        )
+    };
+    let samples = nested(
+        "let qLEVEL = at.x * LEVEL.5; if qLEVEL > 0.5 {",
+        "c += textureSample(image, image_sampler, vec2(q0, q99));",
+    );
+    let carried = "let cLEVEL = id.z * LEVELu;";
+    let sources = [
+        loops("", "data[N] = id.y;", ""),
+        loops(carried, "data[N] = id.y;", "data[0] = c0;"),
+        loops(carried, "data[N] = c0 + c99;", ""),
+        fragment(&format!("var c = vec4(0.0); {samples}")),
+    ];
+    for source in sources {
+        let module = parse(&format!("diagnostic(off, derivative_uniformity); {source}"));
+        let [mut validated, mut keyed] = [Duration::MAX; 2];
+        for _ in 0..25 {
+            validated = validated.min(timed(|| validate(&module)));
+            keyed = keyed.min(timed(|| {
+                black_box(PipelineFingerprint::of(&module).unwrap());
+            }));
+        }
+        let ratio = keyed.as_secs_f64() / validated.as_secs_f64();
+        println!("{ratio:.1}");
+        assert!(ratio < 25.0, "{validated:?}, {keyed:?}: {}", &source[..400]);
+    }
+}

@@ -1,6 +1,6 @@
 //! Statements by what they nest.
 
-use naga::{Block, Expression, Function, Handle, Range, Statement, SwitchCase};
+use naga::{Block, Expression, Function, GatherMode, Handle, Range, Statement, SwitchCase};
 
 /// A statement by what holds it together: what it nests, or that it nests nothing.
 pub(in super::super) enum Shape<'a> {
@@ -154,6 +154,29 @@ impl<'a> Leaf<'a> {
     /// Whether it ends the invocation.
     pub(in super::super) const fn discards(&self) -> bool {
         matches!(self.0, Statement::Kill)
+    }
+
+    /// What it reads of another invocation, which need not be there any more.
+    pub(in super::super) const fn gathers(&self) -> Option<Handle<Expression>> {
+        let Statement::SubgroupGather {
+            ref mode,
+            argument,
+            result: _,
+        } = *self.0
+        else {
+            return None;
+        };
+        match *mode {
+            // It is read of one that is there.
+            GatherMode::BroadcastFirst => None,
+            GatherMode::Broadcast(_)
+            | GatherMode::Shuffle(_)
+            | GatherMode::ShuffleDown(_)
+            | GatherMode::ShuffleUp(_)
+            | GatherMode::ShuffleXor(_)
+            | GatherMode::QuadBroadcast(_)
+            | GatherMode::QuadSwap(_) => Some(argument),
+        }
     }
 
     /// The function this statement calls.
