@@ -27,7 +27,7 @@ fn every_feature_has_its_oldest_rust_and_the_readme_agrees() {
     let table = table();
     let base = table["none"];
     assert!(MANIFEST.contains(&format!("rust-version = \"{base}\"")));
-    assert!(README.contains(&format!("the library itself needs {base}")));
+    assert!(README.contains(&format!("The library needs Rust {base}.")));
     let (_, features) = MANIFEST.split_once("[features]").unwrap();
     let (features, _) = features.split_once("\n[").unwrap();
     let features = features.lines().filter(|line| !line.starts_with('#'));

@@ -93,6 +93,8 @@ impl CacheServer {
         let (child, _, out, errors) =
             spawn_in(&self.folder, &address, &self.arguments, &self.variables);
         self.child = child;
+        // Its connections ended with the server.
+        self.client = client();
         let readers = [collect(out, &self.said), collect(errors, &self.said)];
         self.readers.extend(readers);
     }
