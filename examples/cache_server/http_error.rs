@@ -67,8 +67,10 @@ impl HttpError {
             | Self::BrokenOff
             | Self::PartialUpload
             | Self::BadLease
-            | Self::BadBatch => StatusCode::BAD_REQUEST,
-            Self::NotFound | Self::WrongBase => StatusCode::NOT_FOUND,
+            | Self::BadBatch
+            // A cache takes 404 for a miss, and nobody would learn why it never hits.
+            | Self::WrongBase => StatusCode::BAD_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -87,7 +89,7 @@ impl HttpError {
             Self::BadPath => "bad path: see cache_server --help for the paths",
             Self::NotFound => "not found",
             Self::WrongBase => {
-                "not found: artifacts are at /artifacts/<key>.bin, \
+                "artifacts are at /artifacts/<key>.bin, \
                  so the base URL of a cache ends in /artifacts"
             }
             Self::PartialUpload => {

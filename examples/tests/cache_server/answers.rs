@@ -1,7 +1,10 @@
 //! What `cache_server` answers to requests that mean something else than they seem to: parts of an
 //! upload, conditions, a wrong base; and where it says what is where.
 
-use super::support::{CacheServer, KEY, OTHER, WRITER, artifact, client, frame, path, program};
+use super::support::{
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, frame, path, program,
+};
+use pipeline_cache::PipelineCacheStore as _;
 use reqwest::header::{
     CACHE_CONTROL, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, RANGE,
 };
@@ -155,12 +158,16 @@ async fn an_artifact_asked_for_at_a_wrong_base_is_told_where_artifacts_are() {
         let answer = server
             .get(&format!("{base}/{KEY}.bin"), HeaderMap::new())
             .await;
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{base}");
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{base}");
         let text = answer.text().await.unwrap();
         assert!(text.contains("/artifacts/"), "{base}: {text}");
         assert!(text.contains("base URL"), "{base}: {text}");
         let status = server.put(&format!("{base}/{KEY}.bin"), "x").await;
-        assert_eq!(status, StatusCode::NOT_FOUND, "{base}");
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{base}");
+        let remote = builder(READER).build(server.url(base)).unwrap();
+        let error = anyhow::Error::from(remote.fetch(&KEY).await.unwrap_err());
+        let error = format!("{error:#}");
+        assert!(error.contains("400"), "{base}: {error}");
     }
     // The name of a blob is whatever its tool likes.
     let blob = server
