@@ -82,6 +82,23 @@
 //! 15. [Coming from the synchronous design](guide::from_the_synchronous_design), [questions](guide::faq),
 //!     and [other crates](guide::comparison)
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(
+        feature = "remote-cache",
+        feature = "object-store",
+        feature = "redis",
+        feature = "naga",
+        feature = "wasm",
+        feature = "signatures",
+        feature = "metrics",
+        feature = "serde",
+        feature = "testing"
+    )),
+    expect(
+        rustdoc::broken_intra_doc_links,
+        reason = "the documentation links to items of every feature"
+    )
+)]
 
 pub mod artifact;
 pub mod bundle;

@@ -25,21 +25,6 @@
 //! | [`from_the_synchronous_design`] | I know the cache of vyre-runtime. What differs? |
 //! | [`faq`] | Short answers |
 //! | [`comparison`] | When is another crate or tool the better choice? |
-#![cfg_attr(
-    not(all(
-        feature = "remote-cache",
-        feature = "object-store",
-        feature = "redis",
-        feature = "naga",
-        feature = "wasm",
-        feature = "metrics",
-        feature = "testing"
-    )),
-    expect(
-        rustdoc::broken_intra_doc_links,
-        reason = "the guide links to items of every feature"
-    )
-)]
 
 /// A page is a file of Markdown beside this one.
 macro_rules! pages {
