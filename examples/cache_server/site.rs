@@ -25,13 +25,14 @@ use crate::access::{Access, Client, Role};
 use crate::access_log::AccessLog;
 use crate::artifacts::{Artifacts, names_artifact, names_batch};
 use crate::exchange::Asked;
+use crate::exposition::{self, Elsewhere};
 use crate::foreign::Foreign;
 use crate::http_error::HttpError;
 use crate::http_server::connection::Connection;
 use crate::http_server::console;
 use crate::http_server::exchange::Exchange;
 use crate::leases::Leases;
-use crate::metrics::{Area, Elsewhere, Metrics};
+use crate::metrics::{Area, Metrics};
 use crate::status;
 use crate::store::Store;
 use crate::uploads::Uploads;
@@ -217,7 +218,7 @@ impl Site {
     }
 
     fn metrics(&self) -> Response {
-        let text = self.metrics.text(&self.elsewhere());
+        let text = exposition::text(&self.metrics, &self.elsewhere());
         let head = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         (head, Body::from(text)).into_response()
     }

@@ -12,8 +12,9 @@ use pipeline_cache::layered::LayeredMetrics;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::exposition::Elsewhere;
 use crate::http_error::HttpError;
-use crate::metrics::{Area, Elsewhere, Metrics};
+use crate::metrics::{Area, Metrics};
 use crate::recent::{KEPT, Past};
 use crate::store_metrics;
 

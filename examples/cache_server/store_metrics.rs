@@ -2,7 +2,7 @@
 
 use pipeline_cache::layered::{LayeredMetrics, TierMetrics};
 
-use crate::metrics::Text;
+use crate::prometheus::Text;
 
 /// The store: the tier below the folder.
 pub(crate) fn tier(metrics: &LayeredMetrics) -> Option<&TierMetrics> {
