@@ -75,7 +75,7 @@
 //! 8. [Trust](guide::trust)
 //! 9. [What happens when things fail](guide::failures)
 //! 10. [Tuning](guide::tuning), and [every default](guide::defaults)
-//! 11. [Operating](guide::operating)
+//! 11. [Operating](guide::operating), and [compatibility](guide::compatibility)
 //! 12. [Runtimes, fork, shutdown](guide::runtimes)
 //! 13. [Metrics, logs and traces](guide::metrics)
 //! 14. [Recipes](guide::recipes)

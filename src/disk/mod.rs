@@ -25,6 +25,7 @@ mod compile_locks;
 mod directory;
 mod durability;
 mod error;
+mod failure_log;
 pub(crate) mod files;
 mod frames;
 mod gc;

@@ -66,7 +66,13 @@ impl Reader {
         let fetched = self.fetch_cached(key).await;
         #[cfg(not(target_os = "linux"))]
         let fetched = self.fetch_on_pool(*key).await;
-        fetched.map_err(|fault| self.shared.failed(StoreOperation::Get, Some(key), fault))
+        match fetched {
+            Ok(fetched) => {
+                self.shared.succeeded(StoreOperation::Get);
+                Ok(fetched)
+            }
+            Err(fault) => Err(self.shared.failed(StoreOperation::Get, Some(key), fault)),
+        }
     }
 
     /// Reads from the page cache on the worker, and everything else on the blocking pool.

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::directory::Directory;
 use super::error::Fault;
+use super::failure_log::FailureLog;
 use crate::artifact::FrameError;
 use crate::key::PipelineFingerprint;
 use crate::store::metrics::StoreCounters;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     closed: AtomicBool,
     /// Whether an entry of another reader was found and logged.
     met_foreign: AtomicBool,
+    failed_reads: FailureLog,
+    failed_puts: FailureLog,
 }
 
 impl Shared {
@@ -42,6 +45,8 @@ impl Shared {
             tasks: TaskTracker::new(),
             closed: AtomicBool::new(false),
             met_foreign: AtomicBool::new(false),
+            failed_reads: FailureLog::new(),
+            failed_puts: FailureLog::new(),
         }
     }
 
@@ -84,17 +89,36 @@ impl Shared {
         fault: Fault,
     ) -> StoreError {
         let error = fault.into_store_error(self.to_string(), operation);
-        let key = key.map(tracing::field::display);
-        match error.kind() {
+        match (error.kind(), self.failure_log(operation)) {
             // Logged when the first one was found.
-            StoreErrorKind::Foreign => {
+            (StoreErrorKind::Foreign, _) => {
+                let key = key.map(tracing::field::display);
                 tracing::debug!(key, error = %format_args!("{error:#}"), "put refused");
             }
-            _ => {
-                tracing::warn!(key, error = %format_args!("{error:#}"), "disk tier operation failed")
+            (_, Some(log)) => log.failed(key, &error),
+            (_, None) => {
+                let key = key.map(tracing::field::display);
+                tracing::warn!(key, error = %format_args!("{error:#}"), "disk tier operation failed");
             }
         }
         error
+    }
+
+    /// Notes that an operation went well, which ends a trouble that was logged.
+    #[inline]
+    pub(super) fn succeeded(&self, operation: StoreOperation) {
+        if let Some(log) = self.failure_log(operation) {
+            log.succeeded(self, operation);
+        }
+    }
+
+    /// Of operations that programs call all the time.
+    const fn failure_log(&self, operation: StoreOperation) -> Option<&FailureLog> {
+        match operation {
+            StoreOperation::Get | StoreOperation::Contains => Some(&self.failed_reads),
+            StoreOperation::Put => Some(&self.failed_puts),
+            _ => None,
+        }
     }
 
     /// Logs an entry of another reader. Where there is one there are many, so only the first is a

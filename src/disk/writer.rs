@@ -166,6 +166,7 @@ impl Writer {
                     // A corrupt entry that it replaced is counted twice, until the next scan.
                     self.collector.account_put(bytes);
                 }
+                self.shared.succeeded(StoreOperation::Put);
                 Ok(())
             }
             Err(fault) => {

@@ -1,6 +1,7 @@
 //! A disk that is full, read-only or out of reach: a typed error, nothing half-written, and all is
 //! well again when the disk is.
 
+use crate::captured_trace::{capture, captured};
 use crate::support::{
     Mount, artifact, assert_success, child, entry, folder, is_child, key, names, open, skip,
     temporaries,
@@ -8,6 +9,7 @@ use crate::support::{
 use pipeline_cache::{BundleCache, BundleWriter, PipelineCacheStore, StoreErrorKind};
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 #[tokio::test]
 async fn a_full_disk() {
@@ -34,6 +36,35 @@ async fn a_full_disk() {
     assert_eq!(cache.get(&key(0)).await.unwrap(), Some(artifact(10)));
     cache.put(&key(1), artifact(100_000)).await.unwrap();
     assert_eq!(cache.get(&key(1)).await.unwrap(), Some(artifact(100_000)));
+}
+
+/// Every put fails, and an operator is to see other lines too.
+#[tokio::test]
+async fn a_full_disk_is_logged_where_it_begins_and_where_it_ends() {
+    let folder = folder();
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=256k", "full"], folder.path())
+    else {
+        return skip("no tmpfs");
+    };
+    let cache = open(folder.path()).await;
+    capture();
+    for n in 0..20 {
+        cache.put(&key(n), artifact(1 << 20)).await.unwrap_err();
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    tokio::time::resume();
+    for n in 20..22 {
+        cache.put(&key(n), artifact(10)).await.unwrap();
+    }
+    let trace = captured();
+    let lines = |level: &str, of: &str| {
+        let lines = trace.lines().filter(|line| line.starts_with(level));
+        lines.filter(|line| line.contains(of)).count()
+    };
+    assert_eq!(lines("WARN", "disk tier operation failed"), 1, "{trace}");
+    assert_eq!(lines("DEBUG", "disk tier operation failed"), 19, "{trace}");
+    assert_eq!(lines("INFO", "disk tier operations succeed again"), 1, "{trace}");
 }
 
 /// The trap of files that report a failed write only at the next call: a write that is the last

@@ -8,6 +8,8 @@ mod answers_as_a_map;
 #[cfg(target_os = "linux")]
 mod bad_names;
 mod bounds_under_load;
+#[path = "../network/support/captured_trace.rs"]
+mod captured_trace;
 mod cleaners;
 mod clocks;
 mod compile_leases;
