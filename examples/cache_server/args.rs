@@ -81,7 +81,8 @@ pub(crate) struct Args {
     /// such as AWS_ACCESS_KEY_ID and AWS_ENDPOINT. ccache and sccache do not use it [default: none]
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
-    /// The seconds that a request waits for the object store. After that it is a miss
+    /// The seconds that a lookup in the object store waits for its turn, and again for the answer.
+    /// After that it is a miss
     #[arg(long, value_name = "SECONDS", value_parser = positive_seconds, default_value = "3")]
     pub(crate) store_timeout: Duration,
     /// The most requests to the object store at once. Each may hold an artifact in memory

@@ -21,7 +21,7 @@ use crate::batches;
 use crate::files::{Content, Etag, Found, check_if_match};
 use crate::http_error::{HttpError, failed};
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreLimits};
+use crate::store::{Answer, Store, StoreLimits};
 use crate::uploads::Uploads;
 
 /// Where a client keeps source aliases. They are frames as well, and stand in a folder of their own.
@@ -242,7 +242,10 @@ impl Place<'_> {
         key: &PipelineFingerprint,
         uploads: &Uploads,
     ) -> Result<Found, HttpError> {
-        let artifact = store.fetch(key).await.ok_or(HttpError::NotFound)?;
+        // Without an answer it is a miss as well: 503 would keep clients from what the folder has.
+        let Answer::Found(artifact) = store.fetch(key).await else {
+            return Err(HttpError::NotFound);
+        };
         // A failure is told here. Its client gets the artifact all the same.
         let kept = store.keep(key, &artifact).await;
         let kept = kept.map_err(|error| failed(&error)).is_ok();

@@ -7,7 +7,7 @@
 //! | the integer | meaning |
 //! |---|---|
 //! | 0 | there is no such entry |
-//! | `0xffff_ffff` | not in this answer, which has 64 MiB of frames, or whose disk failed: ask for it alone |
+//! | `0xffff_ffff` | not in this answer, which has 64 MiB of frames, or whose disk or object store gave none: ask for it alone |
 //! | any other | the length of the entry's frame, which follows |
 //!
 //! It is sent while it is read. An entry that turns out to be shorter than it was ends the connection: a
@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::blocking;
 use crate::http_error::{HttpError, failed};
-use crate::store::Store;
+use crate::store::{Answer, Store};
 use crate::uploads::Uploads;
 
 const KEY_BYTES: usize = 32;
@@ -43,9 +43,6 @@ const NOT_SENT: u32 = u32::MAX;
 
 /// How many entries of one answer are opened before they are sent.
 const OPENED_AHEAD: usize = 8;
-
-/// As many where some may come from an object store, each after a while.
-const FETCHED_AHEAD: usize = 32;
 
 /// A frame that is no longer is read as a whole, where it is opened. Of a longer one, this much is in
 /// memory at a time.
@@ -82,13 +79,9 @@ pub(crate) fn answer(
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     let (disk, store) = (disk.clone(), store.cloned());
-    let ahead = match store {
-        Some(_) => FETCHED_AHEAD,
-        None => OPENED_AHEAD,
-    };
     let opened = stream::iter(keys).map(move |key| find(disk.clone(), store.clone(), key));
     let mut left = MAX_BYTES;
-    let entries = opened.buffered(ahead).flat_map(move |entry| {
+    let entries = opened.buffered(OPENED_AHEAD).flat_map(move |entry| {
         let entry = match left.checked_sub(entry.len()) {
             Some(rest) => {
                 left = rest;
@@ -117,8 +110,10 @@ async fn find(disk: DiskCache, store: Option<Store>, key: PipelineFingerprint) -
     let (Entry::None, Some(store)) = (&entry, store) else {
         return entry;
     };
-    let Some(artifact) = store.fetch(&key).await else {
-        return Entry::None;
+    let artifact = match store.fetch(&key).await {
+        Answer::Found(artifact) => artifact,
+        Answer::Missing => return Entry::None,
+        Answer::None => return Entry::NotSent,
     };
     if store.keep(&key, &artifact).await.is_err() {
         // The request for it alone tells why.

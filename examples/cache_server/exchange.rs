@@ -4,12 +4,12 @@ use axum::http::Method;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access_log::AccessLog;
 use crate::http_server::counters::Counted;
 use crate::http_server::exchange::{End, Record};
 use crate::metrics::{Area, Metrics};
+use crate::permits::Permit;
 use crate::recent::Past;
 
 pub(crate) struct Asked {
@@ -23,7 +23,7 @@ pub(crate) struct Asked {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) _under_way: Counted,
     /// Counts it among the requests that are served at once.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<Permit>,
 }
 
 impl Record for Asked {

@@ -43,6 +43,7 @@ mod leases;
 mod log;
 mod metrics;
 mod open_store;
+mod permits;
 mod prometheus;
 mod recent;
 mod reload;
@@ -54,16 +55,16 @@ mod sweep;
 mod tls;
 mod uploads;
 
+use std::env::VarError;
 use std::io::{self, Write as _};
 use std::iter;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret, TrustedKeys};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -80,6 +81,7 @@ use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
 use open_store::StoreSettings;
+use permits::Permits;
 use reload::{Hangups, Reload};
 use site::Site;
 use store::StoreLimits;
@@ -125,7 +127,12 @@ fn main() -> ExitCode {
         .max_blocking_threads(BLOCKING_THREADS)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(args)),
+        Ok(runtime) => {
+            let code = runtime.block_on(serve(args));
+            // A thread that hangs in a system call, as on a lost file system, is not waited for.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => {
             let _ = writeln!(
                 io::stderr(),
@@ -155,6 +162,8 @@ async fn serve(args: Args) -> ExitCode {
 
 /// Whether all that was under way at the end could be finished.
 async fn run(args: Args) -> Result<bool> {
+    // Before anything that takes long: a signal that comes early would end the process.
+    let hangups = Hangups::new()?;
     let args = Arc::new(args);
     let tls = Tls::open(&args)?;
     let metrics = Arc::new(Metrics::default());
@@ -176,15 +185,13 @@ async fn run(args: Args) -> Result<bool> {
         access: Access::new(args.anonymous.role(), &tokens(&args)?)?,
         log,
         metrics: Arc::clone(&metrics),
-        request_permits: Arc::new(Semaphore::new(args.max_requests)),
+        permits: Permits::new(args.max_requests, args.inactivity),
         work: TaskTracker::new(),
-        inactivity: args.inactivity,
     });
     let socket = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen at {}", args.listen))?;
     let told = signals::stop(CUT_SHORT)?;
-    let hangups = Hangups::new()?;
     let stop = async {
         told.await;
         site.leases.stop();
@@ -277,6 +284,7 @@ fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
     let limits = StoreLimits {
         wait: args.store_timeout,
         max_artifact: args.max_artifact,
+        lookups: args.store_requests,
         keys: secret.map(TrustedKeys::from),
     };
     Ok(artifacts.over(store, limits))
@@ -319,7 +327,10 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
 
 /// The tokens of the file and those of the environment.
 fn tokens(args: &Args) -> Result<String> {
-    let mut lines = std::env::var("CACHE_SERVER_TOKENS").unwrap_or_default();
+    let mut lines = match std::env::var("CACHE_SERVER_TOKENS") {
+        Err(VarError::NotUnicode(_)) => bail!("the variable CACHE_SERVER_TOKENS is not UTF-8"),
+        lines => lines.unwrap_or_default(),
+    };
     if let Some(file) = &args.tokens {
         let file_lines = input::read(file)?;
         let holds_one = access::token_lines(&file_lines).next().is_some();

@@ -4,13 +4,18 @@
 use anyhow::Result;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::args::Args;
 use crate::http_server::console::say;
 use crate::site::Site;
 use crate::tls::Tls;
 use crate::tokens;
+
+/// How long the files may take to be read before the next signal counts.
+const READ: Duration = Duration::from_secs(10);
 
 pub(crate) struct Reload {
     pub(crate) args: Arc<Args>,
@@ -26,14 +31,18 @@ impl Reload {
             hangups.next().await;
             let reload = Arc::clone(&this);
             // It reads files.
-            match spawn_blocking(move || reload.run()).await {
-                Ok(Ok(done)) => say(format_args!("SIGHUP: {done}")),
-                Ok(Err(error)) => say(format_args!(
+            match timeout(READ, spawn_blocking(move || reload.run())).await {
+                Ok(Ok(Ok(done))) => say(format_args!("SIGHUP: {done}")),
+                Ok(Ok(Err(error))) => say(format_args!(
                     "SIGHUP: reloaded nothing, and the old certificate, key and tokens stay in use: \
                      {error:#}"
                 )),
                 // A panic, which was told when it happened.
-                Err(_) => {}
+                Ok(Err(_)) => {}
+                Err(_) => say(format_args!(
+                    "SIGHUP: the files are not read after {READ:?}; the old certificate, key and tokens \
+                     stay in use until they are"
+                )),
             }
         }
     }

@@ -16,9 +16,6 @@ use pipeline_cache::PipelineCacheStore as _;
 use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::access::{Access, Client, Role};
@@ -33,6 +30,7 @@ use crate::http_server::console;
 use crate::http_server::exchange::Exchange;
 use crate::leases::Leases;
 use crate::metrics::{Area, Metrics};
+use crate::permits::{Permit, Permits};
 use crate::status;
 use crate::store::Store;
 use crate::uploads::Uploads;
@@ -50,11 +48,9 @@ pub(crate) struct Site {
     pub(crate) access: Access,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) request_permits: Arc<Semaphore>,
+    pub(crate) permits: Permits,
     /// What requests have begun.
     pub(crate) work: TaskTracker,
-    /// How long a request waits for a permit.
-    pub(crate) inactivity: Duration,
 }
 
 /// The service of the whole site.
@@ -95,7 +91,7 @@ async fn serve(
             let (head, _) = request.into_parts();
             site.lease(&head, name).await
         }
-        Ok(()) => match site.permit().await {
+        Ok(()) => match site.permits.acquire(is_batch(area, name)).await {
             Ok(permit) => {
                 let (answer, permit) =
                     run_to_end(site, request, area, name.to_owned(), permit).await;
@@ -127,8 +123,8 @@ async fn run_to_end(
     request: Request,
     area: Area,
     name: String,
-    permit: OwnedSemaphorePermit,
-) -> (Result<Response, HttpError>, Option<OwnedSemaphorePermit>) {
+    permit: Permit,
+) -> (Result<Response, HttpError>, Option<Permit>) {
     let work = site.work.clone();
     let task = work.spawn(async move {
         let answer = site.answer(request, area, &name).await;
@@ -154,13 +150,6 @@ fn area(path: &str) -> (Area, &str) {
 }
 
 impl Site {
-    /// A permit to be one of the requests that are served at once.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, HttpError> {
-        let permit = Arc::clone(&self.request_permits).acquire_owned();
-        let permit = timeout(self.inactivity, permit).await;
-        permit.ok().and_then(Result::ok).ok_or(HttpError::Busy)
-    }
-
     async fn answer(
         &self,
         request: Request,
@@ -194,7 +183,10 @@ impl Site {
                     .answer(method, name, headers, body, uploads)
                     .await
             }
-            Area::Other if name == "/metrics" => Ok(self.metrics()),
+            Area::Other if name == "/metrics" => match *method {
+                Method::GET | Method::HEAD => Ok(self.metrics()),
+                _ => Err(HttpError::MethodNotAllowed("GET, HEAD")),
+            },
             Area::Other if status::is_page(name) => status::answer(method, name, || {
                 status::page(&self.metrics, &self.elsewhere())
             }),
@@ -240,11 +232,14 @@ impl Site {
     }
 }
 
+fn is_batch(area: Area, name: &str) -> bool {
+    area == Area::Artifacts && names_batch(name)
+}
+
 /// The role that a request takes.
 fn needed(method: &Method, area: Area, name: &str) -> Role {
-    let is_batch = area == Area::Artifacts && names_batch(name);
     match *method {
-        Method::POST if is_batch => Role::ReadOnly,
+        Method::POST if is_batch(area, name) => Role::ReadOnly,
         _ => Role::needed_for(method),
     }
 }

@@ -7,13 +7,14 @@
 //! once its circuit breaker is open.
 
 use bytes::Bytes;
-use pipeline_cache::layered::{CloseReport, LayeredMetrics};
+use pipeline_cache::layered::{CloseReport, LayeredMetrics, TierOutcome};
 use pipeline_cache::{
     Artifact, DiskCache, LayeredPipelineCache, LookupOptions, PipelineCacheStore,
     PipelineFingerprint, StoreError, StoreErrorKind, StoreOperation, TrustedKeys,
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::blocking;
@@ -45,6 +46,18 @@ pub(crate) struct Store {
     cache: LayeredPipelineCache,
     name: Arc<str>,
     limits: Arc<StoreLimits>,
+    /// Of lookups, which take turns. One that waits for a request of the store while its time runs
+    /// would give up although the store is well.
+    turns: Arc<Semaphore>,
+}
+
+/// What the store says of a key that the folder lacks.
+pub(crate) enum Answer {
+    Found(Artifact),
+    /// It has no such entry, or is left alone for a while because it fails.
+    Missing,
+    /// It did not answer in time, or its turn did not come.
+    None,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +65,8 @@ pub(crate) struct StoreLimits {
     /// How long a client waits for the store.
     pub(crate) wait: Duration,
     pub(crate) max_artifact: u64,
+    /// How many lookups are under way at once.
+    pub(crate) lookups: usize,
     pub(crate) keys: Option<TrustedKeys>,
 }
 
@@ -74,15 +89,30 @@ impl Store {
             folder,
             cache,
             name: name.into(),
+            turns: Arc::new(Semaphore::new(limits.lookups)),
             limits: Arc::new(limits),
         }
     }
 
-    /// What the store has and the folder lacks. A store that fails, or does not answer in time, is a
-    /// miss: the client compiles, as it would without a store.
-    pub(crate) async fn fetch(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+    /// What the store has and the folder lacks. It waits at most twice: for its turn, and for the
+    /// answer.
+    pub(crate) async fn fetch(&self, key: &PipelineFingerprint) -> Answer {
+        let Ok(Ok(_turn)) = timeout(self.limits.wait, self.turns.acquire()).await else {
+            return Answer::None;
+        };
         let options = LookupOptions::new().deadline(self.limits.wait);
-        self.cache.lookup(key, &options).await.into_artifact()
+        let lookup = self.cache.lookup(key, &options).await;
+        let gave_none = lookup.tiers().any(|tier| {
+            matches!(
+                tier.outcome,
+                TierOutcome::Failed(_) | TierOutcome::TimedOut | TierOutcome::Cancelled
+            )
+        });
+        match lookup.into_artifact() {
+            Some(artifact) => Answer::Found(artifact),
+            None if gave_none => Answer::None,
+            None => Answer::Missing,
+        }
     }
 
     /// Whether the store says that it has an entry. One that fails is taken not to have it.

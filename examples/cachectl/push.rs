@@ -16,7 +16,8 @@ use crate::{Outcome, print, progress_bar};
 pub(crate) struct Push {
     #[command(flatten)]
     remote: RemoteOptions,
-    /// Every entry that the remote does not have, and not only what it could not take
+    /// Every entry that the remote does not say it has, and not only what it could not take. What the
+    /// remote has is not read: an entry that is damaged there stays
     #[arg(long)]
     all: bool,
 }
@@ -27,8 +28,10 @@ enum Pushed {
     Taken(u64),
     /// The remote had it.
     WasThere,
-    /// It is no longer in the folder, or damaged.
+    /// It is no longer in the folder.
     Gone,
+    /// It was damaged, and is set aside.
+    Damaged,
     /// The settings keep the tool from judging it.
     Unjudged,
     Failed(StoreError),
@@ -40,6 +43,7 @@ struct Summary {
     bytes: u64,
     was_there: u64,
     gone: u64,
+    damaged: u64,
     unjudged: u64,
     failed: u64,
     /// Of the first that failed.
@@ -55,6 +59,7 @@ impl Summary {
             }
             Pushed::WasThere => &mut self.was_there,
             Pushed::Gone => &mut self.gone,
+            Pushed::Damaged => &mut self.damaged,
             Pushed::Unjudged => &mut self.unjudged,
             Pushed::Failed(error) => {
                 self.why.get_or_insert(error);
@@ -132,7 +137,8 @@ async fn push_one(
             }
         }
         Ok(Fetched::Refused) => Pushed::Unjudged,
-        Ok(_) => Pushed::Gone,
+        Ok(Fetched::Miss) => Pushed::Gone,
+        Ok(_) => Pushed::Damaged,
         Err(error) => Pushed::Failed(error),
     }
 }
@@ -143,6 +149,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         bytes,
         was_there,
         gone,
+        damaged,
         unjudged,
         failed,
         why,
@@ -150,6 +157,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
     let why = why.as_ref().map(|error| format!("{error:#}"));
     let value = json!({
         "remote": name, "pushed": taken, "bytes": bytes, "was_there": was_there, "gone": gone,
+        "damaged": damaged,
         "not_judged": unjudged, "left": failed, "why": why,
     });
     print(json, &value, || {
@@ -157,6 +165,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         for (number, what) in [
             (was_there, "there already"),
             (gone, "gone from the folder"),
+            (damaged, "damaged in the folder"),
             (
                 unjudged,
                 "not judged and left: see --secret-file and --max-artifact",
@@ -169,7 +178,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         }
         why.map_or(line.clone(), |why| format!("{line}: {why}"))
     })?;
-    Ok(match (failed, unjudged) {
+    Ok(match (failed + damaged, unjudged) {
         (0, 0) => Outcome::Fine,
         (0, _) => Outcome::Unjudged,
         _ => Outcome::Wrong,

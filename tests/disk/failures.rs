@@ -64,7 +64,11 @@ async fn a_full_disk_is_logged_where_it_begins_and_where_it_ends() {
     };
     assert_eq!(lines("WARN", "disk tier operation failed"), 1, "{trace}");
     assert_eq!(lines("DEBUG", "disk tier operation failed"), 19, "{trace}");
-    assert_eq!(lines("INFO", "disk tier operations succeed again"), 1, "{trace}");
+    assert_eq!(
+        lines("INFO", "disk tier operations succeed again"),
+        1,
+        "{trace}"
+    );
 }
 
 /// The trap of files that report a failed write only at the next call: a write that is the last

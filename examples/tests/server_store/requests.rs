@@ -2,7 +2,7 @@
 //! told to.
 
 use crate::cache_server::{
-    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, files, frame, remote,
+    CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, files, frame, remote,
 };
 use crate::support::{on_s3, wait_for_uploads};
 use axum::Router;
@@ -178,4 +178,47 @@ async fn uploads_go_on_while_the_store_hangs_and_arrive_after_a_restart() {
     s3.puts.add_permits(10_000);
     server.restart();
     wait_for_uploads(&server, UPLOADS.into()).await;
+}
+
+async fn ask_for_many(server: &CacheServer, keys: &[PipelineFingerprint]) -> Vec<u8> {
+    let body: Vec<u8> = keys.iter().flat_map(|key| *key.as_bytes()).collect();
+    let request = client().post(server.url("/artifacts/batch"));
+    let answer = request.bearer_auth(READER).body(body).send().await.unwrap();
+    answer.bytes().await.unwrap().to_vec()
+}
+
+/// "There is no such entry" would be wrong: the store was not heard.
+#[tokio::test]
+async fn a_batch_says_of_what_the_store_did_not_answer_that_it_is_not_there_to_tell() {
+    let (_s3, endpoint) = S3::start().await;
+    let server = on_s3(
+        &endpoint,
+        &["--store-timeout", "1", "--store-requests", "1"],
+    );
+    let answer = ask_for_many(&server, &[KEY, OTHER]).await;
+    let not_in_this_answer = [0xff; 8];
+    assert_eq!(answer[8..], not_in_this_answer, "after the magic");
+}
+
+#[tokio::test]
+async fn batches_that_wait_for_the_store_leave_others_their_permits() {
+    let (s3, endpoint) = S3::start().await;
+    let arguments = ["--store-timeout", "60", "--max-requests", "2"];
+    let server = Arc::new(on_s3(&endpoint, &arguments));
+    let path = format!("/artifacts/{OTHER}.bin");
+    server.put(&path, frame(&OTHER, artifact(10)).await).await;
+    let batches: Vec<_> = (0..4)
+        .map(|_| {
+            let server = Arc::clone(&server);
+            tokio::spawn(async move { ask_for_many(&server, &[KEY]).await })
+        })
+        .collect();
+    while s3.gets() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // As a batch, this is the second request that is served.
+    let get = server.get(&path, reqwest::header::HeaderMap::new());
+    let answer = tokio::time::timeout(Duration::from_secs(20), get).await;
+    assert_eq!(answer.unwrap().status(), StatusCode::OK);
+    batches.iter().for_each(tokio::task::JoinHandle::abort);
 }
