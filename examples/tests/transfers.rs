@@ -270,3 +270,17 @@ async fn as_many_go_at_once_as_it_is_told() {
     assert_eq!((code, numbers(&pulled, ALL)), (1, [0, 0, 30, 0, 0, 0]));
     assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
 }
+
+#[tokio::test]
+async fn what_is_damaged_in_the_folder_is_not_pushed_and_is_told() {
+    let store = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", store.path().display());
+    let folder = filled(0..3).await;
+    let damaged = folder.path().join(format!("{}.bin", key(1)));
+    let mut frame = fs::read(&damaged).unwrap();
+    frame.push(0);
+    fs::write(&damaged, frame).unwrap();
+    let (code, pushed) = summary(folder.path(), &["push", &url, "--all"]).await;
+    assert_eq!(code, 1, "{pushed}");
+    assert_eq!(numbers(&pushed, ["pushed", "damaged", "gone"]), [2, 1, 0]);
+}

@@ -148,6 +148,31 @@ async fn one_token_with_two_roles_stops_it_and_is_not_repeated() {
     assert!(!said.contains(token), "{said}");
 }
 
+#[cfg(unix)]
+#[test]
+fn tokens_that_are_not_text_stop_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = std::ffi::OsStr::from_bytes(b"read-write ci caf\xe9-hunter2-hunter2");
+    let output = Command::new(program())
+        .args([
+            "--anonymous",
+            "read-only",
+            "--listen",
+            "127.0.0.1:0",
+            "--cache-dir",
+        ])
+        .arg(folder.path())
+        .env("CACHE_SERVER_TOKENS", tokens)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("CACHE_SERVER_TOKENS is not UTF-8"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
 #[tokio::test]
 async fn an_artifact_asked_for_at_a_wrong_base_is_told_where_artifacts_are() {
     let server = CacheServer::start(&[]);

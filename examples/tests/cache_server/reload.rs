@@ -171,3 +171,26 @@ async fn the_signal_without_files_changes_nothing() {
     let health = client().get(format!("{url}/healthz")).send().await;
     assert_eq!(health.unwrap().status(), StatusCode::OK);
 }
+
+/// Reading a pipe without a writer never ends, and no later signal would count.
+#[tokio::test]
+async fn a_pipe_in_place_of_a_file_keeps_the_old_tokens_and_stops_no_later_reload() {
+    let mut server = CacheServer::start(&[]);
+    let file = tokens(&server);
+    std::fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    server.signal("-HUP");
+    server.wait_until_said("tokens is not a file").await;
+    assert_eq!(
+        remote(&server, READER).fetch(&KEY).await.unwrap(),
+        Fetched::Miss
+    );
+
+    std::fs::remove_file(&file).unwrap();
+    write_tokens(&server, &format!("read-only new {NEWCOMER}\n"));
+    server.signal("-HUP");
+    server.wait_until_said("/tokens (now 1)").await;
+    server.terminate();
+    assert!(server.wait().success());
+}

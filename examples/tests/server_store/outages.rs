@@ -3,9 +3,10 @@
 use crate::cache_server::{
     CacheServer, KEY, READER, WRITER, artifact, builder, client, files, path, program, remote,
 };
-use crate::support::{on_s3, wait_for_uploads};
+use crate::support::{on_folder, on_s3, wait_for_uploads};
 use pipeline_cache::{Artifact, PipelineCacheStore as _};
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,4 +111,20 @@ fn a_url_that_is_no_store_stops_it_and_is_not_repeated() {
     assert!(said.contains("cannot use --store"), "{said}");
     assert!(said.contains("s3://bucket/prefix"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// As on a network file system that is gone: the thread that reads never comes back.
+#[tokio::test]
+async fn a_store_that_hangs_in_a_system_call_does_not_keep_the_server_from_its_end() {
+    let store = tempfile::tempdir().unwrap();
+    let pipe = store.path().join(format!("{KEY}.bin"));
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut server = on_folder(store.path(), &["--store-timeout", "1"]);
+    let got = server.get(&path(&KEY), HeaderMap::new()).await;
+    assert_eq!(got.status(), StatusCode::NOT_FOUND);
+    server.terminate();
+    let ended = tokio::task::spawn_blocking(move || server.wait());
+    let ended = tokio::time::timeout(Duration::from_secs(50), ended).await;
+    ended.expect("it ends").unwrap();
 }
