@@ -147,7 +147,7 @@ fn a_bad_certificate_or_key_stops_it_and_is_not_repeated() {
         ),
         (
             vec!["--tls-cert", "/dev/zero", "--tls-key", key],
-            "larger than",
+            "is not a file",
         ),
         (
             vec!["--tls-cert", good, "--tls-key", "/nonexistent"],
