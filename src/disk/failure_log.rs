@@ -1,11 +1,9 @@
-//! Logs failures of reads and puts: the first of a trouble as a warning, and its end. On a full disk
-//! every put fails.
+//! When to log failures of operations that programs call all the time: where a trouble begins and
+//! where it ends. On a full disk every put fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::key::PipelineFingerprint;
-use crate::store::{StoreError, StoreOperation};
 use crate::sync::trouble::{Ended, Trouble};
 
 /// How long before a success nothing must have failed for a trouble to be over.
@@ -27,30 +25,20 @@ impl FailureLog {
         }
     }
 
-    pub(super) fn failed(&self, key: Option<&PipelineFingerprint>, error: &StoreError) {
+    /// Counts a failure; whether it is the one to log.
+    pub(super) fn failed(&self) -> bool {
         self.is_troubled.store(true, Ordering::Relaxed);
-        let key = key.map(tracing::field::display);
-        let error = format!("{error:#}");
-        if self.trouble.failed() {
-            tracing::warn!(
-                key,
-                error,
-                "disk tier operation failed; further failures are logged at debug level until \
-                 operations succeed again"
-            );
-        } else {
-            tracing::debug!(key, error, "disk tier operation failed");
-        }
+        self.trouble.failed()
     }
 
+    /// Something went well. Returns the trouble that this ends, if its beginning was logged.
     #[inline]
-    pub(super) fn succeeded(&self, tier: &dyn std::fmt::Display, operation: StoreOperation) {
+    pub(super) fn succeeded(&self) -> Option<Ended> {
         if !self.is_troubled.load(Ordering::Relaxed) {
-            return;
+            return None;
         }
-        if let Some(Ended { failed, lasted }) = self.trouble.succeeded() {
-            self.is_troubled.store(false, Ordering::Relaxed);
-            tracing::info!(%tier, %operation, failed, ?lasted, "disk tier operations succeed again");
-        }
+        let ended = self.trouble.succeeded()?;
+        self.is_troubled.store(false, Ordering::Relaxed);
+        Some(ended)
     }
 }

@@ -66,13 +66,7 @@ impl Reader {
         let fetched = self.fetch_cached(key).await;
         #[cfg(not(target_os = "linux"))]
         let fetched = self.fetch_on_pool(*key).await;
-        match fetched {
-            Ok(fetched) => {
-                self.shared.succeeded(StoreOperation::Get);
-                Ok(fetched)
-            }
-            Err(fault) => Err(self.shared.failed(StoreOperation::Get, Some(key), fault)),
-        }
+        self.shared.outcome(StoreOperation::Get, key, fetched)
     }
 
     /// Reads from the page cache on the worker, and everything else on the blocking pool.
@@ -201,10 +195,11 @@ impl Reader {
     async fn open_start(self: &Arc<Self>, key: PipelineFingerprint) -> Result<Start, StoreError> {
         let reader = Arc::clone(self);
         let opened = self.shared.operations.run(move || reader.read_start(&key));
-        opened.await.map_err(|fault| {
+        let opened = opened.await;
+        if opened.is_err() {
             self.shared.counters.errors.increment();
-            self.shared.failed(StoreOperation::Get, Some(&key), fault)
-        })
+        }
+        self.shared.outcome(StoreOperation::Get, &key, opened)
     }
 
     fn read_start(&self, key: &PipelineFingerprint) -> Result<Start, Fault> {
@@ -246,10 +241,7 @@ impl Reader {
         let shared = Arc::clone(&self.shared);
         let contains = move || shared.directory.contains(&key);
         let found = self.shared.operations.run(contains).await;
-        found.map_err(|fault| {
-            self.shared
-                .failed(StoreOperation::Contains, Some(&key), fault)
-        })
+        self.shared.outcome(StoreOperation::Contains, &key, found)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::store::{StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::keyed_mutex::KeyedMutex;
 use crate::sync::operations::Operations;
+use crate::sync::trouble::Ended;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -89,26 +90,49 @@ impl Shared {
         fault: Fault,
     ) -> StoreError {
         let error = fault.into_store_error(self.to_string(), operation);
-        match (error.kind(), self.failure_log(operation)) {
+        let (key, log) = (
+            key.map(tracing::field::display),
+            self.failure_log(operation),
+        );
+        if error.kind() == StoreErrorKind::Foreign {
             // Logged when the first one was found.
-            (StoreErrorKind::Foreign, _) => {
-                let key = key.map(tracing::field::display);
-                tracing::debug!(key, error = %format_args!("{error:#}"), "put refused");
-            }
-            (_, Some(log)) => log.failed(key, &error),
-            (_, None) => {
-                let key = key.map(tracing::field::display);
-                tracing::warn!(key, error = %format_args!("{error:#}"), "disk tier operation failed");
-            }
+            tracing::debug!(key, error = %format_args!("{error:#}"), "put refused");
+        } else if log.is_some_and(|log| !log.failed()) {
+            tracing::debug!(key, error = %format_args!("{error:#}"), "disk tier operation failed");
+        } else if log.is_some() {
+            tracing::warn!(
+                key, error = %format_args!("{error:#}"),
+                "disk tier operation failed; further failures are logged at debug level until \
+                 operations succeed again"
+            );
+        } else {
+            tracing::warn!(key, error = %format_args!("{error:#}"), "disk tier operation failed");
         }
         error
     }
 
-    /// Notes that an operation went well, which ends a trouble that was logged.
+    /// The public form of an outcome: a failure is traced, and a success ends a trouble that was.
     #[inline]
-    pub(super) fn succeeded(&self, operation: StoreOperation) {
-        if let Some(log) = self.failure_log(operation) {
-            log.succeeded(self, operation);
+    pub(super) fn outcome<T>(
+        &self,
+        operation: StoreOperation,
+        key: &PipelineFingerprint,
+        done: Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        match done {
+            Ok(value) => {
+                self.succeeded(operation);
+                Ok(value)
+            }
+            Err(fault) => Err(self.failed(operation, Some(key), fault)),
+        }
+    }
+
+    #[inline]
+    fn succeeded(&self, operation: StoreOperation) {
+        let ended = self.failure_log(operation).and_then(FailureLog::succeeded);
+        if let Some(Ended { failed, lasted }) = ended {
+            tracing::info!(tier = %self, %operation, failed, ?lasted, "disk tier operations succeed again");
         }
     }
 

@@ -158,26 +158,22 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let _admission = admitted?;
         let bytes = frame.remaining() as u64;
-        match self.write(key, frame).await {
+        let written = self.write(key, frame).await;
+        let counters = &self.shared.counters;
+        match &written {
             Ok(new_file) => {
-                self.ledger.accept(key, new_file);
-                self.shared.counters.puts.increment();
-                if new_file {
+                self.ledger.accept(key, *new_file);
+                counters.puts.increment();
+                if *new_file {
                     // A corrupt entry that it replaced is counted twice, until the next scan.
                     self.collector.account_put(bytes);
                 }
-                self.shared.succeeded(StoreOperation::Put);
-                Ok(())
             }
-            Err(fault) => {
-                let counters = &self.shared.counters;
-                match fault {
-                    Fault::Foreign { .. } => counters.rejected_puts.increment(),
-                    _ => counters.put_errors.increment(),
-                }
-                Err(self.shared.failed(StoreOperation::Put, Some(&key), fault))
-            }
+            Err(Fault::Foreign { .. }) => counters.rejected_puts.increment(),
+            Err(_) => counters.put_errors.increment(),
         }
+        let written = self.shared.outcome(StoreOperation::Put, &key, written);
+        written.map(drop)
     }
 
     /// Whether a new file was written. If not, a whole entry was there.

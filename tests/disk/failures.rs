@@ -71,6 +71,43 @@ async fn a_full_disk_is_logged_where_it_begins_and_where_it_ends() {
     );
 }
 
+/// A server reads entries as files, and never as artifacts.
+#[tokio::test]
+async fn reads_of_any_kind_begin_and_end_a_trouble() {
+    let folder = folder();
+    let root = folder.path().join("cache");
+    let cache = open(&root).await;
+    cache.put(&key(0), artifact(10)).await.unwrap();
+    let aside = folder.path().join("aside");
+    capture();
+    for _ in 0..2 {
+        fs::rename(&root, &aside).unwrap();
+        fs::write(&root, "no folder").unwrap();
+        for _ in 0..3 {
+            cache.open_frame(&key(0)).await.unwrap_err();
+        }
+        fs::remove_file(&root).unwrap();
+        fs::rename(&aside, &root).unwrap();
+        tokio::time::pause();
+        // Once a minute at most.
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+        assert!(cache.open_frame(&key(0)).await.unwrap().is_some());
+    }
+    let trace = captured();
+    let lines = |level: &str, of: &str| {
+        let lines = trace.lines().filter(|line| line.starts_with(level));
+        lines.filter(|line| line.contains(of)).count()
+    };
+    assert_eq!(lines("WARN", "disk tier operation failed"), 2, "{trace}");
+    assert_eq!(lines("DEBUG", "disk tier operation failed"), 4, "{trace}");
+    assert_eq!(
+        lines("INFO", "disk tier operations succeed again"),
+        2,
+        "{trace}"
+    );
+}
+
 /// The trap of files that report a failed write only at the next call: a write that is the last
 /// one, and small.
 #[tokio::test]
