@@ -41,7 +41,11 @@ pub(crate) fn answer(
         "/status.css" => part(
             "text/css",
             "no-cache",
-            include_str!("page/status.css").into(),
+            concat!(
+                include_str!("../http_server/page/base.css"),
+                include_str!("page/status.css")
+            )
+            .into(),
         ),
         "/status.js" => {
             let script = include_str!("page/status.js").into();

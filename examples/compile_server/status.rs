@@ -69,6 +69,11 @@ impl Tier {
     }
 }
 
+const STYLE: &str = concat!(
+    include_str!("../http_server/page/base.css"),
+    include_str!("page/page.css")
+);
+
 pub(crate) fn router() -> Router<Arc<Site>> {
     let html = "text/html; charset=utf-8";
     let script = "text/javascript; charset=utf-8";
@@ -82,10 +87,7 @@ pub(crate) fn router() -> Router<Arc<Site>> {
             "/page.js",
             get(async || part(script, include_str!("page/page.js"))),
         )
-        .route(
-            "/page.css",
-            get(async || part(style, include_str!("page/page.css"))),
-        )
+        .route("/page.css", get(async || part(style, STYLE)))
         .route("/status.json", get(status))
 }
 

@@ -67,6 +67,28 @@ const NAMELESS: &str = "
     return [...document.querySelectorAll(all)].filter((element) => !named(element))
         .map((element) => element.outerHTML.slice(0, 80));";
 
+/// On a phone and on a desk, light and dark: nothing is cut off, faint or without a name. What is kept
+/// of it begins with a prefix.
+async fn looks_well(browser: &Browser, prefix: &str) {
+    for (width, height) in [(390, 844), (1440, 900)] {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
+        browser
+            .devtools("Emulation.setDeviceMetricsOverride", size)
+            .await;
+        for scheme in ["light", "dark"] {
+            let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+            browser.devtools("Emulation.setEmulatedMedia", media).await;
+            let overflow = browser
+                .run("return document.documentElement.scrollWidth - innerWidth;")
+                .await;
+            assert!(overflow.as_i64() <= Some(0), "{width}: wider by {overflow}");
+            assert_eq!(browser.run(FAINT).await, json!([]), "{width} {scheme}");
+            assert_eq!(browser.run(NAMELESS).await, json!([]), "{width} {scheme}");
+            keep(browser, &format!("{prefix}{width}-{scheme}")).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_page_shows_what_the_server_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,23 +139,7 @@ async fn the_page_shows_what_the_server_does() {
         remote.as_str().unwrap().starts_with("remote 0 "),
         "{remote}"
     );
-    for (width, height) in [(390, 844), (1440, 900)] {
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
-        browser
-            .devtools("Emulation.setDeviceMetricsOverride", size)
-            .await;
-        for scheme in ["light", "dark"] {
-            let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-            browser.devtools("Emulation.setEmulatedMedia", media).await;
-            let overflow = browser
-                .run("return document.documentElement.scrollWidth - innerWidth;")
-                .await;
-            assert!(overflow.as_i64() <= Some(0), "{width}: wider by {overflow}");
-            assert_eq!(browser.run(FAINT).await, json!([]), "{width} {scheme}");
-            assert_eq!(browser.run(NAMELESS).await, json!([]), "{width} {scheme}");
-            keep(&browser, &format!("{width}-{scheme}")).await;
-        }
-    }
+    looks_well(&browser, "").await;
     assert_eq!(browser.console().await, Vec::<String>::new());
     browser.close().await;
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use support::{CacheServer, KEY, OTHER, READER, WRITER, artifact, client, path, remote};
 
 use super::browser::Browser;
-use super::{FAINT, NAMELESS, keep};
+use super::looks_well;
 
 async fn with_password(server: &CacheServer, path: &str, password: Option<&str>) -> Response {
     let request = client().get(server.url(path));
@@ -139,23 +139,7 @@ async fn the_figures_move_in_a_browser_that_was_given_a_token() {
     browser
         .wait_for("document.querySelectorAll('#requests tbody tr').length === 2")
         .await;
-    for (width, height) in [(390, 844), (1440, 900)] {
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500});
-        browser
-            .devtools("Emulation.setDeviceMetricsOverride", size)
-            .await;
-        for scheme in ["light", "dark"] {
-            let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-            browser.devtools("Emulation.setEmulatedMedia", media).await;
-            let overflow = browser
-                .run("return document.documentElement.scrollWidth - innerWidth;")
-                .await;
-            assert!(overflow.as_i64() <= Some(0), "{width}: wider by {overflow}");
-            assert_eq!(browser.run(FAINT).await, json!([]), "{width} {scheme}");
-            assert_eq!(browser.run(NAMELESS).await, json!([]), "{width} {scheme}");
-            keep(&browser, &format!("cache_server-{width}-{scheme}")).await;
-        }
-    }
+    looks_well(&browser, "cache_server-").await;
     assert_eq!(browser.console().await, Vec::<String>::new());
 
     drop(server);
