@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
+use crate::access::Tokens;
 use crate::args::Args;
 use crate::http_server::console::say;
 use crate::site::Site;
@@ -16,6 +18,14 @@ use crate::tokens;
 
 /// How long the files may take to be read before the next signal counts.
 const READ: Duration = Duration::from_secs(10);
+
+const KEPT: &str = "reloaded nothing, and the old certificate, key and tokens stay in use";
+
+/// What was read.
+struct Fresh {
+    tokens: Option<Tokens>,
+    acceptor: Option<TlsAcceptor>,
+}
 
 pub(crate) struct Reload {
     pub(crate) args: Arc<Args>,
@@ -30,46 +40,45 @@ impl Reload {
         loop {
             hangups.next().await;
             let reload = Arc::clone(&this);
-            // It reads files.
-            match timeout(READ, spawn_blocking(move || reload.run())).await {
-                Ok(Ok(Ok(done))) => say(format_args!("SIGHUP: {done}")),
-                Ok(Ok(Err(error))) => say(format_args!(
-                    "SIGHUP: reloaded nothing, and the old certificate, key and tokens stay in use: \
-                     {error:#}"
-                )),
+            let read = timeout(READ, spawn_blocking(move || reload.read())).await;
+            match read {
+                Ok(Ok(Ok(fresh))) => say(format_args!("SIGHUP: {}", this.replace(fresh))),
+                Ok(Ok(Err(error))) => say(format_args!("SIGHUP: {KEPT}: {error:#}")),
                 // A panic, which was told when it happened.
                 Ok(Err(_)) => {}
+                // What is read in the end is dropped: a later signal may have brought newer ones.
                 Err(_) => say(format_args!(
-                    "SIGHUP: the files are not read after {READ:?}; the old certificate, key and tokens \
-                     stay in use until they are"
+                    "SIGHUP: {KEPT}: the files are not read after {READ:?}"
                 )),
             }
         }
     }
 
-    /// What was reloaded.
-    fn run(&self) -> Result<String> {
-        let access = &self.site.access;
+    fn read(&self) -> Result<Fresh> {
         let tokens = match &self.args.tokens {
-            Some(file) => Some((file, access.parse(&tokens(&self.args)?)?)),
+            Some(_) => Some(self.site.access.parse(&tokens(&self.args)?)?),
             None => None,
         };
         let acceptor = self.tls.as_ref().map(Tls::read).transpose()?;
-        // Nothing fails from here on.
+        Ok(Fresh { tokens, acceptor })
+    }
+
+    /// What was reloaded.
+    fn replace(&self, fresh: Fresh) -> String {
         let mut reloaded = Vec::new();
-        if let Some((file, tokens)) = tokens {
+        if let (Some(file), Some(tokens)) = (&self.args.tokens, fresh.tokens) {
             let (file, number) = (file.display(), tokens.len());
             reloaded.push(format!("the tokens of {file} (now {number})"));
-            access.replace(tokens);
+            self.site.access.replace(tokens);
         }
-        if let (Some(tls), Some(acceptor)) = (&self.tls, acceptor) {
+        if let (Some(tls), Some(acceptor)) = (&self.tls, fresh.acceptor) {
             tls.replace(acceptor);
             reloaded.push(tls.describe());
         }
-        Ok(match reloaded.as_slice() {
+        match reloaded.as_slice() {
             [] => "there is nothing to reload without --tokens and --tls-cert".to_owned(),
             reloaded => format!("reloaded {}", reloaded.join(", ")),
-        })
+        }
     }
 }
 
