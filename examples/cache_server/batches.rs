@@ -113,7 +113,7 @@ async fn find(disk: DiskCache, store: Option<Store>, key: PipelineFingerprint) -
     let artifact = match store.fetch(&key).await {
         Answer::Found(artifact) => artifact,
         Answer::Missing => return Entry::None,
-        Answer::None => return Entry::NotSent,
+        Answer::Unknown => return Entry::NotSent,
     };
     if store.keep(&key, &artifact).await.is_err() {
         // The request for it alone tells why.

@@ -57,7 +57,7 @@ pub(crate) enum Answer {
     /// It has no such entry, or is left alone for a while because it fails.
     Missing,
     /// It did not answer in time, or its turn did not come.
-    None,
+    Unknown,
 }
 
 #[derive(Debug, Clone)]
@@ -98,11 +98,11 @@ impl Store {
     /// answer.
     pub(crate) async fn fetch(&self, key: &PipelineFingerprint) -> Answer {
         let Ok(Ok(_turn)) = timeout(self.limits.wait, self.turns.acquire()).await else {
-            return Answer::None;
+            return Answer::Unknown;
         };
         let options = LookupOptions::new().deadline(self.limits.wait);
         let lookup = self.cache.lookup(key, &options).await;
-        let gave_none = lookup.tiers().any(|tier| {
+        let is_unknown = lookup.tiers().any(|tier| {
             matches!(
                 tier.outcome,
                 TierOutcome::Failed(_) | TierOutcome::TimedOut | TierOutcome::Cancelled
@@ -110,7 +110,7 @@ impl Store {
         });
         match lookup.into_artifact() {
             Some(artifact) => Answer::Found(artifact),
-            None if gave_none => Answer::None,
+            None if is_unknown => Answer::Unknown,
             None => Answer::Missing,
         }
     }

@@ -213,9 +213,7 @@ async fn batches_that_wait_for_the_store_leave_others_their_permits() {
             tokio::spawn(async move { ask_for_many(&server, &[KEY]).await })
         })
         .collect();
-    while s3.gets() == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_for("a batch asks the store", || s3.gets() > 0).await;
     // As a batch, this is the second request that is served.
     let get = server.get(&path, reqwest::header::HeaderMap::new());
     let answer = tokio::time::timeout(Duration::from_secs(20), get).await;
