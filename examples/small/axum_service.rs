@@ -1,7 +1,7 @@
 //! A compile service: `POST /compile` answers with a source in capitals. The tiers are memory, a folder
 //! and, where `CACHE_URL` is set, a `cache_server` (`http://HOST:8420/artifacts`).
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, routing::post};
@@ -42,14 +42,14 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
         .await;
     match answer {
         Ok(compiled) => {
-            let source = compiled.source_label().to_owned();
-            let headers = [
-                ("server-timing", compiled.timing()),
-                ("artifact-source", source),
-            ];
+            let source = ("artifact-source", compiled.source_label().to_owned());
+            let headers = [("server-timing", compiled.timing()), source];
             (headers, compiled.artifact.payload().clone()).into_response()
         }
-        Err(error) => (status(&error), error.to_string()).into_response(),
+        Err(error) => {
+            let text = error.failed().map(ToString::to_string);
+            (status(&error), text.unwrap_or(error.to_string())).into_response()
+        }
     }
 }
 
@@ -64,7 +64,7 @@ fn status(error: &CompileError<Unkeyable>) -> StatusCode {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let cache = open(std::env::var("CACHE_DIR")?).await?;
+    let cache = open(std::env::var("CACHE_DIR").context("CACHE_DIR")?).await?;
     let scope = CompileScope::new("capitals 1.0", "text")?;
     let site = Router::new().route("/compile", post(compile));
     let site = site.with_state((cache.clone(), scope));
