@@ -42,7 +42,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use pipeline_cache::layered::{CloseReport, LATENCY_BUCKETS, MetricsExporter};
+use pipeline_cache::layered::{LATENCY_BUCKETS, MetricsExporter};
 use pipeline_cache::{DiskCache, InMemoryPipelineCache, LayeredPipelineCache};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -164,11 +164,14 @@ async fn run(args: Args) -> Result<bool> {
     let mut closed = cache.close(left).await;
     if let Some(native) = &site.native {
         let functions = native.close(left).await;
+        closed.unfinished_compiles += functions.unfinished_compiles;
         closed.unfinished_writes += functions.unfinished_writes;
         closed.kept_intents += functions.kept_intents;
         closed.errors.extend(functions.errors);
     }
-    report(&closed);
+    if !closed.is_clean() || closed.kept_intents > 0 {
+        say(&closed);
+    }
     finish_traces(traces).await;
     Ok(drained.is_some() && closed.is_clean())
 }
@@ -208,25 +211,6 @@ async fn finish_traces(traces: Traces) {
 
 #[cfg(not(feature = "otlp"))]
 async fn finish_traces(_: Traces) {}
-
-/// Says what of the cache is undone.
-fn report(closed: &CloseReport) {
-    if closed.unfinished_writes > 0 {
-        let writes = closed.unfinished_writes;
-        say(format_args!(
-            "{writes} artifacts were not written to some tier"
-        ));
-    }
-    if closed.kept_intents > 0 {
-        let kept = closed.kept_intents;
-        say(format_args!(
-            "{kept} of them are uploaded after the next start"
-        ));
-    }
-    for error in &closed.errors {
-        say(format_args!("{error:#}"));
-    }
-}
 
 async fn open_cache(args: &Args) -> Result<LayeredPipelineCache> {
     let disk = DiskCache::builder()

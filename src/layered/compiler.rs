@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::{Instrument as _, Span, debug_span, instrument::WithSubscriber as _};
 
 use super::admission::{LookupPriority, PriorityBoost};
@@ -44,6 +44,8 @@ pub(super) struct Compiler {
     writer: Arc<Writer>,
     flights: SingleFlight<PipelineFingerprint, Arc<FlightState>, FlightResult>,
     running: RunningKeys,
+    /// The flights that a close waits for.
+    under_way: TaskTracker,
     pub(super) pool: CompilePool,
     pub(super) aliases: Arc<SourceAliases>,
     pub(super) failures: RememberedFailures,
@@ -123,6 +125,7 @@ impl Compiler {
             writer,
             flights: SingleFlight::new(),
             running: RunningKeys::default(),
+            under_way: TaskTracker::new(),
             pool,
             aliases,
             failures,
@@ -147,6 +150,21 @@ impl Compiler {
 
     pub(super) const fn node(&self, key: PipelineFingerprint) -> Node {
         Node::Keyed(self.id, key)
+    }
+
+    /// Waits for the flights under way, so long. How many have not ended then.
+    pub(super) async fn drain(&self, limit: Duration) -> u64 {
+        // Those that are started from now on are not waited for: there may always be one.
+        self.under_way.close();
+        match timeout(limit, self.under_way.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.under_way.len() as u64,
+        }
+    }
+
+    /// For a flight, while it is under way.
+    fn track(&self) -> Option<TaskTrackerToken> {
+        (!self.under_way.is_closed()).then(|| self.under_way.token())
     }
 
     /// Makes later calls for a key start a flight of their own.
@@ -189,6 +207,7 @@ impl Compiler {
                 slot: Arc::clone(slot),
                 order: order.clone(),
                 under_way: state.interest.under_way(),
+                _tracked: self.track(),
                 state: Arc::clone(&state),
             };
             (state, flight.run())
@@ -383,6 +402,7 @@ struct Flight<E> {
     order: Order,
     state: Arc<FlightState>,
     under_way: UnderWay,
+    _tracked: Option<TaskTrackerToken>,
 }
 
 impl<E: Send + Sync + 'static> Flight<E> {

@@ -83,11 +83,12 @@ pub use verify::VerifyMismatch;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 use crate::artifact::Artifact;
 use crate::key::PipelineFingerprint;
 use crate::source_alias::SourceAliases;
-use crate::store::{PipelineCacheStore, StoreError};
+use crate::store::{PipelineCacheStore, StoreError, StoreOperation};
 use crate::sync::blocking;
 use background::BackgroundWrites;
 use compiler::{Compiler, CompilerSettings};
@@ -425,11 +426,13 @@ impl LayeredPipelineCache {
         flushed.and(aliases)
     }
 
-    /// Takes no more background writes, waits for those under way and for the source aliases that are
-    /// being written, and closes every tier. The writes under way have half the deadline, and the tiers
-    /// have the rest of it. What is not done by then is given up and reported. Of that, a local tier
-    /// that keeps [intents](crate::store::WriteIntents) remembers what network tiers are owed, see
-    /// [`CloseReport::kept_intents`]: the next cache over both offers it.
+    /// Waits for the compiles under way, also those that nobody waits for any more, then takes no more
+    /// background writes, waits for those under way and for the source aliases that are being written,
+    /// and closes every tier. The compiles have half the deadline, the writes half of what is left then,
+    /// and the tiers the rest of it. What is not done by then is reported. Of the writes, which are given
+    /// up, a local tier that keeps [intents](crate::store::WriteIntents) remembers what network tiers are
+    /// owed, see [`CloseReport::kept_intents`]: the next cache over both offers it. A compile that goes
+    /// on finds its tiers closed and is not stored.
     ///
     /// Lookups go on working; puts fail as the tiers say.
     ///
@@ -444,15 +447,28 @@ impl LayeredPipelineCache {
     /// # async fn main() {
     /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
     /// let report = cache.close(Duration::from_secs(5)).await;
-    /// assert!(report.is_clean(), "{report:?}");
+    /// assert_eq!(report.to_string(), "closed: everything is stored");
+    /// assert!(report.is_clean());
     /// # }
     /// ```
     pub async fn close(&self, deadline: Duration) -> CloseReport {
-        let aliases = &self.parts.compiler.aliases;
+        let Parts {
+            compiler, writer, ..
+        } = &*self.parts;
+        if let Err(error) = writer.require_runtime(StoreOperation::Close) {
+            return CloseReport {
+                errors: vec![error],
+                ..CloseReport::default()
+            };
+        }
+        let start = Instant::now();
+        let unfinished_compiles = compiler.drain(deadline / 2).await;
+        let left = deadline.saturating_sub(start.elapsed());
         let (mut report, aliases) = tokio::join!(
-            self.parts.writer.close(deadline, aliases.written()),
-            aliases.flush_within(deadline)
+            writer.close(left, compiler.aliases.written()),
+            compiler.aliases.flush_within(left)
         );
+        report.unfinished_compiles = unfinished_compiles;
         report.errors.extend(aliases.err());
         report
     }

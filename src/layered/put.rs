@@ -324,13 +324,6 @@ impl Writer {
         deadline: Duration,
         aliases: impl Future<Output = ()>,
     ) -> CloseReport {
-        let operation = StoreOperation::Close;
-        if let Err(error) = self.require_runtime(operation) {
-            return CloseReport {
-                errors: vec![error],
-                ..CloseReport::default()
-            };
-        }
         let start = Instant::now();
         self.background.close();
         self.offers.stop();
@@ -350,9 +343,10 @@ impl Writer {
         let _ = timeout(left / 2, intents.record_all()).await;
         let left = deadline.saturating_sub(start.elapsed());
         let closed = join_all(self.tiers.iter().map(|tier| tier.close(left))).await;
-        let errors = self.take_loss(operation).into_iter();
+        let errors = self.take_loss(StoreOperation::Close).into_iter();
         let errors = errors.chain(closed.into_iter().filter_map(Result::err));
         CloseReport {
+            unfinished_compiles: 0,
             unfinished_writes: unfinished_writes + self.background.unwritten(),
             kept_intents: intents.recorded(),
             errors: errors.chain(self.background.take_behind_error()).collect(),

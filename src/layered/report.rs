@@ -1,5 +1,7 @@
 //! What became of the background writes, and of a close.
 
+use std::fmt;
+
 use crate::store::StoreError;
 
 /// What became of the promotions so far.
@@ -104,11 +106,15 @@ pub struct WriteBehindReport {
 
 /// What a [`close`](super::LayeredPipelineCache::close) could not finish.
 ///
+/// `Display` prints one line.
+///
 /// See [`close`](super::LayeredPipelineCache::close) for an example.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CloseReport {
+    /// Compiles that had not ended in time. They go on, but what they make is not stored.
+    pub unfinished_compiles: u64,
     /// Background writes to a tier that were given up, and those that were kept to be offered again.
     pub unfinished_writes: u64,
     /// Of the writes to network tiers that are not done, those that a local tier keeps as intents: the
@@ -134,6 +140,60 @@ impl CloseReport {
     /// Whether everything was finished.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.unfinished_writes == 0 && self.errors.is_empty()
+        self.unfinished_compiles == 0 && self.unfinished_writes == 0 && self.errors.is_empty()
+    }
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            unfinished_compiles: compiles,
+            unfinished_writes: writes,
+            kept_intents: intents,
+            errors,
+        } = self;
+        f.write_str(match self.is_clean() {
+            true => "closed: everything is stored",
+            false => "closed: not everything is stored",
+        })?;
+        for (what, count) in [
+            ("compiles under way", compiles),
+            ("writes given up", writes),
+            ("writes kept for the next process", intents),
+        ] {
+            if *count > 0 {
+                write!(f, "; {what}: {count}")?;
+            }
+        }
+        for error in errors {
+            write!(f, "; {error:#}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreErrorKind, StoreOperation};
+
+    #[test]
+    fn a_close_that_left_something_says_what_in_one_line() {
+        let report = CloseReport {
+            unfinished_compiles: 1,
+            unfinished_writes: 2,
+            kept_intents: 3,
+            errors: vec![StoreError::new(
+                StoreErrorKind::TimedOut,
+                "a tier".to_owned(),
+                StoreOperation::Close,
+            )],
+        };
+        let error = report.errors[0].to_string();
+        let expected = format!(
+            "closed: not everything is stored; compiles under way: 1; writes given up: 2; \
+             writes kept for the next process: 3; {error}"
+        );
+        assert_eq!(report.to_string(), expected);
     }
 }

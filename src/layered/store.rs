@@ -114,11 +114,10 @@ impl PipelineCacheStore for LayeredPipelineCache {
                 StoreOperation::Close,
             )
         };
-        match report.errors.into_iter().next() {
-            Some(error) => Err(error),
-            None if report.unfinished_writes > 0 => Err(timed_out()),
-            None => Ok(()),
+        if report.is_clean() {
+            return Ok(());
         }
+        Err(report.errors.into_iter().next().unwrap_or_else(timed_out))
     }
 
     fn compile_leases(&self) -> Option<&dyn CompileLeases> {

@@ -4,6 +4,7 @@ mod answers;
 #[cfg(feature = "naga")]
 mod as_designed;
 mod cancellation;
+mod closing;
 mod every_await;
 mod failures;
 mod leases;
