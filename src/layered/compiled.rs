@@ -95,6 +95,9 @@ pub struct Compiled {
 pub struct CompileTimes {
     /// To hash the source.
     pub hash: Duration,
+    /// To look for it in the stores of [source aliases](crate::SourceAliases), where it is not known in
+    /// memory.
+    pub alias: Duration,
     /// To parse it.
     pub parse: Duration,
     /// To make the canonical form and its key.
@@ -130,6 +133,7 @@ impl CompileTimes {
     fn steps(&self) -> impl Iterator<Item = (&'static str, Duration)> {
         let Self {
             hash,
+            alias,
             parse,
             key,
             lookup,
@@ -138,6 +142,7 @@ impl CompileTimes {
         } = *self;
         let steps = [
             ("hash", hash),
+            ("alias", alias),
             ("parse", parse),
             ("key", key),
             ("lookup", lookup),

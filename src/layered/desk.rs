@@ -281,7 +281,7 @@ impl Desk<'_, '_> {
 
 /// What the cache itself costs a request.
 fn cost(times: &CompileTimes) -> Duration {
-    times.hash + times.key + times.lookup
+    times.hash + times.alias + times.key + times.lookup
 }
 
 pub(super) fn slot<E>(job: Job<E>) -> JobSlot<E> {

@@ -238,7 +238,7 @@ fn alias_metric(field: &str) -> Option<String> {
 }
 
 /// The counters of a whole cache, with their descriptions.
-fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 40] {
+fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 41] {
     let aliases = &metrics.aliases;
     let promotions = &metrics.promotions;
     let behind = &metrics.write_behind;
@@ -307,6 +307,11 @@ fn counters(metrics: &LayeredMetrics) -> [(&'static str, &'static str, u64); 40]
             "pipeline_cache_alias_misses_total",
             "Sources that were parsed for their key.",
             aliases.misses,
+        ),
+        (
+            "pipeline_cache_alias_parse_errors_total",
+            "Sources that failed to parse.",
+            aliases.parse_errors,
         ),
         (
             "pipeline_cache_alias_puts_total",

@@ -16,7 +16,7 @@ use super::lookup::TierSelection;
 use super::order::take;
 use crate::key::{CompileScope, PipelineFingerprint, Program, ToWire as _, Unkeyable};
 use crate::source_alias::{
-    FlightState, NetworkWait, ParseTimes, Parsed, Unresolved, alias_key_async,
+    FlightState, NetworkWait, Parsed, SourceTimes, Unresolved, alias_key_async,
 };
 use crate::sync::single_flight::panic_message;
 
@@ -247,11 +247,18 @@ where
             Unresolved::Panicked(message) => CompileError::Panicked(message),
             Unresolved::Interrupted => CompileError::Interrupted,
         })?;
-        let ParseTimes { queue, parse, key } = resolved.times;
+        let SourceTimes {
+            search,
+            queue,
+            parse,
+            key,
+        } = resolved.times;
+        // Of a search that this caller joined, no more than its own wait.
+        times.alias = search.min(start.elapsed());
         (times.queue, times.parse, times.key) = (queue, parse, key);
         let asks_network = wait != NetworkWait::Never && aliases.are_kept_in_network();
         let network = match asks_network {
-            true => start.elapsed().saturating_sub(queue + parse + key),
+            true => times.alias,
             false => Duration::ZERO,
         };
         self.made = resolved.made;
@@ -303,7 +310,7 @@ where
     /// that others write to, so it is checked before anything is compiled under it.
     fn into_input(mut self) -> Result<Prepared<CompileInput<P>>, InputStop<Self, E>> {
         let (unchecked, times) = match self.made.take().as_deref().and_then(take) {
-            Some(unchecked) => (unchecked, ParseTimes::default()),
+            Some(unchecked) => (unchecked, SourceTimes::default()),
             None => {
                 let parsed = parse_and_key(&self.source, &*self.parse, Duration::ZERO)
                     .map_err(InputStop::Failed)?;
@@ -367,7 +374,12 @@ fn parse_and_key<P: Program, E>(
     Ok(Parsed {
         fingerprint,
         made,
-        times: ParseTimes { queue, parse, key },
+        times: SourceTimes {
+            search: Duration::ZERO,
+            queue,
+            parse,
+            key,
+        },
     })
 }
 

@@ -5,7 +5,7 @@ mod prefetch;
 mod table;
 
 pub(crate) use prefetch::PrefetchedAlias;
-pub(crate) use table::{FlightState, NetworkWait, ParseTimes, Parsed, Resolved, Unresolved};
+pub(crate) use table::{FlightState, NetworkWait, Parsed, Resolved, SourceTimes, Unresolved};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -91,6 +91,8 @@ pub struct AliasMetrics {
     pub kept_hits: u64,
     /// Sources that were parsed, or failed to parse.
     pub misses: u64,
+    /// Of these, those that failed to parse, or whose parse panicked.
+    pub parse_errors: u64,
     /// Callers that waited for another caller with the same source.
     pub joins: u64,
     /// Aliases written to the stores. One that several stores take counts once.
@@ -254,7 +256,7 @@ impl SourceAliases {
                     Ok(Parsed {
                         fingerprint: PipelineFingerprint::of(&program),
                         made: (),
-                        times: ParseTimes::default(),
+                        times: SourceTimes::default(),
                     })
                 });
                 Ok(parsed.await)
@@ -281,6 +283,7 @@ impl SourceAliases {
             hits: counters.hits.get(),
             kept_hits: counters.kept_hits.get(),
             misses: counters.misses.get(),
+            parse_errors: counters.parse_errors.get(),
             joins: counters.joins.get(),
             puts: counters.puts.get(),
             put_errors: counters.put_errors.get(),

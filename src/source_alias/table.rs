@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::known::{KeptAlias, Known, SignedAlias};
@@ -87,6 +87,7 @@ pub(super) struct AliasCounters {
     pub(super) hits: Counter,
     pub(super) kept_hits: Counter,
     pub(super) misses: Counter,
+    pub(super) parse_errors: Counter,
     pub(super) joins: Counter,
     pub(super) puts: Counter,
     pub(super) put_errors: Counter,
@@ -97,12 +98,14 @@ pub(crate) struct Resolved<V> {
     pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
     /// What the parse made, for the first who takes it. `None` for a known source.
     pub(crate) made: Option<Arc<Mutex<Option<V>>>>,
-    pub(crate) times: ParseTimes,
+    pub(crate) times: SourceTimes,
 }
 
-/// How long it took to get a place for the parse, to parse a source, and to make its key.
+/// How long it took to look for a source in the stores of aliases, to get a place for its parse, to
+/// parse it, and to make its key.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ParseTimes {
+pub(crate) struct SourceTimes {
+    pub(crate) search: Duration,
     pub(crate) queue: Duration,
     pub(crate) parse: Duration,
     pub(crate) key: Duration,
@@ -112,7 +115,7 @@ pub(crate) struct ParseTimes {
 pub(crate) struct Parsed<V> {
     pub(crate) fingerprint: Result<PipelineFingerprint, Unkeyable>,
     pub(crate) made: V,
-    pub(crate) times: ParseTimes,
+    pub(crate) times: SourceTimes,
 }
 
 /// Why a source was not resolved.
@@ -132,7 +135,7 @@ pub(super) type Flown = Result<FlownSource, Unresolved<dyn Any + Send + Sync>>;
 pub(super) struct FlownSource {
     pub(super) fingerprint: Result<PipelineFingerprint, Unkeyable>,
     pub(super) made: Option<SharedAny>,
-    pub(super) times: ParseTimes,
+    pub(super) times: SourceTimes,
     signed: Option<SignedAlias>,
 }
 
@@ -177,7 +180,7 @@ impl Table {
         Some(FlownSource {
             fingerprint: Ok(known.fingerprint),
             made: known.made.upgrade(),
-            times: ParseTimes::default(),
+            times: SourceTimes::default(),
             signed: known.signed,
         })
     }
@@ -198,13 +201,22 @@ impl Table {
         if let Some(known) = self.known(&key) {
             return Ok(known);
         }
-        if let Some(known) = self.kept_in_any(&key, wait, state).await {
+        let start = Instant::now();
+        let kept = self.kept_in_any(&key, wait, state).await;
+        let search = match self.stores.iter().next() {
+            Some(_) => start.elapsed(),
+            None => Duration::ZERO,
+        };
+        if let Some(known) = kept {
             self.counters.kept_hits.increment();
             self.known.insert(key, known.clone());
             return Ok(FlownSource {
                 fingerprint: Ok(known.fingerprint),
                 made: None,
-                times: ParseTimes::default(),
+                times: SourceTimes {
+                    search,
+                    ..SourceTimes::default()
+                },
                 signed: known.signed,
             });
         }
@@ -219,12 +231,21 @@ impl Table {
                 Ok(FlownSource {
                     fingerprint: parsed.fingerprint,
                     made: Some(made),
-                    times: parsed.times,
+                    times: SourceTimes {
+                        search,
+                        ..parsed.times
+                    },
                     signed: None,
                 })
             }
-            Ok(Err(error)) => Err(Unresolved::Failed(Arc::new(error))),
-            Err(message) => Err(Unresolved::Panicked(message)),
+            Ok(Err(error)) => {
+                self.counters.parse_errors.increment();
+                Err(Unresolved::Failed(Arc::new(error)))
+            }
+            Err(message) => {
+                self.counters.parse_errors.increment();
+                Err(Unresolved::Panicked(message))
+            }
         }
     }
 

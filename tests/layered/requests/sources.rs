@@ -188,6 +188,46 @@ async fn aliases_kept_in_a_store_are_known_to_the_next_process() {
     assert_eq!(kept.alias_stores()[0].metrics().puts, 1);
 }
 
+/// The search for an alias is a step of its own, so that a slow store of aliases is seen.
+#[tokio::test]
+async fn the_answer_tells_how_long_the_stores_of_aliases_took() {
+    let answer = Duration::from_millis(5);
+    let kept = InMemoryPipelineCache::new();
+    let front = Front::default();
+    for process in 0..2 {
+        let slow = FaultyStore::over("aliases", Arc::new(kept.clone()));
+        slow.set(StoreOperation::Get, Fault::Latency(answer));
+        let cache = LayeredPipelineCache::builder()
+            .tier(InMemoryPipelineCache::new())
+            .source_aliases(SourceAliases::new().kept_in(slow))
+            .build();
+        let compiled = request(&cache, &front, &scope(), "b a").await.unwrap();
+        assert!(compiled.times.alias >= answer, "{compiled}");
+        assert!(compiled.timing().contains("alias;dur="));
+        // In memory it is known at once.
+        let known = request(&cache, &front, &scope(), "b a").await.unwrap();
+        assert_eq!(known.times.alias, Duration::ZERO);
+        cache.flush().await.unwrap();
+        assert_eq!(cache.layered_metrics().aliases.kept_hits, process);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_parse_is_counted() {
+    let (cache, front) = (memory(), Front::default());
+    request(&cache, &front, &scope(), "error")
+        .await
+        .unwrap_err();
+    let panicking = |_: &Bytes| -> Result<Words, SyntaxError> { panic!("a parser's fault") };
+    let scope = scope();
+    let panicked = cache.compile(&scope);
+    let panicked = panicked.source(FRONT_END, "a", panicking);
+    panicked.run(front.compile()).await.unwrap_err();
+    request(&cache, &front, &scope, "b").await.unwrap();
+    let aliases = cache.layered_metrics().aliases;
+    assert_eq!((aliases.misses, aliases.parse_errors), (3, 2));
+}
+
 /// One store keeps both. Whichever way that is said, aliases are no artifacts to it.
 #[tokio::test]
 async fn aliases_in_the_tiers_of_artifacts_are_counted_apart_from_these() {
