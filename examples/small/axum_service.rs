@@ -73,7 +73,6 @@ async fn main() -> Result<()> {
     let stopped = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     let server = axum::serve(listener, site);
     server.with_graceful_shutdown(stopped).await?;
-    let report = cache.close(Duration::from_secs(10)).await;
-    println!("stopped; everything written: {}", report.is_clean());
+    println!("{}", cache.close(Duration::from_secs(10)).await);
     Ok(())
 }

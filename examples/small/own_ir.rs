@@ -5,6 +5,7 @@ use pipeline_cache::{
     Artifact, CompileScope, InMemoryPipelineCache, LayeredPipelineCache, Program, ToWire,
     Unkeyable, WireWriter,
 };
+use std::collections::HashMap;
 
 /// A sum of variables, as in `sum x + y`. The names of variables mean nothing.
 struct Sum(Vec<String>);
@@ -12,17 +13,21 @@ struct Sum(Vec<String>);
 /// Each variable by the number of its first use: `x + y + x` is `0 + 1 + 0`, and so is `a + b + a`.
 struct Canonical(Vec<u32>);
 
+/// Why a source has no code. `Unkeyable` is for programs that are valid and have no key.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("a program begins with `sum`")]
+    NoSum,
+    #[error(transparent)]
+    Unkeyable(#[from] Unkeyable),
+}
+
 impl Sum {
-    fn parse(source: &Bytes) -> Result<Self, Unkeyable> {
+    fn parse(source: &Bytes) -> Result<Self, Error> {
         let text = String::from_utf8_lossy(source);
-        let terms = text.strip_prefix("sum ");
-        let terms = terms.ok_or_else(|| Unkeyable::new("a program begins with `sum`"))?;
-        Ok(Self(
-            terms
-                .split('+')
-                .map(|term| term.trim().to_owned())
-                .collect(),
-        ))
+        let terms = text.strip_prefix("sum ").ok_or(Error::NoSum)?;
+        let names = terms.split('+').map(|name| name.trim().to_owned());
+        Ok(Self(names.collect()))
     }
 }
 
@@ -32,15 +37,12 @@ impl Program for Sum {
     type Canonical = Canonical;
 
     fn canonicalize(&self) -> Result<Canonical, Unkeyable> {
-        let mut names: Vec<&str> = Vec::new();
-        let numbers = self.0.iter().map(|name| {
-            let known = names.iter().position(|known| known == name);
-            known.unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            }) as u32
+        let mut numbers = HashMap::new();
+        let uses = self.0.iter().map(|name| {
+            let next = numbers.len() as u32;
+            *numbers.entry(name).or_insert(next)
         });
-        Ok(Canonical(numbers.collect()))
+        Ok(Canonical(uses.collect()))
     }
 }
 

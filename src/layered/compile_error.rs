@@ -13,7 +13,7 @@ use crate::key::PipelineFingerprint;
 /// [`DeadlineExceeded`](Self::DeadlineExceeded) and [`Recursive`](Self::Recursive), which are of one
 /// caller. It is not kept, unless the request [remembers
 /// failures](crate::layered::CompileRequest::remember_failures): the next call compiles again.
-/// `Display` leaves out the compile function's own error, which is the [`source`](Error::source).
+/// `Display` leaves out the function's own error, which is the [`source`](Error::source).
 ///
 /// ```
 /// use pipeline_cache::CompileError;
@@ -54,7 +54,7 @@ pub enum CompileError<E> {
 }
 
 impl<E> CompileError<E> {
-    /// The compile function's own error.
+    /// The error of the parse or compile function.
     #[must_use]
     pub fn failed(&self) -> Option<&E> {
         match self {
@@ -83,8 +83,10 @@ impl<E> Clone for CompileError<E> {
 impl<E> fmt::Display for CompileError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(_) => f.write_str("the compile function failed"),
-            Self::Panicked(message) => write!(f, "the compile function panicked: {message}"),
+            Self::Failed(_) => f.write_str("the parse or compile function failed"),
+            Self::Panicked(message) => {
+                write!(f, "the parse or compile function panicked: {message}")
+            }
             Self::DeadlineExceeded(deadline) => write!(
                 f,
                 "no artifact within the deadline of the request, {deadline:?}"

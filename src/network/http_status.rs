@@ -7,6 +7,10 @@ use std::time::{Duration, SystemTime};
 use super::request_error::RequestError;
 use crate::store::StoreErrorKind;
 
+/// What helps where a server answers, and knows nothing of a cache at this place.
+const BASE_URL_HINT: &str =
+    "check the path of the base URL, which for a cache_server ends in /artifacts";
+
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("HTTP status {status}")]
 pub(crate) struct HttpStatusError {
@@ -56,7 +60,11 @@ impl HttpStatusError {
             408 | 425 | 429 | 500..=599 => StoreErrorKind::Unavailable,
             _ => StoreErrorKind::Protocol,
         };
-        let mut error = RequestError::new(kind, self.to_string());
+        let reason = match self.status {
+            400 => format!("{self}: the server does not understand the request; {BASE_URL_HINT}"),
+            _ => self.to_string(),
+        };
+        let mut error = RequestError::new(kind, reason);
         error.retry_after = self.retry_after;
         match self.status {
             401 | 403 if self.is_base_origin => error.blocking_credentials().with_hint(
@@ -76,9 +84,10 @@ impl HttpStatusError {
             // Of an entry that is not there yet, no fault: it is the folder that is missing.
             404 => StoreErrorKind::Protocol,
             405 | 501 => StoreErrorKind::ReadOnly,
+            401 | 403 => return self.of_a_read().with_hint(" They may allow reads alone"),
             _ => return self.of_a_read(),
         };
-        let reason = format!("{self}: no writes here; check the path of the base URL");
+        let reason = format!("{self}: no writes here; {BASE_URL_HINT}");
         RequestError::new(kind, reason).into_rejection()
     }
 }

@@ -233,7 +233,7 @@ async fn a_failed_compile_is_told_to_all_and_kept_by_none() {
         let error = caller.await.unwrap().unwrap_err();
         assert_eq!(error.failed(), Some(&SyntaxError(3)));
         // The cause is told once, by `source`.
-        assert_eq!(error.to_string(), "the compile function failed");
+        assert_eq!(error.to_string(), "the parse or compile function failed");
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(source.to_string(), "line 3: no such function");
     }

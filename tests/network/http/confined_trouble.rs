@@ -383,6 +383,33 @@ async fn a_url_that_takes_no_writes_is_told_of_once_with_what_to_do() {
     assert!(told[0].contains("check the path of the base URL"), "{text}");
 }
 
+/// As a `cache_server` answers outside of its paths.
+#[tokio::test]
+async fn a_url_that_is_not_understood_is_told_of_with_what_to_do() {
+    let server = ScriptedServer::always(answer("400 Bad Request", b""));
+    let remote = builder().build(server.url()).unwrap();
+    capture();
+    let key = PipelineFingerprint::from_bytes([1; 32]);
+    remote.fetch(&key).await.unwrap_err();
+    let text = captured();
+    let told = told(&text);
+    assert_eq!(told.len(), 1, "{text}");
+    assert!(told[0].contains("ends in /artifacts"), "{text}");
+}
+
+/// A token for reads alone is told apart from a server that hides what it does not have.
+#[tokio::test]
+async fn a_refused_write_is_told_of_as_a_write() {
+    let server = ScriptedServer::always(answer("403 Forbidden", b""));
+    let remote = builder().bearer_token("t").build(server.url()).unwrap();
+    capture();
+    let key = PipelineFingerprint::from_bytes([1; 32]);
+    remote.put(&key, artifact()).await.unwrap_err();
+    let text = captured();
+    assert!(text.contains("They may allow reads alone"), "{text}");
+    assert!(!text.contains("absent_statuses"), "{text}");
+}
+
 /// As behind an edge that transforms every response.
 #[tokio::test]
 async fn uploads_that_change_nothing_are_told_of_once() {
