@@ -8,21 +8,19 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
-use tokio::task::spawn_blocking;
 
-use crate::http_server::console::say;
-use crate::sweep;
+use crate::shards::{held, shards};
 
 /// The time of use is renewed no more often than this.
 const USE_GRANULARITY: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 pub(crate) struct Blobs {
-    root: PathBuf,
-    max_bytes: u64,
+    pub(crate) root: PathBuf,
+    pub(crate) max_bytes: u64,
     /// The bytes of all blobs.
     held: AtomicU64,
     /// How often they changed. Locked while a file comes or goes, so that two that replace or remove
@@ -40,10 +38,10 @@ impl Blobs {
             _ => {}
         }
         fs::create_dir_all(&staging)?;
-        for shard in sweep::shards(&root) {
+        for shard in shards(&root) {
             fs::create_dir_all(shard)?;
         }
-        let held = sweep::held(&root)?;
+        let held = held(&root)?;
         Ok(Self {
             root,
             max_bytes,
@@ -70,7 +68,7 @@ impl Blobs {
     }
 
     /// Puts a whole blob into its place. A power loss leaves it or what was there.
-    pub(crate) fn store(self: &Arc<Self>, staged: NamedTempFile, file: &Path) -> io::Result<()> {
+    pub(crate) fn store(&self, staged: NamedTempFile, file: &Path) -> io::Result<()> {
         staged.as_file().sync_data()?;
         let length = staged.as_file().metadata()?.len();
         {
@@ -90,7 +88,6 @@ impl Blobs {
             })?;
             self.count(&mut changes, length, replaced);
         }
-        self.sweep_if_full();
         Ok(())
     }
 
@@ -124,28 +121,13 @@ impl Blobs {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a sweep in the background where one is due and none is under way.
-    fn sweep_if_full(self: &Arc<Self>) {
-        if self.held() <= self.max_bytes || self.sweeping.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let this = Arc::clone(self);
-        spawn_blocking(move || {
-            // Below the limit by an eighth, so that not every blob brings the next sweep.
-            let goal = this.max_bytes - this.max_bytes / 8;
-            let (swept, has_removed) = sweep::down_to(&this, &this.root, goal);
-            if let Err(error) = swept {
-                say(format_args!(
-                    "cannot remove all blobs that should go: {error}"
-                ));
-            }
-            this.sweeping.store(false, Ordering::Release);
-            if has_removed {
-                // Whoever came during this sweep has started none, and may have brought more than
-                // went. Where nothing can be removed, another would come to nothing, too.
-                this.sweep_if_full();
-            }
-        });
+    /// Whether a sweep is due and none is under way: it is under way from then on.
+    pub(crate) fn begin_sweep(&self) -> bool {
+        self.held() > self.max_bytes && !self.sweeping.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_sweep(&self) {
+        self.sweeping.store(false, Ordering::Release);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::blocking;
 use crate::dav::{self, is_folder};
 use crate::files::{Content, Found, check_if_match};
 use crate::http_error::HttpError;
+use crate::sweep;
 use crate::uploads::{Upload, Uploads};
 
 const MAX_PATH_LEN: usize = 1024;
@@ -92,7 +93,12 @@ impl Foreign {
         let (staged, _) = body.write_to(staged, Bytes::new()).await?;
         let staged = NamedTempFile::from_parts(staged, path);
         let blobs = Arc::clone(&self.blobs);
-        let stored = blocking::run(move || blobs.store(staged, &file)).await;
+        let stored = blocking::run(move || {
+            blobs.store(staged, &file)?;
+            sweep::start_if_full(&blobs);
+            Ok(())
+        });
+        let stored = stored.await;
         stored.map_err(|error| HttpError::disk("store a blob", &error))?;
         Ok(StatusCode::CREATED.into_response())
     }

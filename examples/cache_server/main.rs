@@ -47,6 +47,7 @@ mod permits;
 mod prometheus;
 mod recent;
 mod reload;
+mod shards;
 mod site;
 mod status;
 mod store;

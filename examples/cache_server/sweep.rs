@@ -4,12 +4,14 @@
 //! go. The next ones remove them. What cannot be looked at or removed is passed over.
 
 use std::cell::Cell;
-use std::fs::{self, DirEntry};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::task::spawn_blocking;
 
 use crate::blobs::Blobs;
+use crate::http_server::console::say;
+use crate::shards::each;
 
 /// Ages are told apart to about a sixteenth of themselves.
 const CLASSES_PER_DOUBLING: f64 = 11.0;
@@ -17,24 +19,34 @@ const CLASSES_PER_DOUBLING: f64 = 11.0;
 /// Enough for a thousand years; what is older counts as that.
 const CLASSES: usize = 512;
 
-/// The folders that blobs are spread over.
-pub(crate) fn shards(root: &Path) -> impl Iterator<Item = PathBuf> {
-    (0..=u8::MAX).map(move |shard| root.join(format!("{shard:02x}")))
-}
-
-/// The bytes of all blobs.
-pub(crate) fn held(root: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    each(root, |_, _, length| {
-        bytes += length;
-        Ok(())
-    })?;
-    Ok(bytes)
+/// Starts a sweep in the background where one is due and none is under way.
+pub(crate) fn start_if_full(blobs: &Arc<Blobs>) {
+    if !blobs.begin_sweep() {
+        return;
+    }
+    let blobs = Arc::clone(blobs);
+    spawn_blocking(move || {
+        // Below the limit by an eighth, so that not every blob brings the next sweep.
+        let goal = blobs.max_bytes - blobs.max_bytes / 8;
+        let (swept, has_removed) = down_to(&blobs, goal);
+        if let Err(error) = swept {
+            say(format_args!(
+                "cannot remove all blobs that should go: {error}"
+            ));
+        }
+        blobs.end_sweep();
+        if has_removed {
+            // Whoever came during this sweep has started none, and may have brought more than
+            // went. Where nothing can be removed, another would come to nothing, too.
+            start_if_full(&blobs);
+        }
+    });
 }
 
 /// Removes blobs until no more than `goal` bytes are left, or nothing more can be removed: then the
 /// first reason. Also, whether any was removed.
-pub(crate) fn down_to(blobs: &Blobs, root: &Path, goal: u64) -> (io::Result<()>, bool) {
+fn down_to(blobs: &Blobs, goal: u64) -> (io::Result<()>, bool) {
+    let root = &blobs.root;
     let now = SystemTime::now();
     let mut bytes = vec![0_u64; CLASSES];
     let counted = blobs.recount(|| {
@@ -74,40 +86,4 @@ fn class(now: SystemTime, used: SystemTime) -> usize {
     // In milliseconds: on a busy server what was stored last is not as old as a second.
     let class = (age.as_secs_f64() * 1e3 + 1.0).log2() * CLASSES_PER_DOUBLING;
     (class as usize).min(CLASSES - 1)
-}
-
-/// Looks at all blobs that can be looked at. The first failure is told once all have been.
-fn each(
-    root: &Path,
-    mut look: impl FnMut(&DirEntry, SystemTime, u64) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut told = Ok(());
-    for shard in shards(root) {
-        let blobs = match fs::read_dir(shard) {
-            Ok(blobs) => blobs,
-            // A cleaner has removed the empty folder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                told = told.and(Err(error));
-                continue;
-            }
-        };
-        for blob in blobs {
-            let looked = blob.and_then(|blob| {
-                let metadata = blob.metadata()?;
-                match metadata.is_file() {
-                    true => look(&blob, metadata.modified()?, metadata.len()),
-                    false => Ok(()),
-                }
-            });
-            match looked {
-                // One that is gone meanwhile is of no more interest.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    told = told.and(Err(error));
-                }
-                _ => {}
-            }
-        }
-    }
-    told
 }
