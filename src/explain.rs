@@ -99,6 +99,33 @@ impl KeyParts {
     /// # Cancel safety
     ///
     /// As `put`.
+    ///
+    /// ```
+    /// use pipeline_cache::explain::{KeyParts, explain};
+    /// use pipeline_cache::{CompileScope, InMemoryPipelineCache, OpaqueProgram};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let store = InMemoryPipelineCache::new();
+    /// # let scope = CompileScope::new("compiler 1.0", "x86_64")?;
+    /// // Where the artifact is stored:
+    /// let parts = KeyParts::of(&OpaqueProgram::new("ast", "a + b"))?.scoped(&scope);
+    /// parts.keep(&store).await?;
+    /// # let key = parts.key();
+    ///
+    /// // Where a key misses that should have been the same:
+    /// let missed = KeyParts::of(&OpaqueProgram::new("ast", "a + c"))?.scoped(&scope);
+    /// if let Some(kept) = KeyParts::kept(&store, &key).await? {
+    ///     for difference in explain(&kept, &missed) {
+    ///         println!("{difference}");
+    ///     }
+    ///     let bytes: u64 = kept.parts().iter().map(|part| part.bytes()).sum();
+    ///     println!("the program and its scope have {bytes} bytes");
+    /// }
+    /// # assert_eq!(explain(&parts, &missed).len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn keep(&self, store: &(impl PipelineCacheStore + ?Sized)) -> Result<(), StoreError> {
         let (parts, lines) = (self.clone(), self.parts.len());
         // A line is about a hundred bytes.

@@ -53,7 +53,22 @@ impl Artifact {
     }
 }
 
-/// Makes an artifact of named parts. See [`Artifact::builder`] for an example.
+/// Makes an artifact of named parts. [`Artifact::builder`] has an example within a cache.
+///
+/// ```
+/// use pipeline_cache::{Artifact, ArtifactMetadata, PartsError};
+///
+/// let artifact = Artifact::builder()
+///     .part("warnings", "line 1: `unused` is never read")
+///     .part("code", vec![0x90])
+///     .metadata(ArtifactMetadata::new().with_device("sm_90"))
+///     .build()?;
+/// assert!(artifact.has_parts());
+/// let names: Vec<_> = artifact.parts().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["code", "warnings"]);
+/// assert_eq!(artifact.metadata().device(), Some("sm_90"));
+/// # Ok::<(), PartsError>(())
+/// ```
 #[derive(Clone, Default)]
 #[must_use = "nothing is made before `build` or `hash`"]
 pub struct ArtifactBuilder {

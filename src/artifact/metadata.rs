@@ -14,7 +14,9 @@ use std::time::Duration;
 ///     .with_provenance("ci.example.com/main")
 ///     .with_device("vulkan-1.3")
 ///     .with_toolchain("naga 30.0.1");
+/// assert_eq!(metadata.provenance(), Some("ci.example.com/main"));
 /// assert_eq!(metadata.device(), Some("vulkan-1.3"));
+/// assert_eq!(metadata.toolchain(), Some("naga 30.0.1"));
 /// assert_eq!(metadata.compile_time(), None);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

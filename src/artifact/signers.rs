@@ -132,6 +132,11 @@ pub struct SignersError {
 /// let of_branch = Artifact::new("code").signed(&key, &branch);
 /// assert!(on_branch.verify(&key, &of_branch).is_ok());
 /// assert!(on_main.verify(&key, &of_branch).is_err());
+///
+/// // The key of the branch has leaked.
+/// on_branch.revoke(&branch.public_key());
+/// assert!(!on_branch.accepts(&branch.public_key()));
+/// assert!(on_branch.verify(&key, &of_branch).is_err());
 /// ```
 #[derive(Clone)]
 pub struct TrustedSigners {

@@ -43,6 +43,9 @@ impl BundleCache {
 /// # BundleWriter::create(&path).await?.finish().await?;
 /// let bundle = BundleCache::builder()
 ///     .shared_secret(SharedSecret::new("at least 16 random bytes"))
+///     // Each read holds one artifact in memory: at most 16 of 8 MiB at once.
+///     .max_artifact_bytes(8 << 20)
+///     .max_concurrent_operations(16)
 ///     .open(&path)
 ///     .await?;
 /// # Ok(())

@@ -150,6 +150,44 @@ impl BundleWriter {
     /// # Cancel safety
     ///
     /// As [`add`](Self::add).
+    ///
+    /// ```
+    /// use pipeline_cache::bundle::BundleSummary;
+    /// use pipeline_cache::{BundleCache, BundleWriter};
+    /// use std::error::Error;
+    /// use std::path::Path;
+    ///
+    /// /// Copies a bundle without its large artifacts, for a device with little storage.
+    /// async fn copy_small(from: &BundleCache, to: &Path) -> Result<BundleSummary, Box<dyn Error>> {
+    ///     let mut writer = BundleWriter::create(to).await?;
+    ///     for entry in from.entries().filter(|entry| entry.bytes < 64 << 10) {
+    ///         let frame = from.frame(&entry.key).await?.ok_or("it was listed")?;
+    ///         writer.add(&entry.key, frame).await?;
+    ///     }
+    ///     if let Some(aliases) = from.aliases() {
+    ///         for entry in aliases.entries() {
+    ///             let frame = aliases.frame(&entry.key).await?.ok_or("it was listed")?;
+    ///             writer.add_alias(&entry.key, frame).await?;
+    ///         }
+    ///     }
+    ///     Ok(writer.finish().await?)
+    /// }
+    /// # use pipeline_cache::{Artifact, PipelineFingerprint};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let [whole, small] = ["whole", "small"].map(|name| folder.path().join(name));
+    /// # let [first, second] = [1, 2].map(|n| PipelineFingerprint::from_bytes([n; 32]));
+    /// # let mut writer = BundleWriter::create(&whole).await?;
+    /// # writer.add(&first, Artifact::new("code").to_frame(&first, None)?).await?;
+    /// # writer.add(&second, Artifact::new(vec![0; 64 << 10]).to_frame(&second, None)?).await?;
+    /// # writer.add_alias(&first, Artifact::new(vec![0; 32]).to_frame(&first, None)?).await?;
+    /// # writer.finish().await?;
+    /// # let copied = copy_small(&BundleCache::open(&whole).await?, &small).await?;
+    /// # assert_eq!((copied.entries, copied.aliases), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn add_alias(
         &mut self,
         key: &PipelineFingerprint,

@@ -53,6 +53,8 @@ impl DiskCache {
     /// while let Some(entry) = entries.try_next().await? {
     ///     println!("{} has {} bytes", entry.key, entry.bytes);
     /// }
+    /// // One of them:
+    /// assert!(cache.entry(&key).await?.is_some());
     /// # Ok(())
     /// # }
     /// ```

@@ -39,6 +39,38 @@ const DEFAULT_MAX_PENDING_FLUSHES: usize = 4096;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// The users of a build machine share a folder on a slow disk:
+///
+/// ```
+/// use pipeline_cache::{DiskCache, SharedSecret};
+/// use std::time::Duration;
+///
+/// const DAY: Duration = Duration::from_secs(24 * 3600);
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// let cache = DiskCache::builder()
+///     .root(folder.path().join("artifacts"))
+///     .allow_other_users()
+///     // Else whoever may write to the folder decides what all others run.
+///     .shared_secret(SharedSecret::new("at least 16 random bytes"))
+///     .max_bytes(50 << 30)
+///     .max_age(30 * DAY)
+///     // More at once make a slow disk slower.
+///     .max_concurrent_operations(8)
+///     // A power loss takes back at most so many entries.
+///     .max_pending_flushes(512)
+///     // An outage of the server takes two days at most, in which so many artifacts are compiled.
+///     .max_write_intent_age(2 * DAY)
+///     .max_write_intents(50_000)
+///     .open()
+///     .await?;
+/// # let _ = cache;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct DiskCacheBuilder {

@@ -32,6 +32,7 @@ impl DiskCache {
     ///
     /// ```
     /// use pipeline_cache::{Artifact, DiskCache, PipelineCacheStore, PipelineFingerprint};
+    /// use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,6 +42,13 @@ impl DiskCache {
     /// cache.put(&key, Artifact::new("code")).await?;
     /// let frame = cache.open_frame(&key).await?.expect("it was just put");
     /// assert_eq!(frame.len(), 144 + 4);
+    ///
+    /// // A server sends it: its tag is the `ETag`.
+    /// let mut file = tokio::fs::File::from_std(frame.into_file());
+    /// let mut body = Vec::new();
+    /// file.rewind().await?;
+    /// file.read_to_end(&mut body).await?;
+    /// assert!(Artifact::from_frame(&key, &body.into(), None, 1 << 20).is_ok());
     /// # Ok(())
     /// # }
     /// ```

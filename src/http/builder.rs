@@ -42,6 +42,67 @@ use crate::network::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A slow line to a server far away. The builders of the other network tiers have the same settings:
+///
+/// ```
+/// use pipeline_cache::RemoteCache;
+/// use pipeline_cache::network::{BreakerPolicy, RetryPolicy};
+/// use std::time::Duration;
+///
+/// let settings = RemoteCache::builder()
+///     // Large artifacts take long, but something moves all the time.
+///     .connect_timeout(Duration::from_secs(5))
+///     .inactivity_timeout(Duration::from_secs(15))
+///     .attempt_timeout(Duration::from_secs(60))
+///     .request_timeout(Duration::from_secs(120))
+///     .retry(RetryPolicy::default().attempts(2))
+///     .breaker(BreakerPolicy::default().window(Duration::from_secs(300)))
+///     // Many requests at once only slow each other down.
+///     .max_concurrent_requests(8)
+///     .max_abandoned_requests(4)
+///     // A miss costs a whole round trip. What others store meanwhile is found a minute later.
+///     .remember_misses_for(Duration::from_secs(60))
+///     .max_remembered_misses(100_000)
+///     // An edge on the way keeps a damaged response for ten minutes: uploads sooner are of no use.
+///     .heal_interval(Duration::from_secs(600))
+///     .writes();
+/// # #[cfg(feature = "zstd")]
+/// let settings = settings.zstd(9, 16 << 10); // with the feature `zstd`
+/// let remote = settings.build("https://cache.example.com")?;
+/// # Ok::<(), pipeline_cache::RemoteCacheError>(())
+/// ```
+///
+/// A gateway with its own certificate authority, which asks its clients for a certificate and an API
+/// key; and a sidecar that speaks HTTP/2 without TLS:
+///
+/// ```
+/// use pipeline_cache::{RemoteCache, RemoteCacheError};
+///
+/// fn at_gateway(
+///     roots: &str,
+///     certificate_and_key: &str,
+///     api_key: &str,
+/// ) -> Result<RemoteCache, RemoteCacheError> {
+///     RemoteCache::builder()
+///         .extra_root_certificates(roots)
+///         .client_certificate(certificate_and_key)
+///         .header("X-Api-Key", api_key)
+///         .max_redirects(0) // a redirect would be a mistake in its configuration
+///         .build("https://cache.example.com")
+/// }
+///
+/// fn at_sidecar(password: &str) -> Result<RemoteCache, RemoteCacheError> {
+///     RemoteCache::builder()
+///         .basic_auth("builds", password)
+///         .http2_prior_knowledge()
+///         .no_proxy() // it is on this machine
+///         .build("http://127.0.0.1:8420")
+/// }
+/// # at_sidecar("hunter2")?;
+/// # assert!(matches!(at_gateway("", "", ""), Err(RemoteCacheError::InvalidRootCertificate)));
+/// # Ok::<(), RemoteCacheError>(())
+/// ```
 #[derive(Clone)]
 pub struct RemoteCacheBuilder {
     max_redirects: usize,

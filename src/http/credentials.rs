@@ -21,6 +21,16 @@ use crate::store::StoreErrorKind;
 ///
 /// let credentials = Credentials::bearer("hunter2").with_header("X-Team", "shaders");
 /// assert!(!format!("{credentials:?}").contains("hunter2"));
+///
+/// /// For [`credentials_from`](pipeline_cache::RemoteCacheBuilder::credentials_from).
+/// fn current(token: Option<&str>, password: Option<&str>) -> Credentials {
+///     match (token, password) {
+///         (Some(token), _) => Credentials::bearer(token),
+///         (None, Some(password)) => Credentials::basic("builds", password),
+///         (None, None) => Credentials::none(), // anybody may read
+///     }
+/// }
+/// # assert_eq!(current(None, None), Credentials::default());
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {

@@ -12,13 +12,20 @@ use crate::sync::blocking;
 /// implement [`Program`] for the real representation, where that matters.
 ///
 /// ```
-/// use pipeline_cache::{OpaqueProgram, PipelineFingerprint};
+/// use pipeline_cache::{OpaqueProgram, PipelineFingerprint, Program as _, ToWire as _};
 ///
 /// let program = OpaqueProgram::new("ptx", ".version 8.5\n.target sm_90\n");
 /// assert_eq!(
 ///     PipelineFingerprint::of(&program)?.to_hex(),
 ///     "2062ace59d4cd84727bc65313de9625ed2a6baed14ec2d28b97e5c4b28e83b2b"
 /// );
+///
+/// // What is hashed has its format, its length and its bytes.
+/// let canonical = program.canonicalize()?;
+/// let wire = canonical.to_wire();
+/// assert!(wire.ends_with(program.bytes()));
+/// assert_eq!(canonical.fingerprint().as_bytes(), blake3::hash(&wire).as_bytes());
+/// println!("{} in {} bytes", program.format(), wire.len());
 /// # Ok::<(), pipeline_cache::Unkeyable>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -37,8 +37,11 @@ pub trait Program {
     /// then compiled without the cache; it is never given a made-up key.
     fn canonicalize(&self) -> Result<Self::Canonical, Unkeyable>;
 
-    /// Whether the canonical form and its key take less than about 0.1 ms. A compile request makes
-    /// them on the calling task then, and on a thread otherwise. The default says no.
+    /// Whether the canonical form, its key and its [check](ToWire::check) take less than about 0.1 ms.
+    /// A compile request may do all three on a worker of the runtime then, and uses a thread otherwise.
+    /// The default says no.
+    ///
+    /// See [`ToWire::check`] for an example.
     fn is_small(&self) -> bool {
         false
     }

@@ -157,6 +157,47 @@ pub trait ToWire {
     ///
     /// [`Unkeyable`] when the canonical form is not fit to be compiled. The
     /// program is then compiled as it is, and the artifact is not cached.
+    ///
+    /// ```
+    /// use pipeline_cache::{Program, ToWire, Unkeyable, WireWriter};
+    ///
+    /// /// A text that is its own canonical form, and is validated only where it is compiled.
+    /// #[derive(Clone)]
+    /// struct Kernel(String);
+    ///
+    /// impl Program for Kernel {
+    ///     const DOMAIN: &'static str = "example.com/kernel";
+    ///     const SCHEMA: u32 = 1;
+    ///     type Canonical = Self;
+    ///
+    ///     fn canonicalize(&self) -> Result<Self, Unkeyable> {
+    ///         Ok(self.clone())
+    ///     }
+    ///
+    ///     // Most have a few hundred bytes, for which a thread would not pay.
+    ///     fn is_small(&self) -> bool {
+    ///         self.0.len() < 4096
+    ///     }
+    /// }
+    ///
+    /// impl ToWire for Kernel {
+    ///     type Program = Self;
+    ///
+    ///     fn write_body(&self, wire: &mut WireWriter) {
+    ///         wire.str(&self.0);
+    ///     }
+    ///
+    ///     // What is found in the cache was checked before it was compiled.
+    ///     fn check(&self) -> Result<(), Unkeyable> {
+    ///         match self.0.matches('{').count() == self.0.matches('}').count() {
+    ///             true => Ok(()),
+    ///             false => Err(Unkeyable::new("a brace is not closed")),
+    ///         }
+    ///     }
+    /// }
+    /// # assert!(Kernel("{".into()).canonicalize()?.check().is_err());
+    /// # Ok::<(), Unkeyable>(())
+    /// ```
     fn check(&self) -> Result<(), Unkeyable> {
         Ok(())
     }
@@ -192,7 +233,36 @@ pub(crate) fn write_program<C: ToWire + ?Sized>(canonical: &C, wire: &mut WireWr
 /// [`ToWire::write_body`] gets a writer. It collects the bytes or hashes them; both see the same
 /// bytes.
 ///
-/// See [`ToWire`] for an example.
+/// See [`ToWire`] for a whole program. A value of each type:
+///
+/// ```
+/// use pipeline_cache::WireWriter;
+///
+/// struct Instruction {
+///     opcode: u8,
+///     destination: u16,
+///     saturates: bool,
+///     offset: i16,
+///     jump: i32,
+///     address: i64,
+///     lanes: u64,
+///     scale: f32,
+///     bound: f64,
+/// }
+///
+/// /// No field needs a tag: each has its place and its width.
+/// fn write_instruction(wire: &mut WireWriter, instruction: &Instruction) {
+///     wire.u8(instruction.opcode);
+///     wire.u16(instruction.destination);
+///     wire.bool(instruction.saturates);
+///     wire.i16(instruction.offset);
+///     wire.i32(instruction.jump);
+///     wire.i64(instruction.address);
+///     wire.u64(instruction.lanes);
+///     wire.f32(instruction.scale);
+///     wire.f64(instruction.bound);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct WireWriter {
     buffer: Vec<u8>,

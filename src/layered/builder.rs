@@ -118,6 +118,57 @@ const DEFAULT_STACK_SIZE: usize = if usize::BITS >= 64 { 64 << 20 } else { 8 << 
 ///     .build();
 /// assert_eq!(cache.to_string(), "layered(memory)");
 /// ```
+///
+/// A service that compiles what strangers send, on a machine that does nothing else:
+///
+/// ```
+/// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+/// use std::time::Duration;
+///
+/// let cache = LayeredPipelineCache::builder()
+///     .tier(InMemoryPipelineCache::new())
+///     // One compile uses eight threads of its own: two fill 16 cores.
+///     .compile_places(2)
+///     // The deepest source that the parser accepts takes 100 MiB of stack.
+///     .compile_stack_size(256 << 20)
+///     // No compile takes so long, unless it hangs.
+///     .compile_limit(Duration::from_secs(30))
+///     // Whoever comes later would wait for too long, and is told at once.
+///     .max_queued_compiles(100)
+///     .max_searches(256)
+///     // Clients send the same bad source again. Requests ask for this with `remember_failures`.
+///     .remembered_failures(10_000, Duration::from_secs(3600))
+///     // For some targets, a compile is faster than a key.
+///     .pass_by_losing_scopes(true)
+///     .build();
+/// # let _ = cache;
+/// ```
+///
+/// A build machine behind a slow line. It has time to wait, and uploads all that it compiles:
+///
+/// ```
+/// use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// # let remote = InMemoryPipelineCache::new();
+/// let memory = Arc::new(InMemoryPipelineCache::new());
+/// let cache = LayeredPipelineCache::builder()
+///     .shared_tier(memory.clone()) // a handle stays, to look at its metrics
+///     .tier(remote) // a `RemoteCache`
+///     // A compile takes a minute, the line a second.
+///     .network_budget(Duration::from_secs(3))
+///     // Few uploads at once, with time for each, and room for all of a build.
+///     .background_concurrency(4)
+///     .background_limits(10_000, 1 << 30)
+///     .write_timeout(Duration::from_secs(120))
+///     .write_retry_interval(Duration::from_secs(30))
+///     .max_write_refusals(3)
+///     .record_run()
+///     .max_recorded_keys(20_000)
+///     .build();
+/// # let _ = cache;
+/// ```
 #[derive(Debug, Clone)]
 pub struct LayeredPipelineCacheBuilder {
     pub(super) tiers: Vec<Arc<dyn PipelineCacheStore>>,

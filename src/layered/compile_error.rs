@@ -28,6 +28,13 @@ use crate::key::PipelineFingerprint;
 ///     }
 /// }
 /// assert_eq!(status(&CompileError::<String>::Overloaded), 503);
+///
+/// /// Its text: the compiler's own, where that failed.
+/// fn text<E: ToString>(error: &CompileError<E>) -> String {
+///     error.failed().map_or_else(|| error.to_string(), E::to_string)
+/// }
+/// let error = CompileError::Failed("line 1: an operand is missing".into());
+/// assert_eq!(text::<&str>(&error), "line 1: an operand is missing");
 /// ```
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]

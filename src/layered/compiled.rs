@@ -61,6 +61,9 @@ impl<P: Program> CompileInput<P> {
 ///     .run(|_input, _cx| Ok::<_, Unkeyable>(Artifact::new("code")))
 ///     .await?;
 /// assert_eq!(compiled.source, CompileSource::Compiled);
+/// if let Some(tier) = compiled.tier_name() {
+///     println!("found in {tier}");
+/// }
 /// println!("{:?} to make the key, {:?} to compile", compiled.times.key, compiled.times.compile);
 /// for tier in compiled.tiers() {
 ///     println!("{}: {} in {:?}", tier.name, tier.outcome, tier.elapsed);

@@ -205,6 +205,9 @@ impl fmt::Display for TierOutcome {
 /// for (name, tier) in cache.tier_names().zip(lookup.tiers()) {
 ///     println!("{name}: {} in {:?}", tier.outcome, tier.elapsed);
 ///     assert!(matches!(tier.outcome, TierOutcome::Miss));
+///     if tier.outcome.is_failure() {
+///         eprintln!("{name} could not say");
+///     }
 /// }
 /// # }
 /// ```
@@ -276,6 +279,7 @@ pub(super) type Found = (Artifact, LookupSource);
 /// let lookup = cache.lookup(&key, &LookupOptions::new()).await;
 /// assert_eq!(lookup.source(), Some(LookupSource::Tier(0)));
 /// assert!(!lookup.is_degraded());
+/// assert_eq!(lookup.into_artifact(), Some(Artifact::new("code")));
 /// # Ok(())
 /// # }
 /// ```

@@ -25,7 +25,32 @@ const MAX_CONCURRENCY: usize = 64;
 /// | [`give_way`](Self::give_way) | 1 s |
 /// | [`max_outage`](Self::max_outage) | 60 s |
 ///
-/// See [`LayeredPipelineCache::prefetch`] for an example.
+/// [`LayeredPipelineCache::prefetch`] has an example with the defaults. Here, users share a slow line
+/// with it:
+///
+/// ```
+/// # use pipeline_cache::layered::RecordedRun;
+/// # use pipeline_cache::{InMemoryPipelineCache, LayeredPipelineCache};
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+/// # let run = RecordedRun::default();
+/// # let all_users_are_gone = async {};
+/// let prefetch = cache
+///     .prefetch(&run)
+///     .bytes_per_second(1 << 20) // half of the line
+///     .concurrency(1)
+///     .give_way(Duration::from_secs(5))
+///     .max_outage(Duration::from_secs(600)) // a night is long
+///     .start()?;
+/// all_users_are_gone.await;
+/// prefetch.cancel(); // nobody needs the rest
+/// println!("{}", prefetch.finish().await);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "a prefetch does nothing until `start`"]
 pub struct Prefetch {

@@ -38,6 +38,7 @@ use crate::key::{PassThrough, PipelineFingerprint};
 /// }
 /// let run = RecordedRun::load(&path).await?;
 /// assert_eq!((run.keys()[0].key, run.keys()[0].bytes), (key, Some(4)));
+/// assert_eq!(run.not_kept(), 0); // otherwise raise `max_recorded_keys`
 /// # Ok(())
 /// # }
 /// ```

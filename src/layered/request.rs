@@ -255,6 +255,21 @@ impl<S> CompileRequest<'_, S> {
     /// Starts the compile after this time even if tiers have not answered yet. The first of the search
     /// and the compile that has the artifact wins. Default: as the [compile
     /// policy](crate::LayeredPipelineCacheBuilder::compile_policy) of the cache says.
+    ///
+    /// ```
+    /// # use pipeline_cache::{CompileScope, InMemoryPipelineCache, LayeredPipelineCache};
+    /// use std::time::Duration;
+    ///
+    /// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// # let scope = CompileScope::new("compiler 1.0", "any")?;
+    /// // It compiles in 10 ms: no slow tier is waited for.
+    /// let quick = cache.compile(&scope).race(Duration::from_millis(10));
+    ///
+    /// // It compiles for a minute: a far server is worth a wait.
+    /// let slow = cache.compile(&scope).network_budget(Duration::from_secs(5));
+    /// # let _ = (quick, slow);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn race(mut self, after: Duration) -> Self {
         self.options.race = Some(after);
         self
@@ -329,6 +344,36 @@ impl<S> CompileRequest<'_, S> {
     /// # Cancel safety
     ///
     /// As `run`.
+    ///
+    /// ```
+    /// use pipeline_cache::layered::Abandoned;
+    /// # use pipeline_cache::{Artifact, CompileScope, InMemoryPipelineCache, LayeredPipelineCache};
+    /// # use pipeline_cache::OpaqueProgram;
+    /// use std::error::Error;
+    ///
+    /// # async fn on_worker(program: OpaqueProgram) -> Result<Artifact, std::io::Error> {
+    /// #     Ok(Artifact::new(program.bytes().clone()))
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    /// # let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new()).build();
+    /// # let scope = CompileScope::new("compiler 1.0", "any")?;
+    /// let compiled = cache
+    ///     .compile(&scope)
+    ///     .program(OpaqueProgram::new("text", "hello"))
+    ///     .when_abandoned(Abandoned::Cancel)
+    ///     .run_async(|input, cx| async move {
+    ///         tokio::select! {
+    ///             artifact = on_worker(input.into_canonical()?) => Ok(artifact?),
+    ///             // Ends the request to the worker, which stops its compile.
+    ///             () = cx.abandoned() => Err::<_, Box<dyn Error + Send + Sync>>("nobody waits".into()),
+    ///         }
+    ///     })
+    ///     .await;
+    /// # assert!(compiled.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run_async<F, C, E>(self, compile: F) -> Result<Compiled, CompileError<E>>
     where
         S: CompileFrom<E>,

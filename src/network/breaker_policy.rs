@@ -5,17 +5,36 @@ use std::time::Duration;
 
 /// Whether requests are sent to a tier across a network.
 ///
-/// A tier tells it: `breaker_state`, `write_breaker_state`, and `watch_breaker` to learn of each change. For example:
+/// A tier tells it. Reads and writes have a breaker each:
 ///
 /// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(feature = "remote-cache")] {
 /// use pipeline_cache::RemoteCache;
 /// use pipeline_cache::network::BreakerState;
 ///
 /// let remote = RemoteCache::new("http://cache.example.com:8420/artifacts")?;
 /// assert_eq!(remote.breaker_state(), BreakerState::Closed);
+/// assert_eq!(remote.write_breaker_state(), BreakerState::Closed);
+///
+/// // A status line that follows each change.
+/// let (mut reads, mut writes) = (remote.watch_breaker(), remote.watch_write_breaker());
+/// tokio::spawn(async move {
+///     loop {
+///         println!("reads {}, writes {}", *reads.borrow_and_update(), *writes.borrow_and_update());
+///         let changed = tokio::select! {
+///             changed = reads.changed() => changed,
+///             changed = writes.changed() => changed,
+///         };
+///         if changed.is_err() {
+///             break; // the tier is gone
+///         }
+///     }
+/// });
 /// # }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -61,7 +80,14 @@ impl fmt::Display for BreakerState {
 /// let impatient = BreakerPolicy::default()
 ///     .min_calls(3)
 ///     .probe_interval(Duration::from_secs(1));
-/// # let _ = impatient;
+///
+/// // For batch jobs: a server that answers one call in three still saves minutes of compiles.
+/// let patient = BreakerPolicy::default()
+///     .window(Duration::from_secs(300)) // slow calls need a long one
+///     .failure_percent(80)
+///     .abandoned_after(Duration::from_secs(10)) // callers are patient as well
+///     .max_pause(Duration::from_secs(60));
+/// # let _ = (impatient, patient);
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct BreakerPolicy {

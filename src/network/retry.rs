@@ -13,8 +13,16 @@ use std::time::Duration;
 /// use pipeline_cache::network::RetryPolicy;
 /// use std::time::Duration;
 ///
-/// let patient = RetryPolicy::default().attempts(5).max_delay(Duration::from_secs(4));
-/// # let _ = patient;
+/// // For a batch job: waits as long as the server asks for, up to 10 seconds.
+/// let patient = RetryPolicy::default()
+///     .attempts(5)
+///     .base_delay(Duration::from_millis(200))
+///     .max_delay(Duration::from_secs(4))
+///     .max_retry_after(Duration::from_secs(10));
+///
+/// // For a large fleet: retries add about 5 percent to what a server in trouble gets.
+/// let sparing = RetryPolicy::default().budget_percent(5).budget_reserve(3);
+/// # let _ = (patient, sparing);
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {

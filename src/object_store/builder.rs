@@ -48,6 +48,23 @@ use crate::network::{
 /// assert!(cache.is_writable());
 /// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
 /// ```
+///
+/// A bucket that many branches and devices write to, for a reader that takes the artifacts of the main
+/// branch for its own device:
+///
+/// ```
+/// use pipeline_cache::ObjectStoreCache;
+///
+/// let cache = ObjectStoreCache::builder()
+///     .store_option("aws_region", "eu-central-1")
+///     // S3 says 403 of what it does not have to those who may not list the bucket.
+///     .absent_statuses([403, 404, 410])
+///     .require_provenance("ci.example.com/main")
+///     .require_device("sm_90")
+///     .build("s3://bucket/artifacts")?;
+/// # let _ = cache;
+/// # Ok::<(), pipeline_cache::ObjectStoreCacheError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct ObjectStoreCacheBuilder {
     network: NetworkSettings,

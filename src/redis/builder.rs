@@ -38,6 +38,26 @@ const MAX_TIME_TO_LIVE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A master behind Sentinels with TLS, whose database two teams share:
+///
+/// ```
+/// use pipeline_cache::{RedisCache, RedisCacheError};
+///
+/// fn shared(
+///     roots: &str,
+///     certificate_and_key: &str,
+///     sentinel_password: &str,
+/// ) -> Result<RedisCache, RedisCacheError> {
+///     RedisCache::builder()
+///         .key_prefix("shader-team:")
+///         .extra_root_certificates(roots)
+///         .client_certificate(certificate_and_key)
+///         .sentinel_credentials("", sentinel_password) // the default user
+///         .build("rediss-sentinel://builds:hunter2@a.example.com,b.example.com/main")
+/// }
+/// # assert!(shared("", "", "hunter2").is_err());
+/// ```
 #[derive(Clone)]
 pub struct RedisCacheBuilder {
     network: NetworkSettings,

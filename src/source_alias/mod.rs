@@ -57,7 +57,7 @@ const CONTEXT: &str = "pipeline-cache 2026-11 alias of a source v1";
 /// let known_spellings = DiskCache::new(folder.path()).await?;
 /// let cache = LayeredPipelineCache::builder()
 ///     .tier(InMemoryPipelineCache::new())
-///     .source_aliases(SourceAliases::new().kept_in(known_spellings))
+///     .source_aliases(SourceAliases::with_capacity(100_000).kept_in(known_spellings))
 ///     .build();
 /// let scope = CompileScope::new("compiler 1.0", "x86_64")?;
 /// let parse = |source: &bytes::Bytes| Ok::<_, Unkeyable>(OpaqueProgram::new("ast", source.clone()));

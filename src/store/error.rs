@@ -179,6 +179,7 @@ impl fmt::Display for StoreOperation {
 ///
 /// let error = StoreError::new(StoreErrorKind::TimedOut, "remote(cache.example.com)", StoreOperation::Get);
 /// assert_eq!(error.to_string(), "remote(cache.example.com): get: timed out");
+/// assert_eq!((error.kind(), error.operation()), (StoreErrorKind::TimedOut, StoreOperation::Get));
 /// assert!(error.is_transient());
 ///
 /// let error = error.with_source("no answer within 10 s");

@@ -22,6 +22,9 @@ macro_rules! metrics {
         ///
         /// let week = day.saturating_add(&day);
         /// assert_eq!(week.lookups, 6);
+        /// for (name, value) in week.fields() {
+        ///     println!("{name} {value}");
+        /// }
         /// ```
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         #[non_exhaustive]
@@ -211,6 +214,7 @@ impl fmt::Display for PipelineCacheMetrics {
 /// metrics.lookups = 1;
 /// metrics.hits = 2;
 /// let error = metrics.try_hit_rate_ppm().unwrap_err();
+/// assert_eq!((error.field(), error.message()), ("hits", "there are more hits than lookups"));
 /// assert_eq!(error.to_string(), "hits: there are more hits than lookups");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

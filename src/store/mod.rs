@@ -101,6 +101,102 @@ pub(crate) fn alias_bytes(artifacts: u64) -> u64 {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A store that wraps another passes every method on, also those with a default: else it hides what the
+/// other one can do. clippy finds what is forgotten.
+///
+/// ```
+/// # use async_trait::async_trait;
+/// # use pipeline_cache::store::WriteIntents;
+/// # use pipeline_cache::{
+/// #     Artifact, CompileLeases, Fetched, InMemoryPipelineCache, Locality, PipelineCacheMetrics,
+/// #     PipelineCacheStore, PipelineFingerprint, StoreError,
+/// # };
+/// # use std::{fmt, sync::Arc, time::Duration};
+/// /// Says each artifact that is stored.
+/// #[derive(Debug)]
+/// struct Announced<S>(S);
+///
+/// impl<S: PipelineCacheStore> fmt::Display for Announced<S> {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         fmt::Display::fmt(&self.0, f)
+///     }
+/// }
+///
+/// #[deny(clippy::missing_trait_methods)]
+/// #[async_trait]
+/// impl<S: PipelineCacheStore> PipelineCacheStore for Announced<S> {
+///     async fn put(&self, key: &PipelineFingerprint, artifact: Artifact) -> Result<(), StoreError> {
+///         let len = artifact.len();
+///         self.0.put(key, artifact).await?;
+///         println!("{self}: {key} has {len} bytes");
+///         Ok(())
+///     }
+///     fn alias_stores(&self) -> Vec<Arc<dyn PipelineCacheStore>> {
+///         self.0.alias_stores()
+///     }
+///     fn is_trusted_source(&self) -> bool {
+///         self.0.is_trusted_source()
+///     }
+///     fn accepts_maker(&self, artifact: &Artifact) -> bool {
+///         self.0.accepts_maker(artifact)
+///     }
+///     fn forget_miss(&self, key: &PipelineFingerprint) {
+///         self.0.forget_miss(key);
+///     }
+///     // And so on.
+/// #     fn peek(&self, key: &PipelineFingerprint) -> Option<Artifact> {
+/// #         self.0.peek(key)
+/// #     }
+/// #     async fn fetch(&self, key: &PipelineFingerprint) -> Result<Fetched, StoreError> {
+/// #         self.0.fetch(key).await
+/// #     }
+/// #     async fn fetch_many(&self, keys: &[PipelineFingerprint]) -> Vec<Result<Fetched, StoreError>> {
+/// #         self.0.fetch_many(keys).await
+/// #     }
+/// #     async fn get(&self, key: &PipelineFingerprint) -> Result<Option<Artifact>, StoreError> {
+/// #         self.0.get(key).await
+/// #     }
+/// #     async fn contains(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+/// #         self.0.contains(key).await
+/// #     }
+/// #     async fn remove(&self, key: &PipelineFingerprint) -> Result<bool, StoreError> {
+/// #         self.0.remove(key).await
+/// #     }
+/// #     async fn flush(&self) -> Result<(), StoreError> {
+/// #         self.0.flush().await
+/// #     }
+/// #     async fn close(&self, deadline: Duration) -> Result<(), StoreError> {
+/// #         self.0.close(deadline).await
+/// #     }
+/// #     fn compile_leases(&self) -> Option<&dyn CompileLeases> {
+/// #         self.0.compile_leases()
+/// #     }
+/// #     fn write_intents(&self) -> Option<&dyn WriteIntents> {
+/// #         self.0.write_intents()
+/// #     }
+/// #     fn metrics(&self) -> PipelineCacheMetrics {
+/// #         self.0.metrics()
+/// #     }
+/// #     fn locality(&self) -> Locality {
+/// #         self.0.locality()
+/// #     }
+/// #     fn is_writable(&self) -> bool {
+/// #         self.0.is_writable()
+/// #     }
+/// #     fn max_artifact_bytes(&self) -> u64 {
+/// #         self.0.max_artifact_bytes()
+/// #     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), StoreError> {
+/// # let store = Announced(InMemoryPipelineCache::new());
+/// # let key = PipelineFingerprint::from_bytes([1; 32]);
+/// # store.put(&key, Artifact::new("code")).await?;
+/// # assert!(store.peek(&key).is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait PipelineCacheStore: fmt::Debug + fmt::Display + Send + Sync {
     /// Returns the artifact if that needs no wait, no allocation and no long lock. `None` says nothing

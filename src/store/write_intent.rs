@@ -27,9 +27,17 @@ use crate::key::PipelineFingerprint;
 /// let cache = DiskCache::new(folder.path()).await?;
 /// let key = PipelineFingerprint::from_bytes([1; 32]);
 /// cache.put(&key, Artifact::new("code")).await?;
+/// let server = "remote(https://cache.example.com)";
 /// if let Some(intents) = cache.write_intents() {
-///     intents.add("remote(https://cache.example.com)", &[key]).await?;
-///     assert_eq!(intents.list("remote(https://cache.example.com)").await?.keys, [key]);
+///     intents.add(server, &[key]).await?;
+///
+///     // Later, or in another process, if no other one does it:
+///     if let Some(_claim) = intents.claim(server).await? {
+///         let due = intents.list(server).await?.keys;
+///         assert_eq!(due, [key]);
+///         // Offer each to the server, and forget what it took.
+///         intents.remove(server, &due).await?;
+///     }
 /// }
 /// # Ok(())
 /// # }

@@ -67,6 +67,46 @@ pub enum Fault {
 /// assert_eq!(broken.calls(StoreOperation::Get), 1);
 /// # }
 /// ```
+///
+/// A mirror that others fill, whose hits are copied to no other tier, during an outage:
+///
+/// ```
+/// use pipeline_cache::testing::{Fault, FaultyStore};
+/// use pipeline_cache::{
+///     Artifact, InMemoryPipelineCache, LayeredPipelineCache, PipelineCacheStore,
+///     PipelineFingerprint, StoreErrorKind, StoreOperation,
+/// };
+/// use std::sync::Arc;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), pipeline_cache::StoreError> {
+/// let key = PipelineFingerprint::from_bytes([1; 32]);
+/// let theirs = Arc::new(InMemoryPipelineCache::new());
+/// theirs.put(&key, Artifact::new("code")).await?;
+/// let mirror = FaultyStore::over("mirror", theirs).network().read_only().untrusted();
+/// let mirror = Arc::new(mirror);
+/// let memory = InMemoryPipelineCache::new();
+/// let cache = LayeredPipelineCache::builder()
+///     .tier(memory.clone())
+///     .shared_tier(mirror.clone())
+///     .build();
+///
+/// mirror.set_all(Fault::Error(StoreErrorKind::Unreachable));
+/// assert_eq!(cache.get(&key).await, None);
+///
+/// // The answer comes when the test lets it, which knows by then that the call was made.
+/// mirror.set_all(Fault::None);
+/// mirror.set(StoreOperation::Get, Fault::Gate);
+/// let (found, ()) = tokio::join!(cache.get(&key), async {
+///     mirror.called(StoreOperation::Get, 2).await;
+///     mirror.open(StoreOperation::Get, 1);
+/// });
+/// assert_eq!(found, Some(Artifact::new("code")));
+/// cache.flush().await?;
+/// assert_eq!(memory.get(&key).await?, None);
+/// # Ok(())
+/// # }
+/// ```
 pub struct FaultyStore {
     name: String,
     inner: Arc<dyn PipelineCacheStore>,

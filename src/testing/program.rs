@@ -74,6 +74,26 @@ impl<P: Program> ProgramSamples<P> {
     }
 
     /// Like [`golden`](Self::golden), and writes the file, whatever the environment says.
+    ///
+    /// ```
+    /// use pipeline_cache::OpaqueProgram;
+    /// use pipeline_cache::testing::{ProgramFault, ProgramSamples, check_program};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("opaque.keys");
+    /// let samples = || {
+    ///     ProgramSamples::new(OpaqueProgram::clone)
+    ///         .program("empty", || OpaqueProgram::new("text", ""))
+    ///         .program("short", || OpaqueProgram::new("text", "a"))
+    /// };
+    /// let missing = check_program(&samples().golden(&path)).unwrap_err();
+    /// assert_eq!(missing.fault, ProgramFault::GoldenFileIsOld);
+    ///
+    /// // In a tool that makes the file, and in each test from then on:
+    /// check_program(&samples().write_golden(&path))?;
+    /// check_program(&samples().golden(&path))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn write_golden(mut self, path: impl Into<PathBuf>) -> Self {
         self.golden = Some(GoldenFile::new(path.into(), true));

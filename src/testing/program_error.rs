@@ -27,7 +27,17 @@ pub struct ProgramError {
 
 /// What is wrong with an implementation of [`Program`](crate::Program), or with its samples.
 ///
-/// See [`check_program`](super::check_program) for an example.
+/// ```
+/// use pipeline_cache::OpaqueProgram;
+/// use pipeline_cache::testing::{ProgramFault, ProgramSamples, check_program};
+///
+/// let spellings = ProgramSamples::new(OpaqueProgram::clone)
+///     .program("a", || OpaqueProgram::new("text", "a"))
+///     .program("a", || OpaqueProgram::new("text", " a"));
+/// let error = check_program(&spellings).unwrap_err();
+/// assert_eq!(error.fault, ProgramFault::SpellingsDiffer);
+/// println!("{}: {}", error.fault, error.fault.advice());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProgramFault {

@@ -26,6 +26,10 @@ use crate::key::{Program, ToWire, Unkeyable, WireWriter};
 /// let canonical = naga::front::wgsl::parse_str(source)?.canonicalize()?;
 /// assert!(canonical.module().functions.is_empty());
 /// assert_eq!(canonical.module().entry_points[0].name, "main");
+///
+/// // For what changes the module before a back end writes it.
+/// let (module, info) = canonical.into_parts()?;
+/// # let _ = (module, info);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]

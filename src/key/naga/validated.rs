@@ -21,6 +21,10 @@ use super::validate::{InvalidModule, validate};
 /// let bare = PipelineFingerprint::of(&module)?;
 /// let validated = ValidatedModule::new(module, Capabilities::empty())?;
 /// assert_eq!(PipelineFingerprint::of(&validated)?, bare);
+///
+/// // To compile it without a cache.
+/// let (module, info) = validated.into_parts();
+/// # let _ = (module, info);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
