@@ -1,0 +1,99 @@
+//! The sample settings of an edge, `examples/deploy/nginx_edge.conf`, in a real nginx before the server.
+#![cfg(unix)]
+
+mod support;
+
+use futures::future::join_all;
+use pipeline_cache::{
+    Artifact, Fetched, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, StoreErrorKind,
+};
+use support::cache_server::{CacheServer, READER, WRITER, builder, remote};
+use support::nginx::{Nginx, Settings};
+
+const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
+
+/// An nginx with the sample settings, before this server and for its tokens.
+fn edge(server: &CacheServer) -> Option<Nginx> {
+    let sample = include_str!("../../deploy/nginx_edge.conf")
+        .replace("/var/cache/nginx", "$folder")
+        .replace("cache.example.com:8420", server.address())
+        .replace("TOKEN-OF-READERS", READER)
+        .replace("TOKEN-OF-WRITERS", WRITER);
+    let (http, rest) = sample.split_once("\nserver {\n").unwrap();
+    let rest = rest.strip_suffix("}\n").unwrap();
+    let at = rest.find("    location").unwrap();
+    let (of_server, locations) = rest.split_at(at);
+    // The port is whichever is free, and so is the bound on bodies, which may stand once.
+    let is_replaced =
+        |line: &&str| line.contains("listen 8421;") || line.contains("client_max_body_size 0;");
+    assert_eq!(of_server.lines().filter(is_replaced).count(), 2);
+    let kept = of_server.lines().filter(|line| !is_replaced(line));
+    let of_server = kept.collect::<Vec<_>>().join("\n");
+    let settings = Settings {
+        http,
+        server: &of_server,
+        ..Settings::default()
+    };
+    Nginx::start_with(&settings, locations)
+}
+
+fn near(edge: &Nginx, token: &str) -> RemoteCache {
+    builder(token).build(edge.url("/artifacts")).unwrap()
+}
+
+#[tokio::test]
+async fn an_edge_asks_once_for_each_artifact_and_outlives_its_server() {
+    let mut server = CacheServer::start(&[]);
+    let Some(edge) = edge(&server) else {
+        return;
+    };
+    let artifact = Artifact::new(vec![7; 100_000]);
+    let writer = near(&edge, WRITER);
+    // A miss is not kept.
+    assert_eq!(writer.fetch(&KEY).await.unwrap(), Fetched::Miss);
+    writer.put(&KEY, artifact.clone()).await.unwrap();
+    let readers: Vec<_> = (0..20).map(|_| near(&edge, READER)).collect();
+    for got in join_all(readers.iter().map(|reader| reader.get(&KEY))).await {
+        assert_eq!(got.unwrap(), Some(artifact.clone()));
+    }
+    assert_eq!(server.metric("cache_server_artifact_hits_total").await, 1);
+    server.kill();
+    let late = near(&edge, READER);
+    assert_eq!(late.get(&KEY).await.unwrap(), Some(artifact));
+}
+
+#[tokio::test]
+async fn an_edge_serves_nobody_whom_the_server_would_refuse() {
+    let server = CacheServer::start(&[]);
+    let Some(edge) = edge(&server) else {
+        return;
+    };
+    let writer = remote(&server, WRITER);
+    writer.put(&KEY, Artifact::new("code")).await.unwrap();
+    near(&edge, READER).get(&KEY).await.unwrap().unwrap();
+    let stranger = near(&edge, "a-token-of-nobody");
+    let refused = stranger.get(&KEY).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::PermissionDenied);
+    // What a reader may not do is left to the server.
+    let reader = near(&edge, READER);
+    let other = PipelineFingerprint::from_bytes([8; 32]);
+    let refused = reader.put(&other, Artifact::new("code")).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::PermissionDenied);
+}
+
+/// A corrected alias has to reach everybody.
+#[tokio::test]
+async fn an_edge_keeps_no_source_alias() {
+    let server = CacheServer::start(&[]);
+    let Some(edge) = edge(&server) else {
+        return;
+    };
+    let aliases = remote(&server, WRITER).alias_stores().remove(0);
+    let nearby = near(&edge, READER).alias_stores().remove(0);
+    for program in [[1; 32], [2; 32]] {
+        let alias = Artifact::new(program.to_vec());
+        aliases.remove(&KEY).await.unwrap();
+        aliases.put(&KEY, alias.clone()).await.unwrap();
+        assert_eq!(nearby.get(&KEY).await.unwrap(), Some(alias));
+    }
+}
