@@ -80,7 +80,6 @@ fn compile<C: Compiler>(compiler: &C, input: CompileInput<C::Program>) -> Result
         CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
             compiler.compile_program(&program)?
         }
-        _ => anyhow::bail!("the cache handed over an unknown kind of input"),
     };
     let metadata = compiler.metadata(start.elapsed());
     Ok(Artifact::with_metadata(code, metadata))

@@ -96,7 +96,6 @@ fn write(compiler: &Wasmtime, input: &CompileInput<WasmModule>) -> Result<Artifa
     let module = match input {
         CompileInput::Canonical(canonical) => canonical.bytes(),
         CompileInput::Unkeyable(module, _) | CompileInput::PassedBy(module) => module.bytes(),
-        _ => return Err(ShaderError::new("an unknown kind of input".to_owned())),
     };
     let code = compiler.compile(module);
     let code = code.map_err(|error| ShaderError::new(format!("{error:#}")))?;

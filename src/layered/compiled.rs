@@ -13,7 +13,6 @@ use crate::key::{PipelineFingerprint, Program, Unkeyable};
 ///
 /// See [`CompileContext`](super::CompileContext) for an example.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum CompileInput<P: Program> {
     /// The canonical form: exactly what the key was made from. The artifact is stored.
     Canonical(P::Canonical),

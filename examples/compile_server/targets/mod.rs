@@ -169,7 +169,6 @@ impl Target {
             CompileInput::Unkeyable(program, _) | CompileInput::PassedBy(program) => {
                 self.write(program.module(), program.info())
             }
-            _ => Err(ShaderError::new("an unknown kind of input".to_owned())),
         }
     }
 

@@ -113,7 +113,6 @@ impl Front {
                 CompileInput::Canonical(words)
                 | CompileInput::Unkeyable(words, _)
                 | CompileInput::PassedBy(words) => words,
-                _ => unreachable!(),
             };
             match words.0.iter().any(|word| word == "unsupported") {
                 true => Err(SyntaxError("unsupported".to_owned())),
