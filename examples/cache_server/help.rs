@@ -33,6 +33,8 @@ Environment:
   CACHE_SERVER_TOKENS
       Tokens in the form of the file of --tokens. They hold beside those of that file.
 
+  The server warns of a variable that begins with CACHE_SERVER_ and is not one of its own, and ignores it.
+
 TLS:
   With --tls-cert and --tls-key the server speaks https only, with HTTP/1.1 and HTTP/2. It closes a connection that speaks plain HTTP. ccache speaks https only with its storage helper. Without one it needs a server without a certificate, or a proxy on its machine.
 

@@ -54,6 +54,8 @@ mod store_metrics;
 mod sweep;
 mod tls;
 mod uploads;
+#[path = "../variables/mod.rs"]
+mod variables;
 
 use std::env::VarError;
 use std::io::{self, Write as _};
@@ -72,6 +74,7 @@ use access::Access;
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use command_line::TOKENS;
 use foreign::Foreign;
 use http_server::connection::Timeouts;
 use http_server::connections::Connections;
@@ -327,8 +330,8 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
 
 /// The tokens of the file and those of the environment.
 fn tokens(args: &Args) -> Result<String> {
-    let mut lines = match std::env::var("CACHE_SERVER_TOKENS") {
-        Err(VarError::NotUnicode(_)) => bail!("the variable CACHE_SERVER_TOKENS is not UTF-8"),
+    let mut lines = match std::env::var(TOKENS) {
+        Err(VarError::NotUnicode(_)) => bail!("the variable {TOKENS} is not UTF-8"),
         lines => lines.unwrap_or_default(),
     };
     if let Some(file) = &args.tokens {

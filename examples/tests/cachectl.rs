@@ -770,3 +770,19 @@ fn a_bundle_says_what_was_left_out_and_what_is_none() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
 }
+
+#[test]
+fn a_variable_that_is_no_setting_is_told_with_the_nearest_one() {
+    let folder = filled(1);
+    let output = program()
+        .arg("stat")
+        .env("CACHECTL_CACHE_DIR", folder.path())
+        .env("CACHECTL_TOKENFILE", "hunter2")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = "cachectl: the environment variable CACHECTL_TOKENFILE is not known and is \
+                    ignored: did you mean CACHECTL_TOKEN_FILE?\n";
+    assert_eq!(said, expected);
+}

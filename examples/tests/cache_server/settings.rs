@@ -198,3 +198,37 @@ fn the_help_shows_no_value_of_a_variable() {
     assert!(help.contains("[env: CACHE_SERVER_SECRET_FILE]"), "{help}");
     assert!(!help.contains("hunter2"), "{help}");
 }
+
+#[tokio::test]
+async fn a_variable_that_is_no_setting_is_told_with_the_nearest_one() {
+    // The folder is missing, as where its variable is misspelt.
+    let mut command = command();
+    for name in ["TOKEN_FILE", "MAXBYTES", "XYZZY", "TOKENS"] {
+        command.env(
+            format!("CACHE_SERVER_{name}"),
+            "read-only hunter2 hunter2hunter2hunter2",
+        );
+    }
+    // As Kubernetes sets them for a service of this name.
+    for name in ["SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_8420_TCP"] {
+        command.env(format!("CACHE_SERVER_{name}"), "10.0.0.1");
+    }
+    let said = refused(command).await;
+    let told: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("ignored"))
+        .collect();
+    let ignored = |name: &str, hint: &str| {
+        format!(
+            "cache_server: the environment variable CACHE_SERVER_{name} is not known and is \
+             ignored: {hint}"
+        )
+    };
+    let expected = [
+        ignored("MAXBYTES", "did you mean CACHE_SERVER_MAX_BYTES?"),
+        ignored("TOKEN_FILE", "did you mean CACHE_SERVER_TOKENS_FILE?"),
+        ignored("XYZZY", "see --help for those that are"),
+    ];
+    assert_eq!(told, expected, "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
