@@ -51,6 +51,8 @@ mod site;
 mod status;
 mod store;
 mod store_metrics;
+#[path = "../store_url/mod.rs"]
+mod store_url;
 mod sweep;
 mod tls;
 mod uploads;
@@ -275,6 +277,7 @@ fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
     let Some(url) = &args.store else {
         return Ok(artifacts);
     };
+    store_url::check(url).context("cannot use --store")?;
     let secret = secret(args)?;
     let store = open_store::open(StoreSettings {
         url,

@@ -36,6 +36,8 @@ mod pull;
 mod push;
 mod remote;
 mod settings;
+#[path = "../store_url/mod.rs"]
+mod store_url;
 mod units;
 #[path = "../variables/mod.rs"]
 mod variables;

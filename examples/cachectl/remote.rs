@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::settings::Settings;
+use crate::store_url;
 
 /// The variables of the environment that name a store's credentials are those of the library.
 #[derive(Debug, Args)]
@@ -63,6 +64,8 @@ impl RemoteOptions {
             self.token_file.is_none(),
             "--token-file is for HTTP: an object store takes its credentials from the environment"
         );
+        store_url::check(&self.url)
+            .context("cannot use the remote, which is neither http:// nor https://")?;
         self.object_store(settings, keys)
     }
 

@@ -216,9 +216,14 @@ async fn a_pull_that_cannot_begin_is_an_error_and_makes_no_folder() {
     let keys = keys.to_str().unwrap();
     for (arguments, told) in [
         (&["pull"][..], "<URL>"),
+        (&["pull", "ftp://127.0.0.1/hunter2"], "s3://bucket/prefix"),
         (
-            &["pull", "ftp://user:hunter2@127.0.0.1/"],
-            "s3://bucket/prefix",
+            &["pull", "s3://AK:hunter2@bucket"],
+            "such as AWS_ACCESS_KEY_ID",
+        ),
+        (
+            &["pull", "s3://"],
+            "names no bucket: expected s3://BUCKET[/PREFIX]",
         ),
         (
             &["pull", "file:///x", "--token-file", keys],
