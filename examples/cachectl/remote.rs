@@ -1,10 +1,10 @@
 //! The other side of a push or a pull: an HTTP server, or an object store.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use futures::stream::BoxStream;
 use pipeline_cache::{
-    PipelineCacheStore, PipelineFingerprint, RemoteCache, StoreError, TrustedKeys,
+    PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheError, StoreError, TrustedKeys,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,7 +81,14 @@ impl RemoteOptions {
             remote = remote.trust(pipeline_cache::Trust::Authenticated(keys));
         }
         // The error does not repeat the URL, which may hold a secret.
-        let remote = remote.build(&self.url).context("cannot use the remote")?;
+        let remote = remote.build(&self.url).map_err(|error| match error {
+            RemoteCacheError::CredentialsInUrl => anyhow!(
+                "the URL holds a user or a password: remove it, and name a file with the token: \
+                 --token-file FILE, or CACHECTL_TOKEN_FILE in the environment"
+            ),
+            error => anyhow!(error),
+        });
+        let remote = remote.context("cannot use the remote")?;
         Ok(Remote {
             name: remote.to_string(),
             store: Arc::new(remote),

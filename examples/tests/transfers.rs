@@ -226,6 +226,10 @@ async fn a_pull_that_cannot_begin_is_an_error_and_makes_no_folder() {
             "names no bucket: expected s3://BUCKET[/PREFIX]",
         ),
         (
+            &["push", "http://user:hunter2@127.0.0.1:9/artifacts"],
+            "remove it, and name a file with the token: --token-file FILE",
+        ),
+        (
             &["pull", "file:///x", "--token-file", keys],
             "from the environment",
         ),
