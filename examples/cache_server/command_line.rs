@@ -42,7 +42,8 @@ fn with_variable(flag: Arg) -> Arg {
     if is_switch {
         flag.value_parser(BoolishValueParser::new())
     } else {
-        flag
+        // The parser of the value says what it expects. Without this, -1 is an unknown flag.
+        flag.allow_negative_numbers(true)
     }
 }
 

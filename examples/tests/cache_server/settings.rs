@@ -127,11 +127,21 @@ async fn a_bad_setting_in_the_file_is_told_with_its_line_and_key() {
         ),
         (
             "max_requests = 0",
-            "line 1: max_requests: not a number from 1",
+            "line 1: max_requests: expected a whole number from 1",
+        ),
+        (
+            "drain = -1",
+            "line 1: drain: expected a number of seconds from 0",
         ),
         ("drain = true", "line 1: drain: must be a number of seconds"),
-        ("drain = nan", "line 1: drain: not a number from 0"),
-        ("idle = 0", "line 1: idle: not a number above 0"),
+        (
+            "drain = nan",
+            "line 1: drain: expected a number of seconds from 0",
+        ),
+        (
+            "idle = 0",
+            "line 1: idle: expected a number of seconds above 0",
+        ),
         (
             "no_access_log = 'yes'",
             "line 1: no_access_log: must be true or false",

@@ -407,28 +407,59 @@ async fn arguments_that_make_no_sense_stop_it() {
         ("--secret-file", &blank, "blank holds no secret"),
         ("--tokens", &empty, "empty holds no token"),
         ("--tokens", &nobody, "nobody holds no token"),
-        ("--max-requests", &huge, "not a number from 1 to "),
-        ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
-        ("--max-connections", &huge, "not a number from 1 to "),
-        ("--inactivity", &huge, "not a number above 0 and up to "),
+        (
+            "--max-requests",
+            &huge,
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--max-requests",
+            &"0".to_owned(),
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--max-connections",
+            &huge,
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--inactivity",
+            &huge,
+            "expected a number of seconds above 0 and up to ",
+        ),
         (
             "--inactivity",
             &"0".to_owned(),
-            "not a number above 0 and up to ",
+            "expected a number of seconds above 0 and up to ",
         ),
         (
             "--idle",
             &"0.0000000001".to_owned(),
-            "not a number above 0 and up to ",
+            "expected a number of seconds above 0 and up to ",
         ),
-        ("--drain", &"-1".to_owned(), "not a number from 0 to "),
+        (
+            "--drain",
+            &"-1".to_owned(),
+            "expected a number of seconds from 0 to 31536000, such as 30 or 1.5",
+        ),
+        (
+            "--idle",
+            &"30s".to_owned(),
+            "expected a number of seconds above 0 and up to ",
+        ),
+        (
+            "--max-bytes",
+            &"lots".to_owned(),
+            "expected a number of bytes, such as 500M or 10G",
+        ),
     ] {
         let output = tokio::process::Command::new(program())
             .kill_on_drop(true)
             .args(["--listen", "127.0.0.1:0", "--anonymous", "read-only"])
             .arg("--cache-dir")
             .arg(folder.path().join("cache"))
-            .arg(format!("{option}={value}"))
+            // As two words: a negative number is not another flag.
+            .args([option, value])
             .env_remove("CACHE_SERVER_TOKENS")
             .output();
         let output = tokio::time::timeout(Duration::from_secs(60), output).await;
