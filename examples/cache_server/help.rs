@@ -36,7 +36,7 @@ Environment:
   The server warns of a variable that begins with CACHE_SERVER_ and is not one of its own, and ignores it.
 
 TLS:
-  With --tls-cert and --tls-key the server speaks https only, with HTTP/1.1 and HTTP/2. It closes a connection that speaks plain HTTP. ccache speaks https only with its storage helper. Without one it needs a server without a certificate, or a proxy on its machine.
+  With --tls-cert and --tls-key the server speaks https only, with HTTP/1.1 and HTTP/2. It closes a connection that speaks plain HTTP. At the start and at each SIGHUP it warns of a certificate that has expired or is not valid yet. ccache speaks https only with its storage helper. Without one it needs a server without a certificate, or a proxy on its machine.
 
   Without them it speaks plain HTTP. Put a proxy such as nginx in front of it for https, and let the proxy pass on the Authorization header.
 
