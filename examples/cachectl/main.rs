@@ -30,6 +30,7 @@ mod bundle;
 mod completions;
 mod folder;
 mod help;
+mod input;
 mod keys;
 mod manifest;
 mod pull;

@@ -6,10 +6,10 @@ use futures::stream::BoxStream;
 use pipeline_cache::{
     PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheError, StoreError, TrustedKeys,
 };
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::input::{self, without_mark};
 use crate::settings::Settings;
 use crate::store_url;
 
@@ -136,9 +136,8 @@ impl Remote {
 
 /// The line break at the end of a file is not part of its token.
 fn token(file: &Path) -> Result<String> {
-    let text = fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
-    let token = text.trim_end();
+    let text = input::read(file)?;
+    let token = without_mark(&text).trim_end();
     ensure!(!token.is_empty(), "{} holds no token", file.display());
     Ok(token.to_owned())
 }

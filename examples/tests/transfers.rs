@@ -293,3 +293,54 @@ async fn what_is_damaged_in_the_folder_is_not_pushed_and_is_told() {
     assert_eq!(code, 1, "{pushed}");
     assert_eq!(numbers(&pushed, ["pushed", "damaged", "gone"]), [2, 1, 0]);
 }
+
+/// Reading it whole never ends.
+#[tokio::test]
+async fn a_file_without_an_end_is_given_up() {
+    let folder = filled(0..1).await;
+    for (arguments, told) in [
+        (
+            &[
+                "push",
+                "http://127.0.0.1:9/artifacts",
+                "--token-file",
+                "/dev/zero",
+            ][..],
+            "/dev/zero is larger than 64 KiB",
+        ),
+        (
+            &["verify", "--secret-file", "/dev/zero"],
+            "/dev/zero is larger than 64 KiB",
+        ),
+        (
+            &["pull", "file:///x", "--keys", "/dev/zero"],
+            "/dev/zero, line 1: longer than 1024 bytes",
+        ),
+    ] {
+        let output = cachectl(folder.path(), arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+/// As some editors write them.
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_token_or_of_a_key() {
+    let server = CacheServer::start(&[]);
+    let url = &server.url("/artifacts");
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let file = beside.path().join(name);
+        fs::write(&file, format!("\u{feff}{text}\r\n")).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (token, keys) = (file("token", WRITER), file("keys", &key(0).to_hex()));
+    let push = ["push", url, "--all", "--token-file", &token];
+    let (code, pushed) = summary(folder.path(), &push).await;
+    assert_eq!((code, numbers(&pushed, ["pushed"])), (0, [1]), "{pushed}");
+    let fresh = beside.path().join("fresh");
+    let pull = ["pull", url, "--token-file", &token, "--keys", &keys];
+    let (code, pulled) = summary(&fresh, &pull).await;
+    assert_eq!((code, numbers(&pulled, ["pulled"])), (0, [1]), "{pulled}");
+}
