@@ -72,7 +72,7 @@ use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
-use access::Access;
+use access::{Access, TokenSource};
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
@@ -331,22 +331,20 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
     opened.context("cannot open the folder of uploads")
 }
 
-/// The tokens of the file and those of the environment.
-fn tokens(args: &Args) -> Result<String> {
-    let mut lines = match std::env::var(TOKENS) {
-        Err(VarError::NotUnicode(_)) => bail!("the variable {TOKENS} is not UTF-8"),
-        lines => lines.unwrap_or_default(),
+/// The tokens of the environment and those of the file.
+fn tokens(args: &Args) -> Result<Vec<TokenSource>> {
+    let variable = format!("the variable {TOKENS}");
+    let text = match std::env::var(TOKENS) {
+        Err(VarError::NotUnicode(_)) => bail!("{variable} is not UTF-8"),
+        text => text.unwrap_or_default(),
     };
+    let mut sources = vec![TokenSource::new(variable, &text)];
     if let Some(file) = &args.tokens {
-        let file_lines = input::read(file)?;
-        let holds_one = access::token_lines(&file_lines).next().is_some();
-        ensure!(holds_one, "{} holds no token", file.display());
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(&file_lines);
+        let source = TokenSource::new(file.display().to_string(), &input::read(file)?);
+        ensure!(!source.is_empty(), "{} holds no token", file.display());
+        sources.push(source);
     }
-    Ok(lines)
+    Ok(sources)
 }
 
 async fn keep_durable(disk: DiskCache) {

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use pipeline_cache::{DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError};
 use serde_json::json;
 
-use crate::remote::RemoteOptions;
+use crate::remote::{Remote, RemoteOptions};
 use crate::settings::Settings;
 use crate::units::human;
 use crate::{Outcome, print, progress_bar};
@@ -107,7 +107,7 @@ impl Push {
         }
         drop(pushes);
         bar.finish_and_clear();
-        report(&summary, name, json)
+        report(&summary, &remote, json)
     }
 }
 
@@ -143,7 +143,7 @@ async fn push_one(
     }
 }
 
-fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
+fn report(summary: &Summary, remote: &Remote, json: bool) -> Result<Outcome> {
     let Summary {
         taken,
         bytes,
@@ -154,7 +154,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         failed,
         why,
     } = summary;
-    let why = why.as_ref().map(|error| format!("{error:#}"));
+    let (name, why) = (&remote.name, why.as_ref().map(|error| remote.why(error)));
     let value = json!({
         "remote": name, "pushed": taken, "bytes": bytes, "was_there": was_there, "gone": gone,
         "damaged": damaged,

@@ -4,7 +4,8 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use futures::stream::BoxStream;
 use pipeline_cache::{
-    PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheError, StoreError, TrustedKeys,
+    PipelineCacheStore, PipelineFingerprint, RemoteCache, RemoteCacheError, StoreError,
+    StoreErrorKind, TrustedKeys,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct Remote {
     pub(crate) name: String,
     /// Where it can be listed.
     keys: Option<Keys>,
+    /// Where the token of an HTTP remote is from, for messages.
+    token_origin: Option<String>,
 }
 
 pub(crate) type Listing = BoxStream<'static, Result<PipelineFingerprint, StoreError>>;
@@ -74,9 +77,13 @@ impl RemoteOptions {
             .max_artifact_bytes(settings.max_artifact())
             .max_concurrent_requests(self.requests())
             .writes();
-        if let Some(file) = &self.token_file {
-            remote = remote.bearer_token(token(file)?);
-        }
+        let token_origin = match &self.token_file {
+            Some(file) => {
+                remote = remote.bearer_token(token(file)?);
+                format!("the token is that of {}", file.display())
+            }
+            None => "no token was sent: see --token-file".to_owned(),
+        };
         if let Some(keys) = keys {
             remote = remote.trust(pipeline_cache::Trust::Authenticated(keys));
         }
@@ -86,6 +93,10 @@ impl RemoteOptions {
                 "the URL holds a user or a password: remove it, and name a file with the token: \
                  --token-file FILE, or CACHECTL_TOKEN_FILE in the environment"
             ),
+            // The only header is that of the token.
+            RemoteCacheError::InvalidHeader { .. } => {
+                anyhow!("the token has a character that no header can have: {token_origin}")
+            }
             error => anyhow!(error),
         });
         let remote = remote.context("cannot use the remote")?;
@@ -93,6 +104,7 @@ impl RemoteOptions {
             name: remote.to_string(),
             store: Arc::new(remote),
             keys: None,
+            token_origin: Some(token_origin),
         })
     }
 
@@ -110,6 +122,7 @@ impl RemoteOptions {
             name: store.to_string(),
             store: Arc::new(store.clone()),
             keys: Some(Box::new(move || store.keys())),
+            token_origin: None,
         })
     }
 
@@ -123,6 +136,14 @@ impl RemoteOptions {
 }
 
 impl Remote {
+    /// Why something failed, and what there is to do here.
+    pub(crate) fn why(&self, error: &StoreError) -> String {
+        match (&self.token_origin, error.kind()) {
+            (Some(origin), StoreErrorKind::PermissionDenied) => format!("{error:#}; {origin}"),
+            _ => format!("{error:#}"),
+        }
+    }
+
     /// The keys of all artifacts that it has.
     pub(crate) fn keys(&self) -> Result<Listing> {
         match &self.keys {

@@ -344,3 +344,43 @@ async fn a_byte_order_mark_is_no_part_of_a_token_or_of_a_key() {
     let (code, pulled) = summary(&fresh, &pull).await;
     assert_eq!((code, numbers(&pulled, ["pulled"])), (0, [1]), "{pulled}");
 }
+
+#[tokio::test]
+async fn a_token_that_does_not_do_is_told_by_its_file() {
+    let server = CacheServer::start(&[]);
+    let url = &server.url("/artifacts");
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let file = beside.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (torn, unknown) = (file("torn", "hunter2\nhunter2"), file("unknown", "hunter2"));
+    let push = ["push", url, "--all"];
+    let output = cachectl(
+        folder.path(),
+        &[&push[..], &["--token-file", &torn]].concat(),
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let told = format!("no header can have: the token is that of {torn}");
+    assert!(said.contains(&told), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let (code, pushed) = summary(
+        folder.path(),
+        &[&push[..], &["--token-file", &unknown]].concat(),
+    )
+    .await;
+    let why = pushed["why"].as_str().unwrap();
+    assert_eq!(code, 1);
+    assert!(
+        why.contains(&format!("the token is that of {unknown}")),
+        "{why}"
+    );
+    assert!(!why.contains("hunter2"), "{why}");
+    let (code, pushed) = summary(folder.path(), &push).await;
+    let why = pushed["why"].as_str().unwrap();
+    assert_eq!(code, 1);
+    assert!(why.contains("no token was sent: see --token-file"), "{why}");
+}

@@ -370,8 +370,14 @@ fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     for (tokens, expected) in [
         ("", "nobody could do anything"),
-        ("read-only ci", "line 1 of the tokens"),
-        ("\nadmin ci hunter2hunter2hunter2", "line 2 of the tokens"),
+        (
+            "read-only ci",
+            "line 1 of the variable CACHE_SERVER_TOKENS: ",
+        ),
+        (
+            "\nadmin ci hunter2hunter2hunter2",
+            "line 2 of the variable CACHE_SERVER_TOKENS: ",
+        ),
         ("read-only ci hunter2", "fewer than 16 characters"),
         (
             "read-only ci hunter2hunter2hunter2 hunter2",
@@ -387,6 +393,38 @@ fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+/// Of two sources, the error names the one that has the line.
+#[test]
+fn a_line_of_the_tokens_is_told_with_its_file() {
+    const TOKEN: &str = "hunter2hunter2hunter2";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let shown = file.display();
+    for (line, expected) in [
+        ("read-only ci", format!("line 2 of {shown}: is not a role")),
+        (
+            "read-only ci hunter2hunter2hunter2",
+            format!(
+                "line 1 of the variable CACHE_SERVER_TOKENS and line 2 of {shown} give two roles"
+            ),
+        ),
+    ] {
+        std::fs::write(&file, format!("\u{feff}# ours\n{line}\n")).unwrap();
+        let output = Command::new(program())
+            .args(["--listen", "127.0.0.1:0", "--cache-dir"])
+            .arg(folder.path())
+            .arg("--tokens")
+            .arg(&file)
+            .env("CACHE_SERVER_TOKENS", format!("read-write ci {TOKEN}"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(&expected), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
 }
