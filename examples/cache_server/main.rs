@@ -85,7 +85,7 @@ use http_server::listener::Listener;
 use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
-use open_store::StoreSettings;
+use open_store::{Listing, OpenStore, StoreSettings};
 use permits::Permits;
 use reload::{Hangups, Reload};
 use site::Site;
@@ -181,8 +181,9 @@ async fn run(args: Args) -> Result<bool> {
     };
     let disk = open_disk(&args).await?;
     let artifacts = Artifacts::new(disk.clone(), args.anonymous.role().is_some());
+    let (artifacts, listing) = over_store(artifacts, &args)?;
     let site = Arc::new(Site {
-        artifacts: over_store(artifacts, &args)?,
+        artifacts,
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
         leases: Leases::new(args.max_leases, args.max_lease_waits),
@@ -211,6 +212,8 @@ async fn run(args: Args) -> Result<bool> {
          {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz{about_tls}"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
+    let wait = args.store_timeout;
+    let checking = listing.map(|listing| tokio::spawn(open_store::check(listing, wait)));
     let timeouts = Timeouts {
         head: args.head_timeout,
         idle: args.idle,
@@ -236,6 +239,9 @@ async fn run(args: Args) -> Result<bool> {
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
     reloading.abort();
+    if let Some(checking) = checking {
+        checking.abort();
+    }
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let stored = close_store(&site.artifacts, left).await;
     let closed = disk.close(left).await;
@@ -272,14 +278,14 @@ fn secret(args: &Args) -> Result<Option<SharedSecret>> {
     Ok(Some(SharedSecret::new(secret)))
 }
 
-/// The artifacts over the object store, where there is one.
-fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
+/// The artifacts over the object store, and what is in that, where there is one.
+fn over_store(artifacts: Artifacts, args: &Args) -> Result<(Artifacts, Option<Listing>)> {
     let Some(url) = &args.store else {
-        return Ok(artifacts);
+        return Ok((artifacts, None));
     };
     store_url::check(url).context("cannot use --store")?;
     let secret = secret(args)?;
-    let store = open_store::open(StoreSettings {
+    let OpenStore { store, listing } = open_store::open(StoreSettings {
         url,
         wait: args.store_timeout,
         requests: args.store_requests,
@@ -293,7 +299,7 @@ fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
         lookups: args.store_requests,
         keys: secret.map(TrustedKeys::from),
     };
-    Ok(artifacts.over(store, limits))
+    Ok((artifacts.over(store, limits), Some(listing)))
 }
 
 /// Whether the store has all that was uploaded, or the folder remembers what it lacks.
