@@ -205,6 +205,10 @@ impl Summary {
                     line += &format!(", {number} {what}");
                 }
             }
+            let found = self.stored + self.damaged + self.unjudged + self.failed;
+            if let (1.., 0, Some(hint)) = (self.missing, found, remote.base_url_hint()) {
+                line += &format!("; {hint}");
+            }
             why.map_or(line.clone(), |why| format!("{line}: {why}"))
         })?;
         Ok(

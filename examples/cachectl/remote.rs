@@ -14,6 +14,10 @@ use crate::input::{self, without_mark};
 use crate::settings::Settings;
 use crate::store_url;
 
+/// What the hint is known by, also in an error of the library.
+const BASE_URL: &str = "ends in /artifacts";
+const HINT: &str = "if this is a cache_server, its base URL ends in /artifacts";
+
 /// The variables of the environment that name a store's credentials are those of the library.
 #[derive(Debug, Args)]
 pub(crate) struct RemoteOptions {
@@ -138,10 +142,23 @@ impl RemoteOptions {
 impl Remote {
     /// Why something failed, and what there is to do here.
     pub(crate) fn why(&self, error: &StoreError) -> String {
-        match (&self.token_origin, error.kind()) {
-            (Some(origin), StoreErrorKind::PermissionDenied) => format!("{error:#}; {origin}"),
-            _ => format!("{error:#}"),
+        let mut why = format!("{error:#}");
+        let hint = match error.kind() {
+            StoreErrorKind::PermissionDenied => self.token_origin.as_deref(),
+            // The error may say so itself.
+            StoreErrorKind::Protocol if !why.contains(BASE_URL) => self.base_url_hint(),
+            _ => None,
+        };
+        if let Some(hint) = hint {
+            why += &format!("; {hint}");
         }
+        why
+    }
+
+    /// What to look at where the server may not have the cache at this URL.
+    pub(crate) fn base_url_hint(&self) -> Option<&'static str> {
+        let is_http = self.token_origin.is_some();
+        (is_http && !self.name.ends_with("/artifacts)")).then_some(HINT)
     }
 
     /// The keys of all artifacts that it has.

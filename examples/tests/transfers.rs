@@ -384,3 +384,72 @@ async fn a_token_that_does_not_do_is_told_by_its_file() {
     assert_eq!(code, 1);
     assert!(why.contains("no token was sent: see --token-file"), "{why}");
 }
+
+/// A server that is no cache, with one answer for everything. Its URL.
+async fn no_cache(status: StatusCode, body: &'static str) -> String {
+    let router = Router::new().fallback(async move || (status, body));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+const HINT: &str = "its base URL ends in /artifacts";
+
+#[tokio::test]
+async fn a_base_url_that_is_wrong_is_told_with_what_is_right() {
+    let server = CacheServer::start(&[]);
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let (token, keys) = (beside.path().join("token"), beside.path().join("keys"));
+    fs::write(&token, WRITER).unwrap();
+    fs::write(&keys, key(0).to_hex()).unwrap();
+    let (token, keys) = (token.to_str().unwrap(), keys.to_str().unwrap());
+    let elsewhere = no_cache(StatusCode::NOT_FOUND, "").await;
+    // The base of the server, a path below it, and a server of something else.
+    for url in [server.url(""), server.url("/cache"), elsewhere] {
+        for arguments in [
+            &["push", &url, "--all"][..],
+            &["pull", &url, "--keys", keys],
+        ] {
+            let arguments = [arguments, &["--token-file", token]].concat();
+            let fresh = beside.path().join("fresh");
+            let root = if arguments[0] == "pull" {
+                &fresh
+            } else {
+                folder.path()
+            };
+            let output = cachectl(root, &arguments).await;
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            assert_eq!(said.matches(HINT).count(), 1, "{arguments:?}: {said}");
+            assert!(said.trim_end().ends_with(HINT), "{arguments:?}: {said}");
+        }
+    }
+    // A miss of a cache is no reason to doubt its URL.
+    let url = server.url("/artifacts");
+    let pull = ["pull", &url, "--keys", keys, "--token-file", token];
+    let output = cachectl(&beside.path().join("other"), &pull).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("1 not on the remote"), "{said}");
+    assert!(!said.contains(HINT), "{said}");
+}
+
+/// Without the check all entries were there already, or there was nothing to do.
+#[tokio::test]
+async fn a_push_to_what_is_no_cache_fails() {
+    let page = Box::leak("<html>".repeat(1000).into_boxed_str());
+    let page = no_cache(StatusCode::OK, page).await;
+    let folder = filled(0..1).await;
+    let gone = "http://127.0.0.1:9/artifacts";
+    for (url, told) in [
+        (&*page, "says that it has an artifact that nobody has made"),
+        (gone, "unreachable"),
+    ] {
+        let output = cachectl(folder.path(), &["push", url]).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{url}: {said}");
+        assert!(said.contains(told), "{said}");
+    }
+    let output = cachectl(folder.path(), &["push", &page, "--all"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
