@@ -49,5 +49,6 @@ Signals:
 
 Exit codes:
   0   The server was told to stop, and all requests ended.
-  2   The server could not start: a setting, file, folder or address is bad.
+  1   The server could not use a file, folder or address. A later start may succeed.
+  2   The server could not start: a setting or the content of a file is bad.
   3   The server was told to stop, and some requests were cut off."#;

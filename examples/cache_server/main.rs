@@ -111,6 +111,13 @@ const LOG_FLUSH: Duration = Duration::from_secs(5);
 /// How many lines to the operator may wait. Where there are as many, they say the same.
 const CONSOLE_LINES: usize = 256;
 
+/// A file, a folder or an address could not be used. The next start may find it, as once a disk is
+/// mounted.
+const UNAVAILABLE: u8 = 1;
+
+/// A setting is bad. It will be at the next start. The exit code of clap.
+const BAD_SETTING: u8 = 2;
+
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
 
@@ -124,7 +131,7 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "cache_server: {error:#}");
-            return ExitCode::from(2);
+            return exit_code(&error);
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -143,22 +150,32 @@ fn main() -> ExitCode {
                 io::stderr(),
                 "cache_server: cannot start a runtime: {error}"
             );
-            ExitCode::from(2)
+            ExitCode::from(UNAVAILABLE)
         }
     }
+}
+
+/// Whether another start may do better: an init system tries again then.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    ExitCode::from(match causes.next().map(io::Error::kind) {
+        // What is in a file stays in it.
+        None | Some(io::ErrorKind::InvalidData) => BAD_SETTING,
+        Some(_) => UNAVAILABLE,
+    })
 }
 
 async fn serve(args: Args) -> ExitCode {
     if let Err(error) = console::start("cache_server", CONSOLE_LINES) {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
-        return ExitCode::from(2);
+        return ExitCode::from(UNAVAILABLE);
     }
     let code = match run(args).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             say(format_args!("{error:#}"));
-            ExitCode::from(2)
+            exit_code(&error)
         }
     };
     console::finish(LOG_FLUSH).await;
