@@ -196,3 +196,28 @@ fn the_dockerfile_names_what_there_is() {
         }
     }
 }
+
+fn seconds(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    value.unwrap().trim_matches([' ', '=']).parse().unwrap()
+}
+
+/// Its bounds: see the comment in the unit.
+#[test]
+fn the_unit_waits_for_as_long_as_the_server_may_take_to_end() {
+    let drain = seconds(&deployed("cache_server.toml"), "drain");
+    let stop = seconds(&deployed("cache_server.service"), "TimeoutStopSec");
+    assert!(stop > 2 * drain + 10, "{stop} s");
+    let run = deployed("README.md");
+    assert!(run.contains(&format!("--stop-timeout {stop} ")), "{run}");
+}
+
+/// Whether it is worth another try, the server says by its exit code.
+#[test]
+fn the_unit_tries_again_unless_a_setting_is_bad() {
+    let unit = deployed("cache_server.service");
+    let has = |line: &str| unit.lines().any(|known| known == line);
+    assert!(has("Restart=on-failure") && has("RestartPreventExitStatus=2"));
+    // It does not give up.
+    assert!(has("StartLimitIntervalSec=0"));
+}
