@@ -72,8 +72,8 @@ impl RemoteOptions {
             "--token-file is for HTTP: an object store takes its credentials from the environment"
         );
         store_url::check(&self.url)
-            .context("cannot use the remote, which is neither http:// nor https://")?;
-        self.object_store(settings, keys)
+            .and_then(|()| self.object_store(settings, keys))
+            .context("cannot use the remote, which is neither http:// nor https://")
     }
 
     fn http(&self, settings: &Settings, keys: Option<TrustedKeys>) -> Result<Remote> {
@@ -121,7 +121,7 @@ impl RemoteOptions {
         if let Some(keys) = keys {
             store = store.trust(pipeline_cache::Trust::Authenticated(keys));
         }
-        let store = store.build(&self.url).context("cannot use the remote")?;
+        let store = store.build(&self.url)?;
         Ok(Remote {
             name: store.to_string(),
             store: Arc::new(store.clone()),
@@ -133,8 +133,7 @@ impl RemoteOptions {
     #[cfg(not(feature = "object-store"))]
     fn object_store(&self, _: &Settings, _: Option<TrustedKeys>) -> Result<Remote> {
         bail!(
-            "cannot use the remote: its URL begins with neither http:// nor https://, and this \
-             cachectl was built without object stores; build it with --features object-store"
+            "this cachectl was built without object stores; build it with --features object-store"
         )
     }
 }

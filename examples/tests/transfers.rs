@@ -218,6 +218,10 @@ async fn a_pull_that_cannot_begin_is_an_error_and_makes_no_folder() {
         (&["pull"][..], "<URL>"),
         (&["pull", "ftp://127.0.0.1/hunter2"], "s3://bucket/prefix"),
         (
+            &["pull", "localhost:8420/artifacts"],
+            "neither http:// nor https://",
+        ),
+        (
             &["pull", "s3://AK:hunter2@bucket"],
             "such as AWS_ACCESS_KEY_ID",
         ),
