@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use axum::http::{HeaderValue, Method};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -51,6 +51,43 @@ pub(crate) struct Access {
     tokens: RwLock<Tokens>,
 }
 
+/// A text of tokens, one a line: role, name, token. Empty lines and those that start with `#` say
+/// nothing.
+pub(crate) struct TokenSource {
+    /// The file or the variable, for errors.
+    origin: String,
+    text: String,
+}
+
+impl TokenSource {
+    pub(crate) fn new(origin: String, text: &str) -> Self {
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+        Self { origin, text }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines().next().is_none()
+    }
+
+    /// The lines that hold tokens, and their numbers.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = (1..).zip(self.text.lines().map(str::trim));
+        numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+    }
+
+    /// The tokens, each with its place.
+    fn tokens(&self) -> impl Iterator<Item = Result<(String, Token)>> {
+        self.lines().map(|(number, line)| {
+            let place = format!("line {number} of {}", self.origin);
+            match token(line) {
+                Ok(token) => Ok((place, token)),
+                Err(error) => Err(error.context(place)),
+            }
+        })
+    }
+}
+
 /// What `Access::parse` has read.
 pub(crate) struct Tokens(Vec<Token>);
 
@@ -59,26 +96,22 @@ impl Tokens {
         self.0.len()
     }
 
-    fn parse(anonymous: Option<Role>, lines: &str) -> Result<Self> {
-        let tokens = token_lines(lines)
-            .map(|(number, line)| {
-                token(line).with_context(|| format!("line {number} of the tokens"))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        check_roles(lines, &tokens)?;
+    fn parse(anonymous: Option<Role>, sources: &[TokenSource]) -> Result<Self> {
+        let placed = sources.iter().flat_map(TokenSource::tokens);
+        let placed = placed.collect::<Result<Vec<_>>>()?;
+        check_roles(&placed)?;
         ensure!(
-            anonymous.is_some() || !tokens.is_empty(),
+            anonymous.is_some() || !placed.is_empty(),
             "nobody could do anything: give --tokens, or allow something with --anonymous"
         );
-        Ok(Self(tokens))
+        Ok(Self(placed.into_iter().map(|(_, token)| token).collect()))
     }
 }
 
 impl Access {
-    /// Reads tokens, one a line: role, name, token. Empty lines and those that start with `#` say
-    /// nothing. An error names the line, and not what stands in it.
-    pub(crate) fn new(anonymous: Option<Role>, lines: &str) -> Result<Self> {
-        let tokens = Tokens::parse(anonymous, lines)?;
+    /// Reads all tokens. An error names the line and its file, and not what stands in it.
+    pub(crate) fn new(anonymous: Option<Role>, sources: &[TokenSource]) -> Result<Self> {
+        let tokens = Tokens::parse(anonymous, sources)?;
         Ok(Self {
             anonymous,
             tokens: RwLock::new(tokens),
@@ -86,8 +119,8 @@ impl Access {
     }
 
     /// Reads tokens as `new` does, for `replace`.
-    pub(crate) fn parse(&self, lines: &str) -> Result<Tokens> {
-        Tokens::parse(self.anonymous, lines)
+    pub(crate) fn parse(&self, sources: &[TokenSource]) -> Result<Tokens> {
+        Tokens::parse(self.anonymous, sources)
     }
 
     /// From now on these tokens hold, and no others.
@@ -129,21 +162,14 @@ impl fmt::Debug for Access {
     }
 }
 
-/// The lines that hold tokens, and their numbers.
-pub(crate) fn token_lines(lines: &str) -> impl Iterator<Item = (usize, &str)> {
-    let numbered = (1..).zip(lines.lines().map(str::trim));
-    numbered.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-}
-
 /// Fails where one token has two roles: nobody could tell which of them a client has.
-fn check_roles(lines: &str, tokens: &[Token]) -> Result<()> {
-    let numbers = token_lines(lines).map(|(number, _)| number);
+fn check_roles(placed: &[(String, Token)]) -> Result<()> {
     let mut seen = HashMap::new();
-    for (number, token) in numbers.zip(tokens) {
-        let (first, role) = *seen.entry(token.digest).or_insert((number, token.role));
+    for (place, token) in placed {
+        let (first, role) = *seen.entry(token.digest).or_insert((place, token.role));
         ensure!(
             role == token.role,
-            "lines {first} and {number} of the tokens give two roles to one token: remove one line"
+            "{first} and {place} give two roles to one token: remove one line"
         );
     }
     Ok(())

@@ -6,10 +6,16 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use crate::args::Args;
-use crate::{completions, config, help};
+use crate::{completions, config, help, variables};
+
+const PREFIX: &str = "CACHE_SERVER_";
+
+/// The variable of the tokens themselves, which no flag takes.
+pub(crate) const TOKENS: &str = "CACHE_SERVER_TOKENS";
 
 /// The command line. Each flag has a variable, whoever adds one.
 pub(crate) fn command() -> Command {
@@ -27,9 +33,8 @@ fn with_variable(flag: Arg) -> Arg {
         return flag;
     };
     let variable = match name {
-        // CACHE_SERVER_TOKENS holds the tokens themselves.
-        "tokens" => "CACHE_SERVER_TOKENS_FILE".to_owned(),
-        name => format!("CACHE_SERVER_{}", name.replace('-', "_").to_uppercase()),
+        "tokens" => format!("{TOKENS}_FILE"),
+        name => format!("{PREFIX}{}", name.replace('-', "_").to_uppercase()),
     };
     let is_switch = matches!(flag.get_action(), ArgAction::SetTrue);
     // What it is set to may be a secret, such as a URL with a password.
@@ -37,7 +42,8 @@ fn with_variable(flag: Arg) -> Arg {
     if is_switch {
         flag.value_parser(BoolishValueParser::new())
     } else {
-        flag
+        // The parser of the value says what it expects. Without this, -1 is an unknown flag.
+        flag.allow_negative_numbers(true)
     }
 }
 
@@ -52,6 +58,10 @@ pub(crate) fn read(mut words: Vec<OsString>) -> Result<Option<Args>> {
         .unwrap_or_else(|error| error.exit());
     if completions::write_if_asked(&command, &given)? {
         return Ok(None);
+    }
+    // First: a misspelt one may be why a setting is missing.
+    for warning in variables::warnings(&command, PREFIX, &[TOKENS]) {
+        let _ = writeln!(io::stderr(), "cache_server: {warning}");
     }
     check_variables(&command, &given)?;
     if let Some(file) = given.get_one::<PathBuf>(config::FLAG) {
@@ -132,7 +142,6 @@ mod tests {
             assert!(taken, "no value of {key} is taken from the file");
         }
         assert!(variables.len() > 15);
-        // It holds the tokens themselves.
-        assert!(!variables.contains("CACHE_SERVER_TOKENS"));
+        assert!(!variables.contains(TOKENS));
     }
 }

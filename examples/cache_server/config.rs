@@ -93,6 +93,8 @@ fn text(flag: &Arg, value: &DeValue<'_>) -> Result<String> {
     let is_switch = takes(TypeId::of::<bool>());
     match value {
         DeValue::Boolean(on) if is_switch => Ok(on.to_string()),
+        // The parser of the flag knows the bounds of a time.
+        DeValue::Integer(number) if is_time && number.radix() == 10 => Ok(number.as_str().into()),
         DeValue::Integer(number) if is_number || is_time => {
             let number = u64::from_str_radix(number.as_str(), number.radix());
             let number = number.map_err(|_| anyhow!("not a whole number from 0 to {}", u64::MAX));

@@ -33,8 +33,10 @@ Environment:
   CACHE_SERVER_TOKENS
       Tokens in the form of the file of --tokens. They hold beside those of that file.
 
+  The server warns of a variable that begins with CACHE_SERVER_ and is not one of its own, and ignores it.
+
 TLS:
-  With --tls-cert and --tls-key the server speaks https only, with HTTP/1.1 and HTTP/2. It closes a connection that speaks plain HTTP. ccache speaks https only with its storage helper. Without one it needs a server without a certificate, or a proxy on its machine.
+  With --tls-cert and --tls-key the server speaks https only, with HTTP/1.1 and HTTP/2. It closes a connection that speaks plain HTTP. At the start and at each SIGHUP it warns of a certificate that has expired or is not valid yet. ccache speaks https only with its storage helper. Without one it needs a server without a certificate, or a proxy on its machine.
 
   Without them it speaks plain HTTP. Put a proxy such as nginx in front of it for https, and let the proxy pass on the Authorization header.
 
@@ -47,5 +49,6 @@ Signals:
 
 Exit codes:
   0   The server was told to stop, and all requests ended.
-  2   The server could not start: a setting, file, folder or address is bad.
+  1   The server could not use a file, folder or address. A later start may succeed.
+  2   The server could not start: a setting or the content of a file is bad.
   3   The server was told to stop, and some requests were cut off."#;

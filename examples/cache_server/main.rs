@@ -52,9 +52,13 @@ mod site;
 mod status;
 mod store;
 mod store_metrics;
+#[path = "../store_url/mod.rs"]
+mod store_url;
 mod sweep;
 mod tls;
 mod uploads;
+#[path = "../variables/mod.rs"]
+mod variables;
 
 use std::env::VarError;
 use std::io::{self, Write as _};
@@ -69,10 +73,11 @@ use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
 
-use access::Access;
+use access::{Access, TokenSource};
 use access_log::AccessLog;
 use args::Args;
 use artifacts::Artifacts;
+use command_line::TOKENS;
 use foreign::Foreign;
 use http_server::connection::Timeouts;
 use http_server::connections::Connections;
@@ -81,7 +86,7 @@ use http_server::listener::Listener;
 use http_server::signals;
 use leases::Leases;
 use metrics::Metrics;
-use open_store::StoreSettings;
+use open_store::{Listing, OpenStore, StoreSettings};
 use permits::Permits;
 use reload::{Hangups, Reload};
 use site::Site;
@@ -107,6 +112,13 @@ const LOG_FLUSH: Duration = Duration::from_secs(5);
 /// How many lines to the operator may wait. Where there are as many, they say the same.
 const CONSOLE_LINES: usize = 256;
 
+/// A file, a folder or an address could not be used. The next start may find it, as once a disk is
+/// mounted.
+const UNAVAILABLE: u8 = 1;
+
+/// A setting is bad. It will be at the next start. The exit code of clap.
+const BAD_SETTING: u8 = 2;
+
 /// Not all that was under way at the end could be finished.
 const CUT_SHORT: u8 = 3;
 
@@ -120,7 +132,7 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "cache_server: {error:#}");
-            return ExitCode::from(2);
+            return exit_code(&error);
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,22 +151,32 @@ fn main() -> ExitCode {
                 io::stderr(),
                 "cache_server: cannot start a runtime: {error}"
             );
-            ExitCode::from(2)
+            ExitCode::from(UNAVAILABLE)
         }
     }
+}
+
+/// Whether another start may do better: an init system tries again then.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    ExitCode::from(match causes.next().map(io::Error::kind) {
+        // What is in a file stays in it.
+        None | Some(io::ErrorKind::InvalidData) => BAD_SETTING,
+        Some(_) => UNAVAILABLE,
+    })
 }
 
 async fn serve(args: Args) -> ExitCode {
     if let Err(error) = console::start("cache_server", CONSOLE_LINES) {
         let _ = writeln!(io::stderr(), "cache_server: {error}");
-        return ExitCode::from(2);
+        return ExitCode::from(UNAVAILABLE);
     }
     let code = match run(args).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(CUT_SHORT),
         Err(error) => {
             say(format_args!("{error:#}"));
-            ExitCode::from(2)
+            exit_code(&error)
         }
     };
     console::finish(LOG_FLUSH).await;
@@ -177,8 +199,9 @@ async fn run(args: Args) -> Result<bool> {
     };
     let disk = open_disk(&args).await?;
     let artifacts = Artifacts::new(disk.clone(), args.anonymous.role().is_some());
+    let (artifacts, listing) = over_store(artifacts, &args)?;
     let site = Arc::new(Site {
-        artifacts: over_store(artifacts, &args)?,
+        artifacts,
         ccache: open_foreign(&args, "ccache").await?,
         sccache: open_foreign(&args, "sccache").await?,
         leases: Leases::new(args.max_leases, args.max_lease_waits),
@@ -207,6 +230,8 @@ async fn run(args: Args) -> Result<bool> {
          {url}/sccache, status: {url}/status, metrics: {url}/metrics, health: {url}/healthz{about_tls}"
     ));
     let flushing = tokio::spawn(keep_durable(disk.clone()));
+    let wait = args.store_timeout;
+    let checking = listing.map(|listing| tokio::spawn(open_store::check(listing, wait)));
     let timeouts = Timeouts {
         head: args.head_timeout,
         idle: args.idle,
@@ -232,6 +257,9 @@ async fn run(args: Args) -> Result<bool> {
     let drained = listener.serve(site::router(Arc::clone(&site)), stop).await;
     flushing.abort();
     reloading.abort();
+    if let Some(checking) = checking {
+        checking.abort();
+    }
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let stored = close_store(&site.artifacts, left).await;
     let closed = disk.close(left).await;
@@ -268,13 +296,14 @@ fn secret(args: &Args) -> Result<Option<SharedSecret>> {
     Ok(Some(SharedSecret::new(secret)))
 }
 
-/// The artifacts over the object store, where there is one.
-fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
+/// The artifacts over the object store, and what is in that, where there is one.
+fn over_store(artifacts: Artifacts, args: &Args) -> Result<(Artifacts, Option<Listing>)> {
     let Some(url) = &args.store else {
-        return Ok(artifacts);
+        return Ok((artifacts, None));
     };
+    store_url::check(url).context("cannot use --store")?;
     let secret = secret(args)?;
-    let store = open_store::open(StoreSettings {
+    let OpenStore { store, listing } = open_store::open(StoreSettings {
         url,
         wait: args.store_timeout,
         requests: args.store_requests,
@@ -288,7 +317,7 @@ fn over_store(artifacts: Artifacts, args: &Args) -> Result<Artifacts> {
         lookups: args.store_requests,
         keys: secret.map(TrustedKeys::from),
     };
-    Ok(artifacts.over(store, limits))
+    Ok((artifacts.over(store, limits), Some(listing)))
 }
 
 /// Whether the store has all that was uploaded, or the folder remembers what it lacks.
@@ -326,22 +355,20 @@ async fn open_uploads(args: &Args) -> Result<Uploads> {
     opened.context("cannot open the folder of uploads")
 }
 
-/// The tokens of the file and those of the environment.
-fn tokens(args: &Args) -> Result<String> {
-    let mut lines = match std::env::var("CACHE_SERVER_TOKENS") {
-        Err(VarError::NotUnicode(_)) => bail!("the variable CACHE_SERVER_TOKENS is not UTF-8"),
-        lines => lines.unwrap_or_default(),
+/// The tokens of the environment and those of the file.
+fn tokens(args: &Args) -> Result<Vec<TokenSource>> {
+    let variable = format!("the variable {TOKENS}");
+    let text = match std::env::var(TOKENS) {
+        Err(VarError::NotUnicode(_)) => bail!("{variable} is not UTF-8"),
+        text => text.unwrap_or_default(),
     };
+    let mut sources = vec![TokenSource::new(variable, &text)];
     if let Some(file) = &args.tokens {
-        let file_lines = input::read(file)?;
-        let holds_one = access::token_lines(&file_lines).next().is_some();
-        ensure!(holds_one, "{} holds no token", file.display());
-        if !lines.is_empty() {
-            lines.push('\n');
-        }
-        lines.push_str(&file_lines);
+        let source = TokenSource::new(file.display().to_string(), &input::read(file)?);
+        ensure!(!source.is_empty(), "{} holds no token", file.display());
+        sources.push(source);
     }
-    Ok(lines)
+    Ok(sources)
 }
 
 async fn keep_durable(disk: DiskCache) {

@@ -2,9 +2,24 @@
 //! `object_store` crate do: `AWS_ACCESS_KEY_ID` and so on.
 
 use anyhow::Result;
-use pipeline_cache::{PipelineCacheStore, SharedSecret};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use pipeline_cache::{
+    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreError, StoreErrorKind,
+};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
+
+use crate::http_server::console::say;
+
+/// A store, and what is in it.
+pub(crate) struct OpenStore {
+    pub(crate) store: Arc<dyn PipelineCacheStore>,
+    pub(crate) listing: Listing,
+}
+
+pub(crate) type Listing = BoxStream<'static, Result<PipelineFingerprint, StoreError>>;
 
 #[cfg_attr(
     not(feature = "object-store"),
@@ -21,7 +36,7 @@ pub(crate) struct StoreSettings<'a> {
 
 /// Connects to nothing yet.
 #[cfg(feature = "object-store")]
-pub(crate) fn open(settings: StoreSettings<'_>) -> Result<Arc<dyn PipelineCacheStore>> {
+pub(crate) fn open(settings: StoreSettings<'_>) -> Result<OpenStore> {
     use anyhow::Context as _;
     use pipeline_cache::ObjectStoreCache;
 
@@ -42,15 +57,38 @@ pub(crate) fn open(settings: StoreSettings<'_>) -> Result<Arc<dyn PipelineCacheS
         store = store.shared_secret(secret);
     }
     // The error does not repeat the URL, which may hold a secret.
-    Ok(Arc::new(
-        store.build(settings.url).context("cannot use --store")?,
-    ))
+    let store = store.build(settings.url).context("cannot use --store")?;
+    Ok(OpenStore {
+        listing: store.keys(),
+        store: Arc::new(store),
+    })
 }
 
 #[cfg(not(feature = "object-store"))]
-pub(crate) fn open(_: StoreSettings<'_>) -> Result<Arc<dyn PipelineCacheStore>> {
+pub(crate) fn open(_: StoreSettings<'_>) -> Result<OpenStore> {
     anyhow::bail!(
         "cannot use --store: this cache_server was built without object stores; build it with \
          --features object-store"
     )
+}
+
+/// Lists the store up to its first artifact, and warns where that fails. A lookup cannot tell that a
+/// bucket is missing: to it, nothing is there.
+pub(crate) async fn check(mut listing: Listing, wait: Duration) {
+    // The listing fails by itself where nothing comes within the wait. This is for a store that holds
+    // much else.
+    let first = timeout(2 * wait, listing.next()).await;
+    let Ok(Some(Err(error))) = first else {
+        return;
+    };
+    let what = match error.kind() {
+        StoreErrorKind::Unreachable | StoreErrorKind::TimedOut => "does not answer",
+        _ => {
+            "cannot be listed: check that there is such a bucket or container, and the credentials"
+        }
+    };
+    say(format_args!(
+        "the object store of --store {what}; until that is mended, its lookups are misses, and \
+         uploads stay in the folder: {error:#}"
+    ));
 }

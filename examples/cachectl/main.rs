@@ -30,13 +30,18 @@ mod bundle;
 mod completions;
 mod folder;
 mod help;
+mod input;
 mod keys;
 mod manifest;
 mod pull;
 mod push;
 mod remote;
 mod settings;
+#[path = "../store_url/mod.rs"]
+mod store_url;
 mod units;
+#[path = "../variables/mod.rs"]
+mod variables;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -136,6 +141,9 @@ fn options() -> Result<Option<Options>> {
     let matches = command.get_matches_mut();
     if completions::write_if_asked(&command, &matches)? {
         return Ok(None);
+    }
+    for warning in variables::warnings(&command, "CACHECTL_", &[]) {
+        eprintln!("cachectl: {warning}");
     }
     let options = Options::from_arg_matches(&matches);
     Ok(Some(

@@ -109,7 +109,7 @@ impl Pull {
         drop(pulls);
         bar.finish_and_clear();
         cache.close(Duration::from_secs(60)).await?;
-        summary.report(&remote.name, json)
+        summary.report(&remote, json)
     }
 
     /// What is to be pulled, and how much that is, where it is known.
@@ -179,8 +179,11 @@ impl Summary {
         } += 1;
     }
 
-    fn report(&self, name: &str, json: bool) -> Result<Outcome> {
-        let why = self.why.as_ref().map(|error| format!("{error:#}"));
+    fn report(&self, remote: &Remote, json: bool) -> Result<Outcome> {
+        let (name, why) = (
+            &remote.name,
+            self.why.as_ref().map(|error| remote.why(error)),
+        );
         let value = json!({
             "remote": name, "pulled": self.stored, "bytes": self.bytes,
             "was_there": self.was_there, "missing": self.missing, "damaged": self.damaged,
@@ -201,6 +204,10 @@ impl Summary {
                 if number > 0 {
                     line += &format!(", {number} {what}");
                 }
+            }
+            let found = self.stored + self.damaged + self.unjudged + self.failed;
+            if let (1.., 0, Some(hint)) = (self.missing, found, remote.base_url_hint()) {
+                line += &format!("; {hint}");
             }
             why.map_or(line.clone(), |why| format!("{line}: {why}"))
         })?;

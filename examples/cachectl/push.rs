@@ -1,16 +1,20 @@
 //! Uploads what a remote could not take, or whatever it does not have.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use pipeline_cache::{DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError};
 use serde_json::json;
 
-use crate::remote::RemoteOptions;
+use crate::remote::{Remote, RemoteOptions};
 use crate::settings::Settings;
 use crate::units::human;
 use crate::{Outcome, print, progress_bar};
+
+/// No artifact has it.
+const NO_KEY: PipelineFingerprint =
+    PipelineFingerprint::from_bytes(*b"a key that no artifact ever has.");
 
 #[derive(Debug, Args)]
 pub(crate) struct Push {
@@ -88,6 +92,7 @@ impl Push {
                 all(&cache).try_fold(0, async |n, _| Ok(n + 1)).await?,
             ),
         };
+        check(&remote, number).await?;
         let bar = progress_bar();
         bar.set_length(number);
         let push = |key| {
@@ -107,8 +112,40 @@ impl Push {
         }
         drop(pushes);
         bar.finish_and_clear();
-        report(&summary, name, json)
+        let elsewhere = match number {
+            0 => owed_elsewhere(&cache, name).await?,
+            _ => String::new(),
+        };
+        report(&summary, &remote, &elsewhere, json)
     }
+}
+
+/// Fails where nothing could be pushed and it would look like success: to a server that says of
+/// everything that it has it, or to one that is gone where nothing is to be sent.
+async fn check(remote: &Remote, number: u64) -> Result<()> {
+    match remote.store.contains(&NO_KEY).await {
+        Ok(true) => {
+            let hint = remote.base_url_hint().map(|hint| format!("; {hint}"));
+            bail!(
+                "{} says that it has an artifact that nobody has made: it is no cache{}",
+                remote.name,
+                hint.unwrap_or_default()
+            )
+        }
+        Err(error) if number == 0 => bail!("{}", remote.why(&error)),
+        // Where it fails, so does each entry, which is told.
+        _ => Ok(()),
+    }
+}
+
+/// What waits for other remotes: the URL may be another spelling of one of them.
+async fn owed_elsewhere(cache: &DiskCache, name: &str) -> Result<String> {
+    let owed = cache.intents().await?.into_iter();
+    let others = owed.filter_map(|owed| Some((owed.tier?, owed.intents)));
+    let others = others.filter(|(tier, _)| tier != name);
+    let told =
+        others.map(|(tier, number)| format!("; {number} waiting for {}", tier.escape_debug()));
+    Ok(told.collect())
 }
 
 fn all(cache: &DiskCache) -> BoxStream<'static, Result<PipelineFingerprint, StoreError>> {
@@ -143,7 +180,7 @@ async fn push_one(
     }
 }
 
-fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
+fn report(summary: &Summary, remote: &Remote, elsewhere: &str, json: bool) -> Result<Outcome> {
     let Summary {
         taken,
         bytes,
@@ -154,7 +191,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
         failed,
         why,
     } = summary;
-    let why = why.as_ref().map(|error| format!("{error:#}"));
+    let (name, why) = (&remote.name, why.as_ref().map(|error| remote.why(error)));
     let value = json!({
         "remote": name, "pushed": taken, "bytes": bytes, "was_there": was_there, "gone": gone,
         "damaged": damaged,
@@ -176,6 +213,7 @@ fn report(summary: &Summary, name: &str, json: bool) -> Result<Outcome> {
                 line += &format!(", {number} {what}");
             }
         }
+        line += elsewhere;
         why.map_or(line.clone(), |why| format!("{line}: {why}"))
     })?;
     Ok(match (failed + damaged, unjudged) {

@@ -1,12 +1,12 @@
 //! The folder, and what it takes to judge its entries as their readers do.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use pipeline_cache::{DiskCache, DiskCacheBuilder, SharedSecret, TrustedKeys};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::folder;
+use crate::input;
 use crate::units::bytes;
 
 #[derive(Debug, Args)]
@@ -89,8 +89,7 @@ impl Settings {
 
 /// The line break at the end of a file is not part of its secret: `cache_server` reads it so.
 fn secret(file: &Path) -> Result<SharedSecret> {
-    let text = fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+    let text = input::read(file)?;
     let secret = text.trim_end();
     ensure!(!secret.is_empty(), "{} holds no secret", file.display());
     Ok(SharedSecret::new(secret))

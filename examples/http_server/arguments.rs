@@ -15,9 +15,13 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "M" => 20,
         "G" => 30,
         "T" => 40,
+        // Not even a number: that is told below.
+        _ if digits.is_empty() => 0,
         _ => return Err("the unit is none of K, M, G and T".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "not a number".to_owned())?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "expected a number of bytes, such as 500M or 10G".to_owned())?;
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| "too large a number".to_owned())
@@ -27,14 +31,20 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=Semaphore::MAX_PERMITS) => Ok(count),
-        _ => Err(format!("not a number from 1 to {}", Semaphore::MAX_PERMITS)),
+        _ => Err(format!(
+            "expected a whole number from 1 to {}",
+            Semaphore::MAX_PERMITS
+        )),
     }
 }
 
+/// A time in seconds, without a unit.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 0.0..=MAX_SECONDS) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("not a number from 0 to {MAX_SECONDS}")),
+        _ => Err(format!(
+            "expected a number of seconds from 0 to {MAX_SECONDS}, such as 30 or 1.5"
+        )),
     }
 }
 
@@ -42,6 +52,8 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 pub(crate) fn positive_seconds(text: &str) -> Result<Duration, String> {
     match seconds(text) {
         Ok(limit) if !limit.is_zero() => Ok(limit),
-        _ => Err(format!("not a number above 0 and up to {MAX_SECONDS}")),
+        _ => Err(format!(
+            "expected a number of seconds above 0 and up to {MAX_SECONDS}, such as 30 or 1.5"
+        )),
     }
 }

@@ -484,6 +484,9 @@ fn what_a_remote_could_not_take_is_pushed_by_hand() {
     let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
     assert_eq!(stat["intents"].as_array().unwrap().len(), 1, "{stat}");
     assert_eq!(stat["intents"][0]["intents"], 5, "of the other remote");
+    let said = text(&cachectl(root, &push[..4]));
+    let other = "pushed 0, 0 B; 5 waiting for remote(http://127.0.0.1:9/artifacts)";
+    assert!(said.contains(other), "{said}");
 
     // All that it does not have, of a folder that once had no remote.
     let all = [&push[..], &["--all"]].concat();
@@ -577,10 +580,11 @@ fn a_push_that_cannot_begin_is_an_error() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!said.contains("hunter2"), "{said}");
     }
-    // Nothing is owed to it, so nothing is sent.
+    // Nothing is owed to it, and nobody is there: its URL may be wrong.
     let output = cachectl(folder.path(), &["push", "http://127.0.0.1:9/", "--json"]);
-    assert!(output.status.success());
-    assert_eq!(json(&output)[0]["pushed"], 0);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("unreachable"), "{said}");
 }
 
 /// Runs a command that names its folder itself.
@@ -769,4 +773,20 @@ fn a_bundle_says_what_was_left_out_and_what_is_none() {
         let output = plain(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_told_with_the_nearest_one() {
+    let folder = filled(1);
+    let output = program()
+        .arg("stat")
+        .env("CACHECTL_CACHE_DIR", folder.path())
+        .env("CACHECTL_TOKENFILE", "hunter2")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = "cachectl: the environment variable CACHECTL_TOKENFILE is not known and is \
+                    ignored: did you mean CACHECTL_TOKEN_FILE?\n";
+    assert_eq!(said, expected);
 }

@@ -147,12 +147,12 @@ fn list(instruction: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_health_check_of_the_image_tells_a_server_from_none() {
     let mut server = CacheServer::start(&[]);
-    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
-    let check = list("HEALTHCHECK").into_iter();
-    let check: Vec<_> = check.map(|word| word.replace("8420", &port)).collect();
+    let check = list("HEALTHCHECK");
+    let listen = server.address().to_owned();
     let is_well = || {
         Command::new(&check[0])
             .args(&check[1..])
+            .env("CACHE_SERVER_LISTEN", &listen)
             .output()
             .unwrap()
             .status
@@ -190,9 +190,41 @@ fn the_dockerfile_names_what_there_is() {
         built += 1;
     }
     assert_eq!(built, 3);
-    for argument in list("CMD") {
-        if let Some(flag) = argument.strip_prefix("--") {
-            assert_is_flag(flag);
-        }
-    }
+    // A flag would come before the variables of whoever runs the image.
+    assert_eq!(list("ENTRYPOINT"), ["cache_server"]);
+    assert!(!text.lines().any(|line| line.starts_with("CMD")));
+    let defaults: Vec<_> = text.split_whitespace().filter_map(variable).collect();
+    assert_eq!(defaults, ["cache-dir", "listen"]);
+    defaults.iter().for_each(|flag| assert_is_flag(flag));
+}
+
+/// The flag of a variable that a word sets.
+fn variable(word: &str) -> Option<String> {
+    let (name, _) = word.strip_prefix("CACHE_SERVER_")?.split_once('=')?;
+    Some(name.to_lowercase().replace('_', "-"))
+}
+
+fn seconds(text: &str, key: &str) -> u64 {
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    value.unwrap().trim_matches([' ', '=']).parse().unwrap()
+}
+
+/// Its bounds: see the comment in the unit.
+#[test]
+fn the_unit_waits_for_as_long_as_the_server_may_take_to_end() {
+    let drain = seconds(&deployed("cache_server.toml"), "drain");
+    let stop = seconds(&deployed("cache_server.service"), "TimeoutStopSec");
+    assert!(stop > 2 * drain + 10, "{stop} s");
+    let run = deployed("README.md");
+    assert!(run.contains(&format!("--stop-timeout {stop} ")), "{run}");
+}
+
+/// Whether it is worth another try, the server says by its exit code.
+#[test]
+fn the_unit_tries_again_unless_a_setting_is_bad() {
+    let unit = deployed("cache_server.service");
+    let has = |line: &str| unit.lines().any(|known| known == line);
+    assert!(has("Restart=on-failure") && has("RestartPreventExitStatus=2"));
+    // It does not give up.
+    assert!(has("StartLimitIntervalSec=0"));
 }

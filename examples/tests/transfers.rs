@@ -216,9 +216,22 @@ async fn a_pull_that_cannot_begin_is_an_error_and_makes_no_folder() {
     let keys = keys.to_str().unwrap();
     for (arguments, told) in [
         (&["pull"][..], "<URL>"),
+        (&["pull", "ftp://127.0.0.1/hunter2"], "s3://bucket/prefix"),
         (
-            &["pull", "ftp://user:hunter2@127.0.0.1/"],
-            "s3://bucket/prefix",
+            &["pull", "localhost:8420/artifacts"],
+            "neither http:// nor https://",
+        ),
+        (
+            &["pull", "s3://AK:hunter2@bucket"],
+            "such as AWS_ACCESS_KEY_ID",
+        ),
+        (
+            &["pull", "s3://"],
+            "names no bucket: expected s3://BUCKET[/PREFIX]",
+        ),
+        (
+            &["push", "http://user:hunter2@127.0.0.1:9/artifacts"],
+            "remove it, and name a file with the token: --token-file FILE",
         ),
         (
             &["pull", "file:///x", "--token-file", keys],
@@ -283,4 +296,164 @@ async fn what_is_damaged_in_the_folder_is_not_pushed_and_is_told() {
     let (code, pushed) = summary(folder.path(), &["push", &url, "--all"]).await;
     assert_eq!(code, 1, "{pushed}");
     assert_eq!(numbers(&pushed, ["pushed", "damaged", "gone"]), [2, 1, 0]);
+}
+
+/// Reading it whole never ends.
+#[tokio::test]
+async fn a_file_without_an_end_is_given_up() {
+    let folder = filled(0..1).await;
+    for (arguments, told) in [
+        (
+            &[
+                "push",
+                "http://127.0.0.1:9/artifacts",
+                "--token-file",
+                "/dev/zero",
+            ][..],
+            "/dev/zero is larger than 64 KiB",
+        ),
+        (
+            &["verify", "--secret-file", "/dev/zero"],
+            "/dev/zero is larger than 64 KiB",
+        ),
+        (
+            &["pull", "file:///x", "--keys", "/dev/zero"],
+            "/dev/zero, line 1: longer than 1024 bytes",
+        ),
+    ] {
+        let output = cachectl(folder.path(), arguments).await;
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(told), "{said}");
+    }
+}
+
+/// As some editors write them.
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_a_token_or_of_a_key() {
+    let server = CacheServer::start(&[]);
+    let url = &server.url("/artifacts");
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let file = beside.path().join(name);
+        fs::write(&file, format!("\u{feff}{text}\r\n")).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (token, keys) = (file("token", WRITER), file("keys", &key(0).to_hex()));
+    let push = ["push", url, "--all", "--token-file", &token];
+    let (code, pushed) = summary(folder.path(), &push).await;
+    assert_eq!((code, numbers(&pushed, ["pushed"])), (0, [1]), "{pushed}");
+    let fresh = beside.path().join("fresh");
+    let pull = ["pull", url, "--token-file", &token, "--keys", &keys];
+    let (code, pulled) = summary(&fresh, &pull).await;
+    assert_eq!((code, numbers(&pulled, ["pulled"])), (0, [1]), "{pulled}");
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_do_is_told_by_its_file() {
+    let server = CacheServer::start(&[]);
+    let url = &server.url("/artifacts");
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let file = beside.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.into_os_string().into_string().unwrap()
+    };
+    let (torn, unknown) = (file("torn", "hunter2\nhunter2"), file("unknown", "hunter2"));
+    let push = ["push", url, "--all"];
+    let output = cachectl(
+        folder.path(),
+        &[&push[..], &["--token-file", &torn]].concat(),
+    )
+    .await;
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let told = format!("no header can have: the token is that of {torn}");
+    assert!(said.contains(&told), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    let (code, pushed) = summary(
+        folder.path(),
+        &[&push[..], &["--token-file", &unknown]].concat(),
+    )
+    .await;
+    let why = pushed["why"].as_str().unwrap();
+    assert_eq!(code, 1);
+    assert!(
+        why.contains(&format!("the token is that of {unknown}")),
+        "{why}"
+    );
+    assert!(!why.contains("hunter2"), "{why}");
+    let (code, pushed) = summary(folder.path(), &push).await;
+    let why = pushed["why"].as_str().unwrap();
+    assert_eq!(code, 1);
+    assert!(why.contains("no token was sent: see --token-file"), "{why}");
+}
+
+/// A server that is no cache, with one answer for everything. Its URL.
+async fn no_cache(status: StatusCode, body: &'static str) -> String {
+    let router = Router::new().fallback(async move || (status, body));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+const HINT: &str = "its base URL ends in /artifacts";
+
+#[tokio::test]
+async fn a_base_url_that_is_wrong_is_told_with_what_is_right() {
+    let server = CacheServer::start(&[]);
+    let (folder, beside) = (filled(0..1).await, tempfile::tempdir().unwrap());
+    let (token, keys) = (beside.path().join("token"), beside.path().join("keys"));
+    fs::write(&token, WRITER).unwrap();
+    fs::write(&keys, key(0).to_hex()).unwrap();
+    let (token, keys) = (token.to_str().unwrap(), keys.to_str().unwrap());
+    let elsewhere = no_cache(StatusCode::NOT_FOUND, "").await;
+    // The base of the server, a path below it, and a server of something else.
+    for url in [server.url(""), server.url("/cache"), elsewhere] {
+        for arguments in [
+            &["push", &url, "--all"][..],
+            &["pull", &url, "--keys", keys],
+        ] {
+            let arguments = [arguments, &["--token-file", token]].concat();
+            let fresh = beside.path().join("fresh");
+            let root = if arguments[0] == "pull" {
+                &fresh
+            } else {
+                folder.path()
+            };
+            let output = cachectl(root, &arguments).await;
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            assert_eq!(said.matches(HINT).count(), 1, "{arguments:?}: {said}");
+            assert!(said.trim_end().ends_with(HINT), "{arguments:?}: {said}");
+        }
+    }
+    // A miss of a cache is no reason to doubt its URL.
+    let url = server.url("/artifacts");
+    let pull = ["pull", &url, "--keys", keys, "--token-file", token];
+    let output = cachectl(&beside.path().join("other"), &pull).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("1 not on the remote"), "{said}");
+    assert!(!said.contains(HINT), "{said}");
+}
+
+/// Without the check all entries were there already, or there was nothing to do.
+#[tokio::test]
+async fn a_push_to_what_is_no_cache_fails() {
+    let page = Box::leak("<html>".repeat(1000).into_boxed_str());
+    let page = no_cache(StatusCode::OK, page).await;
+    let folder = filled(0..1).await;
+    let gone = "http://127.0.0.1:9/artifacts";
+    for (url, told) in [
+        (&*page, "says that it has an artifact that nobody has made"),
+        (gone, "unreachable"),
+    ] {
+        let output = cachectl(folder.path(), &["push", url]).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{url}: {said}");
+        assert!(said.contains(told), "{said}");
+    }
+    let output = cachectl(folder.path(), &["push", &page, "--all"]).await;
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

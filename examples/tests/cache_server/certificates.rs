@@ -6,6 +6,22 @@ use tempfile::TempDir;
 
 use super::real_server::installed;
 
+/// What `openssl ca` needs. It is the only command that sets both ends of the validity.
+const CONFIGURATION: &str = "[ca]
+default_ca = here
+[here]
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = any
+x509_extensions = server
+[any]
+commonName = supplied
+[server]
+basicConstraints = CA:FALSE
+";
+
 /// A certificate, its key, and the authority that nobody else knows.
 pub(crate) struct Certificate {
     pub(crate) authority: Vec<u8>,
@@ -35,6 +51,21 @@ impl Certificate {
             key: folder.path().join("key.pem"),
             folder,
         })
+    }
+
+    /// Makes another one for the key, that holds from one time to the other, as in 200131235959Z. It
+    /// is signed by its own key.
+    pub(crate) fn valid(&self, from: &str, until: &str) {
+        let folder = self.folder.path();
+        std::fs::write(folder.join("ca.cnf"), CONFIGURATION).unwrap();
+        std::fs::write(folder.join("index.txt"), "").unwrap();
+        let program = installed("openssl").unwrap();
+        let openssl = |arguments: &str| openssl(&program, folder, arguments);
+        openssl("req -new -key key.pem -out request.pem -subj /CN=server");
+        openssl(&format!(
+            "ca -batch -selfsign -notext -config ca.cnf -keyfile key.pem -in request.pem -out cert.pem \
+             -startdate {from} -enddate {until}"
+        ));
     }
 
     /// The arguments that make a server use it.

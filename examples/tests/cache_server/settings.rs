@@ -19,8 +19,17 @@ fn configured(folder: &Path, text: &str) -> Command {
     command
 }
 
-/// What a server says that does not start.
+/// What a server says that does not start because of a setting.
 async fn refused(command: Command) -> String {
+    fails_with(2, command).await
+}
+
+/// What a server says that does not start for lack of something that may come.
+async fn prevented(command: Command) -> String {
+    fails_with(1, command).await
+}
+
+async fn fails_with(code: i32, command: Command) -> String {
     let mut command = tokio::process::Command::from(command);
     let output = timeout(Duration::from_secs(60), command.kill_on_drop(true).output());
     let output = output
@@ -28,7 +37,7 @@ async fn refused(command: Command) -> String {
         .unwrap_or_else(|_| panic!("{command:?} starts"));
     let output = output.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
     said
 }
 
@@ -45,22 +54,22 @@ async fn arguments_come_before_variables_and_variables_before_the_file() {
         folder.path().join("cache")
     );
     let start = || configured(folder.path(), &text);
-    let said = refused(start()).await;
+    let said = prevented(start()).await;
     assert!(said.contains(&cannot(&of_file)), "{said}");
     let mut with_variable = start();
     with_variable.env("CACHE_SERVER_LISTEN", &of_variable);
-    let said = refused(with_variable).await;
+    let said = prevented(with_variable).await;
     assert!(said.contains(&cannot(&of_variable)), "{said}");
     let mut with_argument = start();
     with_argument.env("CACHE_SERVER_LISTEN", &of_variable);
     with_argument.args(["--listen", &of_argument]);
-    let said = refused(with_argument).await;
+    let said = prevented(with_argument).await;
     assert!(said.contains(&cannot(&of_argument)), "{said}");
 
     // A variable may name the file, and variables alone are enough.
     let mut named = command();
     named.env("CACHE_SERVER_CONFIG", folder.path().join("server.toml"));
-    let said = refused(named).await;
+    let said = prevented(named).await;
     assert!(said.contains(&cannot(&of_file)), "{said}");
     let mut without_file = command();
     without_file
@@ -68,7 +77,7 @@ async fn arguments_come_before_variables_and_variables_before_the_file() {
         .env("CACHE_SERVER_ANONYMOUS", "read-only")
         .env("CACHE_SERVER_CACHE_DIR", folder.path().join("cache"))
         .env("CACHE_SERVER_NO_ACCESS_LOG", "true");
-    let said = refused(without_file).await;
+    let said = prevented(without_file).await;
     assert!(said.contains(&cannot(&of_variable)), "{said}");
 }
 
@@ -127,11 +136,21 @@ async fn a_bad_setting_in_the_file_is_told_with_its_line_and_key() {
         ),
         (
             "max_requests = 0",
-            "line 1: max_requests: not a number from 1",
+            "line 1: max_requests: expected a whole number from 1",
+        ),
+        (
+            "drain = -1",
+            "line 1: drain: expected a number of seconds from 0",
         ),
         ("drain = true", "line 1: drain: must be a number of seconds"),
-        ("drain = nan", "line 1: drain: not a number from 0"),
-        ("idle = 0", "line 1: idle: not a number above 0"),
+        (
+            "drain = nan",
+            "line 1: drain: expected a number of seconds from 0",
+        ),
+        (
+            "idle = 0",
+            "line 1: idle: expected a number of seconds above 0",
+        ),
         (
             "no_access_log = 'yes'",
             "line 1: no_access_log: must be true or false",
@@ -159,13 +178,13 @@ async fn a_bad_setting_in_the_file_is_told_with_its_line_and_key() {
     let deep = format!("listen = {}", "[".repeat(100_000));
     let said = refused(configured(folder.path(), &deep)).await;
     assert!(said.contains("server.toml"), "{said}");
-    for (file, expected) in [
-        ("/dev/zero", "is not a file"),
-        ("/nonexistent", "cannot read"),
+    for (code, file, expected) in [
+        (2, "/dev/zero", "is not a file"),
+        (1, "/nonexistent", "cannot read"),
     ] {
         let mut command = command();
         command.args(["--config", file]);
-        let said = refused(command).await;
+        let said = fails_with(code, command).await;
         assert!(said.contains(expected) && said.contains(file), "{said}");
     }
 }
@@ -197,4 +216,47 @@ fn the_help_shows_no_value_of_a_variable() {
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(help.contains("[env: CACHE_SERVER_SECRET_FILE]"), "{help}");
     assert!(!help.contains("hunter2"), "{help}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_setting_is_told_with_the_nearest_one() {
+    // The folder is missing, as where its variable is misspelt.
+    let mut command = command();
+    for name in ["TOKEN_FILE", "MAXBYTES", "XYZZY", "TOKENS"] {
+        command.env(
+            format!("CACHE_SERVER_{name}"),
+            "read-only hunter2 hunter2hunter2hunter2",
+        );
+    }
+    // As Kubernetes sets them for a service of this name.
+    for name in ["SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_8420_TCP"] {
+        command.env(format!("CACHE_SERVER_{name}"), "10.0.0.1");
+    }
+    let said = refused(command).await;
+    let told: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("ignored"))
+        .collect();
+    let ignored = |name: &str, hint: &str| {
+        format!(
+            "cache_server: the environment variable CACHE_SERVER_{name} is not known and is \
+             ignored: {hint}"
+        )
+    };
+    let expected = [
+        ignored("MAXBYTES", "did you mean CACHE_SERVER_MAX_BYTES?"),
+        ignored("TOKEN_FILE", "did you mean CACHE_SERVER_TOKENS_FILE?"),
+        ignored("XYZZY", "see --help for those that are"),
+    ];
+    assert_eq!(told, expected, "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// An init system tries again then: the disk may be mounted later.
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_has_an_exit_code_of_its_own() {
+    let mut command = command();
+    command.args(["--anonymous", "read-only", "--cache-dir", "/dev/null/cache"]);
+    let said = prevented(command).await;
+    assert!(said.contains("/dev/null/cache"), "{said}");
 }

@@ -370,8 +370,14 @@ fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     for (tokens, expected) in [
         ("", "nobody could do anything"),
-        ("read-only ci", "line 1 of the tokens"),
-        ("\nadmin ci hunter2hunter2hunter2", "line 2 of the tokens"),
+        (
+            "read-only ci",
+            "line 1 of the variable CACHE_SERVER_TOKENS: ",
+        ),
+        (
+            "\nadmin ci hunter2hunter2hunter2",
+            "line 2 of the variable CACHE_SERVER_TOKENS: ",
+        ),
         ("read-only ci hunter2", "fewer than 16 characters"),
         (
             "read-only ci hunter2hunter2hunter2 hunter2",
@@ -387,6 +393,38 @@ fn tokens_that_make_no_sense_stop_it_and_are_not_repeated() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+/// Of two sources, the error names the one that has the line.
+#[test]
+fn a_line_of_the_tokens_is_told_with_its_file() {
+    const TOKEN: &str = "hunter2hunter2hunter2";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    let shown = file.display();
+    for (line, expected) in [
+        ("read-only ci", format!("line 2 of {shown}: is not a role")),
+        (
+            "read-only ci hunter2hunter2hunter2",
+            format!(
+                "line 1 of the variable CACHE_SERVER_TOKENS and line 2 of {shown} give two roles"
+            ),
+        ),
+    ] {
+        std::fs::write(&file, format!("\u{feff}# ours\n{line}\n")).unwrap();
+        let output = Command::new(program())
+            .args(["--listen", "127.0.0.1:0", "--cache-dir"])
+            .arg(folder.path())
+            .arg("--tokens")
+            .arg(&file)
+            .env("CACHE_SERVER_TOKENS", format!("read-write ci {TOKEN}"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(&expected), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
 }
@@ -407,28 +445,59 @@ async fn arguments_that_make_no_sense_stop_it() {
         ("--secret-file", &blank, "blank holds no secret"),
         ("--tokens", &empty, "empty holds no token"),
         ("--tokens", &nobody, "nobody holds no token"),
-        ("--max-requests", &huge, "not a number from 1 to "),
-        ("--max-requests", &"0".to_owned(), "not a number from 1 to "),
-        ("--max-connections", &huge, "not a number from 1 to "),
-        ("--inactivity", &huge, "not a number above 0 and up to "),
+        (
+            "--max-requests",
+            &huge,
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--max-requests",
+            &"0".to_owned(),
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--max-connections",
+            &huge,
+            "expected a whole number from 1 to ",
+        ),
+        (
+            "--inactivity",
+            &huge,
+            "expected a number of seconds above 0 and up to ",
+        ),
         (
             "--inactivity",
             &"0".to_owned(),
-            "not a number above 0 and up to ",
+            "expected a number of seconds above 0 and up to ",
         ),
         (
             "--idle",
             &"0.0000000001".to_owned(),
-            "not a number above 0 and up to ",
+            "expected a number of seconds above 0 and up to ",
         ),
-        ("--drain", &"-1".to_owned(), "not a number from 0 to "),
+        (
+            "--drain",
+            &"-1".to_owned(),
+            "expected a number of seconds from 0 to 31536000, such as 30 or 1.5",
+        ),
+        (
+            "--idle",
+            &"30s".to_owned(),
+            "expected a number of seconds above 0 and up to ",
+        ),
+        (
+            "--max-bytes",
+            &"lots".to_owned(),
+            "expected a number of bytes, such as 500M or 10G",
+        ),
     ] {
         let output = tokio::process::Command::new(program())
             .kill_on_drop(true)
             .args(["--listen", "127.0.0.1:0", "--anonymous", "read-only"])
             .arg("--cache-dir")
             .arg(folder.path().join("cache"))
-            .arg(format!("{option}={value}"))
+            // As two words: a negative number is not another flag.
+            .args([option, value])
             .env_remove("CACHE_SERVER_TOKENS")
             .output();
         let output = tokio::time::timeout(Duration::from_secs(60), output).await;

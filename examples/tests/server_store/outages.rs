@@ -1,7 +1,7 @@
 //! A store that is not there, or is not one.
 
 use crate::cache_server::{
-    CacheServer, KEY, READER, WRITER, artifact, builder, client, files, path, program, remote,
+    CacheServer, KEY, READER, WRITER, artifact, builder, client, command, files, path, remote,
 };
 use crate::support::{on_folder, on_s3, wait_for_uploads};
 use pipeline_cache::{Artifact, PipelineCacheStore as _};
@@ -100,17 +100,37 @@ async fn a_large_artifact_arrives_after_a_restart_as_well() {
 #[test]
 fn a_url_that_is_no_store_stops_it_and_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
-    let told = Command::new(program())
-        .args(["--anonymous", "read-only", "--listen", "127.0.0.1:0"])
-        .args(["--store", "ftp://user:hunter2@example.com/x", "--cache-dir"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    assert_eq!(told.status.code(), Some(2));
-    let said = String::from_utf8(told.stderr).unwrap();
-    assert!(said.contains("cannot use --store"), "{said}");
-    assert!(said.contains("s3://bucket/prefix"), "{said}");
-    assert!(!said.contains("hunter2"), "{said}");
+    for (url, expected) in [
+        ("ftp://example.com/hunter2", "s3://bucket/prefix"),
+        ("", "is empty: expected s3://BUCKET[/PREFIX]"),
+        (
+            "hunter2/prefix",
+            "is not valid: expected s3://BUCKET[/PREFIX]",
+        ),
+        ("s3://", "names no bucket: expected s3://BUCKET[/PREFIX]"),
+        (
+            "s3:///hunter2",
+            "names no bucket: expected s3://BUCKET[/PREFIX]",
+        ),
+        ("s3://AK:hunter2@bucket", "such as AWS_ACCESS_KEY_ID and"),
+        ("gs://hunter2@bucket", "such as AWS_ACCESS_KEY_ID and"),
+        // The secrets of S3 may have a slash, before which the rest is a port.
+        ("s3://AK:17/hunter2@bucket", "such as AWS_ACCESS_KEY_ID and"),
+        ("s3://AK:hunter2/x@bucket", "such as AWS_ACCESS_KEY_ID and"),
+    ] {
+        let told = command()
+            .args(["--anonymous", "read-only", "--listen", "127.0.0.1:0"])
+            .env("CACHE_SERVER_STORE", url)
+            .arg("--cache-dir")
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(2), "{url}: {said}");
+        assert!(said.contains("cannot use --store"), "{url}: {said}");
+        assert!(said.contains(expected), "{url}: {said}");
+        assert!(!said.contains("hunter2"), "{url}: {said}");
+    }
 }
 
 /// As on a network file system that is gone: the thread that reads never comes back.

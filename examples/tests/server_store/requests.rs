@@ -4,13 +4,14 @@
 use crate::cache_server::{
     CacheServer, KEY, OTHER, READER, WRITER, artifact, builder, client, files, frame, remote,
 };
-use crate::support::{on_s3, wait_for_uploads};
+use crate::support::{on_bucket, on_s3, wait_for_uploads};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures::future::join_all;
 use pipeline_cache::{Fetched, PipelineCacheStore as _, PipelineFingerprint};
+use reqwest::header::HeaderMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -49,6 +50,13 @@ impl S3 {
 
 async fn answer(State(s3): State<Arc<S3>>, request: Request) -> Response {
     match *request.method() {
+        // A listing, which says whether the bucket is there.
+        Method::GET if request.uri().query().is_some() => {
+            return match request.uri().path() {
+                "/artifacts" => "<ListBucketResult/>".into_response(),
+                _ => StatusCode::NOT_FOUND.into_response(),
+            };
+        }
         Method::GET => {}
         Method::PUT => {
             s3.puts.acquire().await.unwrap().forget();
@@ -215,8 +223,33 @@ async fn batches_that_wait_for_the_store_leave_others_their_permits() {
         .collect();
     wait_for("a batch asks the store", || s3.gets() > 0).await;
     // As a batch, this is the second request that is served.
-    let get = server.get(&path, reqwest::header::HeaderMap::new());
+    let get = server.get(&path, HeaderMap::new());
     let answer = tokio::time::timeout(Duration::from_secs(20), get).await;
     assert_eq!(answer.unwrap().status(), StatusCode::OK);
     batches.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// For a lookup it is a miss like any other.
+#[tokio::test]
+async fn a_store_without_the_bucket_or_without_an_answer_is_told_at_the_start() {
+    let (_s3, endpoint) = S3::start().await;
+    for (url, endpoint, why) in [
+        (
+            "s3://misspelt/team",
+            &*endpoint,
+            "cannot be listed: check that there is such a bucket",
+        ),
+        (
+            "s3://artifacts/team",
+            "http://127.0.0.1:9",
+            "does not answer",
+        ),
+    ] {
+        let server = on_bucket(url, endpoint, &[]);
+        server.wait_until_said(&format!("--store {why}")).await;
+        let said = server.said();
+        assert!(said.contains(&format!("objects({url}, at ")), "{said}");
+        let answer = server.get("/healthz", HeaderMap::new()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
 }

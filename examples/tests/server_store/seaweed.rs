@@ -2,7 +2,7 @@
 
 use crate::cache_server::{KEY, OTHER, READER, WRITER, artifact, builder, remote};
 use crate::support::seaweed::{Single, TURN};
-use crate::support::{on_s3, wait_for_uploads};
+use crate::support::{on_bucket, on_s3, wait_for_uploads};
 use pipeline_cache::{Fetched, PipelineCacheStore as _, PipelineFingerprint};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,19 @@ async fn servers_on_one_bucket_share_it_and_outlive_it() {
         return;
     };
     let endpoint = store.endpoint();
+    let misspelt = on_bucket("s3://misspelt/team", &endpoint, &[]);
+    misspelt
+        .wait_until_said("that there is such a bucket")
+        .await;
     let [one, two] = [(); 2].map(|()| on_s3(&endpoint, &[]));
     let (writer, reader) = (remote(&one, WRITER), remote(&two, READER));
     writer.put(&KEY, artifact(3_000_000)).await.unwrap();
     wait_for_uploads(&one, 1).await;
     assert_eq!(reader.get(&KEY).await.unwrap(), Some(artifact(3_000_000)));
+
+    for server in [&one, &two] {
+        assert!(!server.said().contains("of --store"), "{}", server.said());
+    }
 
     store.kill();
     assert!(writer.get(&KEY).await.unwrap().is_some());

@@ -16,6 +16,10 @@ pub(crate) const S3: &str = "s3://artifacts/team";
 
 /// A server with a folder of its own, on the S3 server at this endpoint.
 pub(crate) fn on_s3(endpoint: &str, arguments: &[&str]) -> CacheServer {
+    on_bucket(S3, endpoint, arguments)
+}
+
+pub(crate) fn on_bucket(url: &str, endpoint: &str, arguments: &[&str]) -> CacheServer {
     let variables = [
         ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", "true"),
@@ -23,7 +27,7 @@ pub(crate) fn on_s3(endpoint: &str, arguments: &[&str]) -> CacheServer {
         ("AWS_ACCESS_KEY_ID", seaweed::ACCESS_KEY),
         ("AWS_SECRET_ACCESS_KEY", seaweed::SECRET_KEY),
     ];
-    let store = ["--store", S3];
+    let store = ["--store", url];
     CacheServer::start_with(&variables, &[&store, arguments].concat())
 }
 
