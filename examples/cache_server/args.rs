@@ -53,9 +53,10 @@ pub(crate) struct Args {
     /// What a client without a token may do
     #[arg(long, value_enum, default_value_t = Anonymous::None)]
     pub(crate) anonymous: Anonymous,
-    /// A file with the shared secret. Uploads that are not signed with it are refused
+    /// A file with the shared secret. Uploads that are not signed with it are refused. May be given
+    /// several times: each secret is accepted, so that clients can change to another one by one
     #[arg(long, value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) secret_file: Vec<PathBuf>,
     /// A file with the certificate in PEM form, followed by those of its issuers: the server speaks
     /// https. Needs --tls-key
     #[arg(long, value_name = "FILE")]

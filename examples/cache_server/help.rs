@@ -45,7 +45,7 @@ Signals:
       The server takes no more connections, finishes the requests under way within --drain, and ends. A second signal ends it at once.
 
   SIGHUP
-      The server reads the files of --tls-cert, --tls-key and --tokens again. If one of them is bad, the old ones stay in use, and a line on the standard error says why. Replace a file by renaming a new one over it: one that is half written may be read. Connections go on. All other settings, and the file of --secret-file, are read only at the start.
+      The server reads the files of --tls-cert, --tls-key and --tokens again. If one of them is bad, the old ones stay in use, and a line on the standard error says why. Replace a file by renaming a new one over it: one that is half written may be read. Connections go on. All other settings, and the files of --secret-file, are read only at the start.
 
 Exit codes:
   0   The server was told to stop, and all requests ended.

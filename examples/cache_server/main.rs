@@ -63,6 +63,7 @@ mod variables;
 use std::env::VarError;
 use std::io::{self, Write as _};
 use std::iter;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,21 +280,31 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
         .root(args.cache_dir.join("artifacts"))
         .max_artifact_bytes(args.max_artifact)
         .max_bytes(args.max_bytes);
-    if let Some(secret) = secret(args)? {
-        disk = disk.shared_secret(secret);
+    if let Some(keys) = trusted_keys(args)? {
+        disk = disk.trusted_keys(keys);
     }
     Ok(disk.open().await?)
 }
 
-fn secret(args: &Args) -> Result<Option<SharedSecret>> {
-    let Some(file) = &args.secret_file else {
-        return Ok(None);
-    };
+/// The secrets of uploads. Any of them will do: the server signs nothing of its own.
+fn trusted_keys(args: &Args) -> Result<Option<TrustedKeys>> {
+    let mut keys: Option<TrustedKeys> = None;
+    for file in &args.secret_file {
+        let secret = secret(file)?;
+        keys = Some(match keys {
+            Some(keys) => keys.also_accepting(secret),
+            None => secret.into(),
+        });
+    }
+    Ok(keys)
+}
+
+fn secret(file: &Path) -> Result<SharedSecret> {
     let secret = input::read(file)?;
     let secret = secret.trim_end();
     // Anybody could sign with it.
     ensure!(!secret.is_empty(), "{} holds no secret", file.display());
-    Ok(Some(SharedSecret::new(secret)))
+    Ok(SharedSecret::new(secret))
 }
 
 /// The artifacts over the object store, and what is in that, where there is one.
@@ -302,20 +313,20 @@ fn over_store(artifacts: Artifacts, args: &Args) -> Result<(Artifacts, Option<Li
         return Ok((artifacts, None));
     };
     store_url::check(url).context("cannot use --store")?;
-    let secret = secret(args)?;
+    let keys = trusted_keys(args)?;
     let OpenStore { store, listing } = open_store::open(StoreSettings {
         url,
         wait: args.store_timeout,
         requests: args.store_requests,
         max_artifact: args.max_artifact,
-        secret: secret.clone(),
+        keys: keys.clone(),
     })?;
     log::start()?;
     let limits = StoreLimits {
         wait: args.store_timeout,
         max_artifact: args.max_artifact,
         lookups: args.store_requests,
-        keys: secret.map(TrustedKeys::from),
+        keys,
     };
     Ok((artifacts.over(store, limits), Some(listing)))
 }

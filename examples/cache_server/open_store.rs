@@ -5,7 +5,7 @@ use anyhow::Result;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use pipeline_cache::{
-    PipelineCacheStore, PipelineFingerprint, SharedSecret, StoreError, StoreErrorKind,
+    PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind, TrustedKeys,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,14 +31,14 @@ pub(crate) struct StoreSettings<'a> {
     pub(crate) wait: Duration,
     pub(crate) requests: usize,
     pub(crate) max_artifact: u64,
-    pub(crate) secret: Option<SharedSecret>,
+    pub(crate) keys: Option<TrustedKeys>,
 }
 
 /// Connects to nothing yet.
 #[cfg(feature = "object-store")]
 pub(crate) fn open(settings: StoreSettings<'_>) -> Result<OpenStore> {
     use anyhow::Context as _;
-    use pipeline_cache::ObjectStoreCache;
+    use pipeline_cache::{ObjectStoreCache, Trust};
 
     /// For an attempt and for a call: a large artifact over a thin line takes its time.
     const ATTEMPT: Duration = Duration::from_secs(30);
@@ -53,8 +53,8 @@ pub(crate) fn open(settings: StoreSettings<'_>) -> Result<OpenStore> {
         .inactivity_timeout(settings.wait)
         .attempt_timeout(ATTEMPT)
         .request_timeout(CALL);
-    if let Some(secret) = settings.secret {
-        store = store.shared_secret(secret);
+    if let Some(keys) = settings.keys {
+        store = store.trust(Trust::Authenticated(keys));
     }
     // The error does not repeat the URL, which may hold a secret.
     let store = store.build(settings.url).context("cannot use --store")?;

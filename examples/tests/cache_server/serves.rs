@@ -5,7 +5,8 @@ use super::support::{
 };
 use pipeline_cache::network::RetryPolicy;
 use pipeline_cache::{
-    Artifact, Fetched, PipelineCacheStore as _, RemoteCache, SharedSecret, StoreErrorKind,
+    Artifact, Fetched, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, SharedSecret,
+    StoreErrorKind,
 };
 use reqwest::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE,
@@ -471,4 +472,33 @@ async fn what_webdav_clients_ask_first_is_answered() {
     assert_eq!(ask("MKCOL", "/sccache/a/b/").await.0, 201);
     assert_eq!(ask("OPTIONS", "/sccache/").await.0, 200);
     assert_eq!(ask("LOCK", "/sccache/a/blob").await.0, 405);
+}
+
+/// While clients change from one secret to another, some have the old one.
+#[tokio::test]
+async fn each_of_several_secrets_is_accepted_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["new", "old"].map(|name| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("the {name} secret\n")).unwrap();
+        [
+            "--secret-file".to_owned(),
+            file.to_str().unwrap().to_owned(),
+        ]
+    });
+    let flags: Vec<_> = flags.iter().flatten().map(String::as_str).collect();
+    let server = CacheServer::start(&flags);
+    let client = |name: &str| {
+        let secret = SharedSecret::new(format!("the {name} secret"));
+        let client = builder(WRITER).shared_secret(secret);
+        client.build(server.url("/artifacts")).unwrap()
+    };
+    for (key, name) in [(KEY, "new"), (OTHER, "old")] {
+        let client = client(name);
+        client.put(&key, artifact(100)).await.unwrap();
+        assert_eq!(client.get(&key).await.unwrap(), Some(artifact(100)));
+    }
+    let third = PipelineFingerprint::from_bytes([0x33; 32]);
+    let refused = client("lost").put(&third, artifact(100)).await;
+    refused.unwrap_err();
 }
