@@ -1,9 +1,9 @@
 //! A content-addressed cache of compiled artifacts, for asynchronous compile servers, language
 //! servers and fleets that share artifacts over a network.
 //!
-//! The key of an artifact is `blake3(canonicalize(program).to_wire())`: two authors who write the
-//! same computation in different spellings share one artifact, and two programs that mean
-//! different things never do.
+//! The key of an artifact is `blake3(canonicalize(program).to_wire())`, within the scope of its compiler
+//! and target: two authors who write the same computation in different spellings share one artifact, and
+//! two programs that mean different things never do.
 //!
 //! - [`Program`], [`ToWire`] and [`CompileScope`] say what is fingerprinted; a
 //!   [`PipelineFingerprint`] is the result.

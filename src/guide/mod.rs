@@ -1,7 +1,7 @@
 //! The guide: what the crate does, how to use it, and what to do when it fails.
 //!
-//! Read the pages in this order, or jump to the one you need. An engineer who decides and starts needs
-//! the first three. An operator under pressure needs [`failures`], [`defaults`] and [`operating`].
+//! Read the pages in this order, or jump to the one you need. An engineer who starts needs the
+//! first four; one who decides also needs [`comparison`]. An operator under pressure needs [`failures`], [`defaults`] and [`operating`].
 //!
 //! | page | answers |
 //! |---|---|
