@@ -62,25 +62,9 @@
 //!
 //! # The guide
 //!
-//! In reading order. An engineer who decides and starts needs the first three; an operator under
-//! pressure needs [what happens when things fail](guide::failures).
-//!
-//! 1. [Quick start](guide::quick_start)
-//! 2. [Choosing tiers](guide::tiers): which tiers, which write policy, where CPU work runs
-//! 3. [The compile request](guide::requests)
-//! 4. [Keys](guide::keys), and a [`Program`] for your own IR
-//! 5. [Source aliases](guide::source_aliases)
-//! 6. [Write policies](guide::writes)
-//! 7. [Many machines](guide::many_machines), and [at scale](guide::at_scale)
-//! 8. [Trust](guide::trust)
-//! 9. [What happens when things fail](guide::failures)
-//! 10. [Tuning](guide::tuning), and [every default](guide::defaults)
-//! 11. [Operating](guide::operating), and [compatibility](guide::compatibility)
-//! 12. [Runtimes, fork, shutdown](guide::runtimes)
-//! 13. [Metrics, logs and traces](guide::metrics)
-//! 14. [Recipes](guide::recipes)
-//! 15. [Coming from the synchronous design](guide::from_the_synchronous_design), [questions](guide::faq),
-//!     and [other crates](guide::comparison)
+//! The module [`guide`] lists its pages in the order to read them, with the question that each answers.
+//! [Quick start](guide::quick_start) begins; [what happens when things fail](guide::failures) explains
+//! each log line.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(all(
