@@ -14,11 +14,14 @@ const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
 
 /// An nginx with the sample settings, before this server and for its tokens.
 fn edge(server: &CacheServer) -> Option<Nginx> {
+    // Read once, at the start.
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    let lines = format!("\"Bearer {READER}\" 1;\n\"Bearer {WRITER}\" 1;\n");
+    std::fs::write(&tokens, lines).unwrap();
     let sample = include_str!("../../deploy/nginx_edge.conf")
         .replace("/var/cache/nginx", "$folder")
         .replace("cache.example.com:8420", server.address())
-        .replace("TOKEN-OF-READERS", READER)
-        .replace("TOKEN-OF-WRITERS", WRITER);
+        .replace("/etc/nginx/cache_tokens", tokens.path().to_str().unwrap());
     let (http, rest) = sample.split_once("\nserver {\n").unwrap();
     let rest = rest.strip_suffix("}\n").unwrap();
     let at = rest.find("    location").unwrap();
