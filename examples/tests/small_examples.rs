@@ -133,7 +133,7 @@ async fn two_services_share_what_one_compiled() {
     assert_eq!(again, "HELLO");
     assert!(["memory", "write_behind"].contains(&&*from), "{from}");
     let end = first.stop();
-    assert!(end.contains("closed: everything is stored"), "{end}");
+    assert!(end.contains("closed: every artifact is stored"), "{end}");
 
     let second = Service::start(folders[1].path(), &remote);
     assert_eq!(second.compile("hello").await, answer("remote"));

@@ -18,7 +18,10 @@ pub(super) struct BaseUrl(Url);
 impl BaseUrl {
     pub(super) fn parse(text: &str) -> Result<Self, RemoteCacheError> {
         let mut url = Url::parse(text).map_err(|error| RemoteCacheError::InvalidUrl {
-            reason: error.to_string(),
+            reason: match text.contains("://") {
+                true => error.to_string(),
+                false => "it begins with neither http:// nor https://".to_owned(),
+            },
         })?;
         if !is_http(&url) {
             return Err(RemoteCacheError::UnsupportedScheme);
@@ -134,8 +137,8 @@ mod tests {
     #[test]
     fn an_invalid_base_is_rejected_without_being_repeated() {
         for (base, expected) in [
-            ("", "relative URL without a base"),
-            ("hunter2", "relative URL without a base"),
+            ("", "neither http:// nor https://"),
+            ("hunter2", "neither http:// nor https://"),
             ("http://", "empty host"),
             ("http://user:hunter2@h:port/", "invalid port number"),
             ("hunter2://h/", "neither http nor https"),

@@ -412,7 +412,9 @@ pub enum RemoteCacheError {
     QueryOrFragmentInUrl,
     /// A header's name or value has characters that headers cannot have, or the header belongs
     /// to the connection.
-    #[error("the header {name:?} cannot be sent: its name or value is not valid")]
+    #[error(
+        "the header {name:?} cannot be sent: its name or value has what a header cannot have, such as a line break"
+    )]
     InvalidHeader {
         /// The header's name.
         name: String,

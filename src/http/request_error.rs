@@ -21,9 +21,16 @@ impl From<reqwest::Error> for RequestError {
         } else {
             StoreErrorKind::Unreachable
         };
-        Self::new(kind, reason(&error))
+        let mut reason = reason(&error);
+        if reason.contains(NO_TLS) {
+            reason += "; the server does not speak TLS here: does its URL begin with http://?";
+        }
+        Self::new(kind, reason)
     }
 }
+
+/// How rustls calls what is no record of TLS.
+const NO_TLS: &str = "InvalidContentType";
 
 /// Whether the connection was there and was lost, so that a new one may do better. A stream of
 /// HTTP/2 that the server gave up counts as well.

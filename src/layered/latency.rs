@@ -41,6 +41,9 @@ pub struct LatencySummary {
     /// The longest time, exact.
     #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
     pub max: Duration,
+    /// The sum of all times, exact to an eighth of its size.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_seconds"))]
+    pub sum: Duration,
     /// How many times fell into each of the [`LATENCY_BUCKETS`], and above the last of them; not
     /// cumulative. A time within a quarter of a bound may count above it.
     pub buckets: [u64; LATENCY_BUCKETS.len() + 1],
@@ -84,9 +87,12 @@ impl Histogram {
             });
             upper.min(max)
         };
+        let sum = counts.iter().enumerate();
+        let sum = sum.map(|(bucket, count)| u128::from(middle(bucket)) * u128::from(*count));
         LatencySummary {
             buckets: coarse(&counts),
             count,
+            sum: Duration::from_nanos(sum.sum::<u128>().try_into().unwrap_or(u64::MAX)),
             p50: percentile(50),
             p99: percentile(99),
             max,
@@ -122,6 +128,15 @@ fn upper_bound(bucket: usize) -> u64 {
     }
     let step = 1u64 << (power - SUB);
     (1u64 << power) + (sub + 1) * step - 1
+}
+
+/// The middle of a bucket.
+fn middle(bucket: usize) -> u64 {
+    let below = match bucket {
+        0 => 0,
+        bucket => upper_bound(bucket - 1),
+    };
+    below.midpoint(upper_bound(bucket))
 }
 
 #[cfg(test)]
@@ -166,5 +181,7 @@ mod tests {
         };
         assert!(near(summary.p50, 50), "{:?}", summary.p50);
         assert!(near(summary.p99, 99), "{:?}", summary.p99);
+        let exact = Duration::from_millis(5050);
+        assert!(summary.sum.abs_diff(exact) <= exact / 8, "{summary:?}");
     }
 }

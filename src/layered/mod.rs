@@ -447,7 +447,7 @@ impl LayeredPipelineCache {
     /// # async fn main() {
     /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
     /// let report = cache.close(Duration::from_secs(5)).await;
-    /// assert_eq!(report.to_string(), "closed: everything is stored");
+    /// assert_eq!(report.to_string(), "closed: every artifact is stored");
     /// assert!(report.is_clean());
     /// # }
     /// ```

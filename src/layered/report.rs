@@ -153,17 +153,17 @@ impl fmt::Display for CloseReport {
             errors,
         } = self;
         f.write_str(match self.is_clean() {
-            true => "closed: everything is stored",
-            false => "closed: not everything is stored",
+            true => "closed: every artifact is stored",
+            false => "closed: not every artifact is stored",
         })?;
-        for (what, count) in [
-            ("compiles under way", compiles),
-            ("writes given up", writes),
-            ("writes kept for the next process", intents),
-        ] {
-            if *count > 0 {
-                write!(f, "; {what}: {count}")?;
-            }
+        if *compiles > 0 {
+            write!(f, "; compiles under way: {compiles}")?;
+        }
+        if *writes > 0 {
+            write!(f, "; writes not done: {writes}")?;
+        }
+        if *intents > 0 {
+            write!(f, "; writes left to the next process: {intents}")?;
         }
         for error in errors {
             write!(f, "; {error:#}")?;
@@ -191,8 +191,8 @@ mod tests {
         };
         let error = report.errors[0].to_string();
         let expected = format!(
-            "closed: not everything is stored; compiles under way: 1; writes given up: 2; \
-             writes kept for the next process: 3; {error}"
+            "closed: not every artifact is stored; compiles under way: 1; writes not done: 2; \
+             writes left to the next process: 3; {error}"
         );
         assert_eq!(report.to_string(), expected);
     }

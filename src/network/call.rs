@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::request_error::RequestError;
 use crate::key::PipelineFingerprint;
 use crate::store::{StoreErrorKind, StoreOperation};
-use crate::sync::trouble::{Ended, Trouble};
+use crate::sync::trouble::{Cure, Ended, Trouble};
 
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -38,7 +38,11 @@ impl Call<'_> {
     ) {
         let (tier, key, operation) = (self.tier, self.key, self.operation);
         let (requests, kind) = (self.access(), error.kind);
-        if !trouble.failed() {
+        let cure = match error.is_retryable() {
+            true => Cure::Time,
+            false => Cure::Somebody,
+        };
+        if !trouble.failed_until(cure) {
             tracing::debug!(tier, %key, %operation, %kind, reason = %error, "request failed");
         } else if error.blocks_credentials && has_credentials {
             tracing::error!(

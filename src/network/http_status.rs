@@ -81,13 +81,15 @@ impl HttpStatusError {
     /// The error of a request that would have changed the server.
     pub(crate) fn of_a_write(self) -> RequestError {
         let kind = match self.status {
-            // Of an entry that is not there yet, no fault: it is the folder that is missing.
-            404 => StoreErrorKind::Protocol,
+            // 404 of an entry that is not there yet is no fault: it is the folder that is missing.
+            400 | 404 => StoreErrorKind::Protocol,
             405 | 501 => StoreErrorKind::ReadOnly,
             401 | 403 => return self.of_a_read().with_hint(" They may allow reads alone"),
             _ => return self.of_a_read(),
         };
-        let reason = format!("{self}: no writes here; {BASE_URL_HINT}");
+        let reason = format!(
+            "{self}: the server refused the write, which is not offered again; {BASE_URL_HINT}"
+        );
         RequestError::new(kind, reason).into_rejection()
     }
 }

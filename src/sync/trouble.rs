@@ -3,6 +3,9 @@
 //! The trouble is over at the first success that no failure came shortly before. So a server that
 //! fails every other request is logged once, and not at each change. A trouble that comes and goes
 //! more slowly, as that of one corrupt entry, is logged once a minute at most.
+//!
+//! What passes by itself and what somebody has to mend are told apart: a server that is back and rejects
+//! the credentials now is logged, although it was logged as unreachable before.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,11 +21,24 @@ pub(crate) struct Trouble {
     state: Mutex<State>,
 }
 
+/// What it takes to end a trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cure {
+    /// Time, as for a server that is down.
+    Time,
+    /// Somebody, as for credentials that are rejected.
+    #[cfg_attr(
+        not(any(feature = "remote-cache", feature = "object-store", feature = "redis")),
+        expect(dead_code, reason = "only the network says so")
+    )]
+    Somebody,
+}
+
 #[derive(Debug)]
 struct State {
     episode: Option<Episode>,
-    /// When the last trouble was logged.
-    logged: Option<Instant>,
+    /// When the last trouble was logged, by its cure.
+    logged: [Option<Instant>; 2],
     /// How many calls failed since in troubles that are over and were not logged.
     unlogged: u64,
 }
@@ -32,7 +48,8 @@ struct Episode {
     began: Instant,
     last_failure: Instant,
     failed: u64,
-    is_logged: bool,
+    /// By its cure.
+    is_logged: [bool; 2],
 }
 
 /// A trouble that is over.
@@ -49,30 +66,36 @@ impl Trouble {
             quiet,
             state: Mutex::new(State {
                 episode: None,
-                logged: None,
+                logged: [None; 2],
                 unlogged: 0,
             }),
         }
     }
 
-    /// Counts a call that failed; whether the trouble is to be logged now.
+    /// Counts a call that failed for a time; whether the trouble is to be logged now.
     pub(crate) fn failed(&self) -> bool {
+        self.failed_until(Cure::Time)
+    }
+
+    /// The same, for what has this cure.
+    pub(crate) fn failed_until(&self, cure: Cure) -> bool {
+        let cure = cure as usize;
         let now = Instant::now();
         self.with(|state| {
             let episode = state.episode.get_or_insert(Episode {
                 began: now,
                 last_failure: now,
                 failed: 0,
-                is_logged: false,
+                is_logged: [false; 2],
             });
             episode.failed += 1;
             episode.last_failure = now;
-            let is_soon = state.logged.is_some_and(|at| now - at < BETWEEN);
-            if episode.is_logged || is_soon {
+            let is_soon = state.logged[cure].is_some_and(|at| now - at < BETWEEN);
+            if episode.is_logged[cure] || is_soon {
                 return false;
             }
-            episode.is_logged = true;
-            state.logged = Some(now);
+            episode.is_logged[cure] = true;
+            state.logged[cure] = Some(now);
             true
         })
     }
@@ -103,7 +126,7 @@ impl Trouble {
             let over = |episode: &mut Episode| episode.last_failure.elapsed() >= self.quiet;
             let episode = state.episode.take_if(over)?;
             let failed = state.unlogged + episode.failed;
-            if !episode.is_logged {
+            if episode.is_logged == [false; 2] {
                 state.unlogged = failed;
                 return None;
             }
@@ -177,6 +200,18 @@ mod tests {
         }
         assert_eq!((begun, ended), (60, 60), "an hour");
         assert_eq!(failed, 360 - 5, "the untold ones are counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_has_to_mend_is_told_beside_what_passes() {
+        let trouble = Trouble::new(QUIET);
+        assert!(trouble.failed());
+        assert!(trouble.failed_until(Cure::Somebody));
+        for cure in [Cure::Time, Cure::Somebody] {
+            assert!(!trouble.failed_until(cure));
+        }
+        advance(QUIET).await;
+        assert_eq!(trouble.succeeded().unwrap().failed, 4);
     }
 
     #[tokio::test(start_paused = true)]

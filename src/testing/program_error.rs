@@ -9,10 +9,11 @@ pub const WRITE_KEYS_VARIABLE: &str = "PIPELINE_CACHE_WRITE_KEYS";
 /// A promise of [`Program`](crate::Program) or [`ToWire`](crate::ToWire) that an implementation
 /// does not keep.
 ///
-/// `Display` says which program, what was seen, and what to do.
+/// `Display` says which program, what was seen, and what to do, and so does `Debug`, for an `unwrap` in a
+/// test.
 ///
 /// See [`check_program`](super::check_program) for an example.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{domain}, sample \"{sample}\": {fault}: {detail}; {}", fault.advice())]
 pub struct ProgramError {
     /// The representation: [`Program::DOMAIN`](crate::Program::DOMAIN).
@@ -23,6 +24,12 @@ pub struct ProgramError {
     pub fault: ProgramFault,
     /// What was seen.
     pub detail: String,
+}
+
+impl fmt::Debug for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What is wrong with an implementation of [`Program`](crate::Program), or with its samples.

@@ -410,6 +410,35 @@ async fn a_refused_write_is_told_of_as_a_write() {
     assert!(!text.contains("absent_statuses"), "{text}");
 }
 
+/// As when a server comes back with other tokens. That it was down is no reason to hide that.
+#[tokio::test]
+async fn what_somebody_has_to_mend_is_told_after_what_passed() {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let server = ScriptedServer::start({
+        let is_back = Arc::clone(&is_back);
+        move |_| match is_back.load(Ordering::SeqCst) {
+            false => answer("503 Service Unavailable", b""),
+            true => answer("401 Unauthorized", b""),
+        }
+    });
+    let remote = builder()
+        .bearer_token("t")
+        .retry(RetryPolicy::default().attempts(1));
+    let remote = remote.build(server.url()).unwrap();
+    capture();
+    for _ in 0..2 {
+        remote.fetch(&ABSENT).await.unwrap_err();
+    }
+    is_back.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        remote.fetch(&ABSENT).await.unwrap_err();
+    }
+    let text = captured();
+    let lines = |what| text.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(lines("request failed; further failures"), 1, "{text}");
+    assert_eq!(lines("ERROR message=credentials rejected"), 1, "{text}");
+}
+
 /// As behind an edge that transforms every response.
 #[tokio::test]
 async fn uploads_that_change_nothing_are_told_of_once() {

@@ -160,3 +160,19 @@ fn what_is_no_certificate_is_refused_and_not_repeated() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_server_without_tls_and_a_url_without_a_scheme_are_told_apart_from_others() {
+    let Some(server) = Nginx::start("") else {
+        return;
+    };
+    let url = server.url("/").replace("http://", "https://");
+    let remote = builder().build(&url).unwrap();
+    let error = remote.fetch(&KEY).await.unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("does not speak TLS here"), "{text}");
+
+    let error = builder().build("cache.example.com/artifacts").unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("neither http:// nor https://"), "{text}");
+}
