@@ -11,8 +11,9 @@
 //!   keys differ.
 //! - An [`Artifact`] is what is stored: one payload, or [named parts](Artifact::builder) such as code and
 //!   warnings.
-//! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache`, `ObjectStoreCache` and `RedisCache` are
-//!   tiers; any [`PipelineCacheStore`] can be one.
+//! - [`InMemoryPipelineCache`], [`DiskCache`], `RemoteCache` (feature `remote-cache`),
+//!   `ObjectStoreCache` (`object-store`) and `RedisCache` (`redis`) are tiers; any
+//!   [`PipelineCacheStore`] can be one.
 //! - A [`bundle`] is one file with many artifacts, to ship with a program: [`BundleCache`] serves it as a
 //!   read-only tier.
 //! - [`LayeredPipelineCache`] makes one cache of several tiers. Its
@@ -58,7 +59,7 @@
 //! thread. Dropping a future at any await leaves no partial entry and no stuck waiter. A failure
 //! is a typed [`StoreError`], never a panic and never a silent miss. Everything is bounded. See
 //! [`PipelineCacheStore`], and `testing::check_conformance` to hold a tier of your own to it.
-//! `testing::check_program` does the same for a [`Program`] of your own.
+//! `testing::check_program` does the same for a [`Program`] of your own. Both need the feature `testing`.
 //!
 //! # The guide
 //!

@@ -1,4 +1,5 @@
-//! Artifacts that their makers sign, so that readers need no secret.
+//! Artifacts that their makers sign, so that readers need no secret. To sign and to verify needs the
+//! feature `signatures`; without it signatures are kept.
 //!
 //! A [`SharedSecret`](crate::SharedSecret) proves that somebody who has it made an artifact, and every
 //! reader has it. A signature proves who did: the builds of one branch, say, have a [`SigningKey`], and
@@ -51,8 +52,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! The feature `signatures` makes and verifies them. Without it they are kept.
 
 pub use crate::artifact::{ArtifactSignature, PublicKey, PublicKeyError};
 #[cfg(feature = "signatures")]

@@ -10,7 +10,8 @@ use super::signature::{ArtifactSignature, PublicKey, PublicKeyError, Statement};
 use super::verified::{Verified, VerifiedSet};
 use super::{Artifact, FrameError};
 
-/// Somebody whose signatures may be accepted: a name, a scope and a public key.
+/// Somebody whose signatures may be accepted: a name, a scope and a public key. Needs the feature
+/// `signatures`.
 ///
 /// A scope says whom the signer's artifacts are for: `main`, `release`, `branch/faster-parser`. A
 /// reader names the scopes that it reads, see [`TrustedSigners::reading`]. So one list of signers
@@ -104,7 +105,8 @@ pub struct SignersError {
     line: usize,
 }
 
-/// The signers whose artifacts a reader accepts. A clone is another handle to the same set.
+/// The signers whose artifacts a reader accepts. A clone is another handle to the same set. Needs the
+/// feature `signatures`.
 ///
 /// The set may change while tiers use it: [`replace`](Self::replace) and [`revoke`](Self::revoke) hold
 /// for the next lookup in every tier that has a handle. To rotate a key, first add the new signer at

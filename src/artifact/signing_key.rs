@@ -9,6 +9,7 @@ use crate::key::PipelineFingerprint;
 
 /// Signs artifacts with Ed25519 (RFC 8032). Whoever has it can make artifacts that its readers accept;
 /// the readers have the [`PublicKey`] alone. It is never printed, and wiped when it is dropped.
+/// Needs the feature `signatures`.
 ///
 /// Give it to the builds whose artifacts others may use, and to no one else: a different one for each
 /// [scope](crate::signatures::Signer), such as a branch.

@@ -110,7 +110,7 @@ impl fmt::Debug for TrustedKeys {
 }
 
 #[cfg(any(feature = "remote-cache", feature = "object-store", feature = "redis"))]
-/// Which entries a network tier accepts.
+/// Which entries a network tier accepts. Needs the feature `remote-cache`, `object-store` or `redis`.
 ///
 /// ```
 /// use pipeline_cache::{SharedSecret, Trust};

@@ -18,7 +18,7 @@ use crate::network::{
     http_settings, network_settings,
 };
 
-/// Settings for a [`RemoteCache`].
+/// Settings for a [`RemoteCache`]. Needs the feature `remote-cache`.
 ///
 /// Connections are kept and reused by `reqwest`. Their number is not counted exactly: at most
 /// [`max_concurrent_requests`](Self::max_concurrent_requests) idle HTTP/1.1 connections are kept to

@@ -14,7 +14,7 @@ use crate::network::RequestError;
 use crate::store::StoreErrorKind;
 
 /// The headers that authenticate each request. They are sent to the server of the base URL and to
-/// no other, and their values are never printed.
+/// no other, and their values are never printed. Needs the feature `remote-cache`.
 ///
 /// ```
 /// use pipeline_cache::Credentials;

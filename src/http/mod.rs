@@ -1,4 +1,5 @@
-//! A tier on an HTTP server: `GET <base>/<64 hex digits>.bin`, one frame each.
+//! A tier on an HTTP server: `GET <base>/<64 hex digits>.bin`, one frame each. Needs the feature
+//! `remote-cache`.
 //!
 //! Any server of static files will do, and none is trusted: a body becomes an artifact only after
 //! its whole frame was verified.
@@ -34,7 +35,7 @@ use crate::network::{NetworkTier, delegate_to_network_tier};
 use crate::store::{CompileLease, CompileLeases, PipelineCacheStore as _, StoreError};
 use entries::Entries;
 
-/// An HTTP or HTTPS server as a tier.
+/// An HTTP or HTTPS server as a tier. Needs the feature `remote-cache`.
 ///
 /// The tier reads `GET <base>/<64 hex digits>.bin`. You can serve a `DiskCache` folder with any
 /// static web server. The tier only reads, unless [`writes`](RemoteCacheBuilder::writes) is set.

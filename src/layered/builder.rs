@@ -363,6 +363,9 @@ impl LayeredPipelineCacheBuilder {
     /// Keeps known spellings in the tiers as well, so that the next process, and the next machine where
     /// a tier is shared, need not parse them. Default: no.
     ///
+    /// An alias that a tier could not take, as in an outage, is not offered to it again: the next process
+    /// that finds it in no other tier parses the source.
+    ///
     /// Aliases stand apart from artifacts, in the [`alias_stores`](PipelineCacheStore::alias_stores) of
     /// each tier that offers some, as all tiers of this crate do: a disk in its subfolder `aliases`, a
     /// server below `aliases/`. They are counted apart too: see

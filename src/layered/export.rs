@@ -32,7 +32,8 @@ const ALIAS_FIELDS: [&str; 8] = [
     "puts",
 ];
 
-/// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade.
+/// Hands the numbers of one cache to the recorder that is installed for the `metrics` facade. Needs
+/// the feature `metrics`.
 ///
 /// All names begin with `pipeline_cache_`. Every number carries the label `cache`, and those of a
 /// tier the label `tier`, so that several caches and several tiers of one kind stay apart. Those of

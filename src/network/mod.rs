@@ -1,4 +1,5 @@
-//! The policies of network tiers: retries and the circuit breaker.
+//! The policies of network tiers: retries and the circuit breaker. Needs the feature `remote-cache`,
+//! `object-store` or `redis`.
 
 // What every network tier needs, so that the faults of its servers cost little. A call goes through
 // `tier`, which knows what each response means to the cache, and `call_policy`, which decides whether

@@ -20,7 +20,7 @@ use crate::network::{
     NetworkLeases, NetworkSettings, NetworkTier, TierLeases, http_settings, network_settings,
 };
 
-/// Settings for an [`ObjectStoreCache`].
+/// Settings for an [`ObjectStoreCache`]. Needs the feature `object-store`.
 ///
 /// Redirects are not followed, since they would carry the credentials of the store to another server:
 /// a store that redirects is a [`StoreErrorKind::Protocol`](crate::StoreErrorKind::Protocol) error.

@@ -1,5 +1,5 @@
 //! A tier on an object store: S3, Google Cloud Storage, Azure, a folder, or any other that the
-//! `object_store` crate knows.
+//! `object_store` crate knows. Needs the feature `object-store`.
 //!
 //! The frames and their names are those on disk and over HTTP.
 
@@ -23,7 +23,8 @@ use crate::network::{NetworkTier, delegate_to_network_tier};
 use crate::store::{CompileLease, CompileLeases, PipelineCacheStore as _, StoreError};
 use objects::Objects;
 
-/// An object store as a tier: `<prefix>/<64 hex digits>.bin`, one frame each.
+/// An object store as a tier: `<prefix>/<64 hex digits>.bin`, one frame each. Needs the feature
+/// `object-store`.
 ///
 /// The tier only reads, unless [`writes`](ObjectStoreCacheBuilder::writes) is set. A response is
 /// verified before it is served. Failures are typed and retried, and open a circuit breaker, as

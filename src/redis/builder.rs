@@ -20,7 +20,7 @@ const DEFAULT_MAX_ARTIFACT: u64 = 1 << 20;
 /// A hundred years. Servers reject a time that ends after what they can count to.
 const MAX_TIME_TO_LIVE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Settings for a [`RedisCache`].
+/// Settings for a [`RedisCache`]. Needs the feature `redis`.
 ///
 /// All requests share one connection, or one to each node of a cluster.
 ///

@@ -1,4 +1,5 @@
-//! A tier on a Redis or Valkey server: `<prefix><64 hex digits>`, one frame each, as a string.
+//! A tier on a Redis or Valkey server: `<prefix><64 hex digits>`, one frame each, as a string. Needs
+//! the feature `redis`.
 //!
 //! The client is the `redis` crate, for three reasons. It is the one that is kept up: eight releases
 //! since 1.0, most with fixes for clusters and failovers. Its multiplexed connection is safe to
@@ -35,7 +36,8 @@ use crate::network::{NetworkTier, delegate_to_network_tier};
 use crate::store::{CompileLease, CompileLeases, PipelineCacheStore as _, StoreError};
 use entries::Entries;
 
-/// A Redis or Valkey server as a tier, for small artifacts that a fleet shares.
+/// A Redis or Valkey server as a tier, for small artifacts that a fleet shares. Needs the feature
+/// `redis`.
 ///
 /// | URL | servers |
 /// |---|---|

@@ -40,7 +40,7 @@ const LONGEST_POLL: Duration = Duration::from_millis(60);
 /// The artifact whose calls are timed, in bytes.
 const LARGE: usize = 60 << 20;
 
-/// Checks that a tier keeps the contract of [`PipelineCacheStore`].
+/// Checks that a tier keeps the contract of [`PipelineCacheStore`]. Needs the feature `testing`.
 ///
 /// `new_store` makes a fresh, empty tier each time it is called. `secrets` are texts that the tier
 /// was given and must never print. A read-only tier is tested only for reporting that it is read-only.

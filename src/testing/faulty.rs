@@ -44,7 +44,8 @@ pub enum Fault {
     Gate,
 }
 
-/// A tier around another, whose calls are counted and can be made to fail, hang, wait or panic.
+/// A tier around another, whose calls are counted and can be made to fail, hang, wait or panic. Needs
+/// the feature `testing`.
 ///
 /// It never answers a [`peek`](PipelineCacheStore::peek), so that every lookup is a call.
 ///

@@ -1,4 +1,4 @@
-//! For tests of your own tier or program, or of what uses the cache.
+//! For tests of your own tier or program, or of what uses the cache. Needs the feature `testing`.
 
 mod conformance;
 mod faulty;

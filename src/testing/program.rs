@@ -19,7 +19,8 @@ const ROUNDS: usize = 8;
 type Make<P> = Box<dyn Fn() -> P + Send + Sync>;
 type Again<P> = Box<dyn Fn(&<P as Program>::Canonical) -> P + Send + Sync>;
 
-/// Sample programs for [`check_program`], and which of them are the same program.
+/// Sample programs for [`check_program`], and which of them are the same program. Needs the feature
+/// `testing`.
 ///
 /// See [`check_program`] for an example.
 pub struct ProgramSamples<P: Program> {
@@ -112,7 +113,8 @@ impl<P: Program> fmt::Debug for ProgramSamples<P> {
     }
 }
 
-/// Checks that a representation keeps the contract of [`Program`] and [`ToWire`](crate::ToWire).
+/// Checks that a representation keeps the contract of [`Program`] and [`ToWire`](crate::ToWire). Needs
+/// the feature `testing`.
 ///
 /// - The wire of a sample is the same each time the sample is made, on any thread.
 /// - The key is BLAKE3 of the whole wire, header included, so that a change of any byte changes it.

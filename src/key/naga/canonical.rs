@@ -13,7 +13,7 @@ use super::validate::validate;
 use super::wire;
 use crate::key::{Program, ToWire, Unkeyable, WireWriter};
 
-/// A shader module in the one form that all its spellings share.
+/// A shader module in the one form that all its spellings share. Needs the feature `naga`.
 ///
 /// The module holds nothing that no entry point reaches, and is what a compile function is to
 /// compile. `P` is the program it was made from, [`naga::Module`] or

@@ -1,4 +1,4 @@
-//! Shader modules: canonical form and key of `naga::Module`.
+//! Shader modules: canonical form and key of `naga::Module`. Needs the feature `naga`.
 //!
 //! The canonical form is written anew from the entry points, as bytes. These are hashed, and the
 //! module that is compiled is read back from them, so that nothing that was left out of them can

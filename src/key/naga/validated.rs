@@ -6,7 +6,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags};
 use super::limits;
 use super::validate::{InvalidModule, validate};
 
-/// A shader module together with what naga's validator found out about it.
+/// A shader module together with what naga's validator found out about it. Needs the feature `naga`.
 ///
 /// A compile server validates what it is sent before it does anything else. The key of a bare
 /// [`Module`] validates the module once more; the key of this one does not, and takes

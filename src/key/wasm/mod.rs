@@ -1,4 +1,4 @@
-//! WebAssembly modules: canonical form and key of a binary module.
+//! WebAssembly modules: canonical form and key of a binary module. Needs the feature `wasm`.
 //!
 //! The module is validated, then written anew from its imports, exports, segments and start
 //! function. What is written is a valid module; it is what is hashed and what is compiled, so that
@@ -97,7 +97,7 @@ use wasmparser::{WasmFeatures, WasmFeaturesInflated};
 
 use super::{Program, ToWire, Unkeyable, WireWriter};
 
-/// A WebAssembly module in the binary format.
+/// A WebAssembly module in the binary format. Needs the feature `wasm`.
 ///
 /// ```
 /// use pipeline_cache::PipelineFingerprint;
