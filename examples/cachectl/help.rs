@@ -13,7 +13,7 @@ pub(crate) const AFTER: &str = r#"Examples:
       cachectl --cache-dir /var/cache/shaders push https://cache.example.com/artifacts --token-file token
 
   Ship a cache as one file:
-      cachectl bundle /var/cache/shaders -o shaders.bundle
+      cachectl --cache-dir /var/cache/shaders bundle -o shaders.bundle
 
 Settings:
   A flag comes before the environment variable that is named beside it, and the variable before the default. BYTES is a number, with K, M, G or T for powers of 1024.

@@ -7,8 +7,8 @@
 //! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
 //! cachectl --cache-dir DIR pull s3://bucket/artifacts
 //! cachectl manifest FILE
-//! cachectl bundle DIR -o shaders.bundle
-//! cachectl unbundle shaders.bundle DIR
+//! cachectl --cache-dir DIR bundle -o shaders.bundle
+//! cachectl --cache-dir DIR unbundle shaders.bundle
 //! ```
 //!
 //! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder

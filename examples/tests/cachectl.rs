@@ -672,6 +672,21 @@ fn a_folder_travels_as_a_bundle() {
     );
     assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
 
+    // The folder of the flag, as for the other commands.
+    let flagged = path("flagged.bundle");
+    let output = cachectl(folder.path(), &["bundle", "-o", &flagged]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(&flagged).unwrap(), fs::read(&file).unwrap());
+    let theirs = path("theirs");
+    let output = cachectl(theirs.as_ref(), &["unbundle", &flagged]);
+    assert!(text(&output).contains("stored 600"), "{output:?}");
+    for nowhere in [&["bundle", "-o", &flagged][..], &["unbundle", &flagged]] {
+        let output = plain(nowhere);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("--cache-dir"), "{said}");
+    }
+
     let keys = path("keys");
     let wanted = [7, 3].map(|number| format!("{} # wanted\n\n", key(number)));
     fs::write(&keys, wanted.concat()).unwrap();
