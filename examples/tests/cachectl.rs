@@ -647,11 +647,19 @@ fn a_folder_travels_as_a_bundle() {
         (&said["entries"], &said["aliases"]),
         (&300.into(), &300.into())
     );
-    let stat = &json(&plain(&["stat", &file, "--json"]))[0];
-    assert_eq!(
-        (&stat["entries"], &stat["aliases"]),
-        (&300.into(), &300.into())
-    );
+    // Of the bundle and of the folder.
+    for stat in [
+        plain(&["stat", &file, "--json"]),
+        cachectl(folder.path(), &["stat", "--json"]),
+    ] {
+        let stat = &json(&stat)[0];
+        assert_eq!(
+            (&stat["entries"], &stat["aliases"]),
+            (&300.into(), &300.into())
+        );
+    }
+    let said = text(&cachectl(folder.path(), &["stat"]));
+    assert!(said.contains("\naliases      300\n"), "{said}");
 
     let ours = path("ours");
     for stored in [600, 0] {
