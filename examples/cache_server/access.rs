@@ -38,6 +38,12 @@ struct Token {
     digest: blake3::Hash,
 }
 
+/// The name of a client that shows no token.
+pub(crate) const NO_TOKEN: &str = "-";
+
+/// The name of a client whose token is none of ours.
+pub(crate) const UNKNOWN_TOKEN: &str = "?";
+
 /// Who a client is.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -132,7 +138,7 @@ impl Access {
     pub(crate) fn identify(&self, authorization: Option<&HeaderValue>) -> Client {
         let Some(authorization) = authorization else {
             return Client {
-                name: "-".to_owned(),
+                name: NO_TOKEN.to_owned(),
                 role: self.anonymous,
             };
         };
@@ -148,7 +154,7 @@ impl Access {
                 role: Some(token.role),
             },
             None => Client {
-                name: "?".to_owned(),
+                name: UNKNOWN_TOKEN.to_owned(),
                 role: None,
             },
         }

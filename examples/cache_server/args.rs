@@ -15,6 +15,9 @@ use crate::http_server::arguments::{count, positive_seconds, seconds, size};
 ///   /artifacts/<64 hex digits>.bin  artifacts; the base URL of a RemoteCache is
 ///                                   http://HOST:8420/artifacts
 ///
+///   /artifacts/batch                many artifacts in one answer to a POST, for a RemoteCache; needs a
+///                                   token that may read
+///
 ///   /artifacts/leases/<64 hex digits>
 ///                                   compile leases, for a RemoteCache with compile_leases: one
 ///                                   client at a time compiles a key, and the others wait for its

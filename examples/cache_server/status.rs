@@ -12,6 +12,7 @@ use pipeline_cache::layered::LayeredMetrics;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::access::{NO_TOKEN, UNKNOWN_TOKEN};
 use crate::exposition::Elsewhere;
 use crate::http_error::HttpError;
 use crate::metrics::{Area, Metrics};
@@ -236,7 +237,7 @@ fn row(request: &Past) -> Markup {
     html! {
         tr {
             td .number { (duration(request.ended.elapsed())) }
-            td { (request.client) }
+            td { (client(&request.client)) }
             td { (request.method) " " code { (request.path) } }
             td .number .bad[request.failed()] {
                 @if request.status != 0 { (request.status) }
@@ -245,6 +246,15 @@ fn row(request: &Past) -> Markup {
             td .number { (bytes(request.sent)) }
             td .number { (duration(request.elapsed)) }
         }
+    }
+}
+
+/// Who it was, without the signs of the access log. No token has a name of two words.
+fn client(name: &str) -> &str {
+    match name {
+        NO_TOKEN => "no token",
+        UNKNOWN_TOKEN => "unknown token",
+        name => name,
     }
 }
 

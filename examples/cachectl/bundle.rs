@@ -16,8 +16,8 @@ use crate::{Outcome, print, progress_bar};
 
 #[derive(Debug, Args)]
 pub(crate) struct Bundle {
-    /// The folder of a disk cache
-    folder: PathBuf,
+    /// The folder of a disk cache [default: that of --cache-dir]
+    folder: Option<PathBuf>,
     /// The file to write. FILE.partial stands beside it until it is complete: after an interruption, the
     /// same command goes on
     #[arg(short, long, value_name = "FILE")]
@@ -37,8 +37,9 @@ pub(crate) struct Bundle {
 pub(crate) struct Unbundle {
     /// The bundle
     file: PathBuf,
-    /// The folder of a disk cache, created where it is missing. What it has is kept
-    folder: PathBuf,
+    /// The folder of a disk cache, created where it is missing [default: that of --cache-dir]. What it has
+    /// is kept
+    folder: Option<PathBuf>,
 }
 
 impl Bundle {
@@ -51,8 +52,9 @@ impl Bundle {
         if self.no_aliases {
             options = options.without_aliases();
         }
-        folder::check(&self.folder)?;
-        let cache = open(settings, &self.folder).await?;
+        let folder = settings.folder(self.folder.as_deref())?;
+        folder::check(folder)?;
+        let cache = open(settings, folder).await?;
         let bar = progress_bar();
         let packed = bundle::pack(&cache, &self.output, &options, |at| advance(&bar, at)).await?;
         bar.finish_and_clear();
@@ -81,9 +83,10 @@ impl Bundle {
 
 impl Unbundle {
     pub(crate) async fn run(&self, settings: &Settings, json: bool) -> Result<Outcome> {
+        let folder = settings.folder(self.folder.as_deref())?;
         let bundle = open_bundle(settings, &self.file).await?;
-        folder::check_unless_new(&self.folder)?;
-        let cache = open(settings, &self.folder).await?;
+        folder::check_unless_new(folder)?;
+        let cache = open(settings, folder).await?;
         let bar = progress_bar();
         let unpacked = bundle::unpack(&bundle, &cache, |at| advance(&bar, at)).await?;
         bar.finish_and_clear();

@@ -13,7 +13,7 @@ pub(crate) const AFTER: &str = r#"Examples:
       cachectl --cache-dir /var/cache/shaders push https://cache.example.com/artifacts --token-file token
 
   Ship a cache as one file:
-      cachectl bundle /var/cache/shaders -o shaders.bundle
+      cachectl --cache-dir /var/cache/shaders bundle -o shaders.bundle
 
 Settings:
   A flag comes before the environment variable that is named beside it, and the variable before the default. BYTES is a number, with K, M, G or T for powers of 1024.
@@ -32,5 +32,5 @@ Signals:
 Exit codes:
   0   All is well.
   1   Something is damaged or missing, or could not be uploaded.
-  2   The program could not do what it was asked for: an argument is bad, the folder is not that of a disk tier, or the remote of push is not a cache.
+  2   The program could not do what it was asked for: an argument is bad, the folder is not that of a disk tier, or the remote of push cannot be used: it is no cache, or the URL, the token or the certificate is wrong.
   3   Nothing is known to be wrong, and the settings do not allow to judge some entries: see --secret-file and --max-artifact. They may be good entries of others, and stay."#;

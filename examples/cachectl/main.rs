@@ -7,8 +7,8 @@
 //! cachectl --cache-dir DIR push https://cache.example.com/artifacts --token-file FILE
 //! cachectl --cache-dir DIR pull s3://bucket/artifacts
 //! cachectl manifest FILE
-//! cachectl bundle DIR -o shaders.bundle
-//! cachectl unbundle shaders.bundle DIR
+//! cachectl --cache-dir DIR bundle -o shaders.bundle
+//! cachectl --cache-dir DIR unbundle shaders.bundle
 //! ```
 //!
 //! `push` uploads what the remote of this URL could not take during an outage. A cache over the folder
@@ -224,10 +224,20 @@ async fn stat(cache: &DiskCache, json: bool) -> Result<Outcome> {
         oldest = Some(oldest.map_or(used, |oldest| oldest.min(used)));
         newest = Some(newest.map_or(used, |newest| newest.max(used)));
     }
+    let aliases = match cache.aliases() {
+        Some(aliases) => {
+            aliases
+                .entries()
+                .try_fold(0_u64, async |n, _| Ok(n + 1))
+                .await?
+        }
+        None => 0,
+    };
     let intents = cache.intents().await?;
     let value = json!({
         "root": cache.root().display().to_string(),
         "entries": count,
+        "aliases": aliases,
         "bytes": bytes,
         "oldest_use": oldest.map(unix),
         "newest_use": newest.map(unix),
@@ -239,7 +249,7 @@ async fn stat(cache: &DiskCache, json: bool) -> Result<Outcome> {
         };
         let owed: String = intents.iter().map(about_intents).collect();
         format!(
-            "{}\nentries      {count}\nsize         {}{}{}{owed}",
+            "{}\nentries      {count}\naliases      {aliases}\nsize         {}{}{}{owed}",
             cache.root().display(),
             human(bytes),
             used("oldest use  ", oldest),

@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use pipeline_cache::{DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError};
+use pipeline_cache::{
+    DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
+};
 use serde_json::json;
 
 use crate::remote::{Remote, RemoteOptions};
@@ -113,15 +115,16 @@ impl Push {
         drop(pushes);
         bar.finish_and_clear();
         let elsewhere = match number {
-            0 => owed_elsewhere(&cache, name).await?,
+            0 if !self.all => owed_elsewhere(&cache, name).await?,
             _ => String::new(),
         };
         report(&summary, &remote, &elsewhere, json)
     }
 }
 
-/// Fails where nothing could be pushed and it would look like success: to a server that says of
-/// everything that it has it, or to one that is gone where nothing is to be sent.
+/// Fails where nothing can be pushed: to a server that says of everything that it has it, or that takes
+/// neither the token nor the URL. Also to one that is gone, if nothing is to be sent: it would look like
+/// success.
 async fn check(remote: &Remote, number: u64) -> Result<()> {
     match remote.store.contains(&NO_KEY).await {
         Ok(true) => {
@@ -132,10 +135,16 @@ async fn check(remote: &Remote, number: u64) -> Result<()> {
                 hint.unwrap_or_default()
             )
         }
-        Err(error) if number == 0 => bail!("{}", remote.why(&error)),
-        // Where it fails, so does each entry, which is told.
+        Err(error) if number == 0 || is_final(&error) => bail!("{}", remote.why(&error)),
+        // It may pass. If not, each entry fails, which is told.
         _ => Ok(()),
     }
+}
+
+/// Whether every entry would fail in the same way.
+fn is_final(error: &StoreError) -> bool {
+    use StoreErrorKind::{PermissionDenied, Protocol};
+    matches!(error.kind(), PermissionDenied | Protocol)
 }
 
 /// What waits for other remotes: the URL may be another spelling of one of them.
@@ -145,7 +154,11 @@ async fn owed_elsewhere(cache: &DiskCache, name: &str) -> Result<String> {
     let others = others.filter(|(tier, _)| tier != name);
     let told =
         others.map(|(tier, number)| format!("; {number} waiting for {}", tier.escape_debug()));
-    Ok(told.collect())
+    let told: String = told.collect();
+    Ok(match told.is_empty() {
+        true => told,
+        false => told + "; to send them here: --all",
+    })
 }
 
 fn all(cache: &DiskCache) -> BoxStream<'static, Result<PipelineFingerprint, StoreError>> {

@@ -1,6 +1,6 @@
 //! The folder, and what it takes to judge its entries as their readers do.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use pipeline_cache::{DiskCache, DiskCacheBuilder, SharedSecret, TrustedKeys};
 use std::path::{Path, PathBuf};
@@ -67,6 +67,13 @@ impl Settings {
             settings = settings.root(root);
         }
         Ok(settings.open().await?)
+    }
+
+    /// The folder of a command that takes one as an argument. There is no default: whoever forgets the
+    /// folder does not mean to ship that of the user.
+    pub(crate) fn folder<'a>(&'a self, argument: Option<&'a Path>) -> Result<&'a Path> {
+        let folder = argument.or(self.cache_dir.as_deref());
+        folder.context("no folder: name it as an argument or with --cache-dir")
     }
 
     /// The secrets that entries are signed with, here and on a remote.

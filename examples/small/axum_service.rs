@@ -2,15 +2,14 @@
 //! and, where `CACHE_URL` is set, a `cache_server` (`http://HOST:8420/artifacts`).
 
 use anyhow::{Context as _, Result};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Router, extract::State, routing::post};
-use bytes::Bytes;
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
 use pipeline_cache::{
     Artifact, CompileError, CompileScope, DiskCache, InMemoryPipelineCache, LayeredPipelineCache,
     OpaqueProgram, RemoteCache, Unkeyable,
 };
 use std::time::Duration;
+use tokio::signal;
 
 type Service = State<(LayeredPipelineCache, CompileScope)>;
 
@@ -36,8 +35,9 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
         .deadline(Duration::from_secs(5))
         .remember_failures(true)
         .run(|input, _cx| {
-            let program = input.into_canonical()?;
-            Ok(Artifact::new(program.bytes().to_ascii_uppercase()))
+            Ok(Artifact::new(
+                input.into_canonical()?.bytes().to_ascii_uppercase(),
+            ))
         })
         .await;
     match answer {
@@ -47,18 +47,17 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
             (headers, compiled.artifact.payload().clone()).into_response()
         }
         Err(error) => {
+            let status = match error {
+                CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+                CompileError::DeadlineExceeded(_) | CompileError::TimedOut(_) => {
+                    StatusCode::GATEWAY_TIMEOUT
+                }
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
+            };
             let text = error.failed().map(ToString::to_string);
-            (status(&error), text.unwrap_or(error.to_string())).into_response()
+            (status, text.unwrap_or(error.to_string())).into_response()
         }
-    }
-}
-
-fn status(error: &CompileError<Unkeyable>) -> StatusCode {
-    match error {
-        CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-        CompileError::DeadlineExceeded(_) => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -70,7 +69,13 @@ async fn main() -> Result<()> {
     let site = site.with_state((cache.clone(), scope));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let stopped = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    let stopped = async { signal::ctrl_c().await.unwrap_or_default() };
+    #[cfg(unix)] // As systemd and containers end a service.
+    let mut terminated = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+    #[cfg(unix)]
+    let stopped = async move {
+        tokio::select! { () = stopped => (), _ = terminated.recv() => () }
+    };
     let server = axum::serve(listener, site);
     server.with_graceful_shutdown(stopped).await?;
     println!("{}", cache.close(Duration::from_secs(10)).await);

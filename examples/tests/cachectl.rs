@@ -463,17 +463,30 @@ fn what_a_remote_could_not_take_is_pushed_by_hand() {
 
     let token = beside.path().join("token");
     let token = token.to_str().unwrap();
+    let right = &text_path(&beside, "right");
     fs::write(token, "not-the-right-token-at-all\n").unwrap();
+    fs::write(right, TOKEN).unwrap();
     let push = ["push", url, "--token-file", token, "--json"];
-    let output = cachectl(root, &push);
-    assert_eq!(output.status.code(), Some(1));
-    let left = &json(&output)[0];
-    assert_eq!((&left["pushed"], &left["left"]), (&0.into(), &19.into()));
-    let why = left["why"].as_str().unwrap();
-    assert!(
-        why.contains("permission denied") && !why.contains("not-the-right"),
-        "{why}"
-    );
+    let all = [&push[..], &["--all"]].concat();
+    let base = url.strip_suffix("artifacts").unwrap();
+    owe(root, base, 1..20);
+    // Nothing can be pushed: that is told at once, and not of each entry.
+    for (arguments, why, hint) in [
+        (&push[..], "HTTP status 401", "the token is that of"),
+        (&all, "HTTP status 401", "the token is that of"),
+        (
+            &["push", base, "--token-file", right],
+            "HTTP status 400",
+            "which for a cache_server ends in /artifacts",
+        ),
+    ] {
+        let output = cachectl(root, arguments);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(why) && said.contains(hint), "{said}");
+        assert!(!said.contains("not-the-right"), "{said}");
+    }
     assert_eq!(served(url), 0);
 
     fs::write(token, format!("{TOKEN}\n")).unwrap();
@@ -482,14 +495,19 @@ fn what_a_remote_could_not_take_is_pushed_by_hand() {
     assert_eq!(json(&output)[0]["pushed"], 19);
     assert_eq!(served(url), 19);
     let stat = &json(&cachectl(root, &["stat", "--json"]))[0];
-    assert_eq!(stat["intents"].as_array().unwrap().len(), 1, "{stat}");
-    assert_eq!(stat["intents"][0]["intents"], 5, "of the other remote");
+    let owed = stat["intents"].as_array().unwrap().iter();
+    let mut owed: Vec<_> = owed.map(|owed| owed["intents"].as_u64()).collect();
+    owed.sort_unstable();
+    assert_eq!(owed, [Some(5), Some(19)], "of the other remotes");
     let said = text(&cachectl(root, &push[..4]));
-    let other = "pushed 0, 0 B; 5 waiting for remote(http://127.0.0.1:9/artifacts)";
-    assert!(said.contains(other), "{said}");
+    let other = "; 5 waiting for remote(http://127.0.0.1:9/artifacts)";
+    assert!(
+        said.contains("pushed 0, 0 B") && said.contains(other),
+        "{said}"
+    );
+    assert!(said.contains("send them here: --all"), "{said}");
 
     // All that it does not have, of a folder that once had no remote.
-    let all = [&push[..], &["--all"]].concat();
     let pushed = &json(&cachectl(root, &all))[0];
     assert_eq!(
         (&pushed["pushed"], &pushed["was_there"]),
@@ -629,11 +647,19 @@ fn a_folder_travels_as_a_bundle() {
         (&said["entries"], &said["aliases"]),
         (&300.into(), &300.into())
     );
-    let stat = &json(&plain(&["stat", &file, "--json"]))[0];
-    assert_eq!(
-        (&stat["entries"], &stat["aliases"]),
-        (&300.into(), &300.into())
-    );
+    // Of the bundle and of the folder.
+    for stat in [
+        plain(&["stat", &file, "--json"]),
+        cachectl(folder.path(), &["stat", "--json"]),
+    ] {
+        let stat = &json(&stat)[0];
+        assert_eq!(
+            (&stat["entries"], &stat["aliases"]),
+            (&300.into(), &300.into())
+        );
+    }
+    let said = text(&cachectl(folder.path(), &["stat"]));
+    assert!(said.contains("\naliases      300\n"), "{said}");
 
     let ours = path("ours");
     for stored in [600, 0] {
@@ -653,6 +679,21 @@ fn a_folder_travels_as_a_bundle() {
             .success()
     );
     assert_eq!(fs::read(&file).unwrap(), fs::read(&again).unwrap());
+
+    // The folder of the flag, as for the other commands.
+    let flagged = path("flagged.bundle");
+    let output = cachectl(folder.path(), &["bundle", "-o", &flagged]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(&flagged).unwrap(), fs::read(&file).unwrap());
+    let theirs = path("theirs");
+    let output = cachectl(theirs.as_ref(), &["unbundle", &flagged]);
+    assert!(text(&output).contains("stored 600"), "{output:?}");
+    for nowhere in [&["bundle", "-o", &flagged][..], &["unbundle", &flagged]] {
+        let output = plain(nowhere);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("--cache-dir"), "{said}");
+    }
 
     let keys = path("keys");
     let wanted = [7, 3].map(|number| format!("{} # wanted\n\n", key(number)));

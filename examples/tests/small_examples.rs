@@ -6,6 +6,7 @@
 mod cache_server;
 
 use cache_server::{CacheServer, WRITER};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -13,6 +14,9 @@ use std::time::Duration;
 
 /// A bound on an answer, for a busy machine.
 const SOON: Duration = Duration::from_secs(60);
+
+/// What a service says once its cache is closed.
+const CLOSED: &str = "closed: every artifact is stored";
 
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
@@ -102,10 +106,9 @@ impl Service {
         (response.text().await.unwrap(), from)
     }
 
-    /// Interrupts it. What it says at its end.
-    fn stop(mut self) -> String {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    /// Ends it with this signal. What it says at its end.
+    fn stop(mut self, signal: Signal) -> String {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
         let mut text = String::new();
         self.out.read_to_string(&mut text).unwrap();
         assert!(self.child.wait().unwrap().success());
@@ -132,9 +135,12 @@ async fn two_services_share_what_one_compiled() {
     let (again, from) = first.compile("hello").await;
     assert_eq!(again, "HELLO");
     assert!(["memory", "write_behind"].contains(&&*from), "{from}");
-    let end = first.stop();
-    assert!(end.contains("closed: every artifact is stored"), "{end}");
+    let end = first.stop(Signal::INT);
+    assert!(end.contains(CLOSED), "{end}");
 
     let second = Service::start(folders[1].path(), &remote);
     assert_eq!(second.compile("hello").await, answer("remote"));
+    // As an init system ends it.
+    let end = second.stop(Signal::TERM);
+    assert!(end.contains(CLOSED), "{end}");
 }

@@ -225,3 +225,21 @@ fn the_man_pages_show_every_flag() {
         assert_eq!(output.unwrap().status.code(), Some(code));
     }
 }
+
+/// The table at the head of the program's source names them all.
+#[test]
+fn the_help_of_the_server_names_each_of_its_paths() {
+    let (_, program) = TOOLS[0];
+    let help = printed(Command::new(program).arg("--help"));
+    let source = include_str!("../cache_server/main.rs");
+    let rows = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! | `/"));
+    let paths: Vec<_> = rows
+        .map(|row| row.split(['`', '<', '…']).next().unwrap())
+        .collect();
+    assert!(paths.len() > 5, "{paths:?}");
+    for path in paths {
+        assert!(help.contains(&format!("  /{path}")), "/{path}: {help}");
+    }
+}

@@ -63,7 +63,7 @@ async fn cachectl_takes_folder_secret_and_token_from_its_environment() {
 
     let push = ["push", "--all", &server.url("/artifacts")];
     let stranger = run(&other.authority, &push);
-    assert_eq!(stranger.status.code(), Some(1), "{stranger:?}");
+    assert_eq!(stranger.status.code(), Some(2), "{stranger:?}");
     let pushed = run(known, &push);
     assert_eq!(pushed.status.code(), Some(0), "{pushed:?}");
     let got = server

@@ -7,10 +7,20 @@ use futures::future::join_all;
 use pipeline_cache::{
     Artifact, Fetched, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, StoreErrorKind,
 };
-use support::cache_server::{CacheServer, READER, WRITER, builder, remote};
+use support::cache_server::{CacheServer, builder, remote};
 use support::nginx::{Nginx, Settings};
 
 const KEY: PipelineFingerprint = PipelineFingerprint::from_bytes([7; 32]);
+
+/// Tokens as long as those of `openssl rand -hex 20`.
+const READER: &str = "3f9c0d5e7a1b2c4d6e8f90a1b2c3d4e5f6071829";
+const WRITER: &str = "b71d2e8f4a6c0935d1e7f8a2b4c6d8e0f1a3b5c7";
+
+/// A server that knows these tokens.
+fn server() -> CacheServer {
+    let tokens = format!("read-only site {READER}\nread-write builds {WRITER}");
+    CacheServer::start_with(&[("CACHE_SERVER_TOKENS", &tokens)], &[])
+}
 
 /// An nginx with the sample settings, before this server and for its tokens.
 fn edge(server: &CacheServer) -> Option<Nginx> {
@@ -19,7 +29,8 @@ fn edge(server: &CacheServer) -> Option<Nginx> {
     let lines = format!("\"Bearer {READER}\" 1;\n\"Bearer {WRITER}\" 1;\n");
     std::fs::write(&tokens, lines).unwrap();
     let sample = include_str!("../../deploy/nginx_edge.conf")
-        .replace("/var/cache/nginx", "$folder")
+        // As in a fresh /var/cache: nginx makes one folder, and not its parents.
+        .replace("/var/cache/", "$folder/")
         .replace("cache.example.com:8420", server.address())
         .replace("/etc/nginx/cache_tokens", tokens.path().to_str().unwrap());
     let (http, rest) = sample.split_once("\nserver {\n").unwrap();
@@ -46,7 +57,7 @@ fn near(edge: &Nginx, token: &str) -> RemoteCache {
 
 #[tokio::test]
 async fn an_edge_asks_once_for_each_artifact_and_outlives_its_server() {
-    let mut server = CacheServer::start(&[]);
+    let mut server = server();
     let Some(edge) = edge(&server) else {
         return;
     };
@@ -65,9 +76,36 @@ async fn an_edge_asks_once_for_each_artifact_and_outlives_its_server() {
     assert_eq!(late.get(&KEY).await.unwrap(), Some(artifact));
 }
 
+/// Failures would open the circuit breaker of the client, which then asks the edge for nothing.
+#[tokio::test]
+async fn what_an_edge_lacks_is_a_miss_while_the_server_is_down() {
+    let mut server = server();
+    let Some(edge) = edge(&server) else {
+        return;
+    };
+    let artifact = Artifact::new(vec![7; 1000]);
+    remote(&server, WRITER)
+        .put(&KEY, artifact.clone())
+        .await
+        .unwrap();
+    near(&edge, READER).get(&KEY).await.unwrap().unwrap();
+    server.kill();
+    let client = near(&edge, WRITER);
+    for number in 100..120 {
+        let absent = PipelineFingerprint::from_bytes([number; 32]);
+        assert_eq!(client.fetch(&absent).await.unwrap(), Fetched::Miss);
+        assert!(!client.contains(&absent).await.unwrap());
+    }
+    assert_eq!(client.get(&KEY).await.unwrap(), Some(artifact));
+    // A write has to fail in a way that the client repeats later.
+    let absent = PipelineFingerprint::from_bytes([120; 32]);
+    let unsent = client.put(&absent, Artifact::new("code")).await;
+    assert_eq!(unsent.unwrap_err().kind(), StoreErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn an_edge_serves_nobody_whom_the_server_would_refuse() {
-    let server = CacheServer::start(&[]);
+    let server = server();
     let Some(edge) = edge(&server) else {
         return;
     };
@@ -87,7 +125,7 @@ async fn an_edge_serves_nobody_whom_the_server_would_refuse() {
 /// A corrected alias has to reach everybody.
 #[tokio::test]
 async fn an_edge_keeps_no_source_alias() {
-    let server = CacheServer::start(&[]);
+    let server = server();
     let Some(edge) = edge(&server) else {
         return;
     };

@@ -87,6 +87,18 @@ async fn the_page_takes_a_token_as_the_password_and_shows_none() {
     let row = format!("<td>reader</td><td>DELETE <code>/artifacts/{KEY}.bin</code></td>");
     assert!(failed.contains(&row), "{failed}");
     assert_eq!(failed.matches("<code>").count(), 1, "{failed}");
+    let stranger = client().get(server.url(&path(&KEY)));
+    stranger.send().await.unwrap();
+    remote(&server, "a-token-of-nobody")
+        .get(&KEY)
+        .await
+        .unwrap_err();
+    let text = with_password(&server, "/status", Some(READER)).await;
+    let text = text.text().await.unwrap();
+    for who in ["no token", "unknown token"] {
+        let row = format!("<td>{who}</td><td>GET <code>/artifacts/{KEY}.bin</code></td>");
+        assert!(text.contains(&row), "{row}: {text}");
+    }
     let changed = client().put(server.url("/status")).bearer_auth(WRITER);
     let changed = changed.send().await.unwrap();
     assert_eq!(changed.status(), StatusCode::METHOD_NOT_ALLOWED);
