@@ -20,9 +20,8 @@ async fn open(folder: String) -> Result<LayeredPipelineCache> {
         .tier(disk.open().await?)
         .keep_aliases();
     if let Ok(url) = std::env::var("CACHE_URL") {
-        let token = std::env::var("CACHE_TOKEN")?;
-        let remote = RemoteCache::builder().bearer_token(token).writes();
-        cache = cache.tier(remote.build(url)?);
+        let remote = RemoteCache::builder().bearer_token(std::env::var("CACHE_TOKEN")?);
+        cache = cache.tier(remote.writes().build(url)?);
     }
     Ok(cache.build())
 }
@@ -35,9 +34,8 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
         .deadline(Duration::from_secs(5))
         .remember_failures(true)
         .run(|input, _cx| {
-            Ok(Artifact::new(
-                input.into_canonical()?.bytes().to_ascii_uppercase(),
-            ))
+            let text = input.into_canonical()?;
+            Ok(Artifact::new(text.bytes().to_ascii_uppercase()))
         })
         .await;
     match answer {
@@ -50,10 +48,9 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
             let status = match error {
                 CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-                CompileError::DeadlineExceeded(_) | CompileError::TimedOut(_) => {
-                    StatusCode::GATEWAY_TIMEOUT
-                }
-                _ => StatusCode::INTERNAL_SERVER_ERROR,
+                CompileError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                // The deadline, or the limit of a compile.
+                _ => StatusCode::GATEWAY_TIMEOUT,
             };
             let text = error.failed().map(ToString::to_string);
             (status, text.unwrap_or(error.to_string())).into_response()
@@ -65,8 +62,8 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
 async fn main() -> Result<()> {
     let cache = open(std::env::var("CACHE_DIR").context("CACHE_DIR")?).await?;
     let scope = CompileScope::new("capitals 1.0", "text")?;
-    let site = Router::new().route("/compile", post(compile));
-    let site = site.with_state((cache.clone(), scope));
+    let routes = Router::new().route("/compile", post(compile));
+    let site = routes.with_state((cache.clone(), scope));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
     let stopped = async { signal::ctrl_c().await.unwrap_or_default() };
@@ -76,8 +73,8 @@ async fn main() -> Result<()> {
     let stopped = async move {
         tokio::select! { () = stopped => (), _ = terminated.recv() => () }
     };
-    let server = axum::serve(listener, site);
-    server.with_graceful_shutdown(stopped).await?;
+    let server = axum::serve(listener, site).with_graceful_shutdown(stopped);
+    server.await?;
     println!("{}", cache.close(Duration::from_secs(10)).await);
     Ok(())
 }
