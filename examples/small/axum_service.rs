@@ -49,8 +49,7 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
                 CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
                 CompileError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
-                // The deadline, or the limit of a compile.
-                _ => StatusCode::GATEWAY_TIMEOUT,
+                _ => StatusCode::GATEWAY_TIMEOUT, // a limit of time
             };
             let text = error.failed().map(ToString::to_string);
             (status, text.unwrap_or(error.to_string())).into_response()

@@ -63,9 +63,8 @@ fn compile(program: &Canonical) -> String {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let cache = LayeredPipelineCache::builder()
-        .tier(InMemoryPipelineCache::new())
-        .build();
+    let cache = LayeredPipelineCache::builder().tier(InMemoryPipelineCache::new());
+    let cache = cache.build();
     let scope = CompileScope::new("sum-compiler 1.0", "stack machine")?;
     for source in ["sum x + y + x", "sum a+b+a", "sum a + b + b"] {
         let compiled = cache
