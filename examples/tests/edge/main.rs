@@ -5,8 +5,10 @@ mod support;
 
 use futures::future::join_all;
 use pipeline_cache::{
-    Artifact, Fetched, PipelineCacheStore as _, PipelineFingerprint, RemoteCache, StoreErrorKind,
+    Artifact, Fetched, LayeredPipelineCache, PipelineCacheStore as _, PipelineFingerprint,
+    RemoteCache, StoreErrorKind,
 };
+use std::net::TcpListener;
 use support::cache_server::{CacheServer, builder, remote};
 use support::nginx::{Nginx, Settings};
 
@@ -23,7 +25,7 @@ fn server() -> CacheServer {
 }
 
 /// An nginx with the sample settings, before this server and for its tokens.
-fn edge(server: &CacheServer) -> Option<Nginx> {
+fn edge(server: &str) -> Option<Nginx> {
     // Read once, at the start.
     let tokens = tempfile::NamedTempFile::new().unwrap();
     let lines = format!("\"Bearer {READER}\" 1;\n\"Bearer {WRITER}\" 1;\n");
@@ -31,7 +33,7 @@ fn edge(server: &CacheServer) -> Option<Nginx> {
     let sample = include_str!("../../deploy/nginx_edge.conf")
         // As in a fresh /var/cache: nginx makes one folder, and not its parents.
         .replace("/var/cache/", "$folder/")
-        .replace("cache.example.com:8420", server.address())
+        .replace("cache.example.com:8420", server)
         .replace("/etc/nginx/cache_tokens", tokens.path().to_str().unwrap());
     let (http, rest) = sample.split_once("\nserver {\n").unwrap();
     let rest = rest.strip_suffix("}\n").unwrap();
@@ -58,7 +60,7 @@ fn near(edge: &Nginx, token: &str) -> RemoteCache {
 #[tokio::test]
 async fn an_edge_asks_once_for_each_artifact_and_outlives_its_server() {
     let mut server = server();
-    let Some(edge) = edge(&server) else {
+    let Some(edge) = edge(server.address()) else {
         return;
     };
     let artifact = Artifact::new(vec![7; 100_000]);
@@ -80,7 +82,7 @@ async fn an_edge_asks_once_for_each_artifact_and_outlives_its_server() {
 #[tokio::test]
 async fn what_an_edge_lacks_is_a_miss_while_the_server_is_down() {
     let mut server = server();
-    let Some(edge) = edge(&server) else {
+    let Some(edge) = edge(server.address()) else {
         return;
     };
     let artifact = Artifact::new(vec![7; 1000]);
@@ -106,7 +108,7 @@ async fn what_an_edge_lacks_is_a_miss_while_the_server_is_down() {
 #[tokio::test]
 async fn an_edge_serves_nobody_whom_the_server_would_refuse() {
     let server = server();
-    let Some(edge) = edge(&server) else {
+    let Some(edge) = edge(server.address()) else {
         return;
     };
     let writer = remote(&server, WRITER);
@@ -126,7 +128,7 @@ async fn an_edge_serves_nobody_whom_the_server_would_refuse() {
 #[tokio::test]
 async fn an_edge_keeps_no_source_alias() {
     let server = server();
-    let Some(edge) = edge(&server) else {
+    let Some(edge) = edge(server.address()) else {
         return;
     };
     let aliases = remote(&server, WRITER).alias_stores().remove(0);
@@ -136,5 +138,35 @@ async fn an_edge_keeps_no_source_alias() {
         aliases.remove(&KEY).await.unwrap();
         aliases.put(&KEY, alias.clone()).await.unwrap();
         assert_eq!(nearby.get(&KEY).await.unwrap(), Some(alias));
+    }
+}
+
+/// The edge gives up before its clients do, which then ask it for more.
+#[tokio::test]
+async fn before_a_server_that_hangs_what_an_edge_lacks_is_a_miss() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let Some(edge) = edge(&silent.local_addr().unwrap().to_string()) else {
+        return;
+    };
+    let reader = near(&edge, READER);
+    assert_eq!(reader.fetch(&KEY).await.unwrap(), Fetched::Miss);
+}
+
+/// Also what many lookups in one call ask for is kept.
+#[tokio::test]
+async fn an_edge_keeps_what_was_asked_for_with_others() {
+    let mut server = server();
+    let Some(edge) = edge(server.address()) else {
+        return;
+    };
+    let writer = remote(&server, WRITER);
+    writer.put(&KEY, Artifact::new("code")).await.unwrap();
+    let reader = near(&edge, READER);
+    let cache = LayeredPipelineCache::builder().tier(reader).build();
+    let keys = [KEY, PipelineFingerprint::from_bytes([8; 32])];
+    for _ in 0..2 {
+        let found = cache.get_many(&keys).await;
+        assert_eq!(found, [Some(Artifact::new("code")), None]);
+        server.kill();
     }
 }
