@@ -16,7 +16,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(60);
 
 /// What a service says once its cache is closed.
-const CLOSED: &str = "closed: every artifact is stored";
+const CLOSED: &str = "closed: nothing is left to write";
 
 fn program(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();

@@ -44,7 +44,7 @@ pub(super) struct Compiler {
     writer: Arc<Writer>,
     flights: SingleFlight<PipelineFingerprint, Arc<FlightState>, FlightResult>,
     running: RunningKeys,
-    /// The flights that a close waits for.
+    /// The flights, for which a close waits.
     under_way: TaskTracker,
     pub(super) pool: CompilePool,
     pub(super) aliases: Arc<SourceAliases>,
@@ -152,19 +152,16 @@ impl Compiler {
         Node::Keyed(self.id, key)
     }
 
-    /// Waits for the flights under way, so long. How many have not ended then.
-    pub(super) async fn drain(&self, limit: Duration) -> u64 {
-        // Those that are started from now on are not waited for: there may always be one.
+    /// Waits until no flight is under way, so long at most.
+    pub(super) async fn drain(&self, limit: Duration) {
         self.under_way.close();
-        match timeout(limit, self.under_way.wait()).await {
-            Ok(()) => 0,
-            Err(_) => self.under_way.len() as u64,
-        }
+        // What is left then is reported.
+        let _ = timeout(limit, self.under_way.wait()).await;
     }
 
-    /// For a flight, while it is under way.
-    fn track(&self) -> Option<TaskTrackerToken> {
-        (!self.under_way.is_closed()).then(|| self.under_way.token())
+    /// How many flights are under way.
+    pub(super) fn under_way(&self) -> u64 {
+        self.under_way.len() as u64
     }
 
     /// Makes later calls for a key start a flight of their own.
@@ -207,7 +204,7 @@ impl Compiler {
                 slot: Arc::clone(slot),
                 order: order.clone(),
                 under_way: state.interest.under_way(),
-                _tracked: self.track(),
+                _tracked: self.under_way.token(),
                 state: Arc::clone(&state),
             };
             (state, flight.run())
@@ -402,7 +399,7 @@ struct Flight<E> {
     order: Order,
     state: Arc<FlightState>,
     under_way: UnderWay,
-    _tracked: Option<TaskTrackerToken>,
+    _tracked: TaskTrackerToken,
 }
 
 impl<E: Send + Sync + 'static> Flight<E> {

@@ -41,8 +41,7 @@ const ALIAS_FIELDS: [&str; 8] = [
 /// Counters end in `_total`; times are histograms in seconds: `pipeline_cache_lookup_seconds`,
 /// `pipeline_cache_compile_queue_seconds`, `pipeline_cache_compile_seconds` and
 /// `pipeline_cache_tier_answer_seconds`. Give the recorder [`LATENCY_BUCKETS`], or another choice
-/// of buckets; most make a summary of quantiles without. The sum of a histogram is exact to about an
-/// eighth.
+/// of buckets; most make a summary of quantiles without. The sum of a histogram is nearly exact.
 ///
 /// Keep one exporter for each cache, and call [`export`](Self::export) as often as the numbers are
 /// scraped. It remembers what it has handed on of the histograms: an exporter that is made anew

@@ -426,9 +426,9 @@ impl LayeredPipelineCache {
         flushed.and(aliases)
     }
 
-    /// Waits for the compiles under way, also those that nobody waits for any more, then takes no more
+    /// Waits until no request searches or compiles, also where its caller has gone, then takes no more
     /// background writes, waits for those under way and for the source aliases that are being written,
-    /// and closes every tier. The compiles have half the deadline, the writes half of what is left then,
+    /// and closes every tier. The requests have half the deadline, the writes half of what is left then,
     /// and the tiers the rest of it. What is not done by then is reported. Of the writes, which are given
     /// up, a local tier that keeps [intents](crate::store::WriteIntents) remembers what network tiers are
     /// owed, see [`CloseReport::kept_intents`]: the next cache over both offers it. A compile that goes
@@ -447,7 +447,7 @@ impl LayeredPipelineCache {
     /// # async fn main() {
     /// let cache = LayeredPipelineCache::new([Arc::new(InMemoryPipelineCache::new()) as _]);
     /// let report = cache.close(Duration::from_secs(5)).await;
-    /// assert_eq!(report.to_string(), "closed: every artifact is stored");
+    /// assert_eq!(report.to_string(), "closed: nothing is left to write");
     /// assert!(report.is_clean());
     /// # }
     /// ```
@@ -462,13 +462,13 @@ impl LayeredPipelineCache {
             };
         }
         let start = Instant::now();
-        let unfinished_compiles = compiler.drain(deadline / 2).await;
+        compiler.drain(deadline / 2).await;
         let left = deadline.saturating_sub(start.elapsed());
         let (mut report, aliases) = tokio::join!(
             writer.close(left, compiler.aliases.written()),
             compiler.aliases.flush_within(left)
         );
-        report.unfinished_compiles = unfinished_compiles;
+        report.unfinished_compiles = compiler.under_way();
         report.errors.extend(aliases.err());
         report
     }

@@ -253,8 +253,9 @@ where
             parse,
             key,
         } = resolved.times;
-        // Of a search that this caller joined, no more than its own wait.
-        times.alias = search.min(start.elapsed());
+        // Of a search that this caller joined, no more than what it waited for it.
+        let waited = start.elapsed().saturating_sub(queue + parse + key);
+        times.alias = search.min(waited);
         (times.queue, times.parse, times.key) = (queue, parse, key);
         let asks_network = wait != NetworkWait::Never && aliases.are_kept_in_network();
         let network = match asks_network {

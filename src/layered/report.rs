@@ -113,7 +113,8 @@ pub struct WriteBehindReport {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CloseReport {
-    /// Compiles that had not ended in time. They go on, but what they make is not stored.
+    /// Requests that still searched or compiled at the end. They go on, but what they compile is lost to
+    /// the tiers that are closed.
     pub unfinished_compiles: u64,
     /// Background writes to a tier that were given up, and those that were kept to be offered again.
     pub unfinished_writes: u64,
@@ -153,8 +154,8 @@ impl fmt::Display for CloseReport {
             errors,
         } = self;
         f.write_str(match self.is_clean() {
-            true => "closed: every artifact is stored",
-            false => "closed: not every artifact is stored",
+            true => "closed: nothing is left to write",
+            false => "closed with work left",
         })?;
         if *compiles > 0 {
             write!(f, "; compiles under way: {compiles}")?;
@@ -191,7 +192,7 @@ mod tests {
         };
         let error = report.errors[0].to_string();
         let expected = format!(
-            "closed: not every artifact is stored; compiles under way: 1; writes not done: 2; \
+            "closed with work left; compiles under way: 1; writes not done: 2; \
              writes left to the next process: 3; {error}"
         );
         assert_eq!(report.to_string(), expected);

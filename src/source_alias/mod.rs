@@ -21,7 +21,6 @@ use table::{AliasStore, Flown, MAX_WRITES, Stores, Table};
 use crate::artifact::SigningKey;
 use crate::key::PipelineFingerprint;
 use crate::key::{Program, Unkeyable, WIRE_VERSION, WireWriter};
-use crate::store::runtime::require_runtime;
 use crate::store::{PipelineCacheStore, StoreError, StoreErrorKind, StoreOperation};
 use crate::sync::blocking;
 use crate::sync::single_flight::{Outcome, SingleFlight};
@@ -91,7 +90,7 @@ pub struct AliasMetrics {
     pub kept_hits: u64,
     /// Sources that were parsed, or failed to parse.
     pub misses: u64,
-    /// Of these, those that failed to parse, or whose parse panicked.
+    /// Of these, those that failed to parse, or whose parse panicked in a compile request.
     pub parse_errors: u64,
     /// Callers that waited for another caller with the same source.
     pub joins: u64,
@@ -303,7 +302,6 @@ impl SourceAliases {
         let Some(AliasStore { store, .. }) = self.table.stores.iter().next() else {
             return Ok(());
         };
-        require_runtime(|| store.to_string(), StoreOperation::Flush)?;
         match timeout(deadline, self.flush()).await {
             Ok(flushed) => flushed,
             Err(_) => Err(StoreError::new(
