@@ -231,6 +231,7 @@ impl Response {
         let retry_after = retry_after.and_then(|value| value.to_str().ok());
         HttpStatusError::new(self.status().as_u16(), retry_after)
             .with_base_origin(self.is_base_origin)
+            .with_base_url_hint()
     }
 
     /// The whole body, or `None` as soon as it is known to be larger than `limit`.

@@ -38,11 +38,11 @@ impl Call<'_> {
     ) {
         let (tier, key, operation) = (self.tier, self.key, self.operation);
         let (requests, kind) = (self.access(), error.kind);
-        let cure = match error.is_retryable() {
-            true => Cure::Time,
-            false => Cure::Somebody,
+        let cure = match error.blocks_credentials {
+            true => Cure::Somebody,
+            false => Cure::Time,
         };
-        if !trouble.failed_until(cure) {
+        if !trouble.failed_with(cure) {
             tracing::debug!(tier, %key, %operation, %kind, reason = %error, "request failed");
         } else if error.blocks_credentials && has_credentials {
             tracing::error!(

@@ -7,10 +7,6 @@ use std::time::{Duration, SystemTime};
 use super::request_error::RequestError;
 use crate::store::StoreErrorKind;
 
-/// What helps where a server answers, and knows nothing of a cache at this place.
-const BASE_URL_HINT: &str =
-    "check the path of the base URL, which for a cache_server ends in /artifacts";
-
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("HTTP status {status}")]
 pub(crate) struct HttpStatusError {
@@ -18,6 +14,8 @@ pub(crate) struct HttpStatusError {
     retry_after: Option<Duration>,
     /// Whether it is from the origin that got the credentials.
     is_base_origin: bool,
+    /// What helps where a server answers, and knows nothing of a cache at this place.
+    base_url_hint: &'static str,
 }
 
 impl HttpStatusError {
@@ -28,6 +26,7 @@ impl HttpStatusError {
                 .and_then(|value| parse_retry_after(value.trim(), SystemTime::now())),
             status,
             is_base_origin: true,
+            base_url_hint: "",
         }
     }
 
@@ -35,6 +34,14 @@ impl HttpStatusError {
     #[cfg(feature = "remote-cache")]
     pub(crate) const fn with_base_origin(mut self, is_base_origin: bool) -> Self {
         self.is_base_origin = is_base_origin;
+        self
+    }
+
+    /// Where the place is a URL that somebody has given.
+    #[cfg(feature = "remote-cache")]
+    pub(crate) const fn with_base_url_hint(mut self) -> Self {
+        self.base_url_hint =
+            "; check the path of the base URL, which for a cache_server ends in /artifacts";
         self
     }
 
@@ -61,7 +68,10 @@ impl HttpStatusError {
             _ => StoreErrorKind::Protocol,
         };
         let reason = match self.status {
-            400 => format!("{self}: the server does not understand the request; {BASE_URL_HINT}"),
+            400 => format!(
+                "{self}: the server does not understand the request{}",
+                self.base_url_hint
+            ),
             _ => self.to_string(),
         };
         let mut error = RequestError::new(kind, reason);
@@ -88,7 +98,8 @@ impl HttpStatusError {
             _ => return self.of_a_read(),
         };
         let reason = format!(
-            "{self}: the server refused the write, which is not offered again; {BASE_URL_HINT}"
+            "{self}: the server refused the write, which is not offered again{}",
+            self.base_url_hint
         );
         RequestError::new(kind, reason).into_rejection()
     }

@@ -24,7 +24,7 @@ pub(crate) struct Trouble {
 /// What it takes to end a trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cure {
-    /// Time, as for a server that is down.
+    /// Time, as for a server that is down, or one entry that is refused.
     Time,
     /// Somebody, as for credentials that are rejected.
     #[cfg_attr(
@@ -72,13 +72,13 @@ impl Trouble {
         }
     }
 
-    /// Counts a call that failed for a time; whether the trouble is to be logged now.
+    /// Counts a call with a failure that passes by itself; whether the trouble is to be logged now.
     pub(crate) fn failed(&self) -> bool {
-        self.failed_until(Cure::Time)
+        self.failed_with(Cure::Time)
     }
 
     /// The same, for what has this cure.
-    pub(crate) fn failed_until(&self, cure: Cure) -> bool {
+    pub(crate) fn failed_with(&self, cure: Cure) -> bool {
         let cure = cure as usize;
         let now = Instant::now();
         self.with(|state| {
@@ -206,9 +206,9 @@ mod tests {
     async fn what_somebody_has_to_mend_is_told_beside_what_passes() {
         let trouble = Trouble::new(QUIET);
         assert!(trouble.failed());
-        assert!(trouble.failed_until(Cure::Somebody));
+        assert!(trouble.failed_with(Cure::Somebody));
         for cure in [Cure::Time, Cure::Somebody] {
-            assert!(!trouble.failed_until(cure));
+            assert!(!trouble.failed_with(cure));
         }
         advance(QUIET).await;
         assert_eq!(trouble.succeeded().unwrap().failed, 4);

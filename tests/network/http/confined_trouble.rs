@@ -413,24 +413,19 @@ async fn a_refused_write_is_told_of_as_a_write() {
 /// As when a server comes back with other tokens. That it was down is no reason to hide that.
 #[tokio::test]
 async fn what_somebody_has_to_mend_is_told_after_what_passed() {
-    let is_back = Arc::new(AtomicBool::new(false));
-    let server = ScriptedServer::start({
-        let is_back = Arc::clone(&is_back);
-        move |_| match is_back.load(Ordering::SeqCst) {
-            false => answer("503 Service Unavailable", b""),
-            true => answer("401 Unauthorized", b""),
-        }
+    let asked = AtomicUsize::new(0);
+    let server = ScriptedServer::start(move |_| {
+        // Of one entry, the second.
+        let statuses = ["503 Service Unavailable", "422 Unprocessable Content"];
+        let status = statuses.get(asked.fetch_add(1, Ordering::SeqCst));
+        answer(status.unwrap_or(&"401 Unauthorized"), b"")
     });
     let remote = builder()
         .bearer_token("t")
         .retry(RetryPolicy::default().attempts(1));
     let remote = remote.build(server.url()).unwrap();
     capture();
-    for _ in 0..2 {
-        remote.fetch(&ABSENT).await.unwrap_err();
-    }
-    is_back.store(true, Ordering::SeqCst);
-    for _ in 0..2 {
+    for _ in 0..4 {
         remote.fetch(&ABSENT).await.unwrap_err();
     }
     let text = captured();
