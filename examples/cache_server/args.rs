@@ -57,7 +57,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Anonymous::None)]
     pub(crate) anonymous: Anonymous,
     /// A file with the shared secret. Uploads that are not signed with it are refused. May be given
-    /// several times: each secret is accepted, so that clients can change to another one by one
+    /// several times: each secret is accepted, so that clients can change to another one by one. With --store,
+    /// what is stored there is signed with the first
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Vec<PathBuf>,
     /// A file with the certificate in PEM form, followed by those of its issuers: the server speaks

@@ -263,7 +263,13 @@ async fn run(args: Args) -> Result<bool> {
     }
     let left = drained.unwrap_or_default().max(DISK_FLUSH);
     let stored = close_store(&site.artifacts, left).await;
-    let closed = disk.close(left).await;
+    let closed = match disk.close(left).await {
+        Ok(()) => true,
+        Err(error) => {
+            say(format_args!("{error:#}"));
+            false
+        }
+    };
     // It holds the site as well.
     let _ = reloading.await;
     drop(site);
@@ -271,8 +277,7 @@ async fn run(args: Args) -> Result<bool> {
         // A reader of the log that stands still is not waited for.
         let _ = timeout(LOG_FLUSH, last_line).await;
     }
-    closed?;
-    Ok(drained.is_some() && stored)
+    Ok(drained.is_some() && stored && closed)
 }
 
 async fn open_disk(args: &Args) -> Result<DiskCache> {
@@ -286,7 +291,7 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
     Ok(disk.open().await?)
 }
 
-/// The secrets of uploads. Any of them will do: the server signs nothing of its own.
+/// The secrets of uploads. Any of them will do. Only what goes to an object store is signed anew.
 fn trusted_keys(args: &Args) -> Result<Option<TrustedKeys>> {
     let mut keys: Option<TrustedKeys> = None;
     for file in &args.secret_file {

@@ -4,9 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use pipeline_cache::{
-    DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError, StoreErrorKind,
-};
+use pipeline_cache::{DiskCache, Fetched, PipelineCacheStore, PipelineFingerprint, StoreError};
 use serde_json::json;
 
 use crate::remote::{Remote, RemoteOptions};
@@ -135,16 +133,10 @@ async fn check(remote: &Remote, number: u64) -> Result<()> {
                 hint.unwrap_or_default()
             )
         }
-        Err(error) if number == 0 || is_final(&error) => bail!("{}", remote.why(&error)),
+        Err(error) if number == 0 || remote.is_final(&error) => bail!("{}", remote.why(&error)),
         // It may pass. If not, each entry fails, which is told.
         _ => Ok(()),
     }
-}
-
-/// Whether every entry would fail in the same way.
-fn is_final(error: &StoreError) -> bool {
-    use StoreErrorKind::{PermissionDenied, Protocol};
-    matches!(error.kind(), PermissionDenied | Protocol)
 }
 
 /// What waits for other remotes: the URL may be another spelling of one of them.

@@ -154,6 +154,17 @@ impl Remote {
         why
     }
 
+    /// Whether each upload would fail in the same way. A store that lets nobody list it may say of what it
+    /// lacks that it is forbidden, and take uploads.
+    pub(crate) fn is_final(&self, error: &StoreError) -> bool {
+        let is_http = self.token_origin.is_some();
+        match error.kind() {
+            StoreErrorKind::PermissionDenied => is_http,
+            StoreErrorKind::Protocol => true,
+            _ => false,
+        }
+    }
+
     /// What to look at where the server may not have the cache at this URL.
     pub(crate) fn base_url_hint(&self) -> Option<&'static str> {
         let is_http = self.token_origin.is_some();

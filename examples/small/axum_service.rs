@@ -48,8 +48,8 @@ async fn compile(State((cache, scope)): Service, source: Bytes) -> Response {
             let status = match error {
                 CompileError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 CompileError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-                CompileError::Panicked(_) => StatusCode::INTERNAL_SERVER_ERROR,
-                _ => StatusCode::GATEWAY_TIMEOUT, // a limit of time
+                CompileError::DeadlineExceeded(_) => StatusCode::GATEWAY_TIMEOUT,
+                _ => StatusCode::INTERNAL_SERVER_ERROR,
             };
             let text = error.failed().map(ToString::to_string);
             (status, text.unwrap_or(error.to_string())).into_response()
