@@ -2,8 +2,8 @@
 
 use super::support::{Gate, MS, key, memory, scope, until};
 use futures::poll;
-use pipeline_cache::Artifact;
 use pipeline_cache::layered::{Abandoned, CompileContext};
+use pipeline_cache::{Artifact, LayeredPipelineCache};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -19,13 +19,20 @@ fn held_at(
     }
 }
 
+/// Begins a compile that is held at the gate, and whose caller leaves at its deadline. The pool has one
+/// place: only the first of several arrives.
+async fn abandon(cache: &LayeredPipelineCache, number: u8, gate: &Gate) {
+    let scope = scope();
+    let request = cache.compile(&scope).key(key(number)).deadline(10 * MS);
+    request.run(held_at(gate)).await.unwrap_err();
+    gate.until_arrived(1).await;
+}
+
 /// Its caller's deadline is over. Its artifact is to be stored all the same.
 #[tokio::test]
 async fn a_close_waits_for_a_compile_that_nobody_waits_for() {
-    let (cache, scope, gate) = (memory(), scope(), Gate::default());
-    let request = cache.compile(&scope).key(key(1)).deadline(10 * MS);
-    request.run(held_at(&gate)).await.unwrap_err();
-    gate.until_arrived(1).await;
+    let (cache, gate) = (memory(), Gate::default());
+    abandon(&cache, 1, &gate).await;
     let mut close = Box::pin(cache.close(LONG));
     assert!(poll!(&mut close).is_pending(), "the compile is under way");
     // A dropped close may be called again.
@@ -40,10 +47,8 @@ async fn a_close_waits_for_a_compile_that_nobody_waits_for() {
 
 #[tokio::test]
 async fn a_close_says_which_compiles_had_not_ended() {
-    let (cache, scope, gate) = (memory(), scope(), Gate::default());
-    let request = cache.compile(&scope).key(key(1)).deadline(10 * MS);
-    request.run(held_at(&gate)).await.unwrap_err();
-    gate.until_arrived(1).await;
+    let (cache, gate) = (memory(), Gate::default());
+    abandon(&cache, 1, &gate).await;
     let report = cache.close(20 * MS).await;
     assert_eq!(report.unfinished_compiles, 1);
     assert!(!report.is_clean());
@@ -55,15 +60,11 @@ async fn a_close_says_which_compiles_had_not_ended() {
 
 #[tokio::test]
 async fn a_close_waits_for_what_begins_while_it_waits() {
-    let (cache, scope, gate) = (memory(), scope(), Gate::default());
-    let begin = |number| {
-        let request = cache.compile(&scope).key(key(number)).deadline(10 * MS);
-        request.run(held_at(&gate))
-    };
-    begin(1).await.unwrap_err();
+    let (cache, gate) = (memory(), Gate::default());
+    abandon(&cache, 1, &gate).await;
     let mut close = Box::pin(cache.close(LONG));
     assert!(poll!(&mut close).is_pending());
-    begin(2).await.unwrap_err();
+    abandon(&cache, 2, &gate).await;
     gate.open(1);
     until(|| cache.layered_metrics().finished_after_abandonment == 1).await;
     assert!(poll!(&mut close).is_pending(), "the second is under way");
