@@ -47,6 +47,8 @@ mod permits;
 mod prometheus;
 mod recent;
 mod reload;
+#[path = "../secret_files/mod.rs"]
+mod secret_files;
 mod shards;
 mod site;
 mod status;
@@ -63,13 +65,12 @@ mod variables;
 use std::env::VarError;
 use std::io::{self, Write as _};
 use std::iter;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use pipeline_cache::{DiskCache, PipelineCacheStore as _, SharedSecret, TrustedKeys};
+use pipeline_cache::{DiskCache, PipelineCacheStore as _, TrustedKeys};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::task::TaskTracker;
@@ -293,23 +294,7 @@ async fn open_disk(args: &Args) -> Result<DiskCache> {
 
 /// The secrets of uploads. Any of them will do. Only what goes to an object store is signed anew.
 fn trusted_keys(args: &Args) -> Result<Option<TrustedKeys>> {
-    let mut keys: Option<TrustedKeys> = None;
-    for file in &args.secret_file {
-        let secret = secret(file)?;
-        keys = Some(match keys {
-            Some(keys) => keys.also_accepting(secret),
-            None => secret.into(),
-        });
-    }
-    Ok(keys)
-}
-
-fn secret(file: &Path) -> Result<SharedSecret> {
-    let secret = input::read(file)?;
-    let secret = secret.trim_end();
-    // Anybody could sign with it.
-    ensure!(!secret.is_empty(), "{} holds no secret", file.display());
-    Ok(SharedSecret::new(secret))
+    secret_files::trusted_keys(&args.secret_file, input::read)
 }
 
 /// The artifacts over the object store, and what is in that, where there is one.

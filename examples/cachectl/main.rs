@@ -36,6 +36,8 @@ mod manifest;
 mod pull;
 mod push;
 mod remote;
+#[path = "../secret_files/mod.rs"]
+mod secret_files;
 mod settings;
 #[path = "../store_url/mod.rs"]
 mod store_url;

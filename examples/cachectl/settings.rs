@@ -1,12 +1,13 @@
 //! The folder, and what it takes to judge its entries as their readers do.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use pipeline_cache::{DiskCache, DiskCacheBuilder, SharedSecret, TrustedKeys};
+use pipeline_cache::{DiskCache, DiskCacheBuilder, TrustedKeys};
 use std::path::{Path, PathBuf};
 
 use crate::folder;
 use crate::input;
+use crate::secret_files;
 use crate::units::bytes;
 
 #[derive(Debug, Args)]
@@ -78,26 +79,10 @@ impl Settings {
 
     /// The secrets that entries are signed with, here and on a remote.
     pub(crate) fn trusted_keys(&self) -> Result<Option<TrustedKeys>> {
-        let mut keys: Option<TrustedKeys> = None;
-        for file in &self.secret_files {
-            let secret = secret(file)?;
-            keys = Some(match keys {
-                Some(keys) => keys.also_accepting(secret),
-                None => secret.into(),
-            });
-        }
-        Ok(keys)
+        secret_files::trusted_keys(&self.secret_files, input::read)
     }
 
     pub(crate) fn max_artifact(&self) -> u64 {
         self.max_artifact
     }
-}
-
-/// The line break at the end of a file is not part of its secret: `cache_server` reads it so.
-fn secret(file: &Path) -> Result<SharedSecret> {
-    let text = input::read(file)?;
-    let secret = text.trim_end();
-    ensure!(!secret.is_empty(), "{} holds no secret", file.display());
-    Ok(SharedSecret::new(secret))
 }
